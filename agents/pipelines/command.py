@@ -1,0 +1,57 @@
+"""A command: everything an agent needs to start ffmpeg for a job and to put its files in place afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_REDACTED = "***"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputMove:
+    """A file that is written under another name until it is complete."""
+
+    part_path: str
+    """Absolute path that ffmpeg writes; names session and attempt, so that no two attempts share it."""
+    final_path: str
+    """Absolute path that was asked for, in the same folder."""
+    overwrite: bool
+    """Whether an existing file at `final_path` is replaced; otherwise finding one is a failure."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """How to start ffmpeg for a job."""
+
+    argv: tuple[str, ...]
+    """Program and arguments, with secrets."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables to set on top of the agent's own."""
+    directories: tuple[str, ...] = ()
+    """Absolute paths of folders that must exist before the start, parents first."""
+    output_moves: tuple[OutputMove, ...] = ()
+    """Renames to do once ffmpeg has ended with its outputs complete."""
+    secrets: tuple[str, ...] = ()
+    """Texts that must not be shown wherever `argv` or ffmpeg's log is, longest first."""
+
+
+def redacted_argv(command: Command) -> tuple[str, ...]:
+    """Gives program and arguments for people: every secret replaced by asterisks.
+
+    Args:
+        command: The command.
+
+    Returns:
+        As many texts as `command.argv`, in the same order.
+    """
+    return tuple(_redacted(argument, command.secrets) for argument in command.argv)
+
+
+def _redacted(text: str, secrets: tuple[str, ...]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, _REDACTED)
+    return text
