@@ -1,0 +1,1 @@
+"""The ports' means: SQLite, gRPC to agents, local processes. Adapters are strangers to one another."""

@@ -1,0 +1,134 @@
+"""A device as placement sees it: what it is, what it was seen to do, how much it carries, whether it takes sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+from balancer.domain.ids import DeviceId
+from balancer.domain.workload import VideoCodec
+
+
+class DeviceKind(StrEnum):
+    """What a device is made of."""
+
+    NVIDIA = "nvidia"
+    CPU = "cpu"
+
+
+class DeviceState(StrEnum):
+    """Whether a device takes sessions. Only READY does."""
+
+    PROBING = "probing"
+    READY = "ready"
+    CORDONED = "cordoned"
+    DRAINING = "draining"
+    UNHEALTHY = "unhealthy"
+    UNREACHABLE = "unreachable"
+
+
+class Direction(StrEnum):
+    """A direction of coding."""
+
+    DECODE = "decode"
+    ENCODE = "encode"
+
+
+class Dimension(Enum):
+    """Where a device, or the host it sits in, can be full. Values are those of the contract's enum."""
+
+    DECODE = 1
+    """Decoder engine time, millionths of one engine."""
+    SCALE = 2
+    """Scaled pixels per second."""
+    ENCODE = 3
+    """Encoder engine time, millionths of one engine."""
+    ENCODER_SESSIONS = 4
+    MEMORY = 5
+    """Device memory, MiB."""
+    CORES = 6
+    """Processor time, millionths of one core."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capability:
+    """The outcome of trying one thing for real on a device."""
+
+    codec: VideoCodec
+    direction: Direction
+    bit_depth: int
+    works: bool
+    hardware: bool
+    """Whether the device's own engines do it, as against the cores of its host."""
+    implementation: str
+    message: str = ""
+    ffmpeg: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceIdentity:
+    """What a device is, as its agent found it. None: unknown or not applicable."""
+
+    id: DeviceId
+    kind: DeviceKind
+    model: str
+    architecture: str | None = None
+    pci_address: str | None = None
+    """With domain, "00000000:65:00.0"."""
+    index: int | None = None
+    driver_version: str | None = None
+    memory_total_mib: int | None = None
+    encoder_engines: int | None = None
+    decoder_engines: int | None = None
+    cores: tuple[int, ...] = ()
+    video_clock_mhz: int | None = None
+    table_model: str | None = None
+    """Row of the capacity table. None: unknown model, safe defaults hold."""
+
+
+class FigureSource(StrEnum):
+    """Where a capacity figure or a weight is from."""
+
+    SETTINGS = "settings"
+    OPERATOR = "operator"
+    TABLE = "table"
+    PROBE = "probe"
+    DEFAULT = "default"
+    CAPACITY = "capacity"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceCapacity:
+    """How much a device carries.
+
+    `limits` holds what is available per dimension, in the dimension's unit; an absent dimension is not limited on the
+    device. Rates turn pixels per second into engine time (NVIDIA) or core time (CPU): pixels per second of ONE engine
+    or ONE core that is kept wholly busy.
+    """
+
+    limits: Mapping[Dimension, int]
+    sources: Mapping[Dimension, FigureSource]
+    decode_rates: Mapping[VideoCodec, int]
+    encode_rates: Mapping[tuple[VideoCodec, str], int]
+    """By codec and speed preset ("p1", "p3", "p5", "p7")."""
+    scale_rate: int
+    """Pixels per second of the whole device (NVIDIA) or of one core (CPU)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceView:
+    """One device in the moment of a decision."""
+
+    identity: DeviceIdentity
+    state: DeviceState
+    state_message: str
+    weight: int
+    """0: takes no new session."""
+    capabilities: tuple[Capability, ...]
+    capacity: DeviceCapacity
+
+    @property
+    def id(self) -> DeviceId:
+        """The device's identifier."""
+        return self.identity.id

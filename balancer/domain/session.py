@@ -1,0 +1,103 @@
+"""A session as the balancer keeps it.
+
+The client's own words travel in `payload`, opaque to the domain: what placement and lifecycle need is beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.placement import Reservation
+from balancer.domain.workload import Workload
+
+
+class SessionState(StrEnum):
+    """Where a session stands. The last three are final."""
+
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can change any more."""
+        return self in (SessionState.SUCCEEDED, SessionState.FAILED, SessionState.CANCELLED)
+
+
+class Priority(StrEnum):
+    """What matters more when both cannot be had."""
+
+    LIVE = "live"
+    BATCH = "batch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """Something true of a session besides its state."""
+
+    type: str
+    message: str
+    since_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a session has come."""
+
+    frames: int = 0
+    frames_per_second: float = 0.0
+    speed: float | None = None
+    duplicated_frames: int = 0
+    dropped_frames: int = 0
+    out_time: timedelta = timedelta()
+    written_bytes: int = 0
+    total_time: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a session failed."""
+
+    reason: str
+    message: str
+    exit_code: int | None = None
+    log_tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRecord:
+    """Everything the balancer knows of a session."""
+
+    id: SessionId
+    state: SessionState
+    payload: bytes
+    """The client's session, serialized `gpu_balancer.v1.Session` with profile, defaults and input facts filled in."""
+    priority: Priority
+    workload: Workload
+    create_time: datetime
+    labels: Mapping[str, str] = field(default_factory=dict)
+    request_id: str | None = None
+    request_digest: str | None = None
+    """Hash of the request as it came, to tell a retry from another request with the same id."""
+    device_id: DeviceId | None = None
+    attempt: int = 0
+    """Number of the present placement, from 1. 0: never placed."""
+    reservation: Reservation | None = None
+    """None: nothing is booked."""
+    conditions: tuple[Condition, ...] = ()
+    progress: Progress | None = None
+    failure: Failure | None = None
+    ingest_url: str | None = None
+    running_time: datetime | None = None
+    end_time: datetime | None = None
+    stop_requested: bool = False
+    revision: int = 1
+    traceparent: str | None = None

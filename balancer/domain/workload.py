@@ -1,0 +1,92 @@
+"""What a session asks of whatever device takes it, in pixels per second, before anything is known of the device.
+
+A session that is not bound to real time (a file as fast as it goes) is described at real time too: that is the share
+it is promised, not a limit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class VideoCodec(StrEnum):
+    """A video compression format."""
+
+    H264 = "h264"
+    HEVC = "hevc"
+    AV1 = "av1"
+    VP8 = "vp8"
+    VP9 = "vp9"
+    MPEG2 = "mpeg2"
+    MPEG4 = "mpeg4"
+    MJPEG = "mjpeg"
+    OTHER = "other"
+
+
+class EncodingSpeed(StrEnum):
+    """How much work an encoder puts into a picture; the value is the NVENC preset of the capacity table."""
+
+    FASTEST = "p1"
+    FAST = "p3"
+    BALANCED = "p5"
+    THOROUGH = "p7"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeTask:
+    """The one decode of a session."""
+
+    codec: VideoCodec
+    width: int
+    height: int
+    bit_depth: int
+    chroma: str | None
+    """Subsampling as in "4:2:0". None: unknown, taken for 4:2:0."""
+    pixels_per_second: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeTask:
+    """One encoded rendition."""
+
+    codec: VideoCodec
+    width: int
+    height: int
+    bit_depth: int
+    speed: EncodingSpeed
+    pixels_per_second: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """Everything a session costs."""
+
+    decode: DecodeTask | None
+    """None: every rendition passes the video through, or has none."""
+    scale_pixels_per_second: int
+    """Output pixels of all renditions whose size or frame rate is not the input's."""
+    encodes: tuple[EncodeTask, ...]
+    real_time: bool
+    """Whether the session falls behind when its device is slower than real time."""
+    allow_software_encode: bool
+    """Whether a GPU may leave encoding to the cores of its host."""
+
+    @property
+    def decode_pixels_per_second(self) -> int:
+        """Pixels per second to be decoded, 0 when nothing is."""
+        return self.decode.pixels_per_second if self.decode else 0
+
+    @property
+    def encode_pixels_per_second(self) -> int:
+        """Pixels per second of all encoded renditions."""
+        return sum(task.pixels_per_second for task in self.encodes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostFactors:
+    """How much one pixel per second of each kind of work weighs. Defaults: 1, 1 and 5."""
+
+    decode: int = 1
+    scale: int = 1
+    encode: int = 5

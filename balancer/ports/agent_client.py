@@ -1,0 +1,123 @@
+"""How the balancer speaks to the agent of one device.
+
+Requests that the agent refuses raise `RequestFailure` with the agent's own reason; an agent that does not answer
+raises `AgentUnreachableError`. Everything that changes something is idempotent on the agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from balancer.domain.device import Capability, DeviceIdentity
+from balancer.domain.ids import SessionId
+from balancer.domain.lifecycle import AttemptReported
+from balancer.domain.session import SessionRecord
+
+
+class AgentUnreachableError(Exception):
+    """The agent did not answer. The message says which and how long it was tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FfmpegBuild:
+    """An ffmpeg program of an agent."""
+
+    path: str
+    version: str
+    candidate: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentReport:
+    """What an agent is and what its device can do."""
+
+    incarnation: str
+    version: str
+    process_id: int
+    identity: DeviceIdentity
+    ffmpeg_builds: tuple[FfmpegBuild, ...]
+    capabilities: tuple[Capability, ...]
+    probed: bool
+    fault_message: str
+    last_event_number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurements:
+    """What was measured on a device lately. None: unknown or unsupported."""
+
+    encoder_utilization_percent: int | None = None
+    decoder_utilization_percent: int | None = None
+    compute_utilization_percent: int | None = None
+    memory_used_mib: int | None = None
+    encoder_sessions: int | None = None
+    temperature_celsius: int | None = None
+    measure_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEvent:
+    """An attempt's status."""
+
+    session_id: SessionId
+    report: AttemptReported
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaughtUp:
+    """All kept events were given."""
+
+    live_attempts: Mapping[SessionId, int]
+    """Every attempt that has not ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentEvent:
+    """One event of an agent."""
+
+    number: int
+    """0: not kept by the agent (progress, measurements, news of the agent)."""
+    body: AttemptEvent | Measurements | AgentReport | CaughtUp
+
+
+class AgentClient(Protocol):
+    """Speaks to one agent."""
+
+    async def describe(self) -> AgentReport:
+        """Asks what the agent and its device are."""
+        ...
+
+    async def launch(self, record: SessionRecord) -> str | None:
+        """Starts the record's present attempt.
+
+        Returns:
+            Where to publish, for an ingest, else None.
+        """
+        ...
+
+    async def stop(self, session_id: SessionId, attempt: int) -> None:
+        """Asks an attempt to end."""
+        ...
+
+    async def delete(self, session_id: SessionId) -> None:
+        """Removes what an ended session left."""
+        ...
+
+    def events(self, after: int) -> AsyncIterator[AgentEvent]:
+        """Streams events after a cursor; ends by AgentUnreachableError only."""
+        ...
+
+    async def probe(self) -> AgentReport:
+        """Runs the golden probe again."""
+        ...
+
+    async def shutdown(self) -> None:
+        """Ends the agent; refused while it has live sessions."""
+        ...
+
+    async def close(self) -> None:
+        """Gives the connection back."""
+        ...
