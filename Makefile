@@ -1,15 +1,68 @@
-# One command each: make demo, make test. Everything is installed into .venv and node_modules beside this file.
+# Two commands matter: make demo, make test. Everything is installed into .venv and node_modules beside this file;
+# what a Debian machine lacks is installed too when that is possible (as root), else it is named.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup proto
+.PHONY: help setup system-packages demo test check fix lint types house contract generated unit schema proto bench clean
 
 help: ## Shows this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
-proto: ## Generates gpu_balancer/v1 from proto/
-	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I . --python_out=.. --mypy_out=.. \
-	  --plugin=protoc-gen-mypy=../$(BIN)/protoc-gen-mypy gpu_balancer/v1/*.proto
-	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I . --grpc_python_out=.. --mypy_grpc_out=.. \
-	  --plugin=protoc-gen-mypy_grpc=../$(BIN)/protoc-gen-mypy_grpc gpu_balancer/v1/*_service.proto
+setup: $(VENV)/.installed ## Installs what is needed into .venv
+
+system-packages:
+	@sh deploy/system-packages.sh
+
+$(VENV)/.installed: pyproject.toml constraints.txt | system-packages
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,otlp,dev]'
+	@touch $@
+
+node_modules/.installed: package.json package-lock.json | system-packages
+	npm ci --silent --no-audit --no-fund
+	@touch $@
+
+demo: setup ## Transcodes a real video into a ladder, from nothing (INPUT=file for your own)
+	@$(BIN)/python demo/ladder.py $(if $(INPUT),--input '$(INPUT)')
+
+test: setup node_modules/.installed check unit ## Lint, types, house rules, contract, tests
+
+check: setup node_modules/.installed lint types house contract generated ## Everything that is not a test
+
+fix: setup ## Formats and mends what can be mended by machine
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format --quiet .
+
+lint: setup
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+
+types: setup
+	$(BIN)/mypy
+
+house: setup
+	$(BIN)/lint-imports
+
+contract: node_modules/.installed
+	node_modules/.bin/buf lint
+	node_modules/.bin/buf breaking --against proto/baseline.binpb
+
+generated: setup
+	$(BIN)/python tests/house/generated_code.py --check
+
+unit: setup node_modules/.installed
+	$(BIN)/python -m pytest
+
+proto: setup ## Generates gpu_balancer/v1 from proto/
+	$(BIN)/python tests/house/generated_code.py
+
+schema: setup ## Generates the editors' JSON schemas beside config/*.toml
+	$(BIN)/python -m balancer.settings > config/balancer.schema.json
+	$(BIN)/python -m agents.settings > config/agent.schema.json
+
+bench: setup ## Runs every benchmark, both sides in one run
+	$(BIN)/python -m bench
+
+clean: ## Removes what was installed and built
+	rm -rf $(VENV) node_modules build dist demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
