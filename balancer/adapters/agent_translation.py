@@ -1,0 +1,187 @@
+"""Between the agent's part of the contract and the balancer's domain. Pure; unset on the wire is None here."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from balancer.domain.device import Capability, DeviceIdentity, DeviceKind, Direction
+from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.lifecycle import AttemptOutcome, AttemptPhase, AttemptReported
+from balancer.domain.session import Condition, Failure, Progress
+from balancer.domain.workload import VideoCodec
+from balancer.ports.agent_client import AgentEvent, AgentReport, AttemptEvent, CaughtUp, FfmpegBuild, Measurements
+from gpu_balancer.v1 import agent_service_pb2, device_pb2, media_pb2, session_pb2
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+SESSION_PREFIX = "sessions/"
+
+_PHASES = {
+    agent_service_pb2.ATTEMPT_PHASE_STARTING: AttemptPhase.STARTING,
+    agent_service_pb2.ATTEMPT_PHASE_RUNNING: AttemptPhase.RUNNING,
+    agent_service_pb2.ATTEMPT_PHASE_ENDED: AttemptPhase.ENDED,
+}
+_OUTCOMES = {
+    agent_service_pb2.ATTEMPT_OUTCOME_COMPLETED: AttemptOutcome.COMPLETED,
+    agent_service_pb2.ATTEMPT_OUTCOME_STOPPED: AttemptOutcome.STOPPED,
+    agent_service_pb2.ATTEMPT_OUTCOME_FAILED: AttemptOutcome.FAILED,
+}
+_CODECS = {
+    number: VideoCodec(name.removeprefix("VIDEO_CODEC_").lower())
+    for name, number in media_pb2.VideoCodec.items()
+    if number != media_pb2.VIDEO_CODEC_UNSPECIFIED
+}
+
+
+def session_id_of(name: str) -> SessionId:
+    """Takes the id out of "sessions/{id}"."""
+    return SessionId(name.removeprefix(SESSION_PREFIX))
+
+
+def session_name(session_id: SessionId) -> str:
+    """Makes "sessions/{id}"."""
+    return f"{SESSION_PREFIX}{session_id}"
+
+
+def identity_from_proto(message: device_pb2.DeviceIdentity) -> DeviceIdentity:
+    """Reads what a device is."""
+
+    def optional_int(field: str) -> int | None:
+        return getattr(message, field) if message.HasField(field) else None  # type: ignore[arg-type]
+
+    return DeviceIdentity(
+        id=DeviceId(message.id),
+        kind=DeviceKind.NVIDIA if message.kind == device_pb2.DEVICE_KIND_NVIDIA else DeviceKind.CPU,
+        model=message.model,
+        architecture=message.architecture or None,
+        pci_address=message.pci_address or None,
+        index=optional_int("index"),
+        driver_version=message.driver_version or None,
+        memory_total_mib=optional_int("memory_total_mib"),
+        encoder_engines=optional_int("encoder_engines"),
+        decoder_engines=optional_int("decoder_engines"),
+        cores=tuple(message.cores),
+        video_clock_mhz=optional_int("video_clock_mhz"),
+        table_model=message.table_model or None,
+    )
+
+
+def agent_from_proto(message: agent_service_pb2.Agent) -> AgentReport:
+    """Reads what an agent is and what its device can do. Capabilities of unknown codecs or directions are left out."""
+    directions = {
+        device_pb2.CODING_DIRECTION_DECODE: Direction.DECODE,
+        device_pb2.CODING_DIRECTION_ENCODE: Direction.ENCODE,
+    }
+    return AgentReport(
+        incarnation=message.incarnation,
+        version=message.version,
+        process_id=message.process_id,
+        identity=identity_from_proto(message.identity),
+        ffmpeg_builds=tuple(
+            FfmpegBuild(path=build.path, version=build.version, candidate=build.candidate)
+            for build in message.ffmpeg_builds
+        ),
+        capabilities=tuple(
+            Capability(
+                codec=_CODECS[item.codec],
+                direction=directions[item.direction],
+                bit_depth=item.bit_depth,
+                works=item.works,
+                hardware=item.hardware,
+                implementation=item.implementation,
+                message=item.message,
+                ffmpeg=item.ffmpeg,
+            )
+            for item in message.capabilities
+            if item.codec in _CODECS and item.direction in directions
+        ),
+        probed=message.probed,
+        fault_message=message.fault_message,
+        last_event_number=message.last_event_number,
+    )
+
+
+def measurements_from_proto(message: device_pb2.DeviceMeasurements) -> Measurements:
+    """Reads measurements; what was not measured is None."""
+
+    def optional_int(field: str) -> int | None:
+        return getattr(message, field) if message.HasField(field) else None  # type: ignore[arg-type]
+
+    return Measurements(
+        encoder_utilization_percent=optional_int("encoder_utilization_percent"),
+        decoder_utilization_percent=optional_int("decoder_utilization_percent"),
+        compute_utilization_percent=optional_int("compute_utilization_percent"),
+        memory_used_mib=optional_int("memory_used_mib"),
+        encoder_sessions=optional_int("encoder_sessions"),
+        temperature_celsius=optional_int("temperature_celsius"),
+        measure_time=_time(message.measure_time) if message.HasField("measure_time") else None,
+    )
+
+
+def event_from_proto(message: agent_service_pb2.WatchEventsResponse) -> AgentEvent | None:
+    """Reads one event.
+
+    Returns:
+        The event; None for a kind that this version does not know, which is skipped.
+    """
+    match message.WhichOneof("event"):
+        case "attempt":
+            status = message.attempt
+            if status.phase not in _PHASES:
+                return None
+            body = AttemptEvent(session_id=session_id_of(status.id.session), report=_attempt(status))
+            return AgentEvent(number=message.event_number, body=body)
+        case "measurements":
+            return AgentEvent(number=message.event_number, body=measurements_from_proto(message.measurements))
+        case "agent":
+            return AgentEvent(number=message.event_number, body=agent_from_proto(message.agent))
+        case "caught_up":
+            live = {session_id_of(item.session): item.attempt for item in message.caught_up.live_attempts}
+            return AgentEvent(number=message.event_number, body=CaughtUp(live_attempts=live))
+        case _:
+            return None
+
+
+def _attempt(status: agent_service_pb2.AttemptStatus) -> AttemptReported:
+    return AttemptReported(
+        attempt=status.id.attempt,
+        phase=_PHASES[status.phase],
+        outcome=_OUTCOMES.get(status.outcome),
+        failure=_failure(status.failure) if status.HasField("failure") else None,
+        progress=_progress(status.progress) if status.HasField("progress") else None,
+        conditions=tuple(
+            Condition(type=item.type, message=item.message, since_time=_time(item.since_time))
+            for item in status.conditions
+        ),
+        ingest_url=status.ingest_url or None,
+        running_time=_time(status.running_time) if status.HasField("running_time") else None,
+        end_time=_time(status.end_time) if status.HasField("end_time") else None,
+    )
+
+
+def _failure(message: session_pb2.Failure) -> Failure:
+    return Failure(
+        reason=message.reason,
+        message=message.message,
+        exit_code=message.exit_code if message.HasField("exit_code") else None,
+        log_tail=tuple(message.log_tail),
+    )
+
+
+def _progress(message: session_pb2.Progress) -> Progress:
+    return Progress(
+        frames=message.frames,
+        frames_per_second=message.frames_per_second,
+        speed=message.speed if message.HasField("speed") else None,
+        duplicated_frames=message.duplicated_frames,
+        dropped_frames=message.dropped_frames,
+        out_time=message.out_time.ToTimedelta(),
+        written_bytes=message.written_bytes,
+        total_time=message.total_time.ToTimedelta() if message.HasField("total_time") else None,
+    )
+
+
+def _time(stamp: Timestamp) -> datetime:
+    return stamp.ToDatetime(tzinfo=UTC)

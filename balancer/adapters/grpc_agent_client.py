@@ -1,0 +1,191 @@
+"""Speaks to one agent over gRPC: launching and stopping, its events, and what clients read from it.
+
+It holds one channel per agent. An answer that does not come raises `AgentUnreachableError`; a refusal is given on
+with the agent's own reason. Streams end when their consumer does, so that a client's back-pressure reaches the agent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+import grpc.aio
+
+from balancer.adapters.agent_translation import agent_from_proto, event_from_proto, session_name
+from balancer.domain.ids import SessionId
+from balancer.ports.agent_client import AgentUnreachableError
+from gpu_balancer.runtime.failures import Reason, RequestFailure
+from gpu_balancer.runtime.rich_status import failure_from_rpc_error
+from gpu_balancer.v1 import agent_service_pb2 as pb
+from gpu_balancer.v1 import media_pb2, session_pb2
+from gpu_balancer.v1.agent_service_pb2_grpc import AgentServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from datetime import timedelta
+
+    from balancer.domain.ids import DeviceId
+    from balancer.domain.session import SessionRecord
+    from balancer.ports.agent_client import AgentEvent, AgentReport
+
+Answer = TypeVar("Answer")
+
+_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+_PLANNED = SessionId("planned")
+"""Stands for the id that a session would get."""
+_CALL_TIMEOUT_S = 5.0
+_PROBE_TIMEOUT_S = 120.0
+"""A golden probe of every codec on a slow device."""
+_CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
+_SILENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+
+
+class GrpcAgentClient:
+    """One agent by its address. Implements `AgentClient` and `AgentMedia`."""
+
+    def __init__(
+        self, *, device_id: DeviceId, target: str, resolve_input: Callable[[media_pb2.Input], media_pb2.Input]
+    ) -> None:
+        """Prepares the connection; nothing is sent yet.
+
+        Args:
+            device_id: For messages.
+            target: gRPC target, "unix:/path" or "127.0.0.1:port".
+            resolve_input: Turns an upload into a path that the agent can read.
+        """
+        self._device_id = device_id
+        self._resolve_input = resolve_input
+        self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        self._stub = AgentServiceStub(self._channel)
+
+    async def describe(self) -> AgentReport:
+        """Asks what the agent and its device are."""
+        answer = await self._call(self._stub.GetAgent(pb.GetAgentRequest(), timeout=_CALL_TIMEOUT_S))
+        return agent_from_proto(answer.agent)
+
+    async def launch(self, record: SessionRecord) -> str | None:
+        """Starts the record's present attempt; returns where to publish, for an ingest."""
+        session = session_pb2.Session.FromString(record.payload)
+        request = pb.LaunchSessionRequest(plan=self._plan(session, record.id, record.attempt))
+        request.plan.traceparent = record.traceparent or ""
+        answer = await self._call(self._stub.LaunchSession(request, timeout=_CALL_TIMEOUT_S))
+        return answer.ingest_url or None
+
+    async def stop(self, session_id: SessionId, attempt: int) -> None:
+        """Asks an attempt to end."""
+        attempt_id = pb.AttemptId(session=session_name(session_id), attempt=attempt)
+        request = pb.AgentServiceStopSessionRequest(id=attempt_id)
+        await self._call(self._stub.StopSession(request, timeout=_CALL_TIMEOUT_S))
+
+    async def delete(self, session_id: SessionId) -> None:
+        """Removes what an ended session left."""
+        request = pb.AgentServiceDeleteSessionRequest(session=session_name(session_id))
+        await self._call(self._stub.DeleteSession(request, timeout=_CALL_TIMEOUT_S))
+
+    async def events(self, after: int) -> AsyncIterator[AgentEvent]:
+        """Streams events after a cursor; ends by AgentUnreachableError only."""
+        call = self._stub.WatchEvents(pb.WatchEventsRequest(after_event_number=after))
+        async for message in self._stream(call):
+            event = event_from_proto(message)
+            if event is not None:
+                yield event
+        raise AgentUnreachableError(f"The agent of {self._device_id} ended its event stream.")
+
+    async def probe(self) -> AgentReport:
+        """Runs the golden probe again."""
+        request = pb.AgentServiceProbeDeviceRequest()
+        answer = await self._call(self._stub.ProbeDevice(request, timeout=_PROBE_TIMEOUT_S))
+        return agent_from_proto(answer.agent)
+
+    async def shutdown(self) -> None:
+        """Ends the agent; refused while it has live sessions."""
+        await self._call(self._stub.ShutdownAgent(pb.ShutdownAgentRequest(), timeout=_CALL_TIMEOUT_S))
+
+    async def close(self) -> None:
+        """Gives the connection back."""
+        await self._channel.close(grace=None)
+
+    async def probe_input(self, source: media_pb2.Input, *, timeout: timedelta) -> media_pb2.InputFacts:
+        """Has the agent open an input and tell what it is, within `timeout`."""
+        request = pb.ProbeInputRequest(input=self._resolve_input(source))
+        request.timeout.FromTimedelta(timeout)
+        answer = await self._call(self._stub.ProbeInput(request, timeout=timeout.total_seconds() + _CALL_TIMEOUT_S))
+        return answer.facts
+
+    async def check_outputs(self, outputs: Sequence[media_pb2.Output]) -> None:
+        """Has the agent check that outputs may be written."""
+        request = pb.CheckOutputsRequest(outputs=outputs)
+        await self._call(self._stub.CheckOutputs(request, timeout=_CALL_TIMEOUT_S))
+
+    async def describe_command(self, session: session_pb2.Session) -> Sequence[str]:
+        """Asks which program and arguments would run a session, secrets redacted."""
+        request = pb.DescribeCommandRequest(plan=self._plan(session, _PLANNED, 1))
+        answer = await self._call(self._stub.DescribeCommand(request, timeout=_CALL_TIMEOUT_S))
+        return list(answer.argv)
+
+    async def read_session_log(
+        self, session_id: SessionId, attempt: int, *, tail_lines: int | None, follow: bool
+    ) -> AsyncIterator[Sequence[str]]:
+        """Streams the lines of an attempt's log."""
+        attempt_id = pb.AttemptId(session=session_name(session_id), attempt=attempt)
+        request = pb.AgentServiceReadSessionLogRequest(id=attempt_id, tail_lines=tail_lines, follow=follow)
+        async for message in self._stream(self._stub.ReadSessionLog(request)):
+            yield message.lines
+
+    async def list_artifacts(self, session_id: SessionId) -> Sequence[session_pb2.Artifact]:
+        """Lists everything a session left, by path."""
+        request = pb.AgentServiceListArtifactsRequest(session=session_name(session_id))
+        answer = await self._call(self._stub.ListArtifacts(request, timeout=_CALL_TIMEOUT_S))
+        return list(answer.artifacts)
+
+    async def read_artifact(
+        self, name: str, *, offset_bytes: int, limit_bytes: int
+    ) -> AsyncIterator[pb.AgentServiceReadArtifactResponse]:
+        """Streams an artifact or a range of it; `limit_bytes` 0 reads to the end."""
+        request = pb.AgentServiceReadArtifactRequest(name=name, offset_bytes=offset_bytes, limit_bytes=limit_bytes)
+        async for message in self._stream(self._stub.ReadArtifact(request)):
+            yield message
+
+    def _plan(self, session: session_pb2.Session, session_id: SessionId, attempt: int) -> pb.LaunchPlan:
+        plan = pb.LaunchPlan(
+            id=pb.AttemptId(session=session_name(session_id), attempt=attempt),
+            transcode=session.transcode,
+            input_facts=session.input_facts,
+        )
+        plan.transcode.input.CopyFrom(self._resolve_input(session.transcode.input))
+        if session.HasField("max_duration"):
+            plan.max_duration.CopyFrom(session.max_duration)
+        return plan
+
+    async def _call(self, call: Awaitable[Answer]) -> Answer:
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise self._translated(error) from error
+
+    async def _stream(self, call: AsyncIterator[Answer]) -> AsyncIterator[Answer]:
+        try:
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise self._translated(error) from error
+        finally:
+            call.cancel()  # type: ignore[attr-defined]
+
+    def _translated(self, error: grpc.aio.AioRpcError) -> Exception:
+        failure = failure_from_rpc_error(error)
+        if failure is not None:
+            return failure
+        if error.code() in _SILENT:
+            return AgentUnreachableError(
+                f"The agent of {self._device_id} does not answer: {error.code().name}, {error.details()}."
+            )
+        return RequestFailure(
+            reason=Reason.INTERNAL,
+            message=f"The agent of {self._device_id} failed: {error.code().name}, {error.details()}.",
+        )

@@ -1,0 +1,194 @@
+"""Starts the agents of this machine and keeps them running.
+
+An agent outlives the balancer, so it is started detached, in a process group of its own, and one that already runs is
+used as it is. A pidfd tells when it ends, whoever started it; then it is started again, less and less often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from balancer.domain.device import DeviceIdentity, DeviceKind
+from balancer.domain.ids import DeviceId
+from gpu_balancer.runtime.durable_file import write_durably
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from gpu_balancer.runtime.clock import Clock
+
+_log = structlog.get_logger(__name__)
+
+_LISTING_TIMEOUT_S = 20.0
+_FIRST_BACKOFF = timedelta(milliseconds=250)
+_LONGEST_BACKOFF = timedelta(seconds=30)
+_STEADY = timedelta(seconds=60)
+"""An agent that ran this long is started again at once."""
+_AGENT = (sys.executable, "-m", "agents")
+
+
+class AgentLaunchError(Exception):
+    """Agents cannot be started. The message says why and what to try."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalAgent:
+    """An agent of this machine."""
+
+    identity: DeviceIdentity
+    folder: Path
+    """Its state folder."""
+    settings_toml: str
+    """The settings file to write for it."""
+
+    @property
+    def socket_path(self) -> Path:
+        """Where it listens."""
+        return self.folder / "agent.sock"
+
+
+async def list_local_gpus() -> tuple[DeviceIdentity, ...]:
+    """Asks the agent program which GPUs this machine has, in NVML order.
+
+    Raises:
+        AgentLaunchError: The program failed or took too long.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *_AGENT, "--list-devices", stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+    )
+    try:
+        output, errors = await asyncio.wait_for(process.communicate(), _LISTING_TIMEOUT_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise AgentLaunchError(
+            f"Cannot list GPUs: the driver did not answer within {_LISTING_TIMEOUT_S:.0f} s. Try nvidia-smi."
+        ) from None
+    if process.returncode:
+        told = errors.decode(errors="replace").strip().splitlines()
+        raise AgentLaunchError(f"Cannot list GPUs: {told[-1] if told else f'exit status {process.returncode}'}")
+    return tuple(_identity(item) for item in json.loads(output))
+
+
+def _identity(item: Mapping[str, object]) -> DeviceIdentity:
+    known = {name: item[name] for name in DeviceIdentity.__dataclass_fields__ if item.get(name) not in (None, "")}
+    known |= {
+        "id": DeviceId(str(item["id"])),
+        "kind": DeviceKind(str(item["kind"])),
+        "cores": tuple(item.get("cores") or ()),  # type: ignore[arg-type, call-overload]
+    }
+    return DeviceIdentity(**known)  # type: ignore[arg-type]
+
+
+class LocalAgentLauncher:
+    """Keeps one local agent running until it is told to let go."""
+
+    def __init__(self, agent: LocalAgent, *, clock: Clock, environment: Mapping[str, str] | None = None) -> None:
+        """Prepares; nothing is started yet.
+
+        Args:
+            agent: The agent.
+            clock: Measures how long it ran.
+            environment: Variables for the agent. None: this process's own.
+        """
+        self._agent = agent
+        self._clock = clock
+        self._environment = dict(os.environ if environment is None else environment)
+        self._backoff = _FIRST_BACKOFF
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def keep_running(self) -> None:
+        """Starts the agent, and again whenever it ends, until cancelled. The agent itself is left running then."""
+        while True:
+            began_s = self._clock.monotonic_s()
+            running = self._running_agent_pid()
+            if running is None:
+                self._spawn()
+                assert self._process is not None
+                running = self._process.pid
+            await _await_end(running)
+            status = self._process.wait() if self._process and self._process.pid == running else None
+            self._process = None
+            lasted_s = self._clock.monotonic_s() - began_s
+            if lasted_s >= _STEADY.total_seconds():
+                self._backoff = _FIRST_BACKOFF
+            _log.warning(
+                "agent ended; it is started again",
+                device=self._agent.identity.id,
+                exit_status=status,
+                ran_s=round(lasted_s, 1),
+                wait_s=self._backoff.total_seconds(),
+                log=str(self._agent.folder / "agent.log"),
+            )
+            await asyncio.sleep(self._backoff.total_seconds())
+            self._backoff = min(self._backoff * 2, _LONGEST_BACKOFF)
+
+    def _running_agent_pid(self) -> int | None:
+        """Reads the pid of an agent that holds the folder's lock, or None.
+
+        The pid alone is no proof: it counts only while the lock is held.
+        """
+        lock_path = self._agent.folder / "agent.lock"
+        try:
+            descriptor = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            return _lock_holder(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _spawn(self) -> None:
+        folder = self._agent.folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings_path = folder / "agent.toml"
+        write_durably(settings_path, self._agent.settings_toml.encode())
+        with (folder / "agent.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*_AGENT, "--config", str(settings_path)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=self._environment,
+            )
+        _log.info("agent started", device=self._agent.identity.id, pid=self._process.pid)
+
+
+def _lock_holder(descriptor: int) -> int | None:
+    import fcntl  # only here: the lock is looked at, never held
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        return int(text) if text.isdecimal() else None
+    return None
+
+
+async def _await_end(pid: int) -> None:
+    """Returns when a process has ended, child or not."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
+    try:
+        await ended
+    finally:
+        loop.remove_reader(pidfd)
+        with suppress(OSError):
+            os.close(pidfd)

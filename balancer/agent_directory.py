@@ -1,0 +1,56 @@
+"""Which client speaks to the agent of which device. Filled by whoever starts or finds agents, read by everybody else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from gpu_balancer.runtime.failures import Reason, RequestFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from balancer.domain.ids import DeviceId
+
+Client = TypeVar("Client")
+
+
+class AgentDirectory(Generic[Client]):
+    """Clients by device, in device order."""
+
+    def __init__(self) -> None:
+        """Begins empty."""
+        self._clients: dict[DeviceId, Client] = {}
+
+    def add(self, device_id: DeviceId, client: Client) -> None:
+        """Enters the client of a device.
+
+        Raises:
+            ValueError: Another agent already speaks for the device.
+        """
+        if device_id in self._clients:
+            raise ValueError(f"Cannot use two agents for device {device_id}. Stop one of them.")
+        self._clients[device_id] = client
+
+    def get(self, device_id: DeviceId) -> Client | None:
+        """Gives the client of a device, or None."""
+        return self._clients.get(device_id)
+
+    def require(self, device_id: DeviceId) -> Client:
+        """Gives the client of a device.
+
+        Raises:
+            RequestFailure: AGENT_UNREACHABLE when no agent speaks for the device.
+        """
+        client = self._clients.get(device_id)
+        if client is None:
+            raise RequestFailure(
+                reason=Reason.AGENT_UNREACHABLE,
+                message=f"Cannot reach device {device_id}: no agent speaks for it. Try again when its agent runs.",
+            )
+        return client
+
+    def __iter__(self) -> Iterator[tuple[DeviceId, Client]]:
+        return iter(tuple(self._clients.items()))
+
+    def __len__(self) -> int:
+        return len(self._clients)

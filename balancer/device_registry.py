@@ -1,0 +1,338 @@
+"""The devices as the balancer knows them: what their agents told, what the operator said, what was measured.
+
+It is the one mutating door for devices. Every change makes a new frozen `DeviceEntry` with a higher revision; placement
+reads `views()`, which is rebuilt only when something that placement looks at has changed, so that measurements at 1 Hz
+cost a decision nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from balancer.domain.capacity import CapacityOverride, capacity_of, default_weights
+from balancer.domain.device import DeviceCapacity, DeviceIdentity, DeviceKind, DeviceState, DeviceView, FigureSource
+from balancer.ports.agent_client import Measurements
+from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from balancer.domain.device import Capability
+    from balancer.domain.ids import DeviceId
+    from balancer.ports.agent_client import AgentReport, FfmpegBuild
+
+MAX_WEIGHT = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRule:
+    """What the settings say of the devices that a pattern fits."""
+
+    match: str
+    """UUID, PCI address, index or model; `*` and `?` stand for any text and any character."""
+    weight: int | None = None
+    """None: follows from capacity."""
+    override: CapacityOverride | None = None
+    """Capacity figures that replace the table's. None: none do."""
+
+    def fits(self, identity: DeviceIdentity) -> bool:
+        """Whether the rule is about this device. Letter case does not matter."""
+        pattern = self.match.strip().lower()
+        if identity.index is not None and pattern == str(identity.index):
+            return True
+        names = [identity.id, identity.model, identity.model.removeprefix("NVIDIA ").strip()]
+        if identity.pci_address:
+            names += _pci_spellings(identity.pci_address)
+        return any(fnmatchcase(name.lower(), pattern) for name in names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceEntry:
+    """One device, all that is known."""
+
+    identity: DeviceIdentity
+    capacity: DeviceCapacity
+    weight: int
+    weight_source: FigureSource
+    revision: int
+    ffmpeg_builds: tuple[FfmpegBuild, ...] = ()
+    capabilities: tuple[Capability, ...] = ()
+    measurements: Measurements | None = None
+    probed: bool = False
+    reachable: bool = False
+    cordoned: bool = False
+    fault_message: str = ""
+    """Why the device cannot work at all. Empty when it can."""
+    silence_message: str = ""
+    """Why its agent counts as silent. Empty when it answers, or was never heard yet."""
+
+    @property
+    def state(self) -> DeviceState:
+        """Whether the device takes sessions; the most serious hindrance is named."""
+        if not self.reachable:
+            return DeviceState.UNREACHABLE if self.silence_message else DeviceState.PROBING
+        if not self.probed:
+            return DeviceState.PROBING
+        if self.fault_message:
+            return DeviceState.UNHEALTHY
+        return DeviceState.CORDONED if self.cordoned else DeviceState.READY
+
+    @property
+    def state_message(self) -> str:
+        """Why the device does not take sessions. Empty when it does."""
+        match self.state:
+            case DeviceState.PROBING:
+                return "Its agent is starting or trying what the device can do."
+            case DeviceState.CORDONED:
+                return "Closed to new sessions by an operator."
+            case DeviceState.UNREACHABLE:
+                return self.silence_message
+            case _:
+                return self.fault_message
+
+
+class DeviceRegistry:
+    """Keeps the devices in the order in which they were first seen: NVML's, or the settings'."""
+
+    def __init__(self, rules: Sequence[DeviceRule] = ()) -> None:
+        """Begins without devices.
+
+        Args:
+            rules: What the settings say; the first rule that fits a device counts.
+        """
+        self._rules = tuple(rules)
+        self._entries: dict[DeviceId, DeviceEntry] = {}
+        self._operator_weights: dict[DeviceId, int] = {}
+        self._views: tuple[DeviceView, ...] | None = None
+        self._watchers: set[_Watcher] = set()
+
+    def expect(self, identity: DeviceIdentity) -> None:
+        """Enters a device whose agent is being started."""
+        if identity.id not in self._entries:
+            self._enter(identity)
+
+    def update_agent(self, report: AgentReport) -> None:
+        """Takes what an agent tells of itself and its device."""
+        identity = report.identity
+        known = self._entries.get(identity.id)
+        if known is None or known.identity != identity:
+            known = self._enter(identity)
+        self._change(
+            known,
+            ffmpeg_builds=report.ffmpeg_builds,
+            capabilities=report.capabilities,
+            probed=report.probed,
+            reachable=True,
+            silence_message="",
+            fault_message=report.fault_message,
+        )
+        self._reweigh()
+
+    def update_measurements(self, device_id: DeviceId, measurements: Measurements) -> None:
+        """Takes what was measured on a device. Placement does not look at it."""
+        entry = self._entries[device_id]
+        self._put(replace(entry, measurements=measurements, revision=entry.revision + 1))
+
+    def mark_unreachable(self, device_id: DeviceId, message: str) -> None:
+        """Notes that a device's agent does not answer."""
+        self._change(self._entries[device_id], reachable=False, silence_message=message, measurements=None)
+
+    def mark_reachable(self, device_id: DeviceId) -> None:
+        """Notes that a device's agent answers again."""
+        entry = self._entries[device_id]
+        if not entry.reachable:
+            self._change(entry, reachable=True, silence_message="")
+
+    def set_weight(self, device_id: DeviceId, weight: int) -> DeviceEntry:
+        """Gives a device another weight until the next reload or start.
+
+        Raises:
+            RequestFailure: The weight is out of bounds, or no device would have a weight any more.
+        """
+        self._check_weight(device_id, weight)
+        self._operator_weights[device_id] = weight
+        self._reweigh()
+        return self._entries[device_id]
+
+    def set_cordoned(self, device_id: DeviceId, *, cordoned: bool) -> DeviceEntry:
+        """Closes a device to new sessions, or opens it again."""
+        self._change(self._entries[device_id], cordoned=cordoned)
+        return self._entries[device_id]
+
+    def apply_rules(self, rules: Sequence[DeviceRule]) -> None:
+        """Takes new settings: weights set by hand since are forgotten, sessions stay where they are."""
+        self._rules = tuple(rules)
+        self._operator_weights.clear()
+        self._reweigh()
+
+    def views(self) -> tuple[DeviceView, ...]:
+        """Gives every device as placement sees it, in device order."""
+        if self._views is None:
+            self._views = tuple(
+                DeviceView(
+                    identity=entry.identity,
+                    state=entry.state,
+                    state_message=entry.state_message,
+                    weight=entry.weight,
+                    capabilities=entry.capabilities,
+                    capacity=entry.capacity,
+                )
+                for entry in self._entries.values()
+            )
+        return self._views
+
+    def entries(self) -> tuple[DeviceEntry, ...]:
+        """Gives every device in device order."""
+        return tuple(self._entries.values())
+
+    def get(self, device_id: DeviceId) -> DeviceEntry | None:
+        """Gives a device by its id, or None."""
+        return self._entries.get(device_id)
+
+    def find(self, text: str) -> DeviceEntry:
+        """Finds a device by what a person calls it.
+
+        Args:
+            text: "devices/{id}", an id, an index, a PCI address, or the beginning of an id.
+
+        Raises:
+            RequestFailure: DEVICE_NOT_FOUND, or DEVICE_AMBIGUOUS when several fit.
+        """
+        wanted = text.removeprefix("devices/")
+        exact = [entry for entry in self._entries.values() if entry.identity.id == wanted]
+        found = exact or [entry for entry in self._entries.values() if wanted and _called(entry.identity, wanted)]
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(self._entries) or "none"
+        if not found:
+            raise RequestFailure(
+                reason=Reason.DEVICE_NOT_FOUND,
+                message=f"Cannot find device {wanted!r}: no device is called so. Try one of: {known}.",
+            )
+        several = ", ".join(entry.identity.id for entry in found)
+        raise RequestFailure(
+            reason=Reason.DEVICE_AMBIGUOUS,
+            message=f"Cannot tell which device {wanted!r} is: {several} all fit. Try a longer name.",
+            violations=(Violation(field="name", description="fits several devices"),),
+        )
+
+    async def watch(self) -> AsyncIterator[DeviceEntry]:
+        """Gives every device, then each change; a slow watcher gets the latest state of each changed device."""
+        with self._subscription() as watcher:
+            watcher.changed.update(dict.fromkeys(self._entries))
+            while True:
+                for device_id in tuple(watcher.changed):
+                    del watcher.changed[device_id]
+                    yield self._entries[device_id]
+                if not watcher.changed:
+                    watcher.awake.clear()
+                    await watcher.awake.wait()
+
+    async def await_first_probe(self) -> None:
+        """Returns once every known device has been probed, or was given up as unreachable or unfit."""
+        with self._subscription() as watcher:
+            while any(entry.state is DeviceState.PROBING for entry in self._entries.values()):
+                watcher.awake.clear()
+                await watcher.awake.wait()
+
+    @contextmanager
+    def _subscription(self) -> Iterator[_Watcher]:
+        watcher = _Watcher()
+        self._watchers.add(watcher)
+        try:
+            yield watcher
+        finally:
+            self._watchers.discard(watcher)
+
+    def _enter(self, identity: DeviceIdentity) -> DeviceEntry:
+        revision = self._entries[identity.id].revision + 1 if identity.id in self._entries else 1
+        entry = DeviceEntry(
+            identity=identity,
+            capacity=self._capacity(identity, ()),
+            weight=0,
+            weight_source=FigureSource.CAPACITY,
+            revision=revision,
+        )
+        self._put(entry)
+        self._reweigh()
+        return self._entries[identity.id]
+
+    def _capacity(self, identity: DeviceIdentity, capabilities: tuple[Capability, ...]) -> DeviceCapacity:
+        rule = self._rule(identity)
+        return capacity_of(identity, capabilities, rule.override if rule else None)
+
+    def _rule(self, identity: DeviceIdentity) -> DeviceRule | None:
+        return next((rule for rule in self._rules if rule.fits(identity)), None)
+
+    def _reweigh(self) -> None:
+        """Sets every capacity, then every weight from what the operator did, else the settings, else capacity."""
+        for entry in tuple(self._entries.values()):
+            self._change(entry, capacity=self._capacity(entry.identity, entry.capabilities))
+        computed = default_weights({entry.identity.id: entry.capacity for entry in self._entries.values()})
+        for device_id, entry in tuple(self._entries.items()):
+            rule = self._rule(entry.identity)
+            if device_id in self._operator_weights:
+                weight, source = self._operator_weights[device_id], FigureSource.OPERATOR
+            elif rule is not None and rule.weight is not None:
+                weight, source = rule.weight, FigureSource.SETTINGS
+            else:
+                weight, source = computed[device_id], FigureSource.CAPACITY
+            self._change(entry, weight=weight, weight_source=source)
+
+    def _check_weight(self, device_id: DeviceId, weight: int) -> None:
+        if not 0 <= weight <= MAX_WEIGHT:
+            problem = f"must be 0 to {MAX_WEIGHT}, not {weight}"
+        elif weight == 0 and not any(
+            entry.weight for other_id, entry in self._entries.items() if other_id != device_id
+        ):
+            problem = "would leave no device with a weight, so that no session could be placed; cordon it instead"
+        else:
+            return
+        raise RequestFailure(
+            reason=Reason.INVALID_REQUEST,
+            message=f"Cannot set the weight of {device_id}: it {problem}.",
+            violations=(Violation(field="weight", description=problem),),
+        )
+
+    def _change(self, entry: DeviceEntry, **fields: object) -> None:
+        entry = self._entries[entry.identity.id]
+        changed = replace(entry, **fields)  # type: ignore[arg-type]
+        if changed != entry:
+            self._views = None
+            self._put(replace(changed, revision=entry.revision + 1))
+
+    def _put(self, entry: DeviceEntry) -> None:
+        if entry.identity.id not in self._entries:
+            self._views = None
+        self._entries[entry.identity.id] = entry
+        for watcher in self._watchers:
+            watcher.changed[entry.identity.id] = None
+            watcher.awake.set()
+
+
+class _Watcher:
+    """Which devices changed since a watcher last looked, in order."""
+
+    def __init__(self) -> None:
+        self.changed: dict[DeviceId, None] = {}
+        self.awake = asyncio.Event()
+
+
+def _pci_spellings(address: str) -> list[str]:
+    """Gives "00000000:65:00.0" as NVML, the kernel ("0000:65:00.0") and people ("65:00.0") write it."""
+    domain, _, rest = address.lower().partition(":")
+    return [address, f"{int(domain, 16):04x}:{rest}", rest]
+
+
+def _called(identity: DeviceIdentity, wanted: str) -> bool:
+    lowered = wanted.lower()
+    if identity.index is not None and re.fullmatch(r"\d+", wanted):
+        return int(wanted) == identity.index
+    if identity.pci_address and lowered in _pci_spellings(identity.pci_address):
+        return True
+    return identity.id.lower().startswith(lowered) and identity.kind is DeviceKind.NVIDIA
