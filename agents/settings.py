@@ -1,0 +1,37 @@
+"""The settings of one agent: written by the balancer for the agents it starts, by an operator for external ones."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from gpu_balancer.runtime.settings_sections import (
+    AgentDeviceSettings,
+    AgentServerSettings,
+    FfmpegSettings,
+    IngestSettings,
+    InputSettings,
+    LogSettings,
+    OutputSettings,
+    SessionSettings,
+    TelemetrySettings,
+    outlasting,
+)
+from gpu_balancer.runtime.settings_values import Section
+
+
+class AgentSettings(Section):
+    """Settings of gpu-balancer-agent. Every key has a default: the file may be empty."""
+
+    device: AgentDeviceSettings = AgentDeviceSettings()
+    server: AgentServerSettings = AgentServerSettings()
+    inputs: InputSettings = InputSettings()
+    outputs: OutputSettings = OutputSettings()
+    ffmpeg: FfmpegSettings = FfmpegSettings()
+    ingest: IngestSettings = IngestSettings()
+    sessions: Annotated[SessionSettings, Field(validate_default=True)] = SessionSettings()
+    log: LogSettings = LogSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    _outlasting = field_validator("sessions")(outlasting)
