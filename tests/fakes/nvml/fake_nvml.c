@@ -1,0 +1,329 @@
+/*
+ * A stand-in for libnvidia-ml.so.1 at the outermost edge: the real bindings load it, so everything above it is tested as
+ * it ships. It describes the GPUs in the file named by FAKE_NVML_CONFIG, read again at every call, so that a test can
+ * change a card while its agent runs. Without that variable it answers as a machine without a driver does.
+ *
+ * The file: lines "key = value"; those before the first "[gpu]" are the system's, the others that card's. The key
+ * "errors" lists "symbol:code" pairs that fail; the symbol "*" stands for every call about that card, its handle too.
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SUCCESS 0
+#define INVALID_ARGUMENT 2
+#define NOT_SUPPORTED 3
+#define NOT_FOUND 6
+#define DRIVER_NOT_LOADED 9
+#define UNKNOWN 999
+#define MOST_GPUS 16
+#define TEXT 512
+
+typedef struct {
+    char uuid[96];
+    char name[96];
+    char errors[TEXT];
+    unsigned domain, bus, device, architecture, video_clock_mhz;
+    unsigned encoder_utilization, decoder_utilization, gpu_utilization, encoder_sessions, temperature, recovery_action;
+    unsigned long long memory_total_bytes, memory_used_bytes;
+} Gpu;
+
+typedef struct {
+    char driver_version[80];
+    char errors[TEXT];
+    unsigned count;
+    Gpu gpus[MOST_GPUS];
+} Machine;
+
+static void copy_text(char *target, size_t size, const char *value) {
+    snprintf(target, size, "%s", value);
+}
+
+static void set_gpu_number(Gpu *gpu, const char *key, const char *value) {
+    unsigned long long number = strtoull(value, NULL, 0);
+    if (!strcmp(key, "domain")) gpu->domain = (unsigned)number;
+    else if (!strcmp(key, "bus")) gpu->bus = (unsigned)number;
+    else if (!strcmp(key, "device")) gpu->device = (unsigned)number;
+    else if (!strcmp(key, "architecture")) gpu->architecture = (unsigned)number;
+    else if (!strcmp(key, "video_clock_mhz")) gpu->video_clock_mhz = (unsigned)number;
+    else if (!strcmp(key, "encoder_utilization")) gpu->encoder_utilization = (unsigned)number;
+    else if (!strcmp(key, "decoder_utilization")) gpu->decoder_utilization = (unsigned)number;
+    else if (!strcmp(key, "gpu_utilization")) gpu->gpu_utilization = (unsigned)number;
+    else if (!strcmp(key, "encoder_sessions")) gpu->encoder_sessions = (unsigned)number;
+    else if (!strcmp(key, "temperature")) gpu->temperature = (unsigned)number;
+    else if (!strcmp(key, "recovery_action")) gpu->recovery_action = (unsigned)number;
+    else if (!strcmp(key, "memory_total_bytes")) gpu->memory_total_bytes = number;
+    else if (!strcmp(key, "memory_used_bytes")) gpu->memory_used_bytes = number;
+    else {
+        fprintf(stderr, "fake NVML: unknown key \"%s\"\n", key);
+        abort();
+    }
+}
+
+static void set_gpu(Gpu *gpu, const char *key, const char *value) {
+    if (!strcmp(key, "uuid")) copy_text(gpu->uuid, sizeof gpu->uuid, value);
+    else if (!strcmp(key, "name")) copy_text(gpu->name, sizeof gpu->name, value);
+    else if (!strcmp(key, "errors")) copy_text(gpu->errors, sizeof gpu->errors, value);
+    else set_gpu_number(gpu, key, value);
+}
+
+/* Reads the configuration. False: there is none, so there is no driver. */
+static int read_machine(Machine *machine) {
+    char line[TEXT * 2];
+    const char *path = getenv("FAKE_NVML_CONFIG");
+    FILE *file = path && *path ? fopen(path, "r") : NULL;
+    if (!file) return 0;
+    memset(machine, 0, sizeof *machine);
+    while (fgets(line, sizeof line, file)) {
+        line[strcspn(line, "\r\n")] = 0;
+        if (!strcmp(line, "[gpu]")) {
+            if (machine->count == MOST_GPUS) abort();
+            machine->count++;
+            continue;
+        }
+        char *separator = strstr(line, " = ");
+        if (!separator) continue;
+        *separator = 0;
+        const char *value = separator + 3;
+        if (machine->count) set_gpu(&machine->gpus[machine->count - 1], line, value);
+        else if (!strcmp(line, "driver_version")) copy_text(machine->driver_version, sizeof machine->driver_version, value);
+        else if (!strcmp(line, "errors")) copy_text(machine->errors, sizeof machine->errors, value);
+    }
+    fclose(file);
+    return 1;
+}
+
+/* Finds the error that a list asks for a symbol; SUCCESS when it asks none. */
+static int asked_error(const char *list, const char *symbol) {
+    char copy[TEXT], *rest = copy, *pair;
+    copy_text(copy, sizeof copy, list);
+    while ((pair = strtok_r(rest, " ", &rest))) {
+        char *code = strchr(pair, ':');
+        if (!code) continue;
+        *code = 0;
+        if (!strcmp(pair, symbol) || !strcmp(pair, "*")) return atoi(code + 1);
+    }
+    return SUCCESS;
+}
+
+/* Opens the machine for a call about all of it. */
+static int system_call(Machine *machine, const char *symbol) {
+    if (!read_machine(machine)) return DRIVER_NOT_LOADED;
+    return asked_error(machine->errors, symbol);
+}
+
+/* Opens the card behind a handle, which is its index plus 1. */
+static int card_call(Machine *machine, void *handle, const char *symbol, Gpu **gpu) {
+    int error = system_call(machine, symbol);
+    uintptr_t number = (uintptr_t)handle;
+    if (error) return error;
+    if (number < 1 || number > machine->count) return UNKNOWN;
+    *gpu = &machine->gpus[number - 1];
+    return asked_error((*gpu)->errors, symbol);
+}
+
+#define CARD_CALL(...)                                                                                                 \
+    Machine machine;                                                                                                   \
+    Gpu *gpu;                                                                                                          \
+    int error = card_call(&machine, handle, __func__, &gpu);                                                           \
+    if (error) return error;
+
+#define SYSTEM_CALL(...)                                                                                               \
+    Machine machine;                                                                                                   \
+    int error = system_call(&machine, __func__);                                                                       \
+    if (error) return error;
+
+int nvmlInitWithFlags(unsigned flags) {
+    (void)flags;
+    SYSTEM_CALL()
+    return SUCCESS;
+}
+
+int nvmlInit_v2(void) {
+    SYSTEM_CALL()
+    return SUCCESS;
+}
+
+int nvmlShutdown(void) {
+    return SUCCESS;
+}
+
+const char *nvmlErrorString(int code) {
+    switch (code) {
+    case SUCCESS: return "The operation was successful";
+    case NOT_SUPPORTED: return "Not Supported";
+    case NOT_FOUND: return "Not Found";
+    case DRIVER_NOT_LOADED: return "Driver Not Loaded";
+    case 15: return "GPU is lost";
+    case 16: return "GPU requires reset";
+    case 18: return "Driver/library version mismatch";
+    default: return "Unknown Error";
+    }
+}
+
+int nvmlSystemGetDriverVersion(char *version, unsigned length) {
+    SYSTEM_CALL()
+    copy_text(version, length, machine.driver_version);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetCount_v2(unsigned *count) {
+    SYSTEM_CALL()
+    *count = machine.count;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **result) {
+    SYSTEM_CALL()
+    if (index >= machine.count) return INVALID_ARGUMENT;
+    *result = (void *)(uintptr_t)(index + 1);
+    return asked_error(machine.gpus[index].errors, __func__);
+}
+
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **result) {
+    SYSTEM_CALL()
+    for (unsigned index = 0; index < machine.count; index++) {
+        if (strcmp(machine.gpus[index].uuid, uuid)) continue;
+        *result = (void *)(uintptr_t)(index + 1);
+        return asked_error(machine.gpus[index].errors, __func__);
+    }
+    return NOT_FOUND;
+}
+
+int nvmlDeviceGetIndex(void *handle, unsigned *index) {
+    CARD_CALL()
+    *index = (unsigned)(uintptr_t)handle - 1;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetUUID(void *handle, char *uuid, unsigned length) {
+    CARD_CALL()
+    copy_text(uuid, length, gpu->uuid);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetName(void *handle, char *name, unsigned length) {
+    CARD_CALL()
+    copy_text(name, length, gpu->name);
+    return SUCCESS;
+}
+
+typedef struct {
+    char bus_id_legacy[16];
+    unsigned domain, bus, device, pci_device_id, pci_subsystem_id;
+    char bus_id[32];
+} PciInfo;
+
+int nvmlDeviceGetPciInfo_v3(void *handle, PciInfo *info) {
+    CARD_CALL()
+    memset(info, 0, sizeof *info);
+    info->domain = gpu->domain;
+    info->bus = gpu->bus;
+    info->device = gpu->device;
+    snprintf(info->bus_id_legacy, sizeof info->bus_id_legacy, "%04X:%02X:%02X.0", gpu->domain & 0xffff,
+             gpu->bus & 0xff, gpu->device & 0xff);
+    snprintf(info->bus_id, sizeof info->bus_id, "%08X:%02X:%02X.0", gpu->domain, gpu->bus & 0xff, gpu->device & 0xff);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetArchitecture(void *handle, unsigned *architecture) {
+    CARD_CALL()
+    *architecture = gpu->architecture;
+    return SUCCESS;
+}
+
+typedef struct {
+    unsigned long long total, free, used;
+} Memory;
+
+int nvmlDeviceGetMemoryInfo(void *handle, Memory *memory) {
+    CARD_CALL()
+    memory->total = gpu->memory_total_bytes;
+    memory->used = gpu->memory_used_bytes;
+    memory->free = gpu->memory_total_bytes - gpu->memory_used_bytes;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetMaxClockInfo(void *handle, unsigned type, unsigned *clock_mhz) {
+    CARD_CALL()
+    if (type != 3) return INVALID_ARGUMENT; /* NVML_CLOCK_VIDEO */
+    *clock_mhz = gpu->video_clock_mhz;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetEncoderUtilization(void *handle, unsigned *percent, unsigned *period_us) {
+    CARD_CALL()
+    *percent = gpu->encoder_utilization;
+    *period_us = 167000;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetDecoderUtilization(void *handle, unsigned *percent, unsigned *period_us) {
+    CARD_CALL()
+    *percent = gpu->decoder_utilization;
+    *period_us = 167000;
+    return SUCCESS;
+}
+
+typedef struct {
+    unsigned gpu, memory;
+} Utilization;
+
+int nvmlDeviceGetUtilizationRates(void *handle, Utilization *utilization) {
+    CARD_CALL()
+    utilization->gpu = gpu->gpu_utilization;
+    utilization->memory = 0;
+    return SUCCESS;
+}
+
+/* The bindings pass 64 bits for each figure where the driver writes 32: so does this, and they start as 0. */
+int nvmlDeviceGetEncoderStats(void *handle, unsigned *sessions, unsigned *fps, unsigned *latency_us) {
+    CARD_CALL()
+    *sessions = gpu->encoder_sessions;
+    *fps = gpu->encoder_sessions ? 30 : 0;
+    *latency_us = gpu->encoder_sessions ? 2000 : 0;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetTemperature(void *handle, unsigned sensor, unsigned *celsius) {
+    CARD_CALL()
+    if (sensor != 0) return INVALID_ARGUMENT; /* NVML_TEMPERATURE_GPU */
+    *celsius = gpu->temperature;
+    return SUCCESS;
+}
+
+typedef struct {
+    unsigned version, sensor;
+    int celsius;
+} Temperature;
+
+int nvmlDeviceGetTemperatureV(void *handle, Temperature *temperature) {
+    CARD_CALL()
+    temperature->celsius = (int)gpu->temperature;
+    return SUCCESS;
+}
+
+typedef struct {
+    unsigned field, scope;
+    int64_t timestamp, latency_us;
+    unsigned value_type;
+    int result;
+    union {
+        double real;
+        unsigned number;
+        unsigned long long wide;
+    } value;
+} FieldValue;
+
+/* Knows the recovery action alone. The error of one field travels in its own result, as with the real library. */
+int nvmlDeviceGetFieldValues(void *handle, int count, FieldValue *values) {
+    CARD_CALL()
+    for (int at = 0; at < count; at++) {
+        values[at].value.wide = 0;
+        values[at].result = values[at].field == 230 ? asked_error(gpu->errors, "recovery_action") : NOT_SUPPORTED;
+        values[at].value_type = 1;
+        values[at].value.number = gpu->recovery_action;
+    }
+    return SUCCESS;
+}
