@@ -1,4 +1,4 @@
-"""Which client speaks to the agent of which device. Filled by whoever starts or finds agents, read by everybody else."""
+"""Which client speaks to the agent of which device: filled by whoever finds agents, read by everybody else."""
 
 from __future__ import annotations
 
