@@ -21,6 +21,7 @@ import structlog
 from balancer.domain.device import DeviceIdentity, DeviceKind
 from balancer.domain.ids import DeviceId
 from gpu_balancer.runtime.durable_file import write_durably
+from gpu_balancer.runtime.folder_lock import lock_owner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,7 +87,7 @@ def _identity(item: Mapping[str, object]) -> DeviceIdentity:
     known |= {
         "id": DeviceId(str(item["id"])),
         "kind": DeviceKind(str(item["kind"])),
-        "cores": tuple(item.get("cores") or ()),  # type: ignore[arg-type, call-overload]
+        "cores": tuple(item.get("cores") or ()),  # type: ignore[arg-type]
     }
     return DeviceIdentity(**known)  # type: ignore[arg-type]
 
@@ -112,7 +113,7 @@ class LocalAgentLauncher:
         """Starts the agent, and again whenever it ends, until cancelled. The agent itself is left running then."""
         while True:
             began_s = self._clock.monotonic_s()
-            running = self._running_agent_pid()
+            running = lock_owner(self._agent.folder / "agent.lock")
             if running is None:
                 self._spawn()
                 assert self._process is not None
@@ -134,21 +135,6 @@ class LocalAgentLauncher:
             await asyncio.sleep(self._backoff.total_seconds())
             self._backoff = min(self._backoff * 2, _LONGEST_BACKOFF)
 
-    def _running_agent_pid(self) -> int | None:
-        """Reads the pid of an agent that holds the folder's lock, or None.
-
-        The pid alone is no proof: it counts only while the lock is held.
-        """
-        lock_path = self._agent.folder / "agent.lock"
-        try:
-            descriptor = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            return _lock_holder(descriptor)
-        finally:
-            os.close(descriptor)
-
     def _spawn(self) -> None:
         folder = self._agent.folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -166,17 +152,6 @@ class LocalAgentLauncher:
         _log.info("agent started", device=self._agent.identity.id, pid=self._process.pid)
 
 
-def _lock_holder(descriptor: int) -> int | None:
-    import fcntl  # only here: the lock is looked at, never held
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        text = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-        return int(text) if text.isdecimal() else None
-    return None
-
-
 async def _await_end(pid: int) -> None:
     """Returns when a process has ended, child or not."""
     try:
@@ -184,10 +159,10 @@ async def _await_end(pid: int) -> None:
     except ProcessLookupError:
         return
     loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-    loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
     try:
-        await ended
+        await ended.wait()
     finally:
         loop.remove_reader(pidfd)
         with suppress(OSError):
