@@ -1,0 +1,303 @@
+"""The life of a session: every state × event cell, and the laws that hold in all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.lifecycle import (
+    AgentHeard,
+    AgentSilent,
+    AttemptMissing,
+    AttemptOutcome,
+    AttemptPhase,
+    AttemptReported,
+    Command,
+    LaunchAccepted,
+    LaunchOnAgent,
+    LaunchRefused,
+    Placed,
+    SessionEvent,
+    StopOnAgent,
+    StopRequested,
+    advance,
+)
+from balancer.domain.placement import Reservation
+from balancer.domain.session import Condition, Failure, Priority, Progress, SessionRecord, SessionState
+from balancer.domain.workload import Workload
+
+NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+EARLIER = NOW - timedelta(minutes=5)
+SESSION = SessionId("s-1")
+DEVICE = DeviceId("GPU-1")
+OTHER_DEVICE = DeviceId("GPU-2")
+ATTEMPT = 2
+FAILURE = Failure(reason="DISK_FULL", message="Cannot write: the disk is full.")
+RESERVATION = Reservation(device_id=DEVICE, cost_pixels_per_second=7, device_amounts={}, host_amounts={})
+
+QUEUED, STARTING, RUNNING, STOPPING, SUCCEEDED, FAILED, CANCELLED = SessionState
+
+
+def record_in(state: SessionState) -> SessionRecord:
+    """Makes a session in a state, as the ways of life leave it there."""
+    waiting = SessionRecord(
+        id=SESSION,
+        state=QUEUED,
+        payload=b"",
+        priority=Priority.LIVE,
+        workload=Workload(
+            decode=None, scale_pixels_per_second=0, encodes=(), real_time=True, allow_software_encode=False
+        ),
+        create_time=EARLIER,
+        attempt=ATTEMPT - 1,
+        revision=7,
+    )
+    if state is QUEUED:
+        return waiting
+    placed = replace(waiting, state=state, device_id=DEVICE, attempt=ATTEMPT)
+    if state.final:
+        return replace(placed, end_time=EARLIER, failure=FAILURE if state is FAILED else None)
+    started = None if state is STARTING else EARLIER
+    return replace(placed, reservation=RESERVATION, running_time=started, stop_requested=state is STOPPING)
+
+
+def reported(
+    phase: AttemptPhase,
+    outcome: AttemptOutcome | None = None,
+    *,
+    attempt: int = ATTEMPT,
+    failure: Failure | None = None,
+    device_id: DeviceId | None = None,
+) -> AttemptReported:
+    """Makes an agent's report without further news."""
+    return AttemptReported(attempt=attempt, phase=phase, outcome=outcome, failure=failure, device_id=device_id)
+
+
+ENDED, LIVE = AttemptPhase.ENDED, AttemptPhase.RUNNING
+NEW_PLACE = Placed(reservation=replace(RESERVATION, device_id=OTHER_DEVICE))
+
+# One row per event, one cell per state, in the order of SessionState: the state afterwards ("." unchanged) and the
+# commands: ! stops the record's attempt, ? stops the reported one, ^ launches.
+CELLS: dict[str, tuple[SessionEvent, str]] = {
+    # ------------------------------------------------------------- QUEUED STARTING RUNNING STOPPING SUCC FAIL CANC
+    "placed": (NEW_PLACE, "starting^ . . . . . ."),
+    "starting": (reported(AttemptPhase.STARTING), ".? . . . .? .? .?"),
+    "running": (reported(LIVE), ".? running . . .? .? .?"),
+    "completed": (reported(ENDED, AttemptOutcome.COMPLETED), ". succeeded succeeded succeeded . . ."),
+    "stopped": (reported(ENDED, AttemptOutcome.STOPPED), ". cancelled cancelled cancelled . . ."),
+    "failed": (reported(ENDED, AttemptOutcome.FAILED, failure=FAILURE), ". failed failed failed . . ."),
+    "ended unexplained": (reported(ENDED), ". failed failed failed . . ."),
+    "older starting": (reported(AttemptPhase.STARTING, attempt=1), ".? .? .? .? .? .? .?"),
+    "older running": (reported(LIVE, attempt=1), ".? .? .? .? .? .? .?"),
+    "older ended": (reported(ENDED, AttemptOutcome.COMPLETED, attempt=1), ". . . . . . ."),
+    "newer running": (reported(LIVE, attempt=3), ".? .? .? .? .? .? .?"),
+    "newer ended": (reported(ENDED, AttemptOutcome.FAILED, attempt=3), ". . . . . . ."),
+    "accepted": (LaunchAccepted(attempt=ATTEMPT), ". . . .! . . ."),
+    "older accepted": (LaunchAccepted(attempt=1), ". . . . . . ."),
+    "refused": (LaunchRefused(attempt=ATTEMPT, failure=FAILURE), ". failed . . . . ."),
+    "older refused": (LaunchRefused(attempt=1, failure=FAILURE), ". . . . . . ."),
+    "missing": (AttemptMissing(attempt=ATTEMPT), ". failed failed cancelled . . ."),
+    "older missing": (AttemptMissing(attempt=1), ". . . . . . ."),
+    "stop": (StopRequested(), "cancelled stopping! stopping! .! . . ."),
+    "silent": (AgentSilent(), ". starting running stopping . . ."),
+    "heard": (AgentHeard(), ". . . . . . ."),
+}
+
+
+def commands_of(marks: str, event: SessionEvent) -> tuple[Command, ...]:
+    """Spells out the marks of a cell."""
+    if marks == "!":
+        return (StopOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT),)
+    if marks == "?":
+        assert isinstance(event, AttemptReported)
+        return (StopOnAgent(session_id=SESSION, device_id=OTHER_DEVICE, attempt=event.attempt),)
+    if marks == "^":
+        return (LaunchOnAgent(session_id=SESSION, device_id=OTHER_DEVICE, attempt=ATTEMPT),)
+    assert not marks
+    return ()
+
+
+@pytest.mark.parametrize("state", list(SessionState))
+@pytest.mark.parametrize("name", list(CELLS))
+def test_every_cell_of_states_and_events_is_as_the_table_says(name: str, state: SessionState) -> None:
+    event, row = CELLS[name]
+    cell = row.split()[list(SessionState).index(state)]
+    marks = cell.lstrip(".abcdefghijklmnopqrstuvwxyz")
+    expected_state = cell.removesuffix(marks).replace(".", state.value)
+    if marks == "?":
+        assert isinstance(event, AttemptReported)
+        event = replace(event, device_id=OTHER_DEVICE)
+    before = record_in(state)
+
+    after, commands = advance(before, event, NOW)
+
+    assert after.state.value == expected_state
+    assert commands == commands_of(marks, event)
+    if cell.startswith("."):
+        assert after is before
+    else:
+        assert after.revision == before.revision + 1
+
+
+def test_the_table_has_every_kind_of_event_and_every_state() -> None:
+    assert {type(event) for event, _ in CELLS.values()} == set(SessionEvent.__args__)
+    assert all(len(row.split()) == len(SessionState) for _, row in CELLS.values())
+
+
+def test_a_report_that_a_live_attempt_is_stale_goes_to_the_device_that_told_it() -> None:
+    """The session may have moved on to another device."""
+    _, commands = advance(record_in(RUNNING), reported(LIVE, attempt=1, device_id=OTHER_DEVICE), NOW)
+    assert commands == (StopOnAgent(session_id=SESSION, device_id=OTHER_DEVICE, attempt=1),)
+
+
+def test_a_report_without_a_device_is_taken_for_the_sessions_own_device() -> None:
+    _, commands = advance(record_in(FAILED), reported(LIVE), NOW)
+    assert commands == (StopOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT),)
+
+
+def test_a_stale_attempt_of_a_session_without_device_cannot_be_stopped() -> None:
+    assert advance(record_in(QUEUED), reported(LIVE), NOW)[1] == ()
+
+
+def test_placing_books_the_reservation_and_counts_the_attempt() -> None:
+    after, _ = advance(record_in(QUEUED), NEW_PLACE, NOW)
+    assert after.reservation is NEW_PLACE.reservation
+    assert after.device_id == OTHER_DEVICE
+    assert after.attempt == ATTEMPT
+
+
+def test_the_first_frame_dates_the_running_time() -> None:
+    frame_time = NOW - timedelta(seconds=2)
+    told, _ = advance(record_in(STARTING), replace(reported(LIVE), running_time=frame_time), NOW)
+    assert told.running_time == frame_time
+    untold, _ = advance(record_in(STARTING), reported(LIVE), NOW)
+    assert untold.running_time == NOW
+
+
+def test_a_frame_reported_while_stopping_is_still_dated() -> None:
+    before = replace(record_in(STOPPING), running_time=None)
+    after, commands = advance(before, reported(LIVE), NOW)
+    assert (after.state, after.running_time, commands) == (STOPPING, NOW, ())
+
+
+def test_an_end_dates_the_session_and_tells_its_last_progress() -> None:
+    end_time = NOW - timedelta(seconds=1)
+    progress = Progress(frames=99)
+    event = replace(reported(ENDED, AttemptOutcome.COMPLETED), end_time=end_time, progress=progress)
+    after, _ = advance(record_in(STARTING), replace(event, running_time=EARLIER), NOW)
+    assert (after.end_time, after.progress, after.running_time) == (end_time, progress, EARLIER)
+    assert advance(record_in(RUNNING), reported(ENDED, AttemptOutcome.STOPPED), NOW)[0].end_time == NOW
+
+
+def test_a_failure_is_the_agents_own_or_says_that_there_is_none() -> None:
+    after, _ = advance(record_in(RUNNING), reported(ENDED, AttemptOutcome.FAILED, failure=FAILURE), NOW)
+    assert after.failure == FAILURE
+    after, _ = advance(record_in(RUNNING), reported(ENDED, AttemptOutcome.FAILED), NOW)
+    assert after.failure is not None
+    assert after.failure.reason == "UNEXPLAINED"
+
+
+def test_a_session_that_completes_while_it_is_asked_to_stop_has_succeeded() -> None:
+    after, _ = advance(record_in(STOPPING), reported(ENDED, AttemptOutcome.COMPLETED), NOW)
+    assert (after.state, after.failure, after.stop_requested) == (SUCCEEDED, None, True)
+
+
+def test_a_lost_attempt_is_named_as_such() -> None:
+    after, _ = advance(record_in(RUNNING), AttemptMissing(attempt=ATTEMPT), NOW)
+    assert after.failure is not None
+    assert after.failure.reason == "ATTEMPT_LOST"
+    assert after.end_time == NOW
+
+
+def test_a_refused_launch_fails_for_the_agents_reason() -> None:
+    after, _ = advance(record_in(STARTING), LaunchRefused(attempt=ATTEMPT, failure=FAILURE), NOW)
+    assert (after.failure, after.reservation) == (FAILURE, None)
+
+
+def test_a_launch_refused_after_a_stop_is_the_stop_that_was_asked_for() -> None:
+    before = replace(record_in(STOPPING), running_time=None)
+    after, _ = advance(before, LaunchRefused(attempt=ATTEMPT, failure=FAILURE), NOW)
+    assert (after.state, after.failure, after.reservation) == (CANCELLED, None, None)
+
+
+def test_where_to_publish_is_kept_until_the_end() -> None:
+    url = "rtmp://127.0.0.1:1935/live/x"
+    accepted, _ = advance(record_in(STARTING), LaunchAccepted(attempt=ATTEMPT, ingest_url=url), NOW)
+    running, _ = advance(accepted, reported(LIVE), NOW)
+    ended, _ = advance(running, reported(ENDED, AttemptOutcome.COMPLETED), NOW)
+    assert [accepted.ingest_url, running.ingest_url, ended.ingest_url] == [url, url, None]
+    assert advance(accepted, LaunchAccepted(attempt=ATTEMPT, ingest_url=url), NOW)[0] is accepted
+
+
+def test_progress_alone_raises_the_revision() -> None:
+    before = record_in(RUNNING)
+    after, commands = advance(before, replace(reported(LIVE), progress=Progress(frames=1)), NOW)
+    assert after == replace(before, progress=Progress(frames=1), revision=before.revision + 1)
+    assert commands == ()
+
+
+def test_late_progress_does_not_go_back() -> None:
+    before = replace(record_in(RUNNING), progress=Progress(frames=50, out_time=timedelta(seconds=2)))
+    late = replace(reported(LIVE), progress=Progress(frames=25, out_time=timedelta(seconds=1)))
+    assert advance(before, late, NOW)[0] is before
+
+
+def test_a_report_of_starting_that_comes_after_running_is_ignored_whole() -> None:
+    waiting = Condition(type="AWAITING_PUBLISHER", message="Nobody publishes.", since_time=EARLIER)
+    late = replace(reported(AttemptPhase.STARTING), conditions=(waiting,))
+    before = record_in(RUNNING)
+    assert advance(before, late, NOW)[0] is before
+
+
+def test_a_condition_that_goes_on_keeps_its_time_and_one_that_is_over_goes() -> None:
+    first = Condition(type="STALLED", message="No frame for 5 s.", since_time=EARLIER)
+    stalled, _ = advance(record_in(RUNNING), replace(reported(LIVE), conditions=(first,)), NOW)
+    again = replace(first, message="No frame for 9 s.", since_time=NOW)
+    longer, _ = advance(stalled, replace(reported(LIVE), conditions=(again,)), NOW)
+    assert longer.conditions == (replace(again, since_time=EARLIER),)
+    over, _ = advance(longer, reported(LIVE), NOW)
+    assert over.conditions == ()
+
+
+def test_silence_is_a_condition_that_only_hearing_clears() -> None:
+    """A report may have been on its way since before the silence."""
+    before = record_in(RUNNING)
+    silent, _ = advance(before, AgentSilent(), NOW)
+    assert [(condition.type, condition.since_time) for condition in silent.conditions] == [("UNREACHABLE", NOW)]
+    assert advance(silent, AgentSilent(), NOW + timedelta(seconds=1))[0] is silent
+    assert advance(silent, reported(LIVE), NOW)[0] is silent
+    heard, _ = advance(silent, AgentHeard(), NOW)
+    assert heard == replace(before, revision=before.revision + 2)
+
+
+def test_an_ended_session_has_no_conditions() -> None:
+    silent, _ = advance(record_in(RUNNING), AgentSilent(), NOW)
+    ended, _ = advance(silent, reported(ENDED, AttemptOutcome.COMPLETED), NOW)
+    assert ended.conditions == ()
+
+
+EVENTS = [event for event, _ in CELLS.values()]
+
+
+@given(st.lists(st.sampled_from(EVENTS), max_size=12), st.sampled_from(list(SessionState)))
+def test_laws_hold_whatever_happens_in_whatever_order(events: list[SessionEvent], state: SessionState) -> None:
+    record = record_in(state)
+    for event in events:
+        after, commands = advance(record, event, NOW)
+        assert advance(record, event, NOW) == (after, commands)
+        assert (after.revision - record.revision) == (0 if after is record else 1)
+        if record.state.final:
+            assert after is record
+        assert (after.reservation is not None) == (after.state in (STARTING, RUNNING, STOPPING))
+        assert after.state.final == (after.end_time is not None)
+        assert (after.failure is not None) == (after.state is FAILED)
+        if after.state is RUNNING:
+            assert after.running_time is not None
+        again, _ = advance(after, event, NOW)
+        assert again is after
+        record = after
