@@ -13,6 +13,7 @@ from balancer.settings.balancer_settings import (
     ServerSettings,
     UploadSettings,
 )
+from balancer.settings.changes import SettingsDiff, diff_settings
 from balancer.settings.profiles import (
     BUILT_IN_PROFILES,
     AudioSettings,
@@ -36,6 +37,8 @@ __all__ = [
     "ProfileSettings",
     "RenditionSettings",
     "ServerSettings",
+    "SettingsDiff",
     "UploadSettings",
+    "diff_settings",
     "parse_frame_rate",
 ]

@@ -7,6 +7,7 @@ both read the same models. A key whose default is None is off, or follows from s
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -52,6 +53,17 @@ def parse_cores(text: str) -> tuple[int, ...]:
     if len(set(cores)) < len(cores):
         raise ValueError(f"must not name a core twice: {text!r}")
     return tuple(sorted(cores))
+
+
+def format_cores(cores: Iterable[int]) -> str:
+    """Writes a core set as `parse_cores` reads it: "0-7,9"."""
+    ranges: list[list[int]] = []
+    for core in sorted(cores):
+        if ranges and core == ranges[-1][1] + 1:
+            ranges[-1][1] = core
+        else:
+            ranges.append([core, core])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
 
 
 def parse_ports(text: str) -> range:
