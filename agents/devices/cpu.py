@@ -17,6 +17,7 @@ import psutil
 
 from agents.devices.identity import DeviceIdentity
 from agents.devices.measurements import DeviceFault, Measurements
+from gpu_balancer.runtime.settings_sections import parse_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,37 +27,12 @@ if TYPE_CHECKING:
 _BYTES_PER_MIB = 1024 * 1024
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
-_HIGHEST_CORE = 8191  # the kernel's own limit, CONFIG_NR_CPUS
 _IDLE_FIELDS = (3, 4)  # idle and iowait, after user, nice and system; see proc_stat(5)
 _COUNTED_FIELDS = 8  # guest times are part of user and nice already
 
 
-def parse_cores(text: str) -> tuple[int, ...]:
-    """Reads a core set as the kernel writes it.
-
-    Args:
-        text: Numbers and ranges with commas between: "0-3,6".
-
-    Returns:
-        The numbers, ascending, each once.
-
-    Raises:
-        ValueError: With a sentence, when it is not such a set.
-    """
-    cores: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not _is_number(first) or (dash and not _is_number(last)):
-            raise ValueError(f'Cannot read the cores "{text}": "{part.strip()}" is no number or range. Try "0-3,6".')
-        low, high = int(first), int(last or first)
-        if low > high or high > _HIGHEST_CORE:
-            raise ValueError(f'Cannot read the cores "{text}": the range "{part.strip()}" is impossible.')
-        cores.update(range(low, high + 1))
-    return tuple(sorted(cores))
-
-
 def format_cores(cores: Iterable[int]) -> str:
-    """Writes a core set as the kernel does, "0-3,6"; the inverse of `parse_cores`."""
+    """Writes a core set as the kernel does, "0-3,6"; `settings_sections.parse_cores` reads it back."""
     ranges: list[list[int]] = []
     for core in sorted(set(cores)):
         if ranges and ranges[-1][1] == core - 1:

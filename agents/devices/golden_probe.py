@@ -9,6 +9,7 @@ costs two deadlines, not one for each trial.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 from dataclasses import dataclass
 from datetime import timedelta
@@ -132,19 +133,20 @@ class _Probe:
         self._places = asyncio.Semaphore(_TRIALS_AT_ONCE)
         self._nvenc = asyncio.Lock()  # encoder sessions are few, and other agents of the host probe as well
         self._samples: dict[str, asyncio.Task[_Encoded]] = {}
+        self._file_numbers = itertools.count()
         self._hung_hardware_trials = 0
 
     async def capability(self, trial: Trial) -> Capability:
         """Tries one thing with each build in turn until one does it."""
-        failures: list[str] = []
+        failures: dict[str, str] = {}
         for found in self._builds:
             key = outcome_key(self._identity, found.fingerprint, trial.name)
             outcome = self._kept.get(key) or await self._try(trial, found)
             self.outcomes[key] = outcome
             if outcome.works:
                 return _capability(trial, found, outcome)
-            failures.append(outcome.message)
-        told = dict.fromkeys(failures)  # the same from every build is said once
+            failures.setdefault(outcome.message, found.build.version)  # the same from every build is said once
+        told = [f"{version}: {message}" for message, version in failures.items()] if len(failures) > 1 else failures
         return _capability(trial, self._builds[0], TrialOutcome(works=False, message="; ".join(told)))
 
     async def _try(self, trial: Trial, found: FoundBuild) -> TrialOutcome:
@@ -202,7 +204,7 @@ class _Probe:
         return await self._samples[key]
 
     async def _encode(self, trial: Trial, found: FoundBuild) -> _Encoded:
-        path = self._work / f"{self._builds.index(found)}-{trial.name}.mkv"
+        path = self._work / f"{next(self._file_numbers)}.mkv"
         run = await self._run(found, encode_arguments(trial, str(path)), trial)
         if run.exit_code != 0:
             return _Encoded(path=None, message=failure_line(run.exit_code, run.output))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agents.devices import list_devices_json
+from agents.devices.device_access import open_meter, take_device
 from agents.devices.measurements import DeviceFault
 from agents.devices.nvml import GpuInspection, GpuMeter, inspect_gpus, list_gpus
 from fakes.nvml_library import (
@@ -27,6 +28,7 @@ from fakes.nvml_library import (
     UNKNOWN_ERROR,
     FakeGpu,
 )
+from gpu_balancer.runtime.settings_sections import AgentDeviceSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -267,3 +269,19 @@ def test_a_recovery_action_that_cannot_be_asked_is_a_fault(fake_nvml: FakeNvml, 
     fake_nvml.describe([replace(L4, errors={"recovery_action": GPU_IS_LOST})])
     with pytest.raises(DeviceFault, match="lost"):
         l4_meter.measure()
+
+
+def test_an_agent_takes_its_gpu_and_measures_it(fake_nvml: FakeNvml) -> None:
+    fake_nvml.describe([T4, replace(L4, temperature=51)])
+    identity = take_device(AgentDeviceSettings(kind="nvidia", id=L4.uuid))
+    assert identity.model == "NVIDIA L4"
+    meter = open_meter(identity, clock=FixedClock())
+    assert meter.measure().temperature_celsius == 51
+    meter.close()
+    meter.close()
+
+
+def test_an_agent_whose_gpu_is_not_there_says_which_are(fake_nvml: FakeNvml) -> None:
+    fake_nvml.describe([T4])
+    with pytest.raises(DeviceFault, match=f"Cannot find the GPU {L4.uuid}.*{T4.uuid}"):
+        take_device(AgentDeviceSettings(kind="nvidia", id=L4.uuid))

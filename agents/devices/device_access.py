@@ -1,0 +1,69 @@
+"""From an agent's settings to its device: what it is, and something to measure it with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from agents.devices.cpu import CpuMeter, cpu_identity, pin_process
+from agents.devices.measurements import DeviceFault
+
+if TYPE_CHECKING:
+    from agents.devices.identity import DeviceIdentity
+    from agents.devices.measurements import Measurements
+    from gpu_balancer.runtime.clock import Clock
+    from gpu_balancer.runtime.settings_sections import AgentDeviceSettings
+
+
+class DeviceMeter(Protocol):
+    """Measures one device over and over.
+
+    MUST be used by one thread at a time, and may block for seconds on a sick card: not in the event loop's thread.
+    """
+
+    def measure(self) -> Measurements:
+        """Reads the device once.
+
+        Raises:
+            DeviceFault: When the device cannot work.
+        """
+        ...
+
+    def close(self) -> None:
+        """Lets go of what it holds. May be called twice."""
+        ...
+
+
+def take_device(settings: AgentDeviceSettings) -> DeviceIdentity:
+    """Finds the device of the settings, and for a CPU device keeps this process and its children to its cores.
+
+    Args:
+        settings: The section [device].
+
+    Returns:
+        What it is. Blocks: call from a thread.
+
+    Raises:
+        DeviceFault: When the GPU is not there, or the cores are not this process's to use.
+    """
+    if settings.kind == "cpu":
+        identity = cpu_identity(settings.id, settings.cores)
+        pin_process(identity.cores)
+        return identity
+    from agents.devices.nvml import inspect_gpus  # here, because an agent of a CPU device needs no NVML
+
+    inspection = inspect_gpus()
+    for identity in inspection.gpus:
+        if identity.id == settings.id:
+            return identity
+    seen = ", ".join(gpu.id for gpu in inspection.gpus) or "none"
+    told = " ".join([*inspection.faults, f"GPUs that can be seen: {seen}."])
+    raise DeviceFault(f"Cannot find the GPU {settings.id}. {told} Try nvidia-smi -L.")
+
+
+def open_meter(identity: DeviceIdentity, *, clock: Clock) -> DeviceMeter:
+    """Makes what measures a device; opens nothing that can fail."""
+    if identity.kind == "cpu":
+        return CpuMeter(identity, clock=clock)
+    from agents.devices.nvml import GpuMeter  # here, because an agent of a CPU device needs no NVML
+
+    return GpuMeter(identity, clock=clock)
