@@ -1,0 +1,239 @@
+"""How a session record lies in the store: columns for what is looked for, the client's own words, JSON for the rest.
+
+What never changes (`fixed`) is apart from what does (`changing`). Instants and durations are whole microseconds, the
+finest that Python knows, so that a record comes back equal. Encoding is in the path of every admission: plain
+functions and the C encoder, no model classes.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from balancer.domain.decision import Reservation
+from balancer.domain.device import Dimension
+from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.session import Condition, Failure, Priority, Progress, SessionRecord, SessionState
+from balancer.domain.workload import DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_encode_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
+
+
+class SessionRow(NamedTuple):
+    """One row of the table of sessions, columns in order."""
+
+    id: str
+    create_time_us: int
+    state: str
+    device_id: str | None
+    attempt: int
+    revision: int
+    request_id: str | None
+    request_digest: str | None
+    payload: bytes
+    fixed: str
+    changing: str
+
+
+def encode_session(record: SessionRecord) -> SessionRow:
+    """Makes a record's row."""
+    return SessionRow(
+        record.id,
+        _microseconds(record.create_time),
+        record.state.value,
+        record.device_id,
+        record.attempt,
+        record.revision,
+        record.request_id,
+        record.request_digest,
+        record.payload,
+        _encode_json(_fixed(record)),
+        _encode_json(_changing(record)),
+    )
+
+
+def decode_session(row: tuple[Any, ...]) -> SessionRecord:
+    """Makes the record of a row.
+
+    Args:
+        row: The columns in the order of `SessionRow`.
+
+    Raises:
+        ValueError: The row is not one that `encode_session` made.
+    """
+    stored = SessionRow._make(row)
+    try:
+        return _decoded(stored, json.loads(stored.fixed), json.loads(stored.changing))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _fixed(record: SessionRecord) -> dict[str, Any]:
+    workload = record.workload
+    decode = workload.decode
+    return {
+        "priority": record.priority,
+        "labels": dict(record.labels),
+        "traceparent": record.traceparent,
+        "workload": {
+            "decode": decode
+            and {
+                "codec": decode.codec,
+                "width": decode.width,
+                "height": decode.height,
+                "bit_depth": decode.bit_depth,
+                "chroma": decode.chroma,
+                "pixels_per_second": decode.pixels_per_second,
+            },
+            "scale_pixels_per_second": workload.scale_pixels_per_second,
+            "encodes": [
+                {
+                    "codec": task.codec,
+                    "width": task.width,
+                    "height": task.height,
+                    "bit_depth": task.bit_depth,
+                    "speed": task.speed,
+                    "pixels_per_second": task.pixels_per_second,
+                }
+                for task in workload.encodes
+            ],
+            "real_time": workload.real_time,
+            "allow_software_encode": workload.allow_software_encode,
+        },
+    }
+
+
+def _changing(record: SessionRecord) -> dict[str, Any]:
+    """Leaves out what is not there: most records have little of it."""
+    changing: dict[str, Any] = {}
+    reservation = record.reservation
+    if reservation is not None:
+        changing["reservation"] = {
+            "device_id": reservation.device_id,
+            "cost_pixels_per_second": reservation.cost_pixels_per_second,
+            "device": {str(dimension.value): amount for dimension, amount in reservation.device_amounts.items()},
+            "host": {str(dimension.value): amount for dimension, amount in reservation.host_amounts.items()},
+        }
+    if record.conditions:
+        changing["conditions"] = [
+            [condition.type, condition.message, _microseconds(condition.since_time)] for condition in record.conditions
+        ]
+    if record.progress is not None:
+        changing["progress"] = _progress(record.progress)
+    failure = record.failure
+    if failure is not None:
+        changing["failure"] = [failure.reason, failure.message, failure.exit_code, failure.log_tail]
+    if record.ingest_url is not None:
+        changing["ingest_url"] = record.ingest_url
+    if record.running_time is not None:
+        changing["running_time_us"] = _microseconds(record.running_time)
+    if record.end_time is not None:
+        changing["end_time_us"] = _microseconds(record.end_time)
+    if record.stop_requested:
+        changing["stop_requested"] = True
+    return changing
+
+
+def _progress(progress: Progress) -> dict[str, Any]:
+    return {
+        "frames": progress.frames,
+        "frames_per_second": progress.frames_per_second,
+        "speed": progress.speed,
+        "duplicated_frames": progress.duplicated_frames,
+        "dropped_frames": progress.dropped_frames,
+        "out_time_us": progress.out_time // _MICROSECOND,
+        "written_bytes": progress.written_bytes,
+        "total_time_us": None if progress.total_time is None else progress.total_time // _MICROSECOND,
+    }
+
+
+def _decoded(row: SessionRow, fixed: dict[str, Any], changing: dict[str, Any]) -> SessionRecord:
+    return SessionRecord(
+        id=SessionId(row.id),
+        state=SessionState(row.state),
+        payload=row.payload,
+        priority=Priority(fixed["priority"]),
+        workload=_workload(fixed["workload"]),
+        create_time=_instant(row.create_time_us),
+        labels=fixed["labels"],
+        request_id=row.request_id,
+        request_digest=row.request_digest,
+        device_id=None if row.device_id is None else DeviceId(row.device_id),
+        attempt=row.attempt,
+        reservation=_reservation(changing.get("reservation")),
+        conditions=tuple(
+            Condition(type=type_, message=message, since_time=_instant(since_us))
+            for type_, message, since_us in changing.get("conditions", ())
+        ),
+        progress=_decoded_progress(changing.get("progress")),
+        failure=_failure(changing.get("failure")),
+        ingest_url=changing.get("ingest_url"),
+        running_time=_instant_or_none(changing.get("running_time_us")),
+        end_time=_instant_or_none(changing.get("end_time_us")),
+        stop_requested=changing.get("stop_requested", False),
+        revision=row.revision,
+        traceparent=fixed["traceparent"],
+    )
+
+
+def _workload(stored: dict[str, Any]) -> Workload:
+    decode = stored["decode"]
+    return Workload(
+        decode=decode and DecodeTask(**{**decode, "codec": VideoCodec(decode["codec"])}),
+        scale_pixels_per_second=stored["scale_pixels_per_second"],
+        encodes=tuple(
+            EncodeTask(**{**task, "codec": VideoCodec(task["codec"]), "speed": EncodingSpeed(task["speed"])})
+            for task in stored["encodes"]
+        ),
+        real_time=stored["real_time"],
+        allow_software_encode=stored["allow_software_encode"],
+    )
+
+
+def _reservation(stored: dict[str, Any] | None) -> Reservation | None:
+    if stored is None:
+        return None
+    return Reservation(
+        device_id=DeviceId(stored["device_id"]),
+        cost_pixels_per_second=stored["cost_pixels_per_second"],
+        device_amounts={Dimension(int(number)): amount for number, amount in stored["device"].items()},
+        host_amounts={Dimension(int(number)): amount for number, amount in stored["host"].items()},
+    )
+
+
+def _decoded_progress(stored: dict[str, Any] | None) -> Progress | None:
+    if stored is None:
+        return None
+    total_time_us = stored["total_time_us"]
+    return Progress(
+        frames=stored["frames"],
+        frames_per_second=stored["frames_per_second"],
+        speed=stored["speed"],
+        duplicated_frames=stored["duplicated_frames"],
+        dropped_frames=stored["dropped_frames"],
+        out_time=timedelta(microseconds=stored["out_time_us"]),
+        written_bytes=stored["written_bytes"],
+        total_time=None if total_time_us is None else timedelta(microseconds=total_time_us),
+    )
+
+
+def _failure(stored: list[Any] | None) -> Failure | None:
+    if stored is None:
+        return None
+    reason, message, exit_code, log_tail = stored
+    return Failure(reason=reason, message=message, exit_code=exit_code, log_tail=tuple(log_tail))
+
+
+def _microseconds(instant: datetime) -> int:
+    return (instant - _EPOCH) // _MICROSECOND
+
+
+def _instant(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def _instant_or_none(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else _instant(microseconds)

@@ -1,0 +1,87 @@
+"""What is asked of the engine for a new session, and how it says that no device takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from balancer.domain.decision import Decision, Verdict
+from balancer.domain.session import Priority
+from balancer.domain.workload import Workload
+from gpu_balancer.runtime.failures import Reason, RequestFailure
+
+_TOLD_DEVICES = 8
+"""How many devices a refusal's message names. The decision, which travels beside it, has them all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """A session that is to be placed and started."""
+
+    payload: bytes
+    """The client's session, serialized, with profile, defaults and input facts filled in."""
+    workload: Workload
+    priority: Priority
+    labels: Mapping[str, str] = field(default_factory=dict)
+    request_id: str | None = None
+    """None: every admission makes a session."""
+    request_digest: str | None = None
+    """Hash of the request as it came."""
+    traceparent: str | None = None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class PlacementRefused(RequestFailure):
+    """Every device refused a session. The decision says why."""
+
+    decision: Decision
+
+
+def placement_refused(decision: Decision, *, retry_after: timedelta) -> PlacementRefused:
+    """Makes the failure of a session that no device takes.
+
+    It is NO_CAPABLE_DEVICE when waiting cannot help, NO_DEVICE_READY when each device that might do it does not take
+    sessions now, else NO_CAPACITY.
+
+    Args:
+        decision: A decision without a device.
+        retry_after: When trying again may help.
+
+    Returns:
+        The failure, with every device's refusal.
+    """
+    refused = [verdict for verdict in decision.verdicts if verdict.refusal is not None]
+    hopeful = [verdict for verdict in refused if verdict.refusal and not verdict.refusal.permanent]
+    if not refused:
+        reason, problem, advice = (
+            Reason.NO_DEVICE_READY,
+            "no device is known yet",
+            "Try again when its agents have started",
+        )
+    elif not hopeful:
+        reason, problem, advice = Reason.NO_CAPABLE_DEVICE, "no device can do it", "Try other codecs or sizes"
+    elif all(verdict.refusal and verdict.refusal.rule == "NOT_READY" for verdict in hopeful):
+        reason, problem, advice = Reason.NO_DEVICE_READY, "no device that might do it is ready", "Try again later"
+    else:
+        reason, problem, advice = Reason.NO_CAPACITY, "no device has room", "Try again later, or ask for less"
+    told = _told(refused)
+    return PlacementRefused(
+        reason=reason,
+        message=f"Cannot place the session: {problem}{told}. {advice}.",
+        retry_after=None if reason is Reason.NO_CAPABLE_DEVICE else retry_after,
+        decision=decision,
+    )
+
+
+def _told(refused: list[Verdict]) -> str:
+    if not refused:
+        return ""
+    told = [
+        f"{verdict.device_id}: {verdict.refusal.message.rstrip('.')}"
+        for verdict in refused[:_TOLD_DEVICES]
+        if verdict.refusal
+    ]
+    if len(refused) > _TOLD_DEVICES:
+        told.append(f"and {len(refused) - _TOLD_DEVICES} more")
+    return f" ({'; '.join(told)})"

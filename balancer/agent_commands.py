@@ -1,0 +1,207 @@
+"""Carries out what a session's life demands of an agent: launching and stopping, however long the agent is away.
+
+Every command is idempotent on the agent and is tried again until the agent answers or the session has moved on. What
+an agent answers becomes an event of the session. A stop waits for a launch that is on its way, so that the two never
+overtake each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol
+
+from balancer.domain.lifecycle import Command, LaunchAccepted, LaunchOnAgent, LaunchRefused, SessionEvent, StopOnAgent
+from balancer.domain.session import Failure, SessionRecord, SessionState
+from balancer.ports.agent_client import AgentUnreachableError
+from gpu_balancer.runtime.failures import Reason, RequestFailure, StatusCode
+
+if TYPE_CHECKING:
+    from balancer.domain.ids import DeviceId, SessionId
+    from balancer.ports.agent_clients import AgentClients
+    from gpu_balancer.runtime.task_guard import TaskGuard
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandTimes:
+    """How long an agent may take, and how often it is asked again."""
+
+    launch_timeout: timedelta = timedelta(seconds=15)
+    stop_timeout: timedelta = timedelta(seconds=5)
+    delete_timeout: timedelta = timedelta(seconds=10)
+    first_pause: timedelta = timedelta(milliseconds=100)
+    """After the first try that got no answer; doubled after each further one."""
+    longest_pause: timedelta = timedelta(seconds=5)
+
+
+class CommandDoor(Protocol):
+    """What commands know of sessions."""
+
+    def current(self, session_id: SessionId) -> SessionRecord | None:
+        """Gives a session as it is now. None: there is none."""
+        ...
+
+    def post(self, session_id: SessionId, event: SessionEvent) -> object:
+        """Takes what came of a command."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A command that is being carried out."""
+
+    command: Command
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    nudged: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class AgentCommands:
+    """Runs each command once at a time."""
+
+    def __init__(self, door: CommandDoor, agents: AgentClients, tasks: TaskGuard, times: CommandTimes) -> None:
+        """Begins without commands."""
+        self._door = door
+        self._agents = agents
+        self._tasks = tasks
+        self._times = times
+        self._running: dict[Command, _Running] = {}
+
+    def run(self, command: Command) -> None:
+        """Begins a command, unless it is being carried out already: then it is tried again at once."""
+        running = self._running.get(command)
+        if running is not None:
+            running.nudged.set()
+            return
+        running = self._running[command] = _Running(command)
+        match command:
+            case LaunchOnAgent():
+                self._tasks.spawn(self._launch(command, running), name="launch")
+            case StopOnAgent():
+                self._tasks.spawn(self._stop(command, running), name="stop")
+
+    def nudge(self, device_id: DeviceId) -> None:
+        """Tries again at once what waits for a device's agent, which answers."""
+        for command, running in self._running.items():
+            if command.device_id == device_id:
+                running.nudged.set()
+
+    async def delete(self, record: SessionRecord) -> None:
+        """Asks the agent to remove what an ended session left. A device without an agent has nothing to remove.
+
+        Raises:
+            RequestFailure: The agent does not answer, or refuses.
+        """
+        agent = self._agents.get(record.device_id) if record.device_id else None
+        if agent is None:
+            return
+        try:
+            async with asyncio.timeout(self._times.delete_timeout.total_seconds()):
+                await agent.delete(record.id)
+        except (AgentUnreachableError, TimeoutError) as error:
+            raise RequestFailure(
+                reason=Reason.AGENT_UNREACHABLE,
+                message=f"Cannot delete sessions/{record.id}: the agent of device {record.device_id}, which has its "
+                f"files, does not answer ({error or 'no answer in time'}). Try again when it does.",
+            ) from error
+
+    async def _launch(self, command: LaunchOnAgent, running: _Running) -> None:
+        pause = self._times.first_pause
+        try:
+            while (record := self._awaiting_launch(command)) is not None:
+                event = await self._try_launch(command, record, aloud=pause == self._times.first_pause)
+                if event is not None:
+                    self._door.post(command.session_id, event)
+                    return
+                await self._wait(running, pause)
+                pause = min(2 * pause, self._times.longest_pause)
+        finally:
+            self._end(running)
+
+    def _awaiting_launch(self, command: LaunchOnAgent) -> SessionRecord | None:
+        record = self._door.current(command.session_id)
+        if record is None or record.attempt != command.attempt or record.state is not SessionState.STARTING:
+            return None
+        return record
+
+    async def _try_launch(self, command: LaunchOnAgent, record: SessionRecord, *, aloud: bool) -> SessionEvent | None:
+        """Asks once. Gives None when the agent did not answer; only the first such is logged."""
+        agent = self._agents.get(command.device_id)
+        if agent is None:
+            return None
+        try:
+            async with asyncio.timeout(self._times.launch_timeout.total_seconds()):
+                ingest_url = await agent.launch(record)
+        except (AgentUnreachableError, TimeoutError) as error:
+            _tell(command, error, aloud=aloud)
+            return None
+        except RequestFailure as failure:
+            if failure.reason.code is StatusCode.UNAVAILABLE:
+                _tell(command, failure, aloud=aloud)
+                return None
+            return LaunchRefused(
+                attempt=command.attempt, failure=Failure(reason=failure.reason.name, message=failure.message)
+            )
+        return LaunchAccepted(attempt=command.attempt, ingest_url=ingest_url)
+
+    async def _stop(self, command: StopOnAgent, running: _Running) -> None:
+        pause = self._times.first_pause
+        try:
+            launch = self._running.get(
+                LaunchOnAgent(session_id=command.session_id, device_id=command.device_id, attempt=command.attempt)
+            )
+            if launch is not None:
+                launch.nudged.set()
+                await launch.ended.wait()
+            while not self._over(command):
+                if await self._try_stop(command, aloud=pause == self._times.first_pause):
+                    return
+                await self._wait(running, pause)
+                pause = min(2 * pause, self._times.longest_pause)
+        finally:
+            self._end(running)
+
+    def _over(self, command: StopOnAgent) -> bool:
+        """Whether the attempt is known to have ended."""
+        record = self._door.current(command.session_id)
+        return record is not None and record.attempt == command.attempt and record.state.final
+
+    async def _try_stop(self, command: StopOnAgent, *, aloud: bool) -> bool:
+        agent = self._agents.get(command.device_id)
+        if agent is None:
+            return False
+        try:
+            async with asyncio.timeout(self._times.stop_timeout.total_seconds()):
+                await agent.stop(command.session_id, command.attempt)
+        except (AgentUnreachableError, TimeoutError, RequestFailure) as error:
+            _tell(command, error, aloud=aloud)
+            return False
+        return True
+
+    async def _wait(self, running: _Running, pause: timedelta) -> None:
+        running.nudged.clear()
+        try:
+            async with asyncio.timeout(pause.total_seconds()):
+                await running.nudged.wait()
+        except TimeoutError:
+            pass
+
+    def _end(self, running: _Running) -> None:
+        del self._running[running.command]
+        running.ended.set()
+
+
+def _tell(command: Command, error: Exception, *, aloud: bool) -> None:
+    _LOG.log(
+        logging.WARNING if aloud else logging.DEBUG,
+        "%s of sessions/%s attempt %d on device %s got no answer (%s: %s); trying again",
+        "Launch" if isinstance(command, LaunchOnAgent) else "Stop",
+        command.session_id,
+        command.attempt,
+        command.device_id,
+        type(error).__name__,
+        error,
+    )

@@ -1,0 +1,248 @@
+"""Watches the agent of one device, for ever: its events go to the engine, its news to the registry.
+
+The stream begins after the last event that was taken, so nothing is missed or kept twice. When the agent has told all
+it kept, both sides compare what lives: what only the balancer believes in is missing, what only the agent has is
+stopped. An agent that says nothing for a while counts as unreachable; its sessions may well run on, so nothing is
+released, only said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol, assert_never
+
+from balancer.domain.lifecycle import AgentHeard, AgentSilent, AttemptMissing, AttemptPhase, SessionEvent, StopRequested
+from balancer.domain.session import SessionState
+from balancer.ports.agent_client import (
+    AgentEvent,
+    AgentReport,
+    AgentUnreachableError,
+    AttemptEvent,
+    CaughtUp,
+    Measurements,
+)
+from gpu_balancer.runtime.failures import RequestFailure
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from balancer.domain.ids import DeviceId, SessionId
+    from balancer.domain.session import SessionRecord
+    from balancer.ports.agent_client import AgentClient
+    from balancer.ports.device_news import DeviceNews
+    from gpu_balancer.runtime.clock import Clock
+
+_LOG = logging.getLogger(__name__)
+
+_MAX_UNFLUSHED = 64
+"""Numbered events taken before the watch waits for the store, so that a long absence fills no memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchTimes:
+    """How patient the watch is."""
+
+    silence: timedelta = timedelta(seconds=10)
+    """Without any event, after which an agent counts as unreachable. Agents send measurements every second."""
+    describe_timeout: timedelta = timedelta(seconds=5)
+    first_pause: timedelta = timedelta(milliseconds=100)
+    """Before the second try to connect; doubled after each further one."""
+    longest_pause: timedelta = timedelta(seconds=2)
+
+
+class WatchedSessions(Protocol):
+    """What the watch needs of the engine."""
+
+    def cursor(self, device_id: DeviceId) -> int:
+        """Gives the number of the last event taken. 0: none."""
+        ...
+
+    def current(self, session_id: SessionId) -> SessionRecord | None:
+        """Gives a session as it is now. None: there is none."""
+        ...
+
+    def live(self, device_id: DeviceId) -> tuple[SessionRecord, ...]:
+        """Gives the device's sessions that have not ended."""
+        ...
+
+    def expected_on(self, device_id: DeviceId) -> Mapping[SessionId, int]:
+        """Gives the attempts that the agent must know."""
+        ...
+
+    def post(self, session_id: SessionId, event: SessionEvent, cursor: tuple[DeviceId, int] | None = None) -> bool:
+        """Takes an event; tells whether there is anything to become durable."""
+        ...
+
+    async def flush(self) -> None:
+        """Returns when what was taken is durable."""
+        ...
+
+    def hurry(self, device_id: DeviceId) -> None:
+        """Carries out at once what waited for the agent."""
+        ...
+
+    def stop_stray(self, session_id: SessionId, device_id: DeviceId, attempt: int) -> None:
+        """Ends an attempt that the agent should not have."""
+        ...
+
+
+class AgentWatch:
+    """Watches one agent."""
+
+    def __init__(
+        self,
+        device_id: DeviceId,
+        agent: AgentClient,
+        *,
+        sessions: WatchedSessions,
+        news: DeviceNews,
+        clock: Clock,
+        times: WatchTimes | None = None,
+    ) -> None:
+        """Begins unconnected.
+
+        Args:
+            device_id: Whose agent it is; known to `news` already.
+            agent: Speaks to it.
+            sessions: The engine.
+            news: The registry.
+            clock: Tells how long the agent has been silent.
+            times: How patient to be.
+        """
+        self._device_id = device_id
+        self._agent = agent
+        self._sessions = sessions
+        self._news = news
+        self._clock = clock
+        self._times = times or WatchTimes()
+        self._heard_s = clock.monotonic_s()
+        self._silent = False
+        self._unflushed = 0
+
+    async def run(self) -> None:
+        """Watches until cancelled."""
+        self._heard_s = self._clock.monotonic_s()
+        pause_s = self._times.first_pause.total_seconds()
+        while True:
+            heard_s = self._heard_s
+            try:
+                await self._follow()
+            except TimeoutError:
+                problem = "it accepts connections but does not answer"
+            except (AgentUnreachableError, RequestFailure) as error:
+                problem = str(error)
+            if self._heard_s > heard_s:
+                pause_s = self._times.first_pause.total_seconds()
+            self._note_silence(problem)
+            await asyncio.sleep(self._within_patience(pause_s))
+            self._note_silence(problem)
+            pause_s = min(2 * pause_s, self._times.longest_pause.total_seconds())
+
+    async def _follow(self) -> None:
+        """Connects and takes events; ends with an error when the stream breaks or falls silent."""
+        async with asyncio.timeout(self._within_patience(self._times.describe_timeout.total_seconds())):
+            report = await self._agent.describe()
+        if report.identity.id != self._device_id:
+            raise AgentUnreachableError(
+                f"the agent at its address has device {report.identity.id}. Try to correct the address in the settings."
+            )
+        after = self._sessions.cursor(self._device_id)
+        if report.last_event_number < after:
+            _LOG.warning("The agent of device %s counts its events anew: it lost its state folder", self._device_id)
+            after = 0
+        # What it must know is settled before it is asked: a launch acknowledged meanwhile may not be in its answer.
+        expected = dict(self._sessions.expected_on(self._device_id))
+        events = self._agent.events(after)
+        try:
+            await self._take(await self._next(events), expected, report)
+            while True:
+                await self._take(await self._next(events), expected)
+        except StopAsyncIteration:
+            raise AgentUnreachableError("it ended the stream of its events") from None
+        finally:
+            if isinstance(events, AsyncGenerator):
+                await events.aclose()
+
+    async def _next(self, events: AsyncIterator[AgentEvent]) -> AgentEvent:
+        async with asyncio.timeout(self._times.silence.total_seconds()):
+            return await anext(events)
+
+    async def _take(
+        self, event: AgentEvent, expected: Mapping[SessionId, int], report: AgentReport | None = None
+    ) -> None:
+        """Takes one event; the first of a stream brings the report, because only a stream that works is an agent."""
+        if report is not None:
+            self._news.update_agent(report)
+            self._note_sound()
+        body = event.body
+        match body:
+            case AttemptEvent():
+                await self._take_attempt(event.number, body)
+            case Measurements():
+                self._news.update_measurements(self._device_id, body)
+            case AgentReport():
+                self._news.update_agent(body)
+            case CaughtUp():
+                await self._sessions.flush()
+                self._reconcile(body.live_attempts, expected)
+            case _:
+                assert_never(body)
+        # Not before: waiting for the store is no silence of the agent's.
+        self._heard_s = self._clock.monotonic_s()
+
+    async def _take_attempt(self, number: int, event: AttemptEvent) -> None:
+        report = replace(event.report, device_id=self._device_id)
+        if self._sessions.current(event.session_id) is None and report.phase is not AttemptPhase.ENDED:
+            self._sessions.stop_stray(event.session_id, self._device_id, report.attempt)
+        self._sessions.post(event.session_id, report, (self._device_id, number) if number else None)
+        if number:
+            self._unflushed += 1
+            if self._unflushed >= _MAX_UNFLUSHED:
+                self._unflushed = 0
+                await self._sessions.flush()
+
+    def _reconcile(self, listed: Mapping[SessionId, int], expected: Mapping[SessionId, int]) -> None:
+        """Compares what lives on the agent with what should."""
+        for session_id, attempt in expected.items():
+            record = self._sessions.current(session_id)
+            if record is None or record.state.final or record.attempt != attempt or listed.get(session_id) == attempt:
+                continue
+            _LOG.warning("The agent of device %s does not have sessions/%s any more", self._device_id, session_id)
+            self._sessions.post(session_id, AttemptMissing(attempt=attempt))
+        for session_id, attempt in listed.items():
+            record = self._sessions.current(session_id)
+            if record is None or record.state.final or record.attempt != attempt or record.device_id != self._device_id:
+                self._sessions.stop_stray(session_id, self._device_id, attempt)
+        for record in self._sessions.live(self._device_id):
+            if record.state is SessionState.STOPPING:
+                # The agent may have restarted since it was told.
+                self._sessions.post(record.id, StopRequested())
+        # Launches that were never acknowledged wait for just this moment.
+        self._sessions.hurry(self._device_id)
+
+    def _note_sound(self) -> None:
+        self._silent = False
+        self._news.mark_reachable(self._device_id)
+        for record in self._sessions.live(self._device_id):
+            self._sessions.post(record.id, AgentHeard())
+
+    def _note_silence(self, problem: str) -> None:
+        silence_s = self._clock.monotonic_s() - self._heard_s
+        if self._silent or silence_s < self._times.silence.total_seconds():
+            return
+        self._silent = True
+        _LOG.warning("The agent of device %s has been silent for %.0f s: %s", self._device_id, silence_s, problem)
+        self._news.mark_unreachable(
+            self._device_id, f"Its agent has not been heard for {silence_s:.0f} s: {problem.rstrip('.')}."
+        )
+        for record in self._sessions.live(self._device_id):
+            self._sessions.post(record.id, AgentSilent())
+
+    def _within_patience(self, seconds: float) -> float:
+        """Shortens a wait, so that silence is noticed in time."""
+        left_s = self._heard_s + self._times.silence.total_seconds() - self._clock.monotonic_s()
+        return seconds if self._silent else min(seconds, max(left_s, 0.0))

@@ -1,0 +1,41 @@
+"""Who is told of what the engine did: metrics and traces. The engine works the same whether anybody listens.
+
+An observer MUST NOT raise, wait or call the engine: it is called inside the hot path.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from balancer.domain.decision import Decision
+    from balancer.domain.session import SessionRecord
+
+
+class SessionObserver(Protocol):
+    """Hears of admissions, refusals and changes."""
+
+    def on_admitted(self, record: SessionRecord, decision: Decision, seconds: float) -> None:
+        """Hears that a session was placed and is durable, and how long that took in seconds."""
+        ...
+
+    def on_refused(self, decision: Decision) -> None:
+        """Hears that no device takes a session."""
+        ...
+
+    def on_changed(self, before: SessionRecord, after: SessionRecord) -> None:
+        """Hears of a change that watchers were told of, progress included."""
+        ...
+
+
+class SilentObserver:
+    """Lets everything pass."""
+
+    def on_admitted(self, record: SessionRecord, decision: Decision, seconds: float) -> None:
+        """Does nothing."""
+
+    def on_refused(self, decision: Decision) -> None:
+        """Does nothing."""
+
+    def on_changed(self, before: SessionRecord, after: SessionRecord) -> None:
+        """Does nothing."""

@@ -1,0 +1,507 @@
+"""The session engine: the only writer of sessions. Events go in by one door, commands come out after the commit.
+
+Everything is in memory; the store is read once, at start, and the ledger is rebuilt from the sessions. A change is made
+in memory at once, so that two admissions never book the same room, but nobody outside sees it, and nothing is started,
+before it is durable. Progress alone is not stored: it is true again a second later.
+
+An admission belongs to the engine from the moment it is booked: a client that hangs up changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from balancer.admission import Admission, placement_refused
+from balancer.agent_commands import AgentCommands, CommandTimes
+from balancer.domain.ids import SessionId
+from balancer.domain.lifecycle import (
+    AttemptReported,
+    Command,
+    LaunchAccepted,
+    LaunchOnAgent,
+    Placed,
+    SessionEvent,
+    StopOnAgent,
+    StopRequested,
+    advance,
+)
+from balancer.domain.session import SessionRecord, SessionState
+from balancer.group_commit import GroupCommit, Write
+from balancer.placer import PlacementRules, Placer
+from balancer.ports.session_observer import SessionObserver, SilentObserver
+from balancer.ports.session_store import Change, PutCursor, PutSession, RemoveSession, StoreError, StoreFullError
+from balancer.session_book import Entry, SessionBook
+from balancer.session_listing import SessionFilter, SessionPage, page_of
+from balancer.session_retention import RetentionSettings, outlived
+from gpu_balancer.runtime.failures import Reason, RequestFailure
+from gpu_balancer.runtime.ids import random_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from balancer.change_feed import ChangeFeed
+    from balancer.domain.decision import Decision
+    from balancer.domain.ids import DeviceId
+    from balancer.domain.ledger import Ledger
+    from balancer.domain.workload import Workload
+    from balancer.ports.agent_clients import AgentClients
+    from balancer.ports.device_news import DeviceViews
+    from balancer.ports.session_store import SessionStore
+    from gpu_balancer.runtime.clock import Clock
+    from gpu_balancer.runtime.task_guard import TaskGuard
+
+_LOG = logging.getLogger(__name__)
+
+_TICK = timedelta(microseconds=1)
+_RESTART_REVISIONS = 1 << 24
+"""Added to a live session's revision at start. Progress raised it without being stored; at 1 Hz this is half a year."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """What may be tuned of the engine."""
+
+    retry_after: timedelta = timedelta(seconds=5)
+    """What a client is told when there is no room now."""
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
+    command_times: CommandTimes = field(default_factory=CommandTimes)
+    flush_timeout: timedelta = timedelta(seconds=5)
+    """How long closing waits for the store."""
+
+
+class SessionEngine:
+    """Places sessions, keeps them, and tells agents and watchers."""
+
+    def __init__(
+        self,
+        *,
+        store: SessionStore,
+        agents: AgentClients,
+        devices: DeviceViews,
+        rules: PlacementRules,
+        clock: Clock,
+        tasks: TaskGuard,
+        settings: EngineSettings = EngineSettings(),
+        observer: SessionObserver = SilentObserver(),  # noqa: B008 - stateless
+    ) -> None:
+        """Begins empty; `start` loads the store.
+
+        Args:
+            store: Where sessions are kept; the engine closes it.
+            agents: Who speaks to which device.
+            devices: What can be placed on, now.
+            rules: How devices are chosen.
+            clock: Tells the time.
+            tasks: Owns the engine's tasks; must be entered, and left after `close`.
+            settings: What may be tuned.
+            observer: Hears of what is done.
+        """
+        self._book = SessionBook()
+        self._placer = Placer(rules, devices, self._book.ledger)
+        self._store = store
+        self._clock = clock
+        self._tasks = tasks
+        self._settings = settings
+        self._observer = observer
+        self._cursors: dict[DeviceId, int] = {}
+        self._writer = GroupCommit(store)
+        self._commands = AgentCommands(self, agents, tasks, settings.command_times)
+        self._last_create_time: datetime | None = None
+        self._closing = False
+        self._closed = False
+
+    @property
+    def changes(self) -> ChangeFeed:
+        """Tells watchers of what became durable, and of progress."""
+        return self._book.changes
+
+    @property
+    def ledger(self) -> Ledger:
+        """What is booked. For reading: the engine alone books."""
+        return self._book.ledger
+
+    # ----------------------------------------------------------------------------------------------------- life
+
+    async def start(self) -> None:
+        """Loads the store, rebuilds the ledger, and goes on with every launch and stop that was under way.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        stored = await self._store.load()
+        self._cursors.update(stored.cursors)
+        for record in stored.records:
+            self._restore(record)
+        self._tasks.spawn_eternal(self._writer.run(), name="group commit")
+        self._tasks.spawn_eternal(self._forget_outlived(), name="retention")
+        await self._writer.flush(give_up=True)
+        for entry in self._book.live():
+            self._resume(entry.record)
+
+    async def close(self) -> None:
+        """Takes nothing new, lets what is under way become durable, ends watchers and closes the store.
+
+        Sessions run on with their agents.
+        """
+        self._closing = True
+        try:
+            async with asyncio.timeout(self._settings.flush_timeout.total_seconds()):
+                await self._writer.flush()
+        except TimeoutError:
+            _LOG.error("Cannot keep the last changes: the store does not answer. Agents tell them again at start.")
+        self._closed = True
+        self.changes.close()
+        await self._store.close()
+
+    # ------------------------------------------------------------------------------------------------ admission
+
+    async def admit(self, admission: Admission) -> SessionRecord:
+        """Places a session and has it launched. Returns once the placement is durable.
+
+        Args:
+            admission: What is asked for. A request id that is known, with the same digest, gives the same session.
+
+        Returns:
+            The session.
+
+        Raises:
+            RequestFailure: REQUEST_ID_REUSED; STORE_UNAVAILABLE or DISK_FULL when the placement could not be kept, and
+                nothing was started; SHUTTING_DOWN.
+            PlacementRefused: Every device refused.
+        """
+        entry = self._known(admission) or self._admit(admission)
+        if entry.admitted is None:
+            return self._book.require(entry.record.id)
+        return await asyncio.shield(entry.admitted)
+
+    def plan(self, workload: Workload) -> Decision:
+        """Tells where a workload would go now, and why, without booking it."""
+        return self._placer.plan(workload)
+
+    @property
+    def rules(self) -> PlacementRules:
+        """How devices are chosen now."""
+        return self._placer.rules
+
+    def use_rules(self, rules: PlacementRules) -> None:
+        """Chooses devices by other rules from now on. Sessions stay where they are."""
+        self._placer.use(rules, [entry.record for entry in self._book.unended()])
+
+    def _known(self, admission: Admission) -> Entry | None:
+        if self._closing:
+            raise RequestFailure(
+                reason=Reason.SHUTTING_DOWN,
+                message="Cannot take the session: the balancer is shutting down. Try again when it is back.",
+            )
+        if admission.request_id is None:
+            return None
+        entry = self._book.requested(admission.request_id)
+        if entry is not None and entry.record.request_digest != admission.request_digest:
+            raise RequestFailure(
+                reason=Reason.REQUEST_ID_REUSED,
+                message=f"Cannot use request id {admission.request_id!r} again: it was used for another session. "
+                "Try a new one.",
+            )
+        return entry
+
+    def _admit(self, admission: Admission) -> Entry:
+        started_s = self._clock.monotonic_s()
+        session_id = SessionId(random_id())
+        decision = self._placer.place(session_id, admission.workload)
+        if decision.reservation is None:
+            self._observer.on_refused(decision)
+            raise placement_refused(decision, retry_after=self._settings.retry_after)
+        now = self._clock.now()
+        if self._last_create_time is not None and now <= self._last_create_time:
+            # No two alike, in the order of admission: pages and the store rely on it.
+            now = self._last_create_time + _TICK
+        self._last_create_time = now
+        queued = SessionRecord(
+            id=session_id,
+            state=SessionState.QUEUED,
+            payload=admission.payload,
+            priority=admission.priority,
+            workload=admission.workload,
+            create_time=now,
+            labels=admission.labels,
+            request_id=admission.request_id,
+            request_digest=admission.request_digest,
+            traceparent=admission.traceparent,
+            revision=0,
+        )
+        record, commands = advance(queued, Placed(reservation=decision.reservation), now)
+        entry = Entry(record, asyncio.get_running_loop().create_future())
+        self._book.enter(entry)
+
+        def durable() -> None:
+            self._admitted(entry, record, decision, self._clock.monotonic_s() - started_s)
+            self._run(commands)
+
+        self._writer.submit(
+            Write((PutSession(record=record),), durable, lambda error: self._not_admitted(entry, error), True)
+        )
+        return entry
+
+    def _admitted(self, entry: Entry, record: SessionRecord, decision: Decision, seconds: float) -> None:
+        self._book.publish(record)
+        outcome, entry.admitted = entry.admitted, None
+        if outcome is not None:
+            outcome.set_result(record)
+        self._observer.on_admitted(record, decision, seconds)
+
+    def _not_admitted(self, entry: Entry, error: StoreError) -> None:
+        """Undoes an admission that could not be kept: as if it had never been asked for."""
+        self._book.forget(entry)
+        self._placer.ended(entry.record.id)
+        outcome = entry.admitted
+        if outcome is not None:
+            outcome.set_exception(store_failure("take the session", error))
+            # Whoever asked may have hung up.
+            outcome.exception()
+
+    # --------------------------------------------------------------------------------------------------- events
+
+    async def apply(
+        self, session_id: SessionId, event: SessionEvent, cursor: tuple[DeviceId, int] | None = None
+    ) -> None:
+        """Takes an event and returns when what came of it is durable.
+
+        Args:
+            session_id: Which session; an unknown one is no error, because agents may tell of deleted ones.
+            event: What happened.
+            cursor: The agent that told it and the event's number, kept together with the change. None: not numbered.
+        """
+        if self.post(session_id, event, cursor):
+            await self._writer.flush()
+
+    def post(self, session_id: SessionId, event: SessionEvent, cursor: tuple[DeviceId, int] | None = None) -> bool:
+        """Takes an event at once; what comes of it becomes durable, and is carried out, later and in order.
+
+        Returns:
+            Whether there is anything to become durable; `flush` waits for it.
+        """
+        if self._closed:
+            return False
+        changes: list[Change] = []
+        if cursor is not None:
+            self._cursors[cursor[0]] = cursor[1]
+            changes.append(PutCursor(device_id=cursor[0], event_number=cursor[1]))
+        entry = self._book.entry(session_id)
+        commands: tuple[Command, ...] = ()
+        if entry is not None and entry.admitted is None:
+            commands = self._advance(entry, event, changes)
+        if not changes and not commands:
+            return False
+        self._submit(entry, changes, commands)
+        return True
+
+    async def flush(self) -> None:
+        """Returns when every event that was taken so far is durable."""
+        await self._writer.flush()
+
+    def _advance(self, entry: Entry, event: SessionEvent, changes: list[Change]) -> tuple[Command, ...]:
+        if isinstance(event, AttemptReported | LaunchAccepted):
+            entry.known_attempt = max(entry.known_attempt, event.attempt)
+        before = entry.record
+        after, commands = advance(before, event, self._clock.now())
+        if after is before:
+            return commands
+        self._book.change(entry, after)
+        if after.state.final:
+            self._placer.ended(after.id)
+        if _worth_storing(before, after):
+            changes.append(PutSession(record=after))
+        elif not entry.unwritten:
+            self._publish(after)
+        return commands
+
+    def _submit(self, entry: Entry | None, changes: Sequence[Change], commands: tuple[Command, ...]) -> None:
+        put = next((change.record for change in changes if isinstance(change, PutSession)), None)
+        if entry is not None and put is not None:
+            entry.unwritten += 1
+        due = commands
+
+        def durable() -> None:
+            if entry is not None and put is not None:
+                entry.unwritten -= 1
+                # Progress that came meanwhile is told with the last of the changes.
+                self._publish(put if entry.unwritten else entry.record)
+            self._run(due)
+
+        def failed(_: StoreError) -> None:
+            # A full disk must not keep a session from being stopped; starting one has to wait.
+            nonlocal due
+            self._run(tuple(command for command in due if isinstance(command, StopOnAgent)))
+            due = tuple(command for command in due if not isinstance(command, StopOnAgent))
+
+        self._writer.submit(Write(tuple(changes), durable, failed, False))
+
+    def _publish(self, record: SessionRecord) -> None:
+        before = self._book.published(record.id)
+        if before is None or before is record:
+            return
+        self._book.publish(record)
+        self._observer.on_changed(before, record)
+
+    def _run(self, commands: tuple[Command, ...]) -> None:
+        for command in commands:
+            self._commands.run(command)
+
+    # -------------------------------------------------------------------------------------------------- clients
+
+    def get(self, session_id: SessionId) -> SessionRecord:
+        """Gives a session.
+
+        Raises:
+            RequestFailure: SESSION_NOT_FOUND.
+        """
+        return self._book.require(session_id)
+
+    def list(self, wanted: SessionFilter, *, page_size: int = 0, page_token: str = "") -> SessionPage:
+        """Gives a page of the sessions that are meant, newest first; see `page_of`."""
+        return page_of(self._book.newest_first(), wanted, page_size=page_size, page_token=page_token)
+
+    async def stop(self, session_id: SessionId) -> SessionRecord:
+        """Asks a session to complete its outputs and end. Asking again changes nothing.
+
+        Returns:
+            The session, stopping or ended.
+
+        Raises:
+            RequestFailure: SESSION_NOT_FOUND; STORE_UNAVAILABLE or DISK_FULL when the wish could not be kept, though
+                the agent is asked all the same.
+        """
+        self.get(session_id)
+        if self.post(session_id, StopRequested()):
+            try:
+                await self._writer.flush(give_up=True)
+            except StoreError as error:
+                raise store_failure("keep that the session is to stop, though its agent is told", error) from error
+        return self.get(session_id)
+
+    async def delete(self, session_id: SessionId) -> None:
+        """Removes an ended session with its files.
+
+        Raises:
+            RequestFailure: SESSION_NOT_FOUND; SESSION_NOT_ENDED; AGENT_UNREACHABLE when its files cannot be removed
+                now; STORE_UNAVAILABLE or DISK_FULL.
+        """
+        record = self.get(session_id)
+        if not record.state.final:
+            raise RequestFailure(
+                reason=Reason.SESSION_NOT_ENDED,
+                message=f"Cannot delete sessions/{session_id}: it is {record.state.value}. Try to stop it first.",
+            )
+        await self._commands.delete(record)
+        entry = self._book.entry(session_id)
+        if entry is None:
+            return
+        removed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def durable() -> None:
+            if self._book.entry(session_id) is entry:
+                self._book.forget(entry)
+            if not removed.done():
+                removed.set_result(None)
+
+        def failed(error: StoreError) -> None:
+            if not removed.done():
+                removed.set_exception(store_failure(f"delete sessions/{session_id}", error))
+
+        self._writer.submit(Write((RemoveSession(session_id=session_id),), durable, failed, True))
+        await removed
+
+    # --------------------------------------------------------------------------------------------- agent's watch
+
+    def current(self, session_id: SessionId) -> SessionRecord | None:
+        """Gives a session as the engine has it, changes that are not durable yet included. None: there is none."""
+        entry = self._book.entry(session_id)
+        return None if entry is None else entry.record
+
+    def cursor(self, device_id: DeviceId) -> int:
+        """Gives the number of an agent's last event that was taken. 0: none."""
+        return self._cursors.get(device_id, 0)
+
+    def live(self, device_id: DeviceId | None = None) -> tuple[SessionRecord, ...]:
+        """Gives the sessions that have not ended, of one device or of all, as the engine has them."""
+        return tuple(entry.record for entry in self._book.live(device_id))
+
+    def expected_on(self, device_id: DeviceId) -> dict[SessionId, int]:
+        """Gives the attempts that a device's agent must know: launched and acknowledged, and not ended."""
+        return {
+            entry.record.id: entry.record.attempt
+            for entry in self._book.live(device_id)
+            if entry.record.running_time is not None or entry.known_attempt == entry.record.attempt
+        }
+
+    def hurry(self, device_id: DeviceId) -> None:
+        """Carries out at once what waited for a device's agent, which answers."""
+        self._commands.nudge(device_id)
+
+    def stop_stray(self, session_id: SessionId, device_id: DeviceId, attempt: int) -> None:
+        """Ends an attempt that an agent has but should not."""
+        _LOG.warning("Stopping sessions/%s attempt %d on device %s: it should not run", session_id, attempt, device_id)
+        self._commands.run(StopOnAgent(session_id=session_id, device_id=device_id, attempt=attempt))
+
+    # ---------------------------------------------------------------------------------------------------- inner
+
+    def _restore(self, record: SessionRecord) -> None:
+        entry = Entry(record)
+        if not record.state.final:
+            entry.record = record = replace(record, revision=record.revision + _RESTART_REVISIONS)
+            self._writer.submit(Write((PutSession(record=record),), lambda: None, lambda _: None, True))
+        self._book.enter(entry)
+        self._book.publish(record)
+        if not record.state.final:
+            self._placer.adopt(record)
+        self._last_create_time = record.create_time
+
+    def _resume(self, record: SessionRecord) -> None:
+        if record.device_id is None:
+            return
+        if record.state is SessionState.STARTING:
+            self._commands.run(LaunchOnAgent(session_id=record.id, device_id=record.device_id, attempt=record.attempt))
+        elif record.state is SessionState.STOPPING:
+            self._commands.run(StopOnAgent(session_id=record.id, device_id=record.device_id, attempt=record.attempt))
+
+    async def _forget_outlived(self) -> None:
+        retention = self._settings.retention
+        while True:
+            await asyncio.sleep(retention.look_every.total_seconds())
+            away: set[DeviceId | None] = set()
+            for session_id in outlived(self._book.newest_first(), retention, self._clock.now()):
+                record = self._book.published(session_id)
+                if record is None or record.device_id in away:
+                    continue
+                try:
+                    await self.delete(session_id)
+                except RequestFailure as failure:
+                    away.add(record.device_id)
+                    _LOG.info("Keeping sessions/%s for now: %s", session_id, failure.message)
+
+
+def store_failure(what: str, error: StoreError) -> RequestFailure:
+    """Makes the failure of a request that could not be kept.
+
+    Args:
+        what: What could not be done, after "Cannot ".
+        error: Why.
+    """
+    if isinstance(error, StoreFullError):
+        return RequestFailure(
+            reason=Reason.DISK_FULL,
+            message=f"Cannot {what}: the disk of the balancer's state folder is full. Try again when there is room.",
+        )
+    return RequestFailure(
+        reason=Reason.STORE_UNAVAILABLE,
+        message=f"Cannot {what}: the balancer's store does not work now. Try again soon; its log says what is wrong.",
+    )
+
+
+def _worth_storing(before: SessionRecord, after: SessionRecord) -> bool:
+    """Whether more than the progress changed."""
+    return replace(after, progress=before.progress, revision=before.revision) != before

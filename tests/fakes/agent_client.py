@@ -1,0 +1,175 @@
+"""An agent that lives in the test: it takes launches and stops, numbers its events and can fall silent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+
+from balancer.domain.device import DeviceIdentity, DeviceKind
+from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.lifecycle import AttemptOutcome, AttemptPhase, AttemptReported
+from balancer.domain.session import Progress, SessionRecord
+from balancer.ports.agent_client import (
+    AgentEvent,
+    AgentReport,
+    AgentUnreachableError,
+    AttemptEvent,
+    CaughtUp,
+    Measurements,
+)
+
+
+class FakeAgentClient:
+    """Client and agent in one. `reachable`, `launch_failure`, `silent` and `launch_gate` make trouble."""
+
+    def __init__(self, device_id: str = "cpu-0") -> None:
+        self.device_id = DeviceId(device_id)
+        self.reachable = True
+        self.silent = False
+        """Accepts the stream but tells nothing, not even measurements."""
+        self.launch_failure: Exception | None = None
+        self.launch_gate = asyncio.Event()
+        self.launch_gate.set()
+        self.ingest_url: str | None = None
+        self.launches: list[tuple[SessionId, int]] = []
+        """Every call, repeated ones too."""
+        self.stops: list[tuple[SessionId, int]] = []
+        self.deleted: list[SessionId] = []
+        self.attempts: dict[SessionId, AttemptReported] = {}
+        self.kept: list[AgentEvent] = []
+        self.last_number = 0
+        self._streams: set[asyncio.Queue[AgentEvent | AgentUnreachableError]] = set()
+
+    @property
+    def live(self) -> dict[SessionId, int]:
+        """Attempts that have not ended."""
+        return {
+            session_id: report.attempt
+            for session_id, report in self.attempts.items()
+            if report.phase is not AttemptPhase.ENDED
+        }
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody is connected to the stream of events."""
+        return bool(self._streams)
+
+    def report(self) -> AgentReport:
+        return AgentReport(
+            incarnation="one",
+            version="0",
+            process_id=1,
+            identity=DeviceIdentity(id=self.device_id, kind=DeviceKind.CPU, model="a test"),
+            ffmpeg_builds=(),
+            capabilities=(),
+            probed=True,
+            fault_message="",
+            last_event_number=self.last_number,
+        )
+
+    async def describe(self) -> AgentReport:
+        self._check()
+        return self.report()
+
+    async def launch(self, record: SessionRecord) -> str | None:
+        self._check()
+        self.launches.append((record.id, record.attempt))
+        await self.launch_gate.wait()
+        self._check()
+        if self.launch_failure is not None:
+            raise self.launch_failure
+        known = self.attempts.get(record.id)
+        if known is None or known.attempt < record.attempt:
+            self.tell(record.id, AttemptReported(attempt=record.attempt, phase=AttemptPhase.STARTING))
+        return self.ingest_url
+
+    async def stop(self, session_id: SessionId, attempt: int) -> None:
+        self._check()
+        self.stops.append((session_id, attempt))
+        known = self.attempts.get(session_id)
+        if known is None or (known.attempt == attempt and known.phase is not AttemptPhase.ENDED):
+            self.end(session_id, attempt, AttemptOutcome.STOPPED)
+
+    async def delete(self, session_id: SessionId) -> None:
+        self._check()
+        self.deleted.append(session_id)
+        self.attempts.pop(session_id, None)
+
+    async def events(self, after: int) -> AsyncGenerator[AgentEvent, None]:
+        self._check()
+        queue: asyncio.Queue[AgentEvent | AgentUnreachableError] = asyncio.Queue()
+        if not self.silent:
+            for event in self.kept:
+                if event.number > after:
+                    queue.put_nowait(event)
+            queue.put_nowait(AgentEvent(number=0, body=CaughtUp(live_attempts=self.live)))
+        self._streams.add(queue)
+        try:
+            while True:
+                event = await queue.get()
+                if isinstance(event, AgentUnreachableError):
+                    raise event
+                yield event
+        finally:
+            self._streams.discard(queue)
+
+    async def probe(self) -> AgentReport:
+        self._check()
+        return self.report()
+
+    async def shutdown(self) -> None:
+        self._check()
+
+    async def close(self) -> None:
+        self.cut()
+
+    def tell(self, session_id: SessionId, report: AttemptReported) -> None:
+        """Keeps and sends a numbered event."""
+        self.last_number += 1
+        self.attempts[session_id] = report
+        event = AgentEvent(number=self.last_number, body=AttemptEvent(session_id=session_id, report=report))
+        # As the real one: of each attempt only its present status is kept.
+        self.kept = [one for one in self.kept if not _same_attempt(one, session_id, report.attempt)]
+        self.kept.append(event)
+        self._send(event)
+
+    def run(self, session_id: SessionId, attempt: int = 1) -> None:
+        self.tell(session_id, AttemptReported(attempt=attempt, phase=AttemptPhase.RUNNING))
+
+    def end(self, session_id: SessionId, attempt: int = 1, outcome: AttemptOutcome = AttemptOutcome.COMPLETED) -> None:
+        self.tell(session_id, AttemptReported(attempt=attempt, phase=AttemptPhase.ENDED, outcome=outcome))
+
+    def progress(self, session_id: SessionId, frames: int) -> None:
+        """Sends progress, which is not kept."""
+        report = replace(self.attempts[session_id], progress=Progress(frames=frames))
+        self._send(AgentEvent(number=0, body=AttemptEvent(session_id=session_id, report=report)))
+
+    def measure(self, percent: int = 50) -> None:
+        """Sends measurements."""
+        self._send(AgentEvent(number=0, body=Measurements(encoder_utilization_percent=percent)))
+
+    def cut(self) -> None:
+        """Breaks every stream."""
+        for queue in self._streams:
+            queue.put_nowait(AgentUnreachableError("the stream was cut"))
+
+    def lose_everything(self) -> None:
+        """Begins anew, as an agent whose state folder is gone."""
+        self.attempts.clear()
+        self.kept.clear()
+        self.last_number = 0
+
+    def _send(self, event: AgentEvent) -> None:
+        if not self.silent:
+            for queue in self._streams:
+                queue.put_nowait(event)
+
+    def _check(self) -> None:
+        if not self.reachable:
+            raise AgentUnreachableError("nobody answers")
+
+
+def _same_attempt(event: AgentEvent, session_id: SessionId, attempt: int) -> bool:
+    body = event.body
+    return isinstance(body, AttemptEvent) and body.session_id == session_id and body.report.attempt == attempt

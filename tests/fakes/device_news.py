@@ -1,0 +1,35 @@
+"""Devices as a test sets them, and a diary of the news about them."""
+
+from __future__ import annotations
+
+from balancer.domain.device import DeviceView
+from balancer.domain.ids import DeviceId
+from balancer.ports.agent_client import AgentReport, Measurements
+
+
+class FakeDeviceNews:
+    """Shows `devices` to placements and notes who is reachable."""
+
+    def __init__(self, *devices: DeviceView) -> None:
+        self.devices = devices
+        self.reports: list[AgentReport] = []
+        self.measurements: dict[DeviceId, Measurements] = {}
+        self.unreachable: dict[DeviceId, str] = {}
+        self.diary: list[str] = []
+
+    def views(self) -> tuple[DeviceView, ...]:
+        return self.devices
+
+    def update_agent(self, report: AgentReport) -> None:
+        self.reports.append(report)
+
+    def update_measurements(self, device_id: DeviceId, measurements: Measurements) -> None:
+        self.measurements[device_id] = measurements
+
+    def mark_unreachable(self, device_id: DeviceId, message: str) -> None:
+        self.unreachable[device_id] = message
+        self.diary.append(f"{device_id} unreachable")
+
+    def mark_reachable(self, device_id: DeviceId) -> None:
+        self.unreachable.pop(device_id, None)
+        self.diary.append(f"{device_id} reachable")

@@ -1,0 +1,74 @@
+"""An event loop whose time jumps to the next timer as soon as nothing else is to be done, and the clock that shows it.
+
+Hours of timeouts and backoffs pass in milliseconds and always in the same order. While work runs in threads the time
+stands still, because nobody could say how much of it the work takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+START_TIME = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Jumps where a real selector would wait for a timer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.virtual_s = 0.0
+        self.threads_at_work = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            return super().select(None)
+        ready = super().select(0)
+        if ready or timeout <= 0:
+            return ready
+        if self.threads_at_work:
+            return super().select(None)
+        self.virtual_s += timeout
+        return []
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """A loop with a time of its own, in seconds from 0."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.virtual_s
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        future = super().run_in_executor(executor, func, *args)
+        self._jumping.threads_at_work += 1
+        future.add_done_callback(self._thread_done)
+        return future
+
+    def _thread_done(self, _: asyncio.Future[Any]) -> None:
+        self._jumping.threads_at_work -= 1
+
+
+class VirtualClock:
+    """Shows the running loop's time. Tests may set the wall time off by `wall_offset`."""
+
+    def __init__(self) -> None:
+        self.wall_offset = timedelta()
+
+    def now(self) -> datetime:
+        return START_TIME + timedelta(seconds=self.monotonic_s()) + self.wall_offset
+
+    def monotonic_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+async def settle(rounds: int = 20) -> None:
+    """Lets everything that can go on without a timer go on."""
+    for _ in range(rounds):
+        await asyncio.sleep(0)
