@@ -25,11 +25,12 @@ _SHARED_SECTIONS = ("inputs", "outputs", "ffmpeg", "ingest", "log", "telemetry")
 
 def device_rules(settings: BalancerSettings) -> tuple[DeviceRule, ...]:
     """Gives what the settings say of devices, in the order in which rules are tried."""
-    named = [_rule(device.name, device) for device in settings.cpu_devices]
-    return (*named, *(_rule(device.match, device) for device in settings.devices))
+    cpu_rules = (_rule(DeviceKind.CPU, device.name, device) for device in settings.cpu_devices)
+    gpu_rules = (_rule(DeviceKind.NVIDIA, device.match, device) for device in settings.devices)
+    return (*cpu_rules, *gpu_rules)
 
 
-def _rule(match: str, entry: CapacitySettings) -> DeviceRule:
+def _rule(kind: DeviceKind, match: str, entry: CapacitySettings) -> DeviceRule:
     figures = {
         name: getattr(entry, name)
         for name in (
@@ -41,7 +42,9 @@ def _rule(match: str, entry: CapacitySettings) -> DeviceRule:
         )
     }
     given = any(figure is not None for figure in figures.values())
-    return DeviceRule(match=match, weight=entry.weight, override=CapacityOverride(**figures) if given else None)
+    return DeviceRule(
+        kind=kind, match=match, weight=entry.weight, override=CapacityOverride(**figures) if given else None
+    )
 
 
 def local_devices(settings: BalancerSettings, gpus: Sequence[DeviceIdentity]) -> tuple[DeviceIdentity, ...]:

@@ -11,12 +11,11 @@ import asyncio
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from balancer.domain.capacity import CapacityOverride, capacity_of, default_weights
 from balancer.domain.device import DeviceCapacity, DeviceIdentity, DeviceKind, DeviceState, DeviceView, FigureSource
-from balancer.ports.agent_client import Measurements
+from balancer.settings.device_entries import DeviceNames, entry_fits, pci_spellings
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation
 
 if TYPE_CHECKING:
@@ -24,31 +23,28 @@ if TYPE_CHECKING:
 
     from balancer.domain.device import Capability
     from balancer.domain.ids import DeviceId
-    from balancer.ports.agent_client import AgentReport, FfmpegBuild
+    from balancer.ports.agent_client import AgentReport, FfmpegBuild, Measurements
 
 MAX_WEIGHT = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRule:
-    """What the settings say of the devices that a pattern fits."""
+    """What one entry of the settings says of the devices that it fits."""
 
+    kind: DeviceKind
+    """A CPU device is called by its name, a GPU in any of the ways of `entry_fits`."""
     match: str
-    """UUID, PCI address, index or model; `*` and `?` stand for any text and any character."""
     weight: int | None = None
     """None: follows from capacity."""
     override: CapacityOverride | None = None
     """Capacity figures that replace the table's. None: none do."""
 
     def fits(self, identity: DeviceIdentity) -> bool:
-        """Whether the rule is about this device. Letter case does not matter."""
-        pattern = self.match.strip().lower()
-        if identity.index is not None and pattern == str(identity.index):
-            return True
-        names = [identity.id, identity.model, identity.model.removeprefix("NVIDIA ").strip()]
-        if identity.pci_address:
-            names += _pci_spellings(identity.pci_address)
-        return any(fnmatchcase(name.lower(), pattern) for name in names)
+        """Whether the rule is about this device."""
+        if self.kind is not identity.kind:
+            return False
+        return self.match == identity.id if self.kind is DeviceKind.CPU else entry_fits(self.match, names_of(identity))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,16 +319,22 @@ class _Watcher:
         self.awake = asyncio.Event()
 
 
-def _pci_spellings(address: str) -> list[str]:
-    """Gives "00000000:65:00.0" as NVML, the kernel ("0000:65:00.0") and people ("65:00.0") write it."""
-    domain, _, rest = address.lower().partition(":")
-    return [address, f"{int(domain, 16):04x}:{rest}", rest]
+def names_of(identity: DeviceIdentity) -> DeviceNames:
+    """Gives all that a settings entry may call a device."""
+    return DeviceNames(
+        id=identity.id,
+        is_cpu=identity.kind is DeviceKind.CPU,
+        model=identity.model,
+        pci_address=identity.pci_address,
+        index=identity.index,
+        cores=identity.cores,
+    )
 
 
 def _called(identity: DeviceIdentity, wanted: str) -> bool:
     lowered = wanted.lower()
     if identity.index is not None and re.fullmatch(r"\d+", wanted):
         return int(wanted) == identity.index
-    if identity.pci_address and lowered in _pci_spellings(identity.pci_address):
+    if identity.pci_address and lowered in pci_spellings(identity.pci_address):
         return True
     return identity.id.lower().startswith(lowered) and identity.kind is DeviceKind.NVIDIA

@@ -76,7 +76,7 @@ def test_a_name_that_fits_several_devices_or_none_is_refused_with_the_names() ->
 
 @pytest.mark.parametrize("match", ["GPU-1111*", "0", "65:00.0", "0000:65:00.0", "*L4", "L4", "nvidia l4"])
 def test_a_rule_matches_by_uuid_index_pci_address_or_model(match: str) -> None:
-    registry = registry_of(DeviceRule(match=match, weight=40))
+    registry = registry_of(DeviceRule(kind=DeviceKind.NVIDIA, match=match, weight=40))
     found = {entry.identity.id: (entry.weight, entry.weight_source) for entry in registry.entries()}
     assert found[L4.id] == (40, FigureSource.SETTINGS)
     assert found[T4.id][1] is FigureSource.CAPACITY
@@ -89,11 +89,11 @@ def test_weights_follow_from_capacity_when_nobody_says_and_the_best_has_100() ->
 
 
 def test_a_weight_set_by_hand_holds_until_the_settings_are_applied_again() -> None:
-    registry = registry_of(DeviceRule(match="*L4", weight=80))
+    registry = registry_of(DeviceRule(kind=DeviceKind.NVIDIA, match="*L4", weight=80))
     assert registry.set_weight(L4.id, 10).weight_source is FigureSource.OPERATOR
     registry.update_agent(report(L4))
     assert registry.find("0").weight == 10
-    registry.apply_rules([DeviceRule(match="*L4", weight=70)])
+    registry.apply_rules([DeviceRule(kind=DeviceKind.NVIDIA, match="*L4", weight=70)])
     assert registry.find("0").weight == 70
 
 

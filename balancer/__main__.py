@@ -1,0 +1,80 @@
+"""`gpu-balancerd`: reads what it is told on the command line and in the settings, then runs the daemon."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpu_balancer import __version__
+from gpu_balancer.runtime.default_paths import default_state_dir
+from gpu_balancer.runtime.folder_lock import FolderLockedError, FolderUnusableError, owned_folder
+from gpu_balancer.runtime.settings_file import SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_USAGE_ERROR = 2
+_CANNOT_START = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the daemon until it is told to end.
+
+    Args:
+        arguments: Command line without the program's name. None: the process's own.
+
+    Returns:
+        The exit status: 0 after an orderly end, 1 when it cannot start, 2 for settings that are refused.
+    """
+    options = _parser().parse_args(arguments)
+    state_dir = (options.state_dir or default_state_dir()).absolute()
+    try:
+        from balancer.settings import BalancerSettings
+
+        settings = load_settings(options.config, BalancerSettings)
+        if options.check:
+            print("The settings can be used.")
+            return 0
+        from balancer.daemon import DaemonOptions, StartError, run_daemon
+
+        daemon_options = DaemonOptions(
+            settings=settings,
+            settings_path=options.config.absolute() if options.config else None,
+            state_dir=state_dir,
+            stop_sessions_on_exit=options.stop_sessions_on_exit,
+        )
+        with owned_folder(state_dir, lock_name="balancer.lock", owner="balancer"):
+            asyncio.run(run_daemon(daemon_options))
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return _USAGE_ERROR
+    except (FolderLockedError, FolderUnusableError, StartError) as error:
+        print(error, file=sys.stderr)
+        return _CANNOT_START
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gpu-balancerd",
+        description="Places transcoding sessions on the GPU, or CPU device, with the least weighted load.",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings (balancer.toml); none: all defaults")
+    parser.add_argument(
+        "--state-dir", type=Path, metavar="DIR", help=f"what must survive a restart (default: {default_state_dir()})"
+    )
+    parser.add_argument(
+        "--stop-sessions-on-exit",
+        action="store_true",
+        help="at SIGTERM complete and end every session first; for containers, which take their processes along",
+    )
+    parser.add_argument("--check", action="store_true", help="only check the settings")
+    parser.add_argument("--version", action="version", version=f"gpu-balancerd {__version__}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

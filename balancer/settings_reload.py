@@ -1,0 +1,159 @@
+"""Settings while the daemon runs: read again as a whole or refused as a whole, and weights saved into the file."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import structlog
+
+from balancer.adapters.policy_plugins import load_policy
+from balancer.device_plan import device_rules
+from balancer.device_registry import names_of
+from balancer.domain.placement import PlacementSettings
+from balancer.domain.workload import CostFactors
+from balancer.session_engine import PlacementRules
+from balancer.settings import BalancerSettings, diff_settings, save_weight
+from gpu_balancer.runtime.failures import Reason, RequestFailure
+from gpu_balancer.runtime.settings_file import SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from balancer.device_registry import DeviceRegistry
+    from balancer.domain.device import Dimension
+    from balancer.domain.ids import DeviceId
+    from balancer.session_engine import SessionEngine
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadOutcome:
+    """What a reload did."""
+
+    version: int
+    """Number of the settings now in force."""
+    changes: tuple[str, ...]
+    """What changed, a sentence each."""
+    restart_keys: tuple[str, ...]
+    """Keys that changed in the file but apply only after a restart."""
+
+
+def placement_rules(
+    settings: BalancerSettings, *, version: int, host_capacity: Mapping[Dimension, int]
+) -> PlacementRules:
+    """Makes the engine's rules from the settings.
+
+    Raises:
+        SettingsError: There is no policy of that name, or it cannot be loaded.
+    """
+    placement = settings.placement
+    factors = placement.factors
+    return PlacementRules(
+        policy=load_policy(placement.policy),
+        settings=PlacementSettings(
+            factors=CostFactors(decode=factors.decode, scale=factors.scale, encode=factors.encode),
+            # Through the decimal text: 0.9 is meant as nine tenths, not as the nearest binary fraction.
+            headroom=Fraction(str(placement.headroom)),
+            version=version,
+        ),
+        host_capacity=host_capacity,
+    )
+
+
+class SettingsReload:
+    """Owns the settings in force and the path they are from."""
+
+    def __init__(
+        self,
+        *,
+        path: Path | None,
+        settings: BalancerSettings,
+        registry: DeviceRegistry,
+        engine: SessionEngine,
+        on_applied: Callable[[BalancerSettings], None],
+    ) -> None:
+        """Begins with settings that are in force already, as version 1.
+
+        Args:
+            path: The settings file. None: there is none, so nothing can be reloaded or saved.
+            settings: What is in force.
+            registry: Told of weights and capacities.
+            engine: Told of policy, factors and headroom.
+            on_applied: Told of everything else that applies at once, such as the log level.
+        """
+        self.settings = settings
+        self.version = 1
+        self._path = path
+        self._registry = registry
+        self._engine = engine
+        self._on_applied = on_applied
+        self._one_at_a_time = asyncio.Lock()
+
+    @property
+    def path(self) -> Path | None:
+        """The settings file, or None."""
+        return self._path
+
+    async def reload(self) -> ReloadOutcome:
+        """Reads the file again and applies it; sessions that run stay as they are.
+
+        Raises:
+            RequestFailure: SETTINGS_REFUSED: there is no file, or something in it is wrong; nothing was changed then.
+        """
+        async with self._one_at_a_time:
+            try:
+                fresh = await asyncio.to_thread(load_settings, self._required_path(), BalancerSettings)
+                return self._apply(fresh)
+            except SettingsError as error:
+                _log.warning("settings refused", error=str(error))
+                raise RequestFailure(
+                    reason=Reason.SETTINGS_REFUSED, message=f"{error}\nThe settings in force stay as they are."
+                ) from error
+
+    async def save_weight(self, device_id: DeviceId, weight: int) -> Path:
+        """Writes a device's weight into the settings file, comments kept, and puts it in force.
+
+        Raises:
+            RequestFailure: SETTINGS_REFUSED: there is no file, or it cannot be written, or would not load afterwards.
+        """
+        async with self._one_at_a_time:
+            path = self._required_path()
+            device = names_of(self._registry.find(device_id).identity)
+            others = [names_of(entry.identity) for entry in self._registry.entries() if entry.identity.id != device_id]
+            try:
+                fresh = await asyncio.to_thread(save_weight, path, device, weight, others=others)
+                self._apply(fresh)
+            except SettingsError as error:
+                raise RequestFailure(reason=Reason.SETTINGS_REFUSED, message=str(error)) from error
+            return path
+
+    def _apply(self, fresh: BalancerSettings) -> ReloadOutcome:
+        rules = placement_rules(fresh, version=self.version + 1, host_capacity=self._engine.rules.host_capacity)
+        difference = diff_settings(self.settings, fresh)
+        self._registry.apply_rules(device_rules(fresh))
+        self._engine.rules = rules
+        self.settings = fresh
+        self.version += 1
+        self._on_applied(fresh)
+        _log.info(
+            "settings applied",
+            version=self.version,
+            changes=difference.live_changes,
+            after_restart=difference.restart_keys,
+        )
+        return ReloadOutcome(
+            version=self.version, changes=difference.live_changes, restart_keys=difference.restart_keys
+        )
+
+    def _required_path(self) -> Path:
+        if self._path is None:
+            raise RequestFailure(
+                reason=Reason.SETTINGS_REFUSED,
+                message="Cannot use a settings file: the daemon was started without one. Start it with --config FILE.",
+            )
+        return self._path

@@ -1,0 +1,88 @@
+"""The end of the daemon: at a signal sessions run on with their agents; when asked to, they are stopped first."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from balancer.ports.agent_client import AgentUnreachableError
+from gpu_balancer.runtime.failures import RequestFailure
+
+if TYPE_CHECKING:
+    from balancer.agent_directory import AgentDirectory
+    from balancer.domain.ids import SessionId
+    from balancer.ports.agent_client import AgentClient
+    from balancer.session_engine import SessionEngine
+
+_log = structlog.get_logger(__name__)
+
+
+class Shutdown:
+    """Waits for the wish to end, and carries it out."""
+
+    def __init__(self, *, engine: SessionEngine, agents: AgentDirectory[AgentClient], stop_timeout: timedelta) -> None:
+        """Begins without a wish.
+
+        Args:
+            engine: Stops sessions.
+            agents: Told to end once their sessions have.
+            stop_timeout: How long stopped sessions get to complete their outputs.
+        """
+        self._engine = engine
+        self._agents = agents
+        self._stop_timeout = stop_timeout
+        self._wished = asyncio.Event()
+
+    def wish(self) -> None:
+        """Asks the daemon to end; sessions run on."""
+        self._engine.refuse_admissions()
+        self._wished.set()
+
+    async def wished(self) -> None:
+        """Returns when the daemon is to end."""
+        await self._wished.wait()
+
+    async def shutdown(self, *, stop_sessions: bool) -> tuple[int, tuple[str, ...]]:
+        """Ends the daemon, with or without its sessions.
+
+        Args:
+            stop_sessions: Completes every session's outputs first, then ends the local agents too.
+
+        Returns:
+            How many sessions were asked to stop, and the names of those that still run.
+        """
+        self._engine.refuse_admissions()
+        live = [record.id for record in self._engine.live()]
+        if stop_sessions:
+            await self._stop(live)
+        running = tuple(f"sessions/{record.id}" for record in self._engine.live())
+        if stop_sessions and not running:
+            await self._end_agents()
+        _log.info("shutting down", stopped=len(live) if stop_sessions else 0, running=running)
+        self._wished.set()
+        return (len(live) if stop_sessions else 0), running
+
+    async def _stop(self, live: list[SessionId]) -> None:
+        await asyncio.gather(*(self._engine.stop(session_id) for session_id in live), return_exceptions=True)
+        try:
+            async with asyncio.timeout(self._stop_timeout.total_seconds()):
+                await self._await_all_ended()
+        except TimeoutError:
+            _log.warning("sessions did not end in time", timeout_s=self._stop_timeout.total_seconds())
+
+    async def _await_all_ended(self) -> None:
+        async with aclosing(self._engine.changes.watch_sessions()) as changes:
+            async for _ in changes:
+                if not self._engine.live():
+                    return
+
+    async def _end_agents(self) -> None:
+        for device_id, agent in self._agents:
+            try:
+                await agent.shutdown()
+            except (AgentUnreachableError, RequestFailure) as error:
+                _log.warning("agent does not end", device=device_id, error=str(error))
