@@ -1,0 +1,251 @@
+"""AgentService: translates, asks the registry, the device or the media guards, and translates back. Nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol
+
+from agents.pipelines.command import redacted_argv
+from agents.servicers.job_translation import (
+    artifact_name,
+    input_from_proto,
+    job_from_plan,
+    outputs_from_proto,
+    session_id,
+)
+from agents.servicers.report_translation import (
+    artifact_message,
+    build_message,
+    capability_message,
+    event_message,
+    facts_message,
+    identity_message,
+)
+from agents.sessions.artifacts import ArtifactFile, list_artifacts, read_artifact
+from agents.sessions.attempt import AttemptKey
+from agents.sessions.launching import LaunchOrder
+from agents.sessions.logs import follow_log
+from gpu_balancer import __version__
+from gpu_balancer.runtime.failures import Reason, RequestFailure
+from gpu_balancer.runtime.ids import random_id
+from gpu_balancer.runtime.redaction import Redactor
+from gpu_balancer.v1 import agent_service_pb2 as pb
+from gpu_balancer.v1.agent_service_pb2_grpc import AgentServiceServicer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    import grpc
+
+    from agents.pipelines.job import InputFacts, JobInput, JobOutput
+    from agents.servicers.probed_device import ProbedDevice
+    from agents.sessions.launcher import Launcher
+    from agents.sessions.registry import SessionRegistry
+    from agents.sessions.status_book import StatusBook
+
+_LOG_INTERVAL = timedelta(seconds=0.5)
+
+Context = "grpc.aio.ServicerContext[object, object]"
+
+
+class MediaGuards(Protocol):
+    """What may be read and written, and what is there. MUST raise RequestFailure for what may not."""
+
+    async def probe_input(self, source: JobInput, timeout: timedelta | None) -> InputFacts:
+        """Tells what an input is. None: the operator's own bound of time."""
+        ...
+
+    async def check_input(self, source: JobInput) -> None:
+        """Makes sure that an input may be read, without opening it."""
+        ...
+
+    async def check_outputs(self, outputs: Sequence[JobOutput]) -> None:
+        """Makes sure that outputs may be written, without writing them."""
+        ...
+
+
+class AgentServicer(AgentServiceServicer):
+    """Answers the balancer."""
+
+    def __init__(
+        self,
+        device: ProbedDevice,
+        registry: SessionRegistry,
+        launcher: Launcher,
+        book: StatusBook,
+        *,
+        guards: MediaGuards,
+        shut_down: Callable[[], None],
+    ) -> None:
+        """Makes the servicer of an agent that has just started.
+
+        Args:
+            device: The device.
+            registry: Its sessions.
+            launcher: Tells what would be run.
+            book: What was told of sessions.
+            guards: What may be read and written.
+            shut_down: Makes the agent end.
+        """
+        self._device = device
+        self._registry = registry
+        self._launcher = launcher
+        self._book = book
+        self._guards = guards
+        self._shut_down = shut_down
+        self._incarnation = random_id()
+
+    def describe_agent(self) -> pb.Agent:
+        """Makes the message of what the agent is now."""
+        return pb.Agent(
+            incarnation=self._incarnation,
+            version=__version__,
+            process_id=os.getpid(),
+            identity=identity_message(self._device.identity),
+            ffmpeg_builds=[build_message(build) for build in self._device.ffmpeg_builds],
+            capabilities=[capability_message(capability) for capability in self._device.capabilities],
+            probed=self._device.probed,
+            fault_message=self._device.fault_message or "",
+            last_event_number=self._book.last_number,
+        )
+
+    async def GetAgent(self, request: pb.GetAgentRequest, context: Context) -> pb.GetAgentResponse:  # noqa: N802
+        """Tells what the agent and its device are."""
+        return pb.GetAgentResponse(agent=self.describe_agent())
+
+    async def ProbeInput(self, request: pb.ProbeInputRequest, context: Context) -> pb.ProbeInputResponse:  # noqa: N802
+        """Tells what an input is."""
+        timeout = request.timeout.ToTimedelta() if request.HasField("timeout") else None
+        facts = await self._guards.probe_input(input_from_proto(request.input), timeout)
+        return pb.ProbeInputResponse(facts=facts_message(facts))
+
+    async def CheckOutputs(  # noqa: N802
+        self, request: pb.CheckOutputsRequest, context: Context
+    ) -> pb.CheckOutputsResponse:
+        """Checks that outputs may be written."""
+        await self._guards.check_outputs(outputs_from_proto(request.outputs))
+        return pb.CheckOutputsResponse()
+
+    async def DescribeCommand(  # noqa: N802
+        self, request: pb.DescribeCommandRequest, context: Context
+    ) -> pb.DescribeCommandResponse:
+        """Tells what would be run."""
+        command = self._launcher.describe(_order(request.plan))
+        return pb.DescribeCommandResponse(argv=redacted_argv(command))
+
+    async def LaunchSession(  # noqa: N802
+        self, request: pb.LaunchSessionRequest, context: Context
+    ) -> pb.LaunchSessionResponse:
+        """Starts an attempt, once."""
+        order = _order(request.plan)
+
+        async def check() -> None:
+            await self._guards.check_input(order.job.input)
+            await self._guards.check_outputs(order.job.outputs)
+
+        return pb.LaunchSessionResponse(ingest_url=await self._registry.launch(order, check))
+
+    async def StopSession(  # noqa: N802
+        self, request: pb.AgentServiceStopSessionRequest, context: Context
+    ) -> pb.AgentServiceStopSessionResponse:
+        """Asks an attempt to end."""
+        session = session_id(request.id.session, path="id.session")
+        await self._registry.stop(AttemptKey(session=session, attempt=max(request.id.attempt, 1)))
+        return pb.AgentServiceStopSessionResponse()
+
+    async def DeleteSession(  # noqa: N802
+        self, request: pb.AgentServiceDeleteSessionRequest, context: Context
+    ) -> pb.AgentServiceDeleteSessionResponse:
+        """Removes what a session left."""
+        await self._registry.delete(session_id(request.session, path="session"))
+        return pb.AgentServiceDeleteSessionResponse()
+
+    async def WatchEvents(  # noqa: N802
+        self, request: pb.WatchEventsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchEventsResponse]:
+        """Streams events until the caller leaves."""
+        with self._book.feed.watch(request.after_event_number, self._book.last_number) as watcher:
+            async for event in watcher.events():
+                yield event_message(event, self.describe_agent)
+
+    async def ReadSessionLog(  # noqa: N802
+        self, request: pb.AgentServiceReadSessionLogRequest, context: Context
+    ) -> AsyncIterator[pb.AgentServiceReadSessionLogResponse]:
+        """Streams an attempt's log."""
+        session = session_id(request.id.session, path="id.session")
+        attempt = self._registry.attempt(session, request.id.attempt or None)
+        batches = follow_log(
+            attempt.folder.log,
+            Redactor(self._registry.secrets(attempt.key)),
+            tail_lines=request.tail_lines if request.HasField("tail_lines") else None,
+            ended=(lambda: not attempt.status.live) if request.follow else None,
+            interval=_LOG_INTERVAL,
+        )
+        try:
+            async for lines in batches:
+                yield pb.AgentServiceReadSessionLogResponse(lines=lines)
+        except FileNotFoundError:  # it never ran here, or was deleted meanwhile: there are no lines
+            return
+
+    async def ListArtifacts(  # noqa: N802
+        self, request: pb.AgentServiceListArtifactsRequest, context: Context
+    ) -> pb.AgentServiceListArtifactsResponse:
+        """Lists what a session left."""
+        session = session_id(request.session, path="session")
+        attempt = self._registry.attempt(session)
+        final = not attempt.status.live
+        found = await asyncio.to_thread(list_artifacts, attempt.folder.artifacts)
+        messages = [artifact_message(session, artifact, final=final) for artifact in found]
+        return pb.AgentServiceListArtifactsResponse(artifacts=messages)
+
+    async def ReadArtifact(  # noqa: N802
+        self, request: pb.AgentServiceReadArtifactRequest, context: Context
+    ) -> AsyncIterator[pb.AgentServiceReadArtifactResponse]:
+        """Streams an artifact, or a range of it."""
+        session, path = artifact_name(request.name)
+        attempt = self._registry.attempt(session)
+        final = not attempt.status.live
+        parts = read_artifact(
+            attempt.folder.artifacts,
+            path,
+            offset_bytes=request.offset_bytes,
+            limit_bytes=request.limit_bytes or None,
+        )
+        async for part in parts:
+            if isinstance(part, ArtifactFile):
+                yield pb.AgentServiceReadArtifactResponse(artifact=artifact_message(session, part, final=final))
+            else:
+                yield pb.AgentServiceReadArtifactResponse(data=part)
+
+    async def ProbeDevice(  # noqa: N802
+        self, request: pb.AgentServiceProbeDeviceRequest, context: Context
+    ) -> pb.AgentServiceProbeDeviceResponse:
+        """Runs the golden probe again."""
+        await self._device.probe(refresh=True)
+        return pb.AgentServiceProbeDeviceResponse(agent=self.describe_agent())
+
+    async def ShutdownAgent(  # noqa: N802
+        self, request: pb.ShutdownAgentRequest, context: Context
+    ) -> pb.ShutdownAgentResponse:
+        """Ends the agent, unless it has live sessions."""
+        live = self._registry.live_count
+        if live:
+            raise RequestFailure(
+                reason=Reason.AGENT_BUSY,
+                message=f"Cannot end the agent of {self._device.identity.id}: it has {live} live sessions. Try to "
+                "stop them first.",
+            )
+        self._registry.close()
+        self._shut_down()
+        return pb.ShutdownAgentResponse()
+
+
+def _order(plan: pb.LaunchPlan) -> LaunchOrder:
+    return LaunchOrder(
+        job=job_from_plan(plan),
+        plan=plan.SerializeToString(),
+        max_duration=plan.max_duration.ToTimedelta() if plan.HasField("max_duration") else None,
+        traceparent=plan.traceparent,
+    )

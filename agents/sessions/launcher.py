@@ -1,0 +1,181 @@
+"""Starts attempts: chooses where their publishers come, writes their folders, spawns their shims.
+
+A launch either leaves a running shim and its folder, or nothing at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agents.pipelines.job import IngestInput, IngestProtocol
+from agents.sessions.attempt import AttemptKey, AttemptStatus, Condition
+from agents.sessions.ingest import open_point
+from agents.sessions.launching import make_record, plan_command
+from agents.sessions.records import dump_launch, dump_status
+from agents.sessions.session_trace import SessionTrace
+from agents.sessions.spawning import spawn_shim
+from agents.sessions.status_book import Attempt
+from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, invalid
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Collection, Iterator
+
+    from opentelemetry.trace import Tracer
+
+    from agents.pipelines.capability import PipelineDevice
+    from agents.pipelines.command import Command
+    from agents.sessions.folder import AttemptFolder, SessionFolders
+    from agents.sessions.ingest import IngestPoint
+    from agents.sessions.launching import LaunchOrder
+    from agents.sessions.records import LaunchRecord
+    from gpu_balancer.runtime.clock import Clock
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSettings:
+    """How attempts are launched."""
+
+    ingest_host: str = "127.0.0.1"
+    rtmp_ports: range = range(19350, 19450)
+    srt_ports: range = range(19450, 19550)
+    first_frame_timeout: timedelta = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launched:
+    """An attempt that was started and has to be watched."""
+
+    attempt: Attempt
+    record: LaunchRecord
+    shim: subprocess.Popen[bytes]
+    trace: SessionTrace
+
+
+class Launcher:
+    """Starts attempts on one device."""
+
+    def __init__(
+        self,
+        folders: SessionFolders,
+        *,
+        device: Callable[[], PipelineDevice],
+        tracer: Tracer,
+        clock: Clock,
+        settings: LaunchSettings,
+    ) -> None:
+        """Makes a launcher.
+
+        Args:
+            folders: Where attempts live.
+            device: Gives the device as it was proved; raises RequestFailure while that is not known.
+            tracer: Makes spans.
+            clock: For times.
+            settings: How attempts are launched.
+        """
+        self._folders = folders
+        self._device = device
+        self._tracer = tracer
+        self._clock = clock
+        self._settings = settings
+        self._claimed_ports: set[int] = set()
+
+    async def launch(self, key: AttemptKey, order: LaunchOrder, *, used_ports: Collection[int]) -> Launched:
+        """Starts an attempt.
+
+        Args:
+            key: Which one.
+            order: What is to be run.
+            used_ports: Ingest ports of live attempts.
+
+        Raises:
+            RequestFailure: When it cannot be started; then nothing of it is left.
+        """
+        device, folder = self._device(), self.folder(key)
+        with self._claimed_point(order, used_ports) as point:
+            command = plan_command(order.job, device, folder, None if point is None else point.url)
+            record = make_record(order, command, point, first_frame_timeout=self._settings.first_frame_timeout)
+            attempt = Attempt(folder, self._first_status(key, point))
+            trace = SessionTrace(self._tracer, order.traceparent, key)
+            with trace.launching():
+                try:
+                    await asyncio.to_thread(_write_folder, attempt, order.plan, record, command.directories)
+                    shim = spawn_shim(folder, record.argv, record.env)
+                except OSError as error:
+                    await asyncio.to_thread(self._folders.remove_attempt, folder)
+                    raise _launch_failure(key, error) from error
+        return Launched(attempt=attempt, record=record, shim=shim, trace=trace)
+
+    def describe(self, order: LaunchOrder) -> Command:
+        """Builds the command that a launch would run, without launching.
+
+        Raises:
+            RequestFailure: When the device cannot do it.
+        """
+        folder = self.folder(AttemptKey(session=order.job.session, attempt=order.job.attempt))
+        with self._claimed_point(order, ()) as point:
+            return plan_command(order.job, self._device(), folder, None if point is None else point.url)
+
+    def folder(self, key: AttemptKey) -> AttemptFolder:
+        """Gives the folder of an attempt, which need not exist.
+
+        Raises:
+            RequestFailure: When the session's id cannot be one.
+        """
+        try:
+            return self._folders.of(key)
+        except ValueError:
+            description = f"{key.session!r} must be letters, digits, '-' and '_', at most 63."
+            raise invalid(Violation(field="id.session", description=description)) from None
+
+    @contextmanager
+    def _claimed_point(self, order: LaunchOrder, used_ports: Collection[int]) -> Iterator[IngestPoint | None]:
+        """Chooses an ingest's place and keeps it from other launches until the attempt itself is known to have it."""
+        source = order.job.input
+        if not isinstance(source, IngestInput):
+            yield None
+            return
+        settings = self._settings
+        ports = settings.rtmp_ports if source.protocol is IngestProtocol.RTMP else settings.srt_ports
+        point = open_point(source.protocol, settings.ingest_host, ports, {*used_ports, *self._claimed_ports})
+        self._claimed_ports.add(point.port)
+        try:
+            yield point
+        finally:
+            self._claimed_ports.discard(point.port)
+
+    def _first_status(self, key: AttemptKey, point: IngestPoint | None) -> AttemptStatus:
+        now = self._clock.now()
+        status = AttemptStatus(key=key, launch_time=now)
+        if point is None:
+            return status
+        message = f"Waiting for somebody to publish by {point.protocol.value.upper()}."
+        awaiting = Condition(type="AWAITING_PUBLISHER", message=message, since_time=now)
+        return replace(status, conditions=(awaiting,), ingest_url=point.url)
+
+
+def _write_folder(attempt: Attempt, plan: bytes, record: LaunchRecord, directories: tuple[str, ...]) -> None:
+    files = {"plan.binpb": plan, "launch.json": dump_launch(record), "status.json": dump_status(attempt.status)}
+    attempt.folder.create(files)
+    for directory in directories:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+
+
+def _launch_failure(key: AttemptKey, error: OSError) -> RequestFailure:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in _FULL:
+        return RequestFailure(
+            reason=Reason.DISK_FULL,
+            message=f"Cannot launch {key}: the disk is full{where}. Try to delete sessions or to free space.",
+        )
+    return RequestFailure(
+        reason=Reason.OUTPUT_UNWRITABLE, message=f"Cannot launch {key}: {error.strerror}{where}. Try the agent's log."
+    )

@@ -1,0 +1,111 @@
+"""From a launch order to what is written into the attempt's folder. Decides nothing about devices; starts nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from agents.pipelines.command_builder import build_command
+from agents.pipelines.job import IngestInput, Job, UriInput
+from agents.pipelines.pipeline_error import PipelineError, PipelineErrorReason
+from agents.sessions.records import LaunchRecord
+from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, invalid
+from gpu_balancer.runtime.redaction import url_secrets
+
+if TYPE_CHECKING:
+    from agents.pipelines.capability import PipelineDevice
+    from agents.pipelines.command import Command
+    from agents.sessions.folder import AttemptFolder
+    from agents.sessions.ingest import IngestPoint
+
+_FIELD = "plan.transcode."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchOrder:
+    """What is to be run."""
+
+    job: Job
+    plan: bytes
+    """The plan as it was received, kept for people."""
+    max_duration: timedelta | None = None
+    """Of running. None: no bound."""
+    traceparent: str = ""
+    """W3C trace context of the session's trace. Empty: not traced."""
+
+
+def plan_command(job: Job, device: PipelineDevice, folder: AttemptFolder, ingest_url: str | None) -> Command:
+    """Builds a job's command for its folder.
+
+    Args:
+        job: What is to be done.
+        device: What it runs on.
+        folder: Where it will run; need not exist.
+        ingest_url: Where its publisher comes, for an ingest.
+
+    Raises:
+        RequestFailure: When the device, or any device, cannot do it.
+    """
+    try:
+        command = build_command(
+            job,
+            device,
+            artifacts_dir=str(folder.artifacts),
+            progress_path=str(folder.progress),
+            ingest_url=ingest_url,
+        )
+    except PipelineError as error:
+        violation = Violation(field=_FIELD + error.field, description=error.message)
+        if error.reason is PipelineErrorReason.NO_CAPABILITY:
+            raise RequestFailure(
+                reason=Reason.NO_CAPABLE_DEVICE, message=error.message, violations=(violation,)
+            ) from error
+        raise invalid(violation) from error
+    known = set(command.secrets)
+    ingest = tuple(secret for secret in url_secrets(ingest_url or "") if secret not in known)
+    return replace(command, secrets=(*command.secrets, *ingest))
+
+
+def make_record(
+    order: LaunchOrder, command: Command, point: IngestPoint | None, *, first_frame_timeout: timedelta
+) -> LaunchRecord:
+    """Makes what is kept of a launch.
+
+    Args:
+        order: What is to be run.
+        command: Its command.
+        point: Where its publisher comes, for an ingest.
+        first_frame_timeout: How long the first frame may take; an ingest has its own.
+    """
+    source = order.job.input
+    return LaunchRecord(
+        argv=command.argv,
+        env=dict(command.env),
+        output_moves=command.output_moves,
+        secrets=command.secrets,
+        has_video=any(rendition.video is not None for rendition in order.job.renditions),
+        first_frame_timeout=source.publisher_timeout if isinstance(source, IngestInput) else first_frame_timeout,
+        max_duration=order.max_duration,
+        total_time=total_time(order.job),
+        ingest_protocol=None if point is None else point.protocol,
+        ingest_port=None if point is None else point.port,
+        traceparent=order.traceparent,
+    )
+
+
+def total_time(job: Job) -> timedelta | None:
+    """Tells the media time that a job will take. None: unknown, or without end."""
+    source = job.input
+    if isinstance(source, IngestInput):
+        return source.duration
+    return _uri_time(source, job.facts.duration)
+
+
+def _uri_time(source: UriInput, length: timedelta | None) -> timedelta | None:
+    if source.repeat_forever:
+        return source.duration
+    if length is None:
+        return source.duration
+    available = max(length * (1 + source.repeat_count) - (source.start_offset or timedelta()), timedelta())
+    return available if source.duration is None else min(source.duration, available)

@@ -1,0 +1,91 @@
+"""What an attempt's folder holds as JSON: how it was launched, and its status.
+
+Both carry a version. A folder that a newer agent wrote is left alone and said so, never guessed at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from agents.pipelines.command import OutputMove
+from agents.pipelines.job import IngestProtocol
+from agents.sessions.attempt import AttemptStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchRecord:
+    """Everything that is needed to watch an attempt, by whichever agent."""
+
+    version: Literal[1] = 1
+    argv: tuple[str, ...]
+    """Program and arguments, with secrets."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    output_moves: tuple[OutputMove, ...] = ()
+    secrets: tuple[str, ...] = ()
+    """What must not be shown of argv and log."""
+    has_video: bool
+    """Whether the first video frame shows that it runs; else the first sound does."""
+    first_frame_timeout: timedelta
+    """For an ingest: how long to await the publisher."""
+    max_duration: timedelta | None = None
+    """Of running. None: no bound."""
+    total_time: timedelta | None = None
+    """Media time to be done. None: unknown."""
+    ingest_protocol: IngestProtocol | None = None
+    ingest_port: int | None = None
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusRecord:
+    """A status as it is kept."""
+
+    version: Literal[1] = 1
+    status: AttemptStatus
+
+
+class RecordUnreadableError(Exception):
+    """A folder's record is damaged, or was written by a newer agent."""
+
+
+_LAUNCH = TypeAdapter(LaunchRecord)
+_STATUS = TypeAdapter(StatusRecord)
+
+
+def dump_launch(record: LaunchRecord) -> bytes:
+    """Writes a launch record as JSON."""
+    return _LAUNCH.dump_json(record, indent=1)
+
+
+def load_launch(content: bytes) -> LaunchRecord:
+    """Reads a launch record.
+
+    Raises:
+        RecordUnreadableError: When it is none of this version.
+    """
+    try:
+        return _LAUNCH.validate_json(content)
+    except ValidationError as error:
+        raise RecordUnreadableError(f"Cannot read a launch record: {error.errors()[0]['msg']}.") from error
+
+
+def dump_status(status: AttemptStatus) -> bytes:
+    """Writes a status as JSON."""
+    return _STATUS.dump_json(StatusRecord(status=status), indent=1)
+
+
+def load_status(content: bytes) -> AttemptStatus:
+    """Reads a status.
+
+    Raises:
+        RecordUnreadableError: When it is none of this version.
+    """
+    try:
+        return _STATUS.validate_json(content).status
+    except ValidationError as error:
+        raise RecordUnreadableError(f"Cannot read a status: {error.errors()[0]['msg']}.") from error

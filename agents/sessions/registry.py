@@ -1,0 +1,297 @@
+"""The attempts of this agent: the one door for launching, stopping and deleting them.
+
+A launch is known by (session, attempt). Who asks again, at the same time or later, before or after a restart of the
+agent, gets the answer of the first launch and starts nothing. The attempt number is a fence: an older attempt than the
+newest one known, or one beside a live one, is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from agents.sessions.attempt import AttemptKey, AttemptStatus, Ending, Phase, StopCause
+from agents.sessions.output_moves import remove_parts
+from agents.sessions.records import RecordUnreadableError, dump_status, load_launch, load_status
+from agents.sessions.runner import AttemptRunner, RunnerSettings
+from agents.sessions.session_trace import SessionTrace
+from agents.sessions.status_book import Attempt, StatusBook
+from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, invalid
+from gpu_balancer.runtime.log import bind_session
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Awaitable, Callable, Coroutine
+    from contextlib import AbstractContextManager
+
+    from opentelemetry.trace import Tracer
+
+    from agents.sessions.folder import AttemptFolder, SessionFolders
+    from agents.sessions.launcher import Launcher
+    from agents.sessions.launching import LaunchOrder
+    from agents.sessions.records import LaunchRecord
+    from gpu_balancer.runtime.clock import Clock
+    from gpu_balancer.runtime.task_guard import TaskGuard
+
+_LOG = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class SessionRegistry:
+    """What this agent has launched, found or heard of."""
+
+    def __init__(
+        self,
+        folders: SessionFolders,
+        book: StatusBook,
+        launcher: Launcher,
+        *,
+        tasks: TaskGuard,
+        tracer: Tracer,
+        clock: Clock,
+        settings: RunnerSettings,
+    ) -> None:
+        """Makes an empty registry; `adopt` fills it.
+
+        Args:
+            folders: Where attempts live.
+            book: Where their statuses are kept and told.
+            launcher: Starts them.
+            tasks: Owns the watchers.
+            tracer: Makes spans.
+            clock: For deadlines and times.
+            settings: How attempts are run.
+        """
+        self._folders = folders
+        self._book = book
+        self._launcher = launcher
+        self._tasks = tasks
+        self._tracer = tracer
+        self._clock = clock
+        self._settings = settings
+        self._attempts: dict[AttemptKey, Attempt] = {}
+        self._launches: dict[AttemptKey, LaunchRecord] = {}
+        self._runners: dict[AttemptKey, AttemptRunner] = {}
+        self._flights: dict[AttemptKey, asyncio.Future[str | None]] = {}
+        self._closed = False
+
+    @property
+    def live_count(self) -> int:
+        """How many attempts have not ended, launches on their way included."""
+        return sum(attempt.status.live for attempt in self._attempts.values()) + len(self._flights)
+
+    async def adopt(self) -> None:
+        """Watches every attempt whose folder is found, live or ended while no agent was there."""
+        for folder in await asyncio.to_thread(self._folders.found):
+            try:
+                await self._adopt(folder)
+            except (RecordUnreadableError, OSError) as error:
+                _LOG.error("Cannot adopt %s: %s Its folder is left as it is: %s", folder.key, error, folder.path)
+
+    def close(self) -> None:
+        """Refuses launches from now on."""
+        self._closed = True
+
+    async def launch(self, order: LaunchOrder, check: Callable[[], Awaitable[None]]) -> str | None:
+        """Starts an attempt, once. Goes on to its end when the caller is cancelled.
+
+        Args:
+            order: What is to be run.
+            check: Guards inputs and outputs; awaited by the first launch only.
+
+        Returns:
+            Where to publish, for an ingest.
+
+        Raises:
+            RequestFailure: When it cannot be started; then nothing of it is left.
+        """
+        key = AttemptKey(session=order.job.session, attempt=order.job.attempt)
+        flight = self._flights.get(key)
+        if flight is None:
+            if (known := self._attempts.get(key)) is not None:
+                return known.status.ingest_url
+            self._refuse_if_fenced(key)
+            flight = asyncio.get_running_loop().create_future()
+            self._flights[key] = flight
+            self._start(self._launch(key, order, check), flight, key, name=f"launch {key}")
+            flight.add_done_callback(lambda _: self._flights.pop(key))
+        return await asyncio.shield(flight)
+
+    async def stop(self, key: AttemptKey) -> None:
+        """Asks an attempt to complete its outputs and end; durable before it returns. May be repeated.
+
+        An attempt that never came here is written down as ended, so that it is told so, and cannot come later.
+
+        Raises:
+            RequestFailure: When the session's name cannot be one.
+        """
+        self._launcher.folder(key)
+        await self._uninterrupted(self._stop(key), key, name=f"stop {key}")
+
+    async def _stop(self, key: AttemptKey) -> None:
+        if (flight := self._flights.get(key)) is not None:
+            await asyncio.wait([flight])
+        if (runner := self._runners.get(key)) is not None:
+            await runner.stop(StopCause.ASKED)
+        elif key not in self._attempts:
+            await self._enter_tombstone(key)
+
+    async def delete(self, session: str) -> None:
+        """Removes everything of a session that has ended. May be repeated.
+
+        Raises:
+            RequestFailure: SESSION_NOT_ENDED while an attempt of it lives.
+        """
+        first = AttemptKey(session=session, attempt=1)
+        self._launcher.folder(first)
+        await self._uninterrupted(self._delete(session), first, name=f"delete sessions/{session}")
+
+    async def _delete(self, session: str) -> None:
+        keys = tuple(key for key in self._attempts if key.session == session)
+        live = [key for key in (*keys, *self._flights) if key.session == session and self._is_live(key)]
+        if live:
+            raise RequestFailure(
+                reason=Reason.SESSION_NOT_ENDED,
+                message=f"Cannot delete sessions/{session}: {live[0]} has not ended. Try to stop it first.",
+            )
+        for key in keys:
+            del self._attempts[key]
+            if (record := self._launches.pop(key, None)) is not None:
+                await asyncio.to_thread(remove_parts, record.output_moves, only_empty=False)
+        await self._book.forget(keys)
+        await asyncio.to_thread(self._folders.remove, session)
+
+    def attempt(self, session: str, number: int | None = None) -> Attempt:
+        """Finds an attempt.
+
+        Args:
+            session: The session's id.
+            number: Which attempt. None: the newest that was launched here.
+
+        Raises:
+            RequestFailure: SESSION_NOT_FOUND.
+        """
+        if number is None:
+            launched = [key for key in self._launches if key.session == session]
+            number = max((key.attempt for key in launched), default=0)
+        found = self._attempts.get(AttemptKey(session=session, attempt=number))
+        if found is None:
+            raise RequestFailure(
+                reason=Reason.SESSION_NOT_FOUND, message=f"Cannot find sessions/{session}: this agent does not have it."
+            )
+        return found
+
+    def secrets(self, key: AttemptKey) -> tuple[str, ...]:
+        """Tells what must not be shown of an attempt's log."""
+        record = self._launches.get(key)
+        return () if record is None else record.secrets
+
+    def _start(
+        self, work: Coroutine[Any, Any, Result], outcome: asyncio.Future[Result], key: AttemptKey, *, name: str
+    ) -> None:
+        """Does work to its end, whoever stops awaiting it, and hands its outcome over: a refusal is no fault of ours."""
+
+        async def hand_over() -> None:
+            with _logging(key):
+                try:
+                    result = await work
+                except asyncio.CancelledError:
+                    outcome.cancel()
+                    raise
+                except Exception as error:  # noqa: BLE001 - raised again where it is awaited, at the RPC boundary
+                    outcome.set_exception(error)
+                else:
+                    outcome.set_result(result)
+
+        # An outcome that nobody awaits any more is no fault either.
+        outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._tasks.spawn(hand_over(), name=name)
+
+    async def _uninterrupted(self, work: Coroutine[Any, Any, None], key: AttemptKey, *, name: str) -> None:
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._start(work, outcome, key, name=name)
+        await asyncio.shield(outcome)
+
+    async def _launch(self, key: AttemptKey, order: LaunchOrder, check: Callable[[], Awaitable[None]]) -> str | None:
+        await check()
+        launched = await self._launcher.launch(key, order, used_ports=self._used_ports())
+        # From here on it runs: nothing may fail, or wait, before it is known and watched.
+        self._attempts[key] = launched.attempt
+        self._launches[key] = launched.record
+        self._watch(launched.attempt, launched.record, launched.trace, launched.shim)
+        await self._book.publish(launched.attempt)
+        _LOG.info("Launched")
+        return launched.attempt.status.ingest_url
+
+    def _used_ports(self) -> set[int]:
+        ports = {record.ingest_port for key, record in self._launches.items() if self._is_live(key)}
+        return {port for port in ports if port is not None}
+
+    def _watch(
+        self, attempt: Attempt, record: LaunchRecord, trace: SessionTrace, shim: subprocess.Popen[bytes] | None
+    ) -> None:
+        runner = AttemptRunner(
+            attempt, record, book=self._book, trace=trace, clock=self._clock, settings=self._settings
+        )
+        self._runners[attempt.key] = runner
+        self._tasks.spawn(self._run(attempt, runner, shim), name=f"watch {attempt.key}")
+
+    async def _run(self, attempt: Attempt, runner: AttemptRunner, shim: subprocess.Popen[bytes] | None) -> None:
+        with _logging(attempt.key):
+            await runner.watch(shim)
+            del self._runners[attempt.key]
+            status = attempt.status
+            reason = "" if status.failure is None else f": {status.failure.reason}: {status.failure.message}"
+            _LOG.info("Ended %s%s", status.ending, reason)
+
+    async def _adopt(self, folder: AttemptFolder) -> None:
+        status = load_status(folder.status.read_bytes())
+        attempt = Attempt(folder, status)
+        record = load_launch(folder.launch.read_bytes()) if folder.launch.exists() else None
+        self._attempts[folder.key] = attempt
+        if record is not None:
+            self._launches[folder.key] = record
+        self._book.enter(attempt)
+        if record is not None and status.live:
+            with _logging(folder.key):
+                _LOG.info("Adopted")
+            self._watch(attempt, record, SessionTrace(self._tracer, record.traceparent, folder.key), None)
+        elif status.event_number == 0:
+            await self._book.publish(attempt)
+
+    async def _enter_tombstone(self, key: AttemptKey) -> None:
+        now = self._clock.now()
+        status = AttemptStatus(key=key, phase=Phase.ENDED, ending=Ending.STOPPED, end_time=now)
+        attempt = Attempt(self._launcher.folder(key), status)
+        self._attempts[key] = attempt
+        try:
+            await asyncio.to_thread(attempt.folder.create, {"status.json": dump_status(status)})
+        except OSError as error:
+            _LOG.error("Cannot write down that %s never came: %s", key, error.strerror)
+        await self._book.publish(attempt)
+
+    def _refuse_if_fenced(self, key: AttemptKey) -> None:
+        if self._closed:
+            raise RequestFailure(
+                reason=Reason.SHUTTING_DOWN, message=f"Cannot launch {key}: this agent is ending. Try again."
+            )
+        known = [other for other in (*self._attempts, *self._flights) if other.session == key.session]
+        newest = max((other.attempt for other in known), default=0)
+        if key.attempt < newest:
+            description = f"attempt {key.attempt} is older than attempt {newest}, which this agent has seen."
+            raise invalid(Violation(field="plan.id.attempt", description=description))
+        live = [other for other in known if self._is_live(other)]
+        if live:
+            raise RequestFailure(
+                reason=Reason.AGENT_BUSY,
+                message=f"Cannot launch {key}: {live[0]} has not ended here. Try again when it has.",
+            )
+
+    def _is_live(self, key: AttemptKey) -> bool:
+        return key in self._flights or (key in self._attempts and self._attempts[key].status.live)
+
+
+def _logging(key: AttemptKey) -> AbstractContextManager[None]:
+    return bind_session(f"sessions/{key.session}", key.attempt)

@@ -1,0 +1,276 @@
+"""Watches one attempt until its processes are gone, by its folder alone.
+
+It knows no difference between an attempt that this agent launched, one that it found running and one that ended while
+no agent was there: each turn looks at what is true now. Cancelling it leaves the processes alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from agents.pipelines.job import IngestProtocol
+from agents.sessions.attempt import Condition, Phase, StopCause
+from agents.sessions.bounded_files import bound_file
+from agents.sessions.endings import conclude
+from agents.sessions.logs import read_tail
+from agents.sessions.processes import AttemptProcesses
+from agents.sessions.progress_file import ProgressFile
+from agents.sessions.stop_ladder import Step, StopLadder
+from gpu_balancer.runtime.redaction import Redactor
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from agents.sessions.attempt import AttemptStatus
+    from agents.sessions.records import LaunchRecord
+    from agents.sessions.session_trace import SessionTrace
+    from agents.sessions.status_book import Attempt, StatusBook
+    from gpu_balancer.runtime.clock import Clock
+
+_LOG = logging.getLogger(__name__)
+_BRISK_S = 0.1
+_STEADY_S = 1.0
+_STALLED_AFTER_S = 10.0
+_UNEXPECTED_KEY = "Unexpected stream"
+"""How ffmpeg's RTMP listener says that a publisher used another key; it goes on all the same (rtmpproto.c)."""
+_KEY_LOG_LINES = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerSettings:
+    """How attempts are run."""
+
+    stop_timeout: timedelta = timedelta(seconds=8)
+    """How long a program may complete its outputs before it is killed."""
+    log_limit_bytes: int = 16 * 1024 * 1024
+    log_tail_lines: int = 20
+
+
+class AttemptRunner:
+    """The watcher of one attempt."""
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        launch: LaunchRecord,
+        *,
+        book: StatusBook,
+        trace: SessionTrace,
+        clock: Clock,
+        settings: RunnerSettings,
+    ) -> None:
+        """Makes a watcher.
+
+        Args:
+            attempt: What to watch.
+            launch: How it was launched.
+            book: Where its statuses are kept and told.
+            trace: The session's spans.
+            clock: For deadlines and times.
+            settings: How attempts are run.
+        """
+        self._attempt = attempt
+        self._folder = attempt.folder
+        self._launch = launch
+        self._book = book
+        self._trace = trace
+        self._clock = clock
+        self._settings = settings
+        self._redactor = Redactor(launch.secrets)
+        self._progress = ProgressFile(attempt.folder.progress)
+        signalled = attempt.status.signal_time is not None
+        self._ladder = StopLadder(clock, grace=settings.stop_timeout, signalled=signalled)
+        self._wake = asyncio.Event()
+        self._watched_fd: int | None = None
+        self._deadline_s = self._next_deadline_s()
+        self._advanced_s = clock.monotonic_s()
+
+    @property
+    def _status(self) -> AttemptStatus:
+        return self._attempt.status
+
+    def _change(self, **changes: Any) -> None:
+        self._attempt.status = replace(self._attempt.status, **changes)
+
+    async def stop(self, cause: StopCause) -> None:
+        """Asks the program to complete its outputs and end; durable before it returns. The first cause holds."""
+        if self._status.live and self._status.stop_cause is None:
+            self._change(stop_cause=cause)
+            self._wake.set()
+            await self._book.keep(self._attempt)
+
+    async def watch(self, shim: subprocess.Popen[bytes] | None = None) -> None:
+        """Watches until the attempt has ended and that was told.
+
+        Args:
+            shim: The attempt's shim when it is the agent's own child. None: it was found.
+        """
+        with AttemptProcesses(self._folder, shim) as processes:
+            try:
+                while processes.any_alive():
+                    try:
+                        await self._turn(processes)
+                    except OSError:
+                        # A descriptor short or a sick disk must not cost the attempt its watcher.
+                        _LOG.exception("Cannot look after %s; trying again", self._status.key)
+                    await self._pause(processes)
+            finally:
+                self._unwatch()
+        await self._finish()
+
+    async def _turn(self, processes: AttemptProcesses) -> None:
+        self._read_progress()
+        await self._note_phase()
+        await self._note_stall()
+        await self._note_lost_shim(processes)
+        if self._deadline_s is not None and self._clock.monotonic_s() >= self._deadline_s:
+            self._deadline_s = None
+            await self.stop(self._deadline_cause())
+        if self._status.stop_cause is not None:
+            await self._climb(processes)
+        self._progress.bound()
+        limit = self._settings.log_limit_bytes
+        bound_file(self._folder.log, limit_bytes=limit, keep_bytes=limit // 2)
+
+    def _read_progress(self) -> None:
+        before = self._status.progress
+        read = self._progress.read(before)
+        if read is None or read is before:
+            return
+        if before is None or (read.frames, read.out_time) != (before.frames, before.out_time):
+            self._advanced_s = self._clock.monotonic_s()
+        self._change(progress=replace(read, total_time=self._launch.total_time))
+        self._book.progressed(self._attempt)
+
+    async def _note_phase(self) -> None:
+        if self._status.phase is not Phase.STARTING or not self._has_output():
+            return
+        if self._launch.ingest_protocol is IngestProtocol.RTMP and self._publisher_used_another_key():
+            await self.stop(StopCause.WRONG_STREAM_KEY)
+            return
+        self._change(phase=Phase.RUNNING, running_time=self._clock.now(), conditions=())
+        self._trace.first_frame(self._status)
+        self._deadline_s = self._next_deadline_s()
+        await self._book.publish(self._attempt)
+
+    def _has_output(self) -> bool:
+        progress = self._status.progress
+        if progress is None:
+            return False
+        if self._launch.has_video:
+            return progress.frames > 0
+        return progress.out_time is not None and progress.out_time > timedelta()
+
+    def _publisher_used_another_key(self) -> bool:
+        lines = read_tail(self._folder.log, self._redactor, _KEY_LOG_LINES)
+        return any(_UNEXPECTED_KEY in line for line in lines)
+
+    async def _note_stall(self) -> None:
+        if self._status.phase is not Phase.RUNNING:
+            return
+        idle_s = self._clock.monotonic_s() - self._advanced_s
+        stalled = idle_s >= _STALLED_AFTER_S
+        if stalled == bool(self._status.conditions):
+            return
+        conditions: tuple[Condition, ...] = ()
+        if stalled:
+            message = f"No frame was written for {_STALLED_AFTER_S:.0f} s."
+            since = self._clock.now() - timedelta(seconds=idle_s)
+            conditions = (Condition(type="STALLED", message=message, since_time=since),)
+        self._change(conditions=conditions)
+        await self._book.publish(self._attempt)
+
+    async def _note_lost_shim(self, processes: AttemptProcesses) -> None:
+        if processes.shim_alive() is not False:
+            return
+        if self._folder.exit_code() is None:
+            await self.stop(StopCause.SHIM_LOST)
+        else:
+            # The program has ended and was told of; what still holds the lock are strays of it.
+            processes.kill_all()
+
+    async def _climb(self, processes: AttemptProcesses) -> None:
+        step = self._ladder.climb(processes)
+        if step is Step.SIGNALLED:
+            self._change(signal_time=self._clock.now())
+            await self._book.keep(self._attempt)
+        elif step is Step.KILLED:
+            _LOG.warning("%s did not end within %s of its signal and was killed", self._status.key, self._grace)
+
+    @property
+    def _grace(self) -> str:
+        return f"{self._settings.stop_timeout.total_seconds():g} s"
+
+    def _deadline_cause(self) -> StopCause:
+        if self._status.phase is Phase.RUNNING:
+            return StopCause.MAX_DURATION
+        return StopCause.NO_FIRST_FRAME if self._launch.ingest_protocol is None else StopCause.NO_PUBLISHER
+
+    def _next_deadline_s(self) -> float | None:
+        """Tells when something must have happened, in monotonic seconds. None: nothing must."""
+        if self._status.phase is Phase.STARTING:
+            since, bound = self._status.launch_time, self._launch.first_frame_timeout
+        elif self._launch.max_duration is not None:
+            since, bound = self._status.running_time, self._launch.max_duration
+        else:
+            return None
+        now = self._clock.now()
+        gone_s = max((now - (since or now)).total_seconds(), 0.0)
+        return self._clock.monotonic_s() + bound.total_seconds() - gone_s
+
+    async def _pause(self, processes: AttemptProcesses) -> None:
+        """Waits for the next turn: soon while something is expected, at once when the shim ends or a stop is asked."""
+        self._watch_end(processes)
+        shim_ended = processes.shim_alive() is False
+        expecting = self._status.phase is Phase.STARTING or self._status.stop_cause is not None or shim_ended
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), _BRISK_S if expecting else _STEADY_S)
+        self._wake.clear()
+
+    def _watch_end(self, processes: AttemptProcesses) -> None:
+        shim = processes.shim_fd
+        if self._watched_fd is None and shim is not None and processes.shim_alive():
+            asyncio.get_running_loop().add_reader(shim, self._shim_ended)
+            self._watched_fd = shim
+
+    def _shim_ended(self) -> None:
+        self._unwatch()
+        self._wake.set()
+
+    def _unwatch(self) -> None:
+        if self._watched_fd is not None:
+            asyncio.get_running_loop().remove_reader(self._watched_fd)
+            self._watched_fd = None
+
+    async def _finish(self) -> None:
+        with contextlib.suppress(OSError):
+            self._read_progress()
+        conclusion = await asyncio.to_thread(
+            conclude,
+            self._folder,
+            self._launch,
+            self._status,
+            redactor=self._redactor,
+            log_tail_lines=self._settings.log_tail_lines,
+            killed=self._ladder.killed,
+        )
+        self._change(
+            phase=Phase.ENDED,
+            ending=conclusion.ending,
+            failure=conclusion.failure,
+            conditions=(),
+            end_time=self._end_time(),
+        )
+        await self._book.publish(self._attempt)
+        self._trace.ended(self._status)
+        await asyncio.to_thread(conclusion.tidy)
+
+    def _end_time(self) -> datetime:
+        if self._folder.exit_code() is None:
+            return self._clock.now()
+        return datetime.fromtimestamp(self._folder.exit.stat().st_mtime, UTC)

@@ -1,0 +1,60 @@
+"""Starts the shim of an attempt as a process that nobody owns but itself.
+
+Not through asyncio's child transport, which kills its child when the loop closes. `subprocess.Popen` with a session of
+its own outlives the agent; its end is seen through a pidfd. Every descriptor but the lock is closed in it, so that a
+surviving session keeps no port or socket of the agent open.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agents.sessions.folder import AttemptFolder
+
+SHIM = Path(__file__).with_name("shim.sh")
+
+
+class AlreadySpawnedError(Exception):
+    """A process of the attempt lives."""
+
+
+def spawn_shim(folder: AttemptFolder, argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Starts the shim with a program. It inherits the agent's CPU affinity.
+
+    Args:
+        folder: The attempt's folder, which exists.
+        argv: Program and arguments.
+        env: Variables to set on top of the agent's own.
+
+    Returns:
+        The shim as the agent's child, to be reaped by whoever watches it.
+
+    Raises:
+        AlreadySpawnedError: When a process of the attempt lives; then nothing was started.
+        OSError: When the system cannot start a process.
+    """
+    lock = os.open(folder.lock, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadySpawnedError(f"Cannot start {folder.key}: its processes live.") from None
+        return subprocess.Popen(
+            ["/bin/sh", str(SHIM), str(folder.path), *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=folder.path,
+            env={**os.environ, **env},
+            pass_fds=(lock,),
+            start_new_session=True,
+        )
+    finally:
+        os.close(lock)
