@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from balancer.domain.ids import DeviceId
@@ -38,6 +38,9 @@ class Direction(StrEnum):
 class Dimension(Enum):
     """Where a device, or the host it sits in, can be full. Values are those of the contract's enum."""
 
+    # Members are equal when they are the same. Enum's own hash is a Python function, and a decision takes thousands.
+    __hash__ = object.__hash__
+
     DECODE = 1
     """Decoder engine time, millionths of one engine."""
     SCALE = 2
@@ -64,6 +67,35 @@ class Capability:
     implementation: str
     message: str = ""
     ffmpeg: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """A device's capabilities, by format and bit depth, ready to be asked."""
+
+    hardware_encodes: frozenset[tuple[VideoCodec, int]]
+    software_encodes: frozenset[tuple[VideoCodec, int]]
+    hardware_decodes: frozenset[tuple[VideoCodec, int]]
+    failed_decodes: frozenset[tuple[VideoCodec, int]]
+    """What the cores were seen to fail at. A format that is in none of these was not tried."""
+
+
+def abilities_of(capabilities: Iterable[Capability]) -> Abilities:
+    """Sorts capabilities. What worked once works, whichever program was tried besides."""
+    sorted_out: dict[tuple[Direction, bool, bool], set[tuple[VideoCodec, int]]] = {}
+    for one in capabilities:
+        sorted_out.setdefault((one.direction, one.hardware, one.works), set()).add((one.codec, one.bit_depth))
+
+    def those(direction: Direction, *, hardware: bool, works: bool) -> frozenset[tuple[VideoCodec, int]]:
+        return frozenset(sorted_out.get((direction, hardware, works), ()))
+
+    return Abilities(
+        hardware_encodes=those(Direction.ENCODE, hardware=True, works=True),
+        software_encodes=those(Direction.ENCODE, hardware=False, works=True),
+        hardware_decodes=those(Direction.DECODE, hardware=True, works=True),
+        failed_decodes=those(Direction.DECODE, hardware=False, works=False)
+        - those(Direction.DECODE, hardware=False, works=True),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +159,11 @@ class DeviceView:
     """0: takes no new session."""
     capabilities: tuple[Capability, ...]
     capacity: DeviceCapacity
+    abilities: Abilities = field(init=False, repr=False, compare=False)
+    """The capabilities, sorted out once for many decisions."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "abilities", abilities_of(self.capabilities))
 
     @property
     def id(self) -> DeviceId:

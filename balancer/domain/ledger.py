@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
+from balancer.domain.decision import Reservation
 from balancer.domain.device import Dimension
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.placement import Reservation
 
 _Key = TypeVar("_Key")
 _NOTHING: Mapping[Dimension, int] = MappingProxyType({})

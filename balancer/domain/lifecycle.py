@@ -12,8 +12,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import assert_never
 
+from balancer.domain.decision import Reservation
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.placement import Reservation
 from balancer.domain.session import Condition, Failure, Progress, SessionRecord, SessionState
 
 UNREACHABLE = "UNREACHABLE"

@@ -6,76 +6,234 @@ lets the policy choose among the rest. A refusal is a value, never an exception.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from fractions import Fraction
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from balancer.domain.device import Dimension
+from balancer.domain.capacity import ENGINE
+from balancer.domain.decision import Decision, PlacementSettings, Refusal, Reservation, Verdict
+from balancer.domain.demand import Demand, demand_on, nominal_cost
+from balancer.domain.device import DeviceState, DeviceView, Dimension
 from balancer.domain.ids import DeviceId
-from balancer.domain.workload import CostFactors, Workload
+from balancer.domain.ledger import Ledger
+from balancer.domain.policies.policy import Candidate, Policy
+from balancer.domain.workload import Workload
+
+__all__ = ["Decision", "PlacementSettings", "PolicyFault", "Refusal", "Reservation", "Verdict", "place"]
+
+_RATES = frozenset({Dimension.DECODE, Dimension.SCALE, Dimension.ENCODE, Dimension.CORES})
+"""Dimensions that are used over time: there is headroom, and a session without a deadline takes what there is."""
+_STREAM_ENGINES = (Dimension.DECODE, Dimension.ENCODE)
+
+
+class PolicyFault(Exception):
+    """A policy chose something that was not to choose from. The message names it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlacementSettings:
-    """What the operator tuned."""
+class _Bounds:
+    """How much of everything may be booked."""
 
-    factors: CostFactors = field(default_factory=CostFactors)
-    headroom: Fraction = Fraction(9, 10)
-    """Share of each dimension's capacity that may be booked, in (0, 1]."""
-    version: int = 1
-    """Raised by one at each reload."""
+    numerator: int
+    denominator: int
+    real_time: bool
 
+    def of(self, dimension: Dimension, limit: int) -> int:
+        """Gives how much of a limit may be booked."""
+        return limit * self.numerator // self.denominator if dimension in _RATES else limit
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """Why a device cannot take a session."""
-
-    rule: str
-    """Stable: NOT_READY, WEIGHT_ZERO, CAPABILITY, RESOLUTION, ENCODER_SESSIONS, CAPACITY or HOST_CAPACITY."""
-    message: str
-    dimension: Dimension | None = None
-    needed: int | None = None
-    available: int | None = None
-    permanent: bool = False
-    """Whether waiting cannot help, because the device lacks the capability."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reservation:
-    """A workload booked on a device and its host for a session."""
-
-    device_id: DeviceId
-    cost_pixels_per_second: int
-    device_amounts: Mapping[Dimension, int]
-    """In the dimensions' units."""
-    host_amounts: Mapping[Dimension, int]
+    def clip(self, amounts: Mapping[Dimension, int], limits: Mapping[Dimension, int]) -> Mapping[Dimension, int]:
+        """Takes from a session that may be slower than real time what even an empty device does not have."""
+        if self.real_time:
+            return amounts
+        return {
+            dimension: min(amount, self.of(dimension, limits[dimension]) or amount)
+            if dimension in _RATES and dimension in limits
+            else amount
+            for dimension, amount in amounts.items()
+        }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """A device as the policy saw it."""
+def place(
+    workload: Workload,
+    views: Sequence[DeviceView],
+    ledger: Ledger,
+    policy: Policy,
+    settings: PlacementSettings,
+    host_capacity: Mapping[Dimension, int],
+) -> Decision:
+    """Decides which device takes a session. Books nothing.
 
-    device_id: DeviceId
-    weight: int
-    session_count: int
-    weighted_load_before: int | None
-    """Pixels per second, rounded down. None when the weight is 0."""
-    score: int | None = None
-    """Rounded down for showing; the choice was made on exact figures. None when refused."""
-    refusal: Refusal | None = None
+    Args:
+        workload: The session.
+        views: All devices, in device order.
+        ledger: What is booked.
+        policy: Chooses among the devices that can take it.
+        settings: What the operator tuned.
+        host_capacity: What the host has, in the dimensions' units; an absent dimension is not limited.
+
+    Returns:
+        The device with the reservation to book, or neither; and every device's score or refusal.
+
+    Raises:
+        PolicyFault: The policy chose a device that is none of the candidates.
+    """
+    bounds = _Bounds(
+        numerator=settings.headroom.numerator,
+        denominator=settings.headroom.denominator,
+        real_time=workload.real_time,
+    )
+    highest_weight = max((view.weight for view in views), default=0)
+    candidates: list[Candidate] = []
+    reservations: dict[DeviceId, Reservation] = {}
+    refusals: dict[DeviceId, Refusal] = {}
+    for view in views:
+        answer = _try(workload, view, ledger, settings, host_capacity, bounds)
+        if isinstance(answer, Refusal):
+            refusals[view.id] = answer
+            continue
+        reservations[view.id] = answer
+        candidates.append(
+            Candidate(
+                view=view,
+                cost_pixels_per_second=answer.cost_pixels_per_second,
+                booked_pixels_per_second=ledger.cost(view.id),
+                session_count=ledger.session_count(view.id),
+                highest_weight=highest_weight,
+            )
+        )
+    chosen, scores = _choose(policy, candidates, workload)
+    reservation = reservations[chosen] if chosen is not None else None
+    return Decision(
+        device_id=chosen,
+        policy=policy.name,
+        workload=workload,
+        cost_pixels_per_second=reservation.cost_pixels_per_second
+        if reservation
+        else nominal_cost(workload, settings.factors),
+        verdicts=tuple(
+            Verdict(
+                device_id=view.id,
+                weight=view.weight,
+                session_count=ledger.session_count(view.id),
+                weighted_load_before=ledger.cost(view.id) * highest_weight // view.weight if view.weight else None,
+                score=scores.get(view.id),
+                refusal=refusals.get(view.id),
+            )
+            for view in views
+        ),
+        settings_version=settings.version,
+        reservation=reservation,
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """A placement with its reasons."""
+def _choose(
+    policy: Policy, candidates: list[Candidate], workload: Workload
+) -> tuple[DeviceId | None, Mapping[DeviceId, int]]:
+    if not candidates:
+        return None, {}
+    choice = policy.choose(tuple(candidates), workload)
+    if not any(candidate.view.id == choice.device_id for candidate in candidates):
+        raise PolicyFault(f"Cannot place: policy {policy.name!r} chose {choice.device_id!r}, which is no candidate.")
+    return choice.device_id, choice.scores
 
-    device_id: DeviceId | None
-    """None: every device refused."""
-    policy: str
-    workload: Workload
-    cost_pixels_per_second: int
-    verdicts: tuple[Verdict, ...]
-    """In device order."""
-    settings_version: int
-    reservation: Reservation | None
-    """What is to be booked. None when every device refused."""
+
+def _try(
+    workload: Workload,
+    view: DeviceView,
+    ledger: Ledger,
+    settings: PlacementSettings,
+    host_capacity: Mapping[Dimension, int],
+    bounds: _Bounds,
+) -> Reservation | Refusal:
+    """Tells what would be booked on a device, or the first rule that speaks against it."""
+    if view.state is not DeviceState.READY:
+        told = f": {view.state_message}" if view.state_message else "."
+        return Refusal(rule="NOT_READY", message=f"It is {view.state.value}{told}")
+    if view.weight <= 0:
+        return Refusal(rule="WEIGHT_ZERO", message="Its weight is 0, so it takes no new session.")
+    demand = demand_on(workload, view, settings.factors)
+    if isinstance(demand, Refusal):
+        return demand
+    limits = view.capacity.limits
+    device_amounts = bounds.clip(demand.device_amounts, limits)
+    host_amounts = bounds.clip(demand.host_amounts, host_capacity)
+    refusal = (
+        _no_room(device_amounts, limits, ledger.used(view.id), bounds, "It")
+        or _streams_too_fast(demand, bounds)
+        or _no_room(host_amounts, host_capacity, ledger.host_used(), bounds, "Its host")
+    )
+    if refusal is not None:
+        return refusal
+    return Reservation(
+        device_id=view.id,
+        cost_pixels_per_second=demand.cost_pixels_per_second,
+        device_amounts=device_amounts,
+        host_amounts=host_amounts,
+    )
+
+
+def _streams_too_fast(demand: Demand, bounds: _Bounds) -> Refusal | None:
+    """Refuses a stream that a single engine cannot do in real time, however many engines there are."""
+    if not bounds.real_time:
+        return None
+    for dimension in _STREAM_ENGINES:
+        needed = demand.largest_amounts.get(dimension, 0)
+        available = bounds.of(dimension, ENGINE)
+        if needed > available:
+            kind = _UNITS[dimension]
+            message = (
+                f"One of its {kind}s offers {_amount(dimension, available)}, "
+                f"and a single stream needs {_amount(dimension, needed)}."
+            )
+            return Refusal(rule="CAPACITY", message=message, dimension=dimension, needed=needed, available=available)
+    return None
+
+
+def _no_room(
+    amounts: Mapping[Dimension, int],
+    limits: Mapping[Dimension, int],
+    used: Mapping[Dimension, int],
+    bounds: _Bounds,
+    whose: str,
+) -> Refusal | None:
+    """Refuses by the first dimension that lacks room, encoder sessions before all others."""
+    full: Refusal | None = None
+    for dimension, needed in amounts.items():
+        limit = limits.get(dimension)
+        if limit is None:
+            continue
+        available = bounds.of(dimension, limit) - used.get(dimension, 0)
+        if needed <= available:
+            continue
+        refusal = _full(dimension, needed, max(0, available), whose)
+        if refusal.rule == "ENCODER_SESSIONS":
+            return refusal
+        full = full or refusal
+    return full
+
+
+def _full(dimension: Dimension, needed: int, available: int, whose: str) -> Refusal:
+    if dimension is Dimension.ENCODER_SESSIONS:
+        rule = "ENCODER_SESSIONS"
+    else:
+        rule = "CAPACITY" if whose == "It" else "HOST_CAPACITY"
+    message = f"{whose} has {_amount(dimension, available)} left, and the session needs {_amount(dimension, needed)}."
+    return Refusal(rule=rule, message=message, dimension=dimension, needed=needed, available=available)
+
+
+_UNITS = {
+    Dimension.DECODE: "decoder engine",
+    Dimension.ENCODE: "encoder engine",
+    Dimension.CORES: "core",
+    Dimension.SCALE: "million scaled pixels/s",
+    Dimension.ENCODER_SESSIONS: "encoder sessions",
+    Dimension.MEMORY: "MiB of memory",
+}
+_MILLIONTHS = frozenset({Dimension.DECODE, Dimension.ENCODE, Dimension.CORES})
+
+
+def _amount(dimension: Dimension, amount: int) -> str:
+    unit = _UNITS[dimension]
+    if dimension in _MILLIONTHS:
+        return f"{amount / ENGINE:.3f} {unit}s"
+    return f"{amount / 1_000_000:.0f} {unit}" if dimension is Dimension.SCALE else f"{amount} {unit}"

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from balancer.domain.decision import Reservation
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.placement import Reservation
 from balancer.domain.workload import Workload
 
 

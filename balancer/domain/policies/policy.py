@@ -1,0 +1,116 @@
+"""The policy port: how a device is chosen among those that can take a session.
+
+A policy is found by name among the entry points `gpu_balancer.policies`, so that an operator can bring his own class;
+it is made without arguments. Which devices are eligible is not its business: the common filter has run before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+from balancer.domain.decision import PlacementSettings
+from balancer.domain.device import DeviceView
+from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A device that can take the session."""
+
+    view: DeviceView
+    cost_pixels_per_second: int
+    """What the session would cost on this device, before any weight."""
+    booked_pixels_per_second: int
+    """What the device's sessions cost already, before any weight."""
+    session_count: int
+    """Sessions on the device already."""
+    highest_weight: int
+    """Of all devices, eligible or not."""
+
+    @property
+    def weighted_load_before(self) -> Fraction:
+        """The device's load without the session, in pixels per second of the best device."""
+        return Fraction(self.booked_pixels_per_second * self.highest_weight, self.view.weight)
+
+    @property
+    def weighted_load_after(self) -> Fraction:
+        """The device's load with the session, in pixels per second of the best device."""
+        booked = self.booked_pixels_per_second + self.cost_pixels_per_second
+        return Fraction(booked * self.highest_weight, self.view.weight)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What a policy decided."""
+
+    device_id: DeviceId
+    """One of the candidates'."""
+    scores: Mapping[DeviceId, int]
+    """What each candidate was judged by, for people. The lowest is the best."""
+
+
+class Policy(Protocol):
+    """Chooses devices, and is told of everything it may want to keep in mind for that.
+
+    MUST choose one of the candidates and MUST choose the same one when asked again before it is told anything: plans
+    are choices too. MUST NOT block, raise or keep what it is given from changing hands; everything is called from one
+    thread. What it remembers is lost at a restart, and told again: settings, devices, then every live session as
+    created and placed.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name, for decisions and for people."""
+        ...
+
+    def on_settings(self, settings: PlacementSettings) -> None:
+        """Hears the settings, at start and whenever they are read again."""
+        ...
+
+    def on_devices(self, devices: Sequence[DeviceView]) -> None:
+        """Hears of all devices, in device order, whenever one was inspected, changed its state or its weight."""
+        ...
+
+    def on_session_created(self, session_id: SessionId, workload: Workload) -> None:
+        """Hears of a session that is about to be placed."""
+        ...
+
+    def on_session_placed(self, session_id: SessionId, device_id: DeviceId, workload: Workload) -> None:
+        """Hears that a session was booked on a device. A session that moves is told as placed again."""
+        ...
+
+    def on_session_ended(self, session_id: SessionId) -> None:
+        """Hears that a session holds no device any more. It may never have been placed."""
+        ...
+
+    def choose(self, candidates: Sequence[Candidate], workload: Workload) -> Choice:
+        """Chooses a device.
+
+        Args:
+            candidates: At least one, in device order.
+            workload: What is to be placed.
+        """
+        ...
+
+
+class IndifferentPolicy:
+    """What a policy that keeps nothing in mind hears: nothing. For inheriting."""
+
+    def on_settings(self, settings: PlacementSettings) -> None:
+        """Ignores the settings."""
+
+    def on_devices(self, devices: Sequence[DeviceView]) -> None:
+        """Ignores devices."""
+
+    def on_session_created(self, session_id: SessionId, workload: Workload) -> None:
+        """Ignores a new session."""
+
+    def on_session_placed(self, session_id: SessionId, device_id: DeviceId, workload: Workload) -> None:
+        """Ignores a placement."""
+
+    def on_session_ended(self, session_id: SessionId) -> None:
+        """Ignores an end."""
