@@ -21,13 +21,11 @@ from gpu_balancer.runtime.listening import (
     prepare_socket,
     private_socket,
     refuse_other_hosts,
-    remove_socket,
     why_not_bound,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
     from types import TracebackType
 
 MIB = 1024 * 1024
@@ -68,7 +66,6 @@ class GrpcServer:
         self._limits = limits
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
-        self._sockets: dict[Path, int] = {}
         self._bound: list[str] = []
 
     @property
@@ -115,9 +112,6 @@ class GrpcServer:
             return
         await self._health.enter_graceful_shutdown()
         await server.stop(grace.total_seconds())
-        for path, inode in self._sockets.items():
-            remove_socket(path, inode)
-        self._sockets.clear()
         self._bound.clear()
 
     async def __aenter__(self) -> Self:
@@ -140,7 +134,6 @@ class GrpcServer:
                     server.add_insecure_port(str(address))
             except RuntimeError as error:
                 raise ListenFault(f"Cannot listen on {address}: {error}. Try another state folder.") from error
-            self._sockets[address.path] = address.path.lstat().st_ino
             return str(address)
         refuse_other_hosts(address)
         try:

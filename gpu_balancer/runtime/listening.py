@@ -17,7 +17,6 @@ from gpu_balancer.runtime.listen_address import WHY_LOOPBACK_ONLY, TcpAddress, U
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _SOCKET_UMASK = 0o177
@@ -68,13 +67,6 @@ def private_socket() -> Iterator[None]:
         yield
     finally:
         os.umask(before)
-
-
-def remove_socket(path: Path, inode: int) -> None:
-    """Takes a socket of ours away, unless another process has put its own in the place."""
-    with contextlib.suppress(OSError):
-        if path.lstat().st_ino == inode:
-            path.unlink()
 
 
 def refuse_other_hosts(address: TcpAddress) -> None:
