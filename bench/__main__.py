@@ -1,0 +1,41 @@
+"""Runs the benchmarks: `python -m bench [NAME …] [--smoke] [--output FILE]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from bench.measuring import report
+
+BENCHMARKS = {
+    "create_session": "CreateSession against a bare gRPC echo",
+    "transcode": "Transcoding through the daemon against ffmpeg by hand",
+    "footprint": "Start times and memory",
+}
+SMOKE = {
+    "create_session": {"pair_count": 1, "requests": 64},
+    "transcode": {"pair_count": 1, "seconds": 1},
+    "footprint": {"runs": 1},
+}
+
+
+def main() -> int:
+    """Runs what was asked for; returns 0 when every benchmark ran to its end, whatever it found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--smoke", action="store_true", help="shortest possible: shows that they run")
+    parser.add_argument("--output", type=Path, help="adds the figures to this JSON lines file")
+    options = parser.parse_args()
+    unknown = set(options.names) - BENCHMARKS.keys()
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    for name in options.names or BENCHMARKS:
+        figures = import_module(f"bench.{name}").measure(**(SMOKE[name] if options.smoke else {}))
+        report(BENCHMARKS[name], figures, options.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

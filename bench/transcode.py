@@ -1,0 +1,143 @@
+"""The daemon's own price: a transcode through it against the same argv by hand; one ladder against three runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import imageio_ffmpeg
+
+from bench.daemons import BenchDaemon, bench_daemon
+from bench.measuring import Figure, make_video, median_ratio, pairs, process_cpu_s, run_spent, spread
+from gpu_balancer.v1 import media_pb2, session_pb2
+
+if TYPE_CHECKING:
+    from gpu_balancer import Client
+
+LADDER = (720, 480, 360)
+
+
+def measure(*, pair_count: int = 5, seconds: int = 24) -> list[Figure]:
+    """Measures both claims.
+
+    Args:
+        pair_count: Counted pairs.
+        seconds: Length of the 720p source.
+    """
+    with tempfile.TemporaryDirectory(prefix="gpu-balancer-bench-") as scratch:
+        source = Path(scratch) / "source.mp4"
+        make_video(imageio_ffmpeg.get_ffmpeg_exe(), source, seconds=seconds)
+        with bench_daemon(f'[inputs]\nroots = ["{scratch}"]\n') as daemon, daemon.client() as client:
+            daemon.await_ready()
+            return [
+                *_overhead(daemon, client, source, Path(scratch), pair_count),
+                _ladder(daemon, client, source, Path(scratch), pair_count),
+            ]
+
+
+def _session(source: Path, heights: tuple[int, ...]) -> session_pb2.Session:
+    renditions = [
+        media_pb2.Rendition(
+            id=f"{height}p",
+            encode=media_pb2.VideoEncoding(
+                codec=media_pb2.VIDEO_CODEC_H264, height=height, speed=media_pb2.ENCODING_SPEED_FAST
+            ),
+        )
+        for height in heights
+    ]
+    return session_pb2.Session(
+        transcode=media_pb2.TranscodeSpec(input=media_pb2.Input(uri=str(source)), renditions=renditions)
+    )
+
+
+def _run(client: Client, wanted: session_pb2.Session) -> session_pb2.Session:
+    done = client.wait(client.create_session(wanted).name)
+    if done.state != session_pb2.SESSION_STATE_SUCCEEDED:
+        raise RuntimeError(f"the session failed: {done.failure}")
+    return done
+
+
+def _argv_of(daemon: BenchDaemon, session: session_pb2.Session, target: Path) -> list[str]:
+    """Gives the argv that an agent ran for a session, with other places for what it writes."""
+    folder = next(daemon.state_dir.glob(f"agents/*/{session.name}/{session.attempt}"))
+    stored = json.loads((folder / "argv.json").read_text())
+    argv = stored["argv"] if isinstance(stored, dict) else stored
+    shutil.rmtree(target, ignore_errors=True)
+    (target / "artifacts").mkdir(parents=True)
+    return [part.replace(str(folder), str(target)) for part in argv]
+
+
+def _overhead(daemon: BenchDaemon, client: Client, source: Path, scratch: Path, pair_count: int) -> list[Figure]:
+    wanted = _session(source, (480,))
+    argv = _argv_of(daemon, _run(client, wanted), scratch / "by-hand")
+    shares: list[float] = []
+
+    def through_daemon() -> float:
+        pids = [daemon.process.pid, *daemon.agent_pids()]
+        cpu_before, began = sum(map(process_cpu_s, pids)), time.monotonic()
+        _run(client, wanted)
+        wall_s = time.monotonic() - began
+        shares.append((sum(map(process_cpu_s, pids)) - cpu_before) / wall_s)
+        return wall_s
+
+    def by_hand() -> float:
+        for part in (scratch / "by-hand" / "artifacts").iterdir():
+            part.unlink()
+        return run_spent(argv).wall_s
+
+    measured = pairs(through_daemon, by_hand, count=pair_count)
+    detail = f"by hand {spread([second for _, second in measured], 's')}"
+    idle = _idle_share(daemon)
+    return [
+        Figure(
+            name="transcode: wall, daemon / by hand",
+            value=median_ratio(measured),
+            unit="",
+            bound="<= 1.03",
+            detail=detail,
+        ),
+        Figure(
+            name="transcode: CPU of daemon + agent per session",
+            value=100 * (statistics.median(shares[1:]) - idle),
+            unit="% core",
+            bound="<= 1",
+            detail=f"beyond {100 * idle:.2f} % when idle",
+        ),
+    ]
+
+
+def _idle_share(daemon: BenchDaemon, seconds: float = 3) -> float:
+    pids = [daemon.process.pid, *daemon.agent_pids()]
+    before, began = sum(map(process_cpu_s, pids)), time.monotonic()
+    time.sleep(seconds)
+    return (sum(map(process_cpu_s, pids)) - before) / (time.monotonic() - began)
+
+
+def _ladder(daemon: BenchDaemon, client: Client, source: Path, scratch: Path, pair_count: int) -> Figure:
+    together = _argv_of(daemon, _run(client, _session(source, LADDER)), scratch / "ladder")
+    apart = [_argv_of(daemon, _run(client, _session(source, (height,))), scratch / f"{height}p") for height in LADDER]
+
+    def emptied(argv: list[str]) -> list[str]:
+        for folder in scratch.glob("*/artifacts"):
+            for part in folder.iterdir():
+                part.unlink()
+        return argv
+
+    measured = pairs(
+        lambda: run_spent(emptied(together)).cpu_s,
+        lambda: sum(run_spent(emptied(argv)).cpu_s for argv in apart),
+        count=pair_count,
+    )
+    detail = f"three runs {spread([second for _, second in measured], 's CPU')}"
+    return Figure(
+        name="3-rung ladder: CPU, one session / three runs",
+        value=median_ratio(measured),
+        unit="",
+        bound="<= 0.88",
+        detail=detail,
+    )
