@@ -1,0 +1,110 @@
+"""Policies are found by name: the shipped ones always, an operator's by entry point."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from balancer.adapters.policy_plugins import PolicyUnavailable, load_policy, policy_names
+from balancer.domain.policies import LeastWeightedLoad, Wowza
+
+PLUGIN = """
+from balancer.domain.policies import Choice, IndifferentPolicy
+
+class First(IndifferentPolicy):
+    name = "first"
+    def choose(self, candidates, workload):
+        return Choice(device_id=candidates[0].view.id, scores={})
+
+class Deaf:
+    name = "deaf"
+    def choose(self, candidates, workload):
+        raise NotImplementedError
+
+class Nameless(First):
+    name = None
+
+class Broken:
+    def __init__(self):
+        raise RuntimeError("no licence")
+"""
+
+
+def install(folder: Path, package: str, **entries: str) -> None:
+    """Puts a package with entry points where Python looks for packages."""
+    metadata = folder / f"{package}-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    lines = "".join(f"{name} = {value}\n" for name, value in entries.items())
+    (metadata / "entry_points.txt").write_text(f"[gpu_balancer.policies]\n{lines}")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on Python's path with an operator's policies in it."""
+    (tmp_path / "operator_policies.py").write_text(PLUGIN)
+    install(
+        tmp_path,
+        "operator_policies",
+        first="operator_policies:First",
+        deaf="operator_policies:Deaf",
+        nameless="operator_policies:Nameless",
+        broken="operator_policies:Broken",
+        missing="operator_policies:Missing",
+        absent="no_such_module:Policy",
+        wowza="operator_policies:First",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "operator_policies", raising=False)
+    return tmp_path
+
+
+def test_the_shipped_policies_are_there_even_without_metadata() -> None:
+    assert isinstance(load_policy("least_weighted_load"), LeastWeightedLoad)
+    assert isinstance(load_policy("wowza"), Wowza)
+    assert load_policy("wowza") is not load_policy("wowza")
+
+
+@pytest.mark.parametrize("name", ["least_weighted_load", "wowza"])
+def test_a_shipped_policy_goes_by_the_name_it_is_loaded_by(name: str) -> None:
+    assert load_policy(name).name == name
+
+
+def test_an_operators_policy_is_found_by_its_entry_point(site: Path) -> None:
+    assert load_policy("first").name == "first"
+    assert policy_names()[:2] == ("least_weighted_load", "wowza")
+    assert "first" in policy_names()
+
+
+@pytest.mark.usefixtures("site")
+def test_a_shipped_name_cannot_be_taken_over() -> None:
+    assert isinstance(load_policy("wowza"), Wowza)
+
+
+@pytest.mark.usefixtures("site")
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nowhere", "there is none of that name. Try one of least_weighted_load, wowza, "),
+        ("absent", "no_such_module"),
+        ("missing", "AttributeError"),
+        ("broken", "RuntimeError: no licence"),
+        ("deaf", "it lacks on_settings, on_devices, on_session_created, on_session_placed, on_session_ended"),
+        ("nameless", "it lacks name"),
+    ],
+)
+def test_a_policy_that_cannot_be_used_says_why(name: str, told: str) -> None:
+    with pytest.raises(PolicyUnavailable) as caught:
+        load_policy(name)
+    message = str(caught.value)
+    assert message.startswith(f"Cannot use the placement policy '{name}'")
+    assert told in message
+    assert "Try " in message
+
+
+def test_a_name_that_two_packages_give_is_refused(site: Path) -> None:
+    install(site, "other_policies", first="other_policies:First")
+    with pytest.raises(PolicyUnavailable, match="both go by that name"):
+        load_policy("first")
