@@ -26,6 +26,7 @@ from gpu_balancer.runtime.listening import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
     from types import TracebackType
 
 MIB = 1024 * 1024
@@ -66,6 +67,7 @@ class GrpcServer:
         self._limits = limits
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
+        self._sockets: list[Path] = []
         self._bound: list[str] = []
 
     @property
@@ -112,6 +114,10 @@ class GrpcServer:
             return
         await self._health.enter_graceful_shutdown()
         await server.stop(grace.total_seconds())
+        # gRPC removes the sockets of a server that had started only.
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
+        self._sockets.clear()
         self._bound.clear()
 
     async def __aenter__(self) -> Self:
@@ -134,6 +140,7 @@ class GrpcServer:
                     server.add_insecure_port(str(address))
             except RuntimeError as error:
                 raise ListenFault(f"Cannot listen on {address}: {error}. Try another state folder.") from error
+            self._sockets.append(address.path)
             return str(address)
         refuse_other_hosts(address)
         try:

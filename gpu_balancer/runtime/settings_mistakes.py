@@ -104,8 +104,7 @@ def _message(kind: str, context: Mapping[str, Any], detail: ErrorDetails, path: 
         case "string_pattern_mismatch":
             return f"must fit the pattern {context['pattern']}, not {given}"
         case "string_too_short" | "string_too_long" | "too_short" | "too_long":
-            what = "characters" if kind.startswith("string") else "items"
-            return f"{_wanted_length(context)} {what}, not {given}"
+            return f"must have {_bounds(context)} {'characters' if kind.startswith('string') else 'items'}, not {given}"
         case _:
             wanted = _WANTED_TYPES.get(kind)
             return f"must be {wanted}, not {given}" if wanted else f"{detail['msg']}, not {given}"
@@ -123,16 +122,18 @@ _WANTED_TYPES = {
     "model_type": "a table",
     "model_attributes_type": "a table",
 }
-_BOUND_WORDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+_BOUND_WORDS = {
+    "gt": "above",
+    "ge": "at least",
+    "lt": "below",
+    "le": "at most",
+    "min_length": "at least",
+    "max_length": "at most",
+}
 
 
 def _bounds(context: Mapping[str, Any]) -> str:
     return " and ".join(f"{word} {context[bound]:,}" for bound, word in _BOUND_WORDS.items() if bound in context)
-
-
-def _wanted_length(context: Mapping[str, Any]) -> str:
-    shortest = context.get("min_length")
-    return f"must have at least {shortest}" if shortest is not None else f"must have at most {context['max_length']}"
 
 
 def _unknown_key(path: KeyPath, model: type[BaseModel]) -> str:
