@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
+import structlog
+
 from balancer.domain.lifecycle import Command, LaunchAccepted, LaunchOnAgent, LaunchRefused, SessionEvent, StopOnAgent
 from balancer.domain.session import Failure, SessionRecord, SessionState
 from balancer.ports.agent_client import AgentUnreachableError
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from balancer.ports.agent_clients import AgentClients
     from gpu_balancer.runtime.task_guard import TaskGuard
 
-_LOG = logging.getLogger(__name__)
+_log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +158,9 @@ class AgentCommands:
             if launch is not None:
                 launch.nudged.set()
                 await launch.ended.wait()
-            while not self._over(command):
-                if await self._try_stop(command, aloud=pause == self._times.first_pause):
+            # At least once: an attempt may live on after its session ended.
+            while not await self._try_stop(command, aloud=pause == self._times.first_pause):
+                if self._over(command):
                     return
                 await self._wait(running, pause)
                 pause = min(2 * pause, self._times.longest_pause)
@@ -195,13 +198,12 @@ class AgentCommands:
 
 
 def _tell(command: Command, error: Exception, *, aloud: bool) -> None:
-    _LOG.log(
+    _log.log(
         logging.WARNING if aloud else logging.DEBUG,
-        "%s of sessions/%s attempt %d on device %s got no answer (%s: %s); trying again",
-        "Launch" if isinstance(command, LaunchOnAgent) else "Stop",
-        command.session_id,
-        command.attempt,
-        command.device_id,
-        type(error).__name__,
-        error,
+        "the agent gave no answer, trying again",
+        command="launch" if isinstance(command, LaunchOnAgent) else "stop",
+        session=command.session_id,
+        attempt=command.attempt,
+        device=command.device_id,
+        problem=str(error) or type(error).__name__,
     )

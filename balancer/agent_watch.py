@@ -9,11 +9,12 @@ released, only said.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, assert_never
+
+import structlog
 
 from balancer.domain.lifecycle import AgentHeard, AgentSilent, AttemptMissing, AttemptPhase, SessionEvent, StopRequested
 from balancer.domain.session import SessionState
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from balancer.ports.device_news import DeviceNews
     from gpu_balancer.runtime.clock import Clock
 
-_LOG = logging.getLogger(__name__)
+_log = structlog.stdlib.get_logger(__name__)
 
 _MAX_UNFLUSHED = 64
 """Numbered events taken before the watch waits for the store, so that a long absence fills no memory."""
@@ -152,7 +153,7 @@ class AgentWatch:
             )
         after = self._sessions.cursor(self._device_id)
         if report.last_event_number < after:
-            _LOG.warning("The agent of device %s counts its events anew: it lost its state folder", self._device_id)
+            _log.warning("the agent counts its events anew: it lost its state folder", device=self._device_id)
             after = 0
         # What it must know is settled before it is asked: a launch acknowledged meanwhile may not be in its answer.
         expected = dict(self._sessions.expected_on(self._device_id))
@@ -211,7 +212,7 @@ class AgentWatch:
             record = self._sessions.current(session_id)
             if record is None or record.state.final or record.attempt != attempt or listed.get(session_id) == attempt:
                 continue
-            _LOG.warning("The agent of device %s does not have sessions/%s any more", self._device_id, session_id)
+            _log.warning("the agent lost an attempt", session=session_id, attempt=attempt, device=self._device_id)
             self._sessions.post(session_id, AttemptMissing(attempt=attempt))
         for session_id, attempt in listed.items():
             record = self._sessions.current(session_id)
@@ -235,7 +236,7 @@ class AgentWatch:
         if self._silent or silence_s < self._times.silence.total_seconds():
             return
         self._silent = True
-        _LOG.warning("The agent of device %s has been silent for %.0f s: %s", self._device_id, silence_s, problem)
+        _log.warning("the agent is silent", device=self._device_id, silence_s=round(silence_s), problem=problem)
         self._news.mark_unreachable(
             self._device_id, f"Its agent has not been heard for {silence_s:.0f} s: {problem.rstrip('.')}."
         )

@@ -8,12 +8,19 @@ resume token is that number and the name of this feed's life.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from balancer.feed_watcher import (
+    FeedItem,
+    FeedReset,
+    FeedSynced,
+    FeedWatcher,
+    PendingChange,
+    SessionRemoved,
+    SessionUpdated,
+)
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 if TYPE_CHECKING:
@@ -22,116 +29,13 @@ if TYPE_CHECKING:
     from balancer.domain.ids import SessionId
     from balancer.domain.session import SessionRecord
 
+__all__ = ["ChangeFeed", "FeedItem", "FeedReset", "FeedSynced", "SessionRemoved", "SessionUpdated", "session_not_found"]
+
 KEPT_CHANGES = 4096
 """How far back a watcher can resume."""
+_MAX_DIGITS = 20
 MAX_PENDING = 4096
 """Changed sessions a slow watcher may be behind before it begins again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionUpdated:
-    """A session as it is now, new or changed."""
-
-    record: SessionRecord
-    resume_token: str
-    """Empty while the present sessions are being given: a watcher that is cut then begins again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRemoved:
-    """A session was deleted, or no longer matches."""
-
-    session_id: SessionId
-    resume_token: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeedSynced:
-    """The watcher knows everything up to now; changes follow."""
-
-    resume_token: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeedReset:
-    """What the watcher knows is void; all present sessions follow."""
-
-
-FeedItem = SessionUpdated | SessionRemoved | FeedSynced | FeedReset
-
-
-@dataclass(slots=True)
-class _Pending:
-    """What a watcher has not been given of one session yet."""
-
-    sequence: int
-    record: SessionRecord | None
-    """The latest. None: the watcher never needs it."""
-    removed: bool
-
-
-class _Watcher:
-    """What changed since a watcher last looked, the longest unchanged first."""
-
-    def __init__(self, matches: Callable[[SessionRecord], bool], max_pending: int) -> None:
-        self._matches = matches
-        self._max_pending = max_pending
-        self._awake = asyncio.Event()
-        self.pending: dict[SessionId, _Pending] = {}
-        self.given: set[SessionId] = set()
-        """Sessions that the watcher believes to match."""
-        self.overflown = False
-        self.closed = False
-
-    def offer(self, session_id: SessionId, record: SessionRecord | None, sequence: int) -> None:
-        """Notes a change. `record` is None for a deletion."""
-        before = self.pending.pop(session_id, None)
-        if record is None:
-            if before is None and session_id not in self.given:
-                return
-            # A final state that was not given yet is given before the deletion.
-            last = before.record if before else None
-            self.pending[session_id] = _Pending(sequence, last, removed=True)
-        elif before is not None or session_id in self.given or self._matches(record):
-            # At the end of the dict, so that sequences rise from front to back.
-            self.pending[session_id] = _Pending(sequence, record, removed=False)
-        else:
-            return
-        if len(self.pending) > self._max_pending:
-            self.pending.clear()
-            self.overflown = True
-        self._awake.set()
-
-    def close(self) -> None:
-        """Ends the watch."""
-        self.closed = True
-        self._awake.set()
-
-    async def changed(self) -> None:
-        """Returns when there is something to give, or the watch ends."""
-        while not (self.pending or self.overflown or self.closed):
-            self._awake.clear()
-            await self._awake.wait()
-
-    def take(self, up_to: int, token: Callable[[int], str]) -> Iterator[FeedItem]:
-        """Gives what is pending of the changes up to a sequence."""
-        while self.pending and not self.overflown:
-            session_id, change = next(iter(self.pending.items()))
-            if change.sequence > up_to:
-                return
-            del self.pending[session_id]
-            yield from self._told(session_id, change, token)
-
-    def _told(self, session_id: SessionId, change: _Pending, token: Callable[[int], str]) -> Iterator[FeedItem]:
-        if change.record is not None and self._matches(change.record):
-            self.given.add(session_id)
-            # Before a deletion, a watcher that is cut has yet to hear of the deletion.
-            yield SessionUpdated(record=change.record, resume_token=token(change.sequence - change.removed))
-            if not change.removed:
-                return
-        if session_id in self.given:
-            self.given.discard(session_id)
-            yield SessionRemoved(session_id=session_id, resume_token=token(change.sequence))
 
 
 class ChangeFeed:
@@ -158,14 +62,19 @@ class ChangeFeed:
         self._max_pending = max_pending
         self._sequence = 0
         self._kept: deque[tuple[int, SessionId]] = deque(maxlen=kept_changes)
-        self._watchers: set[_Watcher] = set()
-        self._single: dict[SessionId, set[_Watcher]] = {}
+        self._watchers: set[FeedWatcher] = set()
+        self._single: dict[SessionId, set[FeedWatcher]] = {}
         self._closed = False
 
     @property
     def resume_token(self) -> str:
         """The token of a watcher that knows everything up to now."""
         return self._token(self._sequence)
+
+    @property
+    def watcher_count(self) -> int:
+        """How many watch now."""
+        return len(self._watchers) + sum(len(several) for several in self._single.values())
 
     def publish(self, session_id: SessionId, record: SessionRecord | None) -> None:
         """Tells watchers of a session's new state.
@@ -260,7 +169,7 @@ class ChangeFeed:
                     yield item
                 await watcher.changed()
 
-    def _present(self, watcher: _Watcher, matches: Callable[[SessionRecord], bool]) -> Iterator[FeedItem]:
+    def _present(self, watcher: FeedWatcher, matches: Callable[[SessionRecord], bool]) -> Iterator[FeedItem]:
         """Gives all present sessions; the consumer may be slow, so each is looked at only when its turn comes."""
         synced = self.resume_token
         for session_id in tuple(self._records):
@@ -273,7 +182,7 @@ class ChangeFeed:
         yield FeedSynced(resume_token=synced)
 
     def _resumed(
-        self, watcher: _Watcher, matches: Callable[[SessionRecord], bool], missed: dict[SessionId, int]
+        self, watcher: FeedWatcher, matches: Callable[[SessionRecord], bool], missed: dict[SessionId, int]
     ) -> Iterator[FeedItem]:
         """Gives what changed since a token, the longest unchanged first."""
         synced = self._sequence
@@ -281,7 +190,7 @@ class ChangeFeed:
         watcher.given.update(missed)
         for session_id, sequence in missed.items():
             record = self._records.get(session_id)
-            watcher.pending[session_id] = _Pending(sequence, record, removed=record is None)
+            watcher.pending[session_id] = PendingChange(sequence, record, removed=record is None)
         yield from watcher.take(synced, self._token)
         if not watcher.overflown:
             yield FeedSynced(resume_token=self._token(synced))
@@ -289,7 +198,7 @@ class ChangeFeed:
     def _missed(self, resume_token: str) -> dict[SessionId, int] | None:
         """Finds what changed after a token, in order of the last change. None: cannot be told."""
         epoch, _, number = resume_token.rpartition("-")
-        if epoch != self._epoch or not (number.isascii() and number.isdigit()):
+        if epoch != self._epoch or not (number.isascii() and number.isdigit() and len(number) < _MAX_DIGITS):
             return None
         after = int(number)
         oldest = self._kept[0][0] if self._kept else self._sequence + 1
@@ -313,8 +222,8 @@ class ChangeFeed:
             )
 
     @contextmanager
-    def _watching(self, matches: Callable[[SessionRecord], bool]) -> Iterator[_Watcher]:
-        watcher = _Watcher(matches, self._max_pending)
+    def _watching(self, matches: Callable[[SessionRecord], bool]) -> Iterator[FeedWatcher]:
+        watcher = FeedWatcher(matches, self._max_pending)
         self._watchers.add(watcher)
         try:
             yield watcher
@@ -322,8 +231,8 @@ class ChangeFeed:
             self._watchers.discard(watcher)
 
     @contextmanager
-    def _watching_session(self, session_id: SessionId) -> Iterator[_Watcher]:
-        watcher = _Watcher(lambda _: True, self._max_pending)
+    def _watching_session(self, session_id: SessionId) -> Iterator[FeedWatcher]:
+        watcher = FeedWatcher(lambda _: True, self._max_pending)
         self._single.setdefault(session_id, set()).add(watcher)
         try:
             yield watcher

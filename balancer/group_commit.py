@@ -10,11 +10,12 @@ succeeds (what an agent reported is true, whether the disk is full or not).
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import structlog
 
 from balancer.ports.session_store import Change, PutCursor, PutSession, RemoveSession, StoreError
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from balancer.ports.session_store import SessionStore
 
-_LOG = logging.getLogger(__name__)
+_log = structlog.stdlib.get_logger(__name__)
 
 _MAX_BATCH_WRITES = 512
 _FIRST_PAUSE_S = 0.05
@@ -102,7 +103,7 @@ class GroupCommit:
 
     def _failed(self, batch: list[Write], error: StoreError) -> None:
         kept = [write for write in batch if not write.give_up]
-        _LOG.error("Cannot keep %d changes: %s; %d of them are tried again", len(batch), error, len(kept))
+        _log.error("changes could not be kept", problem=str(error), changes=len(batch), tried_again=len(kept))
         self._waiting.extendleft(reversed(kept))
         for write in batch:
             write.on_failed(error)

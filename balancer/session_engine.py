@@ -10,10 +10,11 @@ An admission belongs to the engine from the moment it is booked: a client that h
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
+
+import structlog
 
 from balancer.admission import Admission, placement_refused
 from balancer.agent_commands import AgentCommands, CommandTimes
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.clock import Clock
     from gpu_balancer.runtime.task_guard import TaskGuard
 
-_LOG = logging.getLogger(__name__)
+_log = structlog.stdlib.get_logger(__name__)
 
 _TICK = timedelta(microseconds=1)
 _RESTART_REVISIONS = 1 << 24
@@ -111,7 +112,7 @@ class SessionEngine:
         self._writer = GroupCommit(store)
         self._commands = AgentCommands(self, agents, tasks, settings.command_times)
         self._last_create_time: datetime | None = None
-        self._closing = False
+        self._refusing = False
         self._closed = False
 
     @property
@@ -147,12 +148,12 @@ class SessionEngine:
 
         Sessions run on with their agents.
         """
-        self._closing = True
+        self.refuse_admissions()
         try:
             async with asyncio.timeout(self._settings.flush_timeout.total_seconds()):
                 await self._writer.flush()
         except TimeoutError:
-            _LOG.error("Cannot keep the last changes: the store does not answer. Agents tell them again at start.")
+            _log.error("the store does not answer; the last changes are not kept, agents tell them again at start")
         self._closed = True
         self.changes.close()
         await self._store.close()
@@ -187,12 +188,17 @@ class SessionEngine:
         """How devices are chosen now."""
         return self._placer.rules
 
-    def use_rules(self, rules: PlacementRules) -> None:
+    @rules.setter
+    def rules(self, rules: PlacementRules) -> None:
         """Chooses devices by other rules from now on. Sessions stay where they are."""
         self._placer.use(rules, [entry.record for entry in self._book.unended()])
 
+    def refuse_admissions(self) -> None:
+        """Takes no new session from now on; everything else goes on."""
+        self._refusing = True
+
     def _known(self, admission: Admission) -> Entry | None:
-        if self._closing:
+        if self._refusing:
             raise RequestFailure(
                 reason=Reason.SHUTTING_DOWN,
                 message="Cannot take the session: the balancer is shutting down. Try again when it is back.",
@@ -444,7 +450,7 @@ class SessionEngine:
 
     def stop_stray(self, session_id: SessionId, device_id: DeviceId, attempt: int) -> None:
         """Ends an attempt that an agent has but should not."""
-        _LOG.warning("Stopping sessions/%s attempt %d on device %s: it should not run", session_id, attempt, device_id)
+        _log.warning("stopping a stray attempt", session=session_id, attempt=attempt, device=device_id)
         self._commands.run(StopOnAgent(session_id=session_id, device_id=device_id, attempt=attempt))
 
     # ---------------------------------------------------------------------------------------------------- inner
@@ -481,7 +487,7 @@ class SessionEngine:
                     await self.delete(session_id)
                 except RequestFailure as failure:
                     away.add(record.device_id)
-                    _LOG.info("Keeping sessions/%s for now: %s", session_id, failure.message)
+                    _log.info("keeping an outlived session for now", session=session_id, problem=failure.message)
 
 
 def store_failure(what: str, error: StoreError) -> RequestFailure:

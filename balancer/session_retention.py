@@ -24,7 +24,8 @@ class RetentionSettings:
 def outlived(records: Iterable[SessionRecord], settings: RetentionSettings, now: datetime) -> list[SessionId]:
     """Finds the ended sessions that are to be deleted, the one that ended first at the front."""
     ended = sorted(
-        (record for record in records if record.state.final), key=lambda record: record.end_time or record.create_time
+        (record for record in records if record.state.final),
+        key=lambda record: (record.end_time or record.create_time, record.create_time),
     )
     surplus = len(ended) - settings.keep_count
     return [

@@ -10,12 +10,13 @@ It must be the only one who writes the file; the lock of the state folder sees t
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
 
 from balancer.adapters.session_codec import SessionRow, decode_session, encode_session
 from balancer.domain.ids import DeviceId
@@ -32,7 +33,7 @@ from balancer.ports.session_store import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-_LOG = logging.getLogger(__name__)
+_log = structlog.stdlib.get_logger(__name__)
 _Result = TypeVar("_Result")
 
 # ---------------------------------------------------------------------------------------------------------------- SQL
@@ -209,7 +210,7 @@ class SqliteSessionStore:
                 f"{len(_MIGRATIONS)}. Try the newer program, or another state folder."
             )
         for version, statements in enumerate(_MIGRATIONS[present:], start=present + 1):
-            _LOG.info("Bringing %s to schema version %d", self._path, version)
+            _log.info("bringing the store's schema up to date", path=str(self._path), version=version)
             record_version = ("INSERT INTO schema_versions (version) VALUES (?)", (version,))
             self._commit([*((statement, ()) for statement in statements), record_version])
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from balancer.domain.decision import Reservation
 from balancer.domain.device import Dimension
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.decision import Reservation
 from balancer.domain.session import Condition, Failure, Priority, Progress, SessionRecord, SessionState
 from balancer.domain.workload import DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
 from fakes.virtual_time import START_TIME

@@ -1,0 +1,24 @@
+"""An observer that remembers what it heard."""
+
+from __future__ import annotations
+
+from balancer.domain.decision import Decision
+from balancer.domain.session import SessionRecord
+
+
+class FakeSessionObserver:
+    """Keeps everything, in order."""
+
+    def __init__(self) -> None:
+        self.admitted: list[tuple[SessionRecord, Decision, float]] = []
+        self.refused: list[Decision] = []
+        self.changed: list[tuple[SessionRecord, SessionRecord]] = []
+
+    def on_admitted(self, record: SessionRecord, decision: Decision, seconds: float) -> None:
+        self.admitted.append((record, decision, seconds))
+
+    def on_refused(self, decision: Decision) -> None:
+        self.refused.append(decision)
+
+    def on_changed(self, before: SessionRecord, after: SessionRecord) -> None:
+        self.changed.append((before, after))
