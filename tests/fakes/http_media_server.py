@@ -1,0 +1,68 @@
+"""An HTTP server on loopback for tests, whose answers are raw bytes, so that it may be as wrong as servers are."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class HttpMediaServer:
+    """Serves what `answers` holds by request target; remembers the heads of requests. A context manager."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
+        self.port = 0
+        self.answers: dict[str, bytes | None] = {}
+        """Target -> everything to send. None: nothing, and the connection stays open."""
+        self.requests: list[str] = []
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    @property
+    def url(self) -> str:
+        """The server's URL without a slash at its end."""
+        return f"http://{self.host}:{self.port}"
+
+    def body(self, target: str, body: bytes, *, headers: str = "") -> None:
+        """Answers a target with 200 and a body."""
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
+        self.answers[target] = head.encode() + body
+
+    def redirect(self, target: str, location: str, *, status: int = 302) -> None:
+        """Answers a target with a redirect."""
+        self.answers[target] = f"HTTP/1.1 {status} Moved\r\nLocation: {location}\r\n\r\n".encode()
+
+    @property
+    def targets(self) -> list[str]:
+        """The targets that were asked for, in order."""
+        return [request.split(" ")[1] for request in self.requests]
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, self.host, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            self.requests.append(head)
+            answer = self.answers.get(head.split(" ")[1], b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            if answer is not None:
+                writer.write(answer)
+                await writer.drain()
+                writer.close()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
