@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import structlog
 
-from balancer.adapters.policy_plugins import load_policy
+from balancer.adapters.policy_plugins import PolicyUnavailable, load_policy
 from balancer.device_plan import device_rules
 from balancer.device_registry import names_of
 from balancer.domain.placement import PlacementSettings
 from balancer.domain.workload import CostFactors
-from balancer.session_engine import PlacementRules
-from balancer.settings import BalancerSettings, diff_settings, save_weight
+from balancer.placer import PlacementRules
+from balancer.settings import BalancerSettings
+from balancer.settings.changes import diff_settings
+from balancer.settings.saved_weights import save_weight
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.runtime.settings_file import SettingsError, load_settings
 
@@ -49,7 +52,7 @@ def placement_rules(
     """Makes the engine's rules from the settings.
 
     Raises:
-        SettingsError: There is no policy of that name, or it cannot be loaded.
+        PolicyUnavailable: There is no policy of that name, or it cannot be used.
     """
     placement = settings.placement
     factors = placement.factors
@@ -109,11 +112,16 @@ class SettingsReload:
             try:
                 fresh = await asyncio.to_thread(load_settings, self._required_path(), BalancerSettings)
                 return self._apply(fresh)
-            except SettingsError as error:
+            except (SettingsError, PolicyUnavailable) as error:
                 _log.warning("settings refused", error=str(error))
                 raise RequestFailure(
                     reason=Reason.SETTINGS_REFUSED, message=f"{error}\nThe settings in force stay as they are."
                 ) from error
+
+    async def reload_or_log(self) -> None:
+        """Reads the file again as a signal asks; what is wrong with it stands in the log."""
+        with suppress(RequestFailure):
+            await self.reload()
 
     async def save_weight(self, device_id: DeviceId, weight: int) -> Path:
         """Writes a device's weight into the settings file, comments kept, and puts it in force.
@@ -128,7 +136,7 @@ class SettingsReload:
             try:
                 fresh = await asyncio.to_thread(save_weight, path, device, weight, others=others)
                 self._apply(fresh)
-            except SettingsError as error:
+            except (SettingsError, PolicyUnavailable) as error:
                 raise RequestFailure(reason=Reason.SETTINGS_REFUSED, message=str(error)) from error
             return path
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from datetime import timedelta
 
-    from balancer.domain.ids import DeviceId
     from balancer.domain.session import SessionRecord
     from balancer.ports.agent_client import AgentEvent, AgentReport
 
@@ -48,17 +47,15 @@ _SILENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.
 class GrpcAgentClient:
     """One agent by its address. Implements `AgentClient` and `AgentMedia`."""
 
-    def __init__(
-        self, *, device_id: DeviceId, target: str, resolve_input: Callable[[media_pb2.Input], media_pb2.Input]
-    ) -> None:
+    def __init__(self, *, told: str, target: str, resolve_input: Callable[[media_pb2.Input], media_pb2.Input]) -> None:
         """Prepares the connection; nothing is sent yet.
 
         Args:
-            device_id: For messages.
+            told: How messages call whose agent it is: "device cpu-0".
             target: gRPC target, "unix:/path" or "127.0.0.1:port".
             resolve_input: Turns an upload into a path that the agent can read.
         """
-        self._device_id = device_id
+        self._told = told
         self._resolve_input = resolve_input
         self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
         self._stub = AgentServiceStub(self._channel)
@@ -94,7 +91,7 @@ class GrpcAgentClient:
             event = event_from_proto(message)
             if event is not None:
                 yield event
-        raise AgentUnreachableError(f"The agent of {self._device_id} ended its event stream.")
+        raise AgentUnreachableError(f"The agent of {self._told} ended its event stream.")
 
     async def probe(self) -> AgentReport:
         """Runs the golden probe again."""
@@ -183,9 +180,9 @@ class GrpcAgentClient:
             return failure
         if error.code() in _SILENT:
             return AgentUnreachableError(
-                f"The agent of {self._device_id} does not answer: {error.code().name}, {error.details()}."
+                f"The agent of {self._told} does not answer: {error.code().name}, {error.details()}."
             )
         return RequestFailure(
             reason=Reason.INTERNAL,
-            message=f"The agent of {self._device_id} failed: {error.code().name}, {error.details()}.",
+            message=f"The agent of {self._told} failed: {error.code().name}, {error.details()}.",
         )
