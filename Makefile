@@ -58,8 +58,8 @@ proto: setup ## Generates gpu_balancer/v1 from proto/
 	$(BIN)/python tests/house/generated_code.py
 
 schema: setup ## Generates the editors' JSON schemas beside config/*.toml
-	$(BIN)/python -m balancer.settings > config/balancer.schema.json
-	$(BIN)/python -m agents.settings > config/agent.schema.json
+	$(BIN)/python -m gpu_balancer.runtime.settings_schema balancer.settings:BalancerSettings > config/balancer.schema.json
+	$(BIN)/python -m gpu_balancer.runtime.settings_schema agents.settings:AgentSettings > config/agent.schema.json
 
 bench: setup ## Runs every benchmark, both sides in one run
 	$(BIN)/python -m bench
