@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gpu_balancer.runtime.redaction import Redactor
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_REDACTED = "***"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +48,5 @@ def redacted_argv(command: Command) -> tuple[str, ...]:
     Returns:
         As many texts as `command.argv`, in the same order.
     """
-    return tuple(_redacted(argument, command.secrets) for argument in command.argv)
-
-
-def _redacted(text: str, secrets: tuple[str, ...]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, _REDACTED)
-    return text
+    redactor = Redactor(command.secrets)
+    return tuple(redactor.redact(argument) for argument in command.argv)

@@ -1,0 +1,188 @@
+"""From the outputs of a job to muxers, folders and renames, and which muxers share an output of ffmpeg's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, assert_never
+from urllib.parse import urlsplit
+
+from agents.pipelines.command import OutputMove
+from agents.pipelines.formats import check_fit
+from agents.pipelines.hls import hls_muxer
+from agents.pipelines.input_options import NETWORK_TIMEOUT_MICROSECONDS, NETWORK_TIMEOUT_MILLISECONDS, is_live
+from agents.pipelines.job import Container, FileOutput, HlsOutput, PushOutput
+from agents.pipelines.muxers import Muxer
+from agents.pipelines.pipeline_error import PipelineError, PipelineErrorReason
+from agents.pipelines.streams import AudioStream, Stream, VideoStream, is_encoded, output_streams
+
+if TYPE_CHECKING:
+    from agents.pipelines.ffmpeg_features import FfmpegFeatures
+    from agents.pipelines.job import Job
+    from agents.pipelines.streams import RenditionStreams
+    from agents.pipelines.video_encoders import Options
+
+_FORMATS = {Container.MP4: "mp4", Container.MKV: "matroska", Container.TS: "mpegts"}
+_FRAGMENT_MICROSECONDS = "1000000"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputPlan:
+    """Where everything goes."""
+
+    groups: tuple[tuple[Muxer, ...], ...]
+    """Muxers that share streams which must be encoded only once are in one group."""
+    directories: tuple[str, ...]
+    moves: tuple[OutputMove, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    muxer: Muxer
+    directories: tuple[str, ...]
+    move: OutputMove | None = None
+
+
+def plan_outputs(
+    job: Job, streams: dict[str, RenditionStreams], features: FfmpegFeatures, *, artifacts_dir: str
+) -> OutputPlan:
+    """Plans the outputs of a job.
+
+    Args:
+        job: The job.
+        streams: What each rendition consists of.
+        features: What the ffmpeg has.
+        artifacts_dir: Absolute path of the folder for relative paths.
+
+    Returns:
+        The plan.
+
+    Raises:
+        PipelineError: When an output cannot hold what goes there, or two outputs are one place.
+    """
+    places = []
+    taken: set[str] = set()
+    for index, output in enumerate(job.outputs):
+        renditions = output_streams(index, output, streams)
+        check_fit(index, output, renditions, job.facts, features)
+        place = _place(index, job, output, renditions, features, artifacts_dir)
+        if place.muxer.url in taken:
+            raise PipelineError(
+                reason=PipelineErrorReason.UNSUPPORTED,
+                field=f"outputs[{index}]",
+                message="Cannot write two outputs to the same place. Try another path or URL.",
+            )
+        taken.add(place.muxer.url)
+        places.append(place)
+    directories = dict.fromkeys(directory for place in places for directory in place.directories)
+    return OutputPlan(
+        groups=_groups(tuple(place.muxer for place in places)),
+        directories=tuple(directories),
+        moves=tuple(place.move for place in places if place.move is not None),
+    )
+
+
+def _place(
+    index: int,
+    job: Job,
+    output: FileOutput | HlsOutput | PushOutput,
+    renditions: tuple[RenditionStreams, ...],
+    features: FfmpegFeatures,
+    artifacts_dir: str,
+) -> _Place:
+    streams = _distinct_streams(renditions)
+    match output:
+        case FileOutput():
+            return _file(index, job, output, streams, features, artifacts_dir)
+        case HlsOutput():
+            folder = str(_absolute(output.path, artifacts_dir, index))
+            if "%" in folder:
+                raise PipelineError(
+                    reason=PipelineErrorReason.UNSUPPORTED,
+                    field=f"outputs[{index}].hls.path",
+                    message="Cannot write HLS to a path with '%' in it: ffmpeg would take it for a number to fill in. "
+                    "Try another folder.",
+                )
+            muxer, directories = hls_muxer(output, folder, renditions, streams)
+            return _Place(muxer=muxer, directories=directories)
+        case PushOutput():
+            return _push(index, output, streams)
+        case _:
+            assert_never(output)
+
+
+def _file(
+    index: int, job: Job, output: FileOutput, streams: tuple[Stream, ...], features: FfmpegFeatures, artifacts_dir: str
+) -> _Place:
+    final = _absolute(output.path, artifacts_dir, index)
+    muxer = Muxer(
+        format=_FORMATS[output.container],
+        options=_file_options(output.container, features, live=is_live(job.input, job.facts)),
+        url=str(final),
+        streams=streams,
+    )
+    if not PurePosixPath(output.path).is_absolute():
+        return _Place(muxer=muxer, directories=(str(final.parent),))
+    part = final.with_name(f".{final.name}.{job.session}.{job.attempt}.part")
+    return _Place(
+        muxer=Muxer(format=muxer.format, options=muxer.options, url=str(part), streams=streams),
+        directories=(str(final.parent),),
+        move=OutputMove(part_path=str(part), final_path=str(final), overwrite=output.overwrite),
+    )
+
+
+def _file_options(container: Container, features: FfmpegFeatures, *, live: bool) -> Options:
+    """A file of known end has its index in front; any other can be played whenever its writing ends."""
+    if not live:
+        return (("movflags", "+faststart"),) if container is Container.MP4 else ()
+    flushed = (("flush_packets", "1"),)
+    if container is not Container.MP4:
+        return flushed
+    flags = "+hybrid_fragmented" if features.hybrid_mp4 else "+frag_keyframe+delay_moov+default_base_moof"
+    return (("movflags", flags), ("frag_duration", _FRAGMENT_MICROSECONDS), *flushed)
+
+
+def _push(index: int, output: PushOutput, streams: tuple[Stream, ...]) -> _Place:
+    scheme = urlsplit(output.url).scheme.lower()
+    bound = (("rw_timeout", str(NETWORK_TIMEOUT_MICROSECONDS)),)
+    match scheme:
+        case "rtmp" | "rtmps":
+            format_name, options = "flv", (("flvflags", "no_duration_filesize"), *bound)
+        case "srt":
+            format_name = "mpegts"
+            options = (*bound, ("connect_timeout", str(NETWORK_TIMEOUT_MILLISECONDS)))
+        case _:
+            raise PipelineError(
+                reason=PipelineErrorReason.UNSUPPORTED,
+                field=f"outputs[{index}].push.url",
+                message=f'Cannot push by "{scheme}": only RTMP and SRT are spoken. Try an rtmp, rtmps or srt URL.',
+            )
+    return _Place(muxer=Muxer(format=format_name, options=options, url=output.url, streams=streams), directories=())
+
+
+def _absolute(path: str, artifacts_dir: str, index: int) -> PurePosixPath:
+    asked = PurePosixPath(path)
+    if not asked.name or ".." in asked.parts:
+        raise PipelineError(
+            reason=PipelineErrorReason.UNSUPPORTED,
+            field=f"outputs[{index}].path",
+            message='Cannot write to a path with ".." in it, or without a name. Try a plain one.',
+        )
+    return PurePosixPath(artifacts_dir) / asked
+
+
+def _distinct_streams(renditions: tuple[RenditionStreams, ...]) -> tuple[Stream, ...]:
+    videos: list[VideoStream] = [one.video for one in renditions if one.video is not None]
+    sounds: list[AudioStream] = [one.audio for one in renditions if one.audio is not None]
+    return tuple(dict.fromkeys([*videos, *sounds]))
+
+
+def _groups(muxers: tuple[Muxer, ...]) -> tuple[tuple[Muxer, ...], ...]:
+    """Joins muxers that have an encoded stream in common, directly or through others."""
+    groups: list[list[Muxer]] = []
+    for muxer in muxers:
+        encoded = {stream for stream in muxer.streams if is_encoded(stream)}
+        joined = [group for group in groups if any(encoded & set(member.streams) for member in group)]
+        groups = [group for group in groups if group not in joined]
+        groups.append([*(member for group in joined for member in group), muxer])
+    return tuple(tuple(group) for group in groups)
