@@ -1,20 +1,24 @@
 """What a session takes of one device and of its host, once it is known which does which part of the work.
 
-On an NVIDIA device decoding is hardware where a probe saw it work and the picture fits the decoder, else the host's
-cores do it; encoding is hardware, or, only if the client allows it, the host's cores. On a CPU device everything is
-core time, of the device and of its host alike. Whatever is passed through costs nothing.
+On an NVIDIA device decoding is hardware where a probe saw it work, else the host's cores do it; encoding is hardware,
+or, only if the client allows it, the host's cores. On a CPU device everything is core time, of the device and of its
+host alike. Whatever is passed through costs nothing.
+
+A session runs in one ffmpeg: the first in which every encoder works, in hardware if any ffmpeg has that. Agents choose
+by the same rule, so that nothing is placed where it could not start and nothing runs where it was not counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from balancer.domain import core_rates
 from balancer.domain.capacity import ENGINE
 from balancer.domain.decision import Refusal
-from balancer.domain.device import Abilities, DeviceKind, DeviceView, Dimension
-from balancer.domain.picture_limits import decoder_takes, hardware_encoder_limit, software_encoder_limit
+from balancer.domain.device import Abilities, BuildAbilities, DeviceKind, DeviceView, Dimension
+from balancer.domain.picture_limits import hardware_decoder_limit, hardware_encoder_limit, software_encoder_limit
 from balancer.domain.workload import CostFactors, DecodeTask, EncodeTask, VideoCodec, Workload
 
 GPU_SESSION_MIB = 300
@@ -83,44 +87,64 @@ def demand_on(workload: Workload, view: DeviceView, factors: CostFactors) -> Dem
 
 
 def _cpu_demand(workload: Workload, view: DeviceView, factors: CostFactors) -> Demand | Refusal:
-    abilities = view.abilities
-    capacity = view.capacity
-    refusal = _cannot_decode(workload.decode, abilities)
+    abilities, capacity = view.abilities, view.capacity
+    if not any(_encodes_in_software(workload, build) for build in abilities.builds):
+        return _missing_encoder(workload, abilities, in_hardware=False)
     core_time = _time(workload.scale_pixels_per_second, capacity.scale_rate)
     memory = 0
-    if workload.decode is not None:
-        core_time += _time(workload.decode.pixels_per_second, capacity.decode_rates[workload.decode.codec])
-        memory += _frames_bytes(workload.decode, CPU_DECODE_FRAMES)
     for task in workload.encodes:
-        refusal = refusal or _cannot_encode_in_software(task, abilities)
+        if (limit := software_encoder_limit(task)) is not None:
+            return _too_large(task, limit, "encode")
         core_time += _software_encode_time(task, capacity.encode_rates)
-        memory += _frames_bytes(task, CPU_ENCODE_FRAMES.get(task.codec, 0))
-    if refusal is not None:
-        return refusal
-    amounts = {Dimension.CORES: core_time} if core_time else {}
-    if core_time:
-        amounts[Dimension.MEMORY] = CPU_SESSION_MIB + -(-memory // _MIB)
+        memory += _frames_bytes(task, CPU_ENCODE_FRAMES[task.codec])
+    if (decode := workload.decode) is not None:
+        if (refusal := _cannot_decode(decode, abilities)) is not None:
+            return refusal
+        core_time += _time(decode.pixels_per_second, capacity.decode_rates[decode.codec])
+        memory += _frames_bytes(decode, CPU_DECODE_FRAMES)
     return Demand(
         cost_pixels_per_second=nominal_cost(workload, factors),
-        device_amounts=amounts,
-        host_amounts={Dimension.CORES: core_time} if core_time else {},
-        largest_amounts={},
+        device_amounts={Dimension.CORES: core_time, Dimension.MEMORY: CPU_SESSION_MIB - (-memory // _MIB)}
+        if core_time
+        else _NOTHING,
+        host_amounts={Dimension.CORES: core_time} if core_time else _NOTHING,
+        largest_amounts=_NOTHING,
     )
+
+
+def _encodes_in_software(workload: Workload, build: BuildAbilities) -> bool:
+    return all((task.codec, task.bit_depth) in build.software_encodes for task in workload.encodes)
 
 
 # ------------------------------------------------------------------------------------------------------------- GPU
 
 
 def _gpu_demand(workload: Workload, view: DeviceView, factors: CostFactors) -> Demand | Refusal:
-    """Shares the work out between a GPU and the cores of its host.
+    for in_software in (False, True) if workload.allow_software_encode else (False,):
+        for build in view.abilities.builds:
+            found = _shared(workload, view, factors, build, in_software=in_software)
+            if found is not None:
+                return found
+    return _missing_encoder(workload, view.abilities, in_hardware=not workload.allow_software_encode)
+
+
+def _shared(
+    workload: Workload, view: DeviceView, factors: CostFactors, build: BuildAbilities, *, in_software: bool
+) -> Demand | Refusal | None:
+    """Shares the work out between a GPU and the cores of its host, in one ffmpeg.
 
     It is asked for every device of every decision, so it goes over the renditions once and calls little.
+
+    Returns:
+        None: this ffmpeg lacks an encoder.
     """
-    abilities, rates = view.abilities, view.capacity.encode_rates
+    rates = view.capacity.encode_rates
     encode_time, longest_encode_time, encode_pixels, hardware_count, surfaces, core_time = 0, 0, 0, 0, 0, 0
     for task in workload.encodes:
-        refusal = _cannot_encode_in_hardware(task, abilities)
-        if refusal is None:
+        key = (task.codec, task.bit_depth)
+        if key in build.hardware_encodes:
+            if (limit := hardware_encoder_limit(task)) is not None:
+                return _too_large(task, limit, "encode")
             pixels = task.pixels_per_second
             time = -(-pixels * ENGINE // rates[task.codec, task.speed])
             encode_time += time
@@ -128,40 +152,63 @@ def _gpu_demand(workload: Workload, view: DeviceView, factors: CostFactors) -> D
             encode_pixels += pixels
             hardware_count += 1
             surfaces += _frames_bytes(task, GPU_ENCODE_FRAMES)
-            continue
-        if workload.allow_software_encode:
-            refusal = _cannot_encode_in_software(task, abilities)
-        if refusal is not None:
-            return refusal
-        core_time += _software_encode_time(task, core_rates.ENCODE_RATES)
-    decode, decode_time, decode_pixels = workload.decode, 0, 0
-    if decode is not None:
-        if _decodes_in_hardware(decode, abilities):
-            decode_pixels = decode.pixels_per_second
-            decode_time = _time(decode_pixels, view.capacity.decode_rates[decode.codec])
-            surfaces += _frames_bytes(decode, GPU_DECODE_FRAMES)
+        elif in_software and key in build.software_encodes:
+            if (limit := software_encoder_limit(task)) is not None:
+                return _too_large(task, limit, "encode")
+            core_time += _software_encode_time(task, core_rates.ENCODE_RATES)
         else:
-            if (refusal := _cannot_decode(decode, abilities)) is not None:
-                return refusal
-            core_time += _time(decode.pixels_per_second, core_rates.DECODE_RATES[decode.codec])
-            surfaces += _frames_bytes(decode, GPU_UPLOAD_FRAMES)
-    amounts: dict[Dimension, int] = {}
+            return None
+    decode = _decode_share(workload.decode, view, build)
+    if isinstance(decode, Refusal):
+        return decode
+    core_time += decode.core_time
     scale_pixels = workload.scale_pixels_per_second
-    if not decode_time and not hardware_count:
+    amounts = _NOTHING
+    if decode.engine_time or hardware_count:
+        memory = GPU_SESSION_MIB - (-(surfaces + decode.surfaces) // _MIB)
+        told = (decode.engine_time, scale_pixels, encode_time, hardware_count, memory)
+        amounts = {dimension: amount for dimension, amount in zip(_GPU_DIMENSIONS, told, strict=True) if amount}
+    else:
         # Frames that never reach the GPU are scaled where they are.
         core_time += _time(scale_pixels, core_rates.SCALE_RATE)
         scale_pixels = 0
-    else:
-        told = (decode_time, scale_pixels, encode_time, hardware_count, GPU_SESSION_MIB - (-surfaces // _MIB))
-        amounts = {dimension: amount for dimension, amount in zip(_GPU_DIMENSIONS, told, strict=True) if amount}
     return Demand(
-        cost_pixels_per_second=factors.decode * decode_pixels
+        cost_pixels_per_second=factors.decode * decode.pixels
         + factors.scale * scale_pixels
         + factors.encode * encode_pixels,
         device_amounts=amounts,
         host_amounts={Dimension.CORES: core_time} if core_time else _NOTHING,
-        largest_amounts={Dimension.DECODE: decode_time, Dimension.ENCODE: longest_encode_time},
+        largest_amounts={Dimension.DECODE: decode.engine_time, Dimension.ENCODE: longest_encode_time},
     )
+
+
+class _DecodeShare(NamedTuple):
+    """What decoding takes of a GPU and of its host."""
+
+    engine_time: int = 0
+    pixels: int = 0
+    core_time: int = 0
+    surfaces: int = 0
+    """Bytes on the GPU."""
+
+
+_NO_DECODE = _DecodeShare()
+
+
+def _decode_share(task: DecodeTask | None, view: DeviceView, build: BuildAbilities) -> _DecodeShare | Refusal:
+    if task is None:
+        return _NO_DECODE
+    pixels = task.pixels_per_second
+    # NVDEC as ffmpeg uses it takes 4:2:0 only.
+    if (task.codec, task.bit_depth) in build.hardware_decodes and task.chroma in (None, "4:2:0"):
+        if (limit := hardware_decoder_limit(task)) is not None:
+            return _too_large(task, limit, "decode")
+        engine_time = _time(pixels, view.capacity.decode_rates[task.codec])
+        return _DecodeShare(engine_time=engine_time, pixels=pixels, surfaces=_frames_bytes(task, GPU_DECODE_FRAMES))
+    if (refusal := _cannot_decode(task, view.abilities)) is not None:
+        return refusal
+    core_time = _time(pixels, core_rates.DECODE_RATES[task.codec])
+    return _DecodeShare(core_time=core_time, surfaces=_frames_bytes(task, GPU_UPLOAD_FRAMES))
 
 
 # ---------------------------------------------------------------------------------------------------------- shared
@@ -174,9 +221,7 @@ def _time(pixels_per_second: int, rate: int) -> int:
 
 def _software_encode_time(task: EncodeTask, rates: Mapping[tuple[VideoCodec, str], int]) -> int:
     factor = core_rates.TEN_BIT_ENCODE_FACTOR if task.bit_depth > 8 else 1
-    # A format that no encoder here makes was refused; the rate of another stands in until that is said.
-    rate = rates.get((task.codec, task.speed)) or rates[VideoCodec.HEVC, task.speed]
-    return _time(task.pixels_per_second * factor, rate)
+    return _time(task.pixels_per_second * factor, rates[task.codec, task.speed])
 
 
 def _frames_bytes(task: DecodeTask | EncodeTask, frames: int) -> int:
@@ -185,33 +230,28 @@ def _frames_bytes(task: DecodeTask | EncodeTask, frames: int) -> int:
     return frames * task.width * task.height * 3 * sample_bytes // 2
 
 
-def _decodes_in_hardware(task: DecodeTask, abilities: Abilities) -> bool:
-    return (task.codec, task.bit_depth) in abilities.hardware_decodes and decoder_takes(task)
+def _missing_encoder(workload: Workload, abilities: Abilities, *, in_hardware: bool) -> Refusal:
+    """Names the first rendition that no ffmpeg encodes; else it is that none encodes them all."""
+    where = " in hardware" if in_hardware else ""
+    for task in workload.encodes:
+        key = (task.codec, task.bit_depth)
+        if not any(
+            key in build.hardware_encodes or (not in_hardware and key in build.software_encodes)
+            for build in abilities.builds
+        ):
+            return _refusal("CAPABILITY", f"It was not seen to encode {_format(task)}{where}.")
+    return _refusal("CAPABILITY", f"None of its ffmpegs was seen to have every encoder of the session{where}.")
 
 
-def _cannot_encode_in_hardware(task: EncodeTask, abilities: Abilities) -> Refusal | None:
-    if (task.codec, task.bit_depth) not in abilities.hardware_encodes:
-        return _refusal("CAPABILITY", f"It was not seen to encode {_format(task)} in hardware.")
-    return _too_large(hardware_encoder_limit(task), task)
-
-
-def _cannot_encode_in_software(task: EncodeTask, abilities: Abilities) -> Refusal | None:
-    if (task.codec, task.bit_depth) not in abilities.software_encodes:
-        return _refusal("CAPABILITY", f"No encoder for {_format(task)} was seen to work on its host's cores.")
-    return _too_large(software_encoder_limit(task), task)
-
-
-def _cannot_decode(task: DecodeTask | None, abilities: Abilities) -> Refusal | None:
-    """Refuses only what was tried in vain: formats without a probe, OTHER above all, are left to ffmpeg."""
-    if task is None or (task.codec, task.bit_depth) not in abilities.failed_decodes:
+def _cannot_decode(task: DecodeTask, abilities: Abilities) -> Refusal | None:
+    """Refuses only what was tried in vain: formats without a trial, OTHER above all, are left to ffmpeg."""
+    if (task.codec, task.bit_depth) not in abilities.failed_decodes:
         return None
     return _refusal("CAPABILITY", f"Its decoder for {_format(task)} was seen to fail.")
 
 
-def _too_large(limit: str | None, task: EncodeTask) -> Refusal | None:
-    if limit is None:
-        return None
-    return _refusal("RESOLUTION", f"It cannot encode {_format(task)} at {task.width}x{task.height}: {limit}.")
+def _too_large(task: EncodeTask | DecodeTask, limit: str, verb: str) -> Refusal:
+    return _refusal("RESOLUTION", f"It cannot {verb} {_format(task)} at {task.width}x{task.height}: {limit}.")
 
 
 def _refusal(rule: str, message: str) -> Refusal:

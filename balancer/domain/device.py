@@ -70,31 +70,46 @@ class Capability:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Abilities:
-    """A device's capabilities, by format and bit depth, ready to be asked."""
+class BuildAbilities:
+    """What one ffmpeg was seen to do on a device, by format and bit depth. A session runs in one ffmpeg."""
 
-    hardware_encodes: frozenset[tuple[VideoCodec, int]]
-    software_encodes: frozenset[tuple[VideoCodec, int]]
-    hardware_decodes: frozenset[tuple[VideoCodec, int]]
+    hardware_encodes: frozenset[tuple[VideoCodec, int]] = frozenset()
+    software_encodes: frozenset[tuple[VideoCodec, int]] = frozenset()
+    hardware_decodes: frozenset[tuple[VideoCodec, int]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """A device's capabilities, ready to be asked."""
+
+    builds: tuple[BuildAbilities, ...]
+    """By ffmpeg, in the order in which the capabilities name them; at least one."""
     failed_decodes: frozenset[tuple[VideoCodec, int]]
-    """What the cores were seen to fail at. A format that is in none of these was not tried."""
+    """What the cores were seen to fail at, with every ffmpeg. What is in none of these was not tried."""
 
 
 def abilities_of(capabilities: Iterable[Capability]) -> Abilities:
-    """Sorts capabilities. What worked once works, whichever program was tried besides."""
-    sorted_out: dict[tuple[Direction, bool, bool], set[tuple[VideoCodec, int]]] = {}
+    """Sorts capabilities."""
+    builds: dict[str, dict[tuple[Direction, bool], set[tuple[VideoCodec, int]]]] = {}
+    decoded: dict[bool, set[tuple[VideoCodec, int]]] = {True: set(), False: set()}
     for one in capabilities:
-        sorted_out.setdefault((one.direction, one.hardware, one.works), set()).add((one.codec, one.bit_depth))
-
-    def those(direction: Direction, *, hardware: bool, works: bool) -> frozenset[tuple[VideoCodec, int]]:
-        return frozenset(sorted_out.get((direction, hardware, works), ()))
-
+        key = (one.codec, one.bit_depth)
+        build = builds.setdefault(one.ffmpeg, {})
+        if one.works:
+            build.setdefault((one.direction, one.hardware), set()).add(key)
+        if one.direction is Direction.DECODE and not one.hardware:
+            decoded[one.works].add(key)
     return Abilities(
-        hardware_encodes=those(Direction.ENCODE, hardware=True, works=True),
-        software_encodes=those(Direction.ENCODE, hardware=False, works=True),
-        hardware_decodes=those(Direction.DECODE, hardware=True, works=True),
-        failed_decodes=those(Direction.DECODE, hardware=False, works=False)
-        - those(Direction.DECODE, hardware=False, works=True),
+        builds=tuple(
+            BuildAbilities(
+                hardware_encodes=frozenset(build.get((Direction.ENCODE, True), ())),
+                software_encodes=frozenset(build.get((Direction.ENCODE, False), ())),
+                hardware_decodes=frozenset(build.get((Direction.DECODE, True), ())),
+            )
+            for build in builds.values()
+        )
+        or (BuildAbilities(),),
+        failed_decodes=frozenset(decoded[False] - decoded[True]),
     )
 
 

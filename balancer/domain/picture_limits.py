@@ -28,22 +28,18 @@ _NVDEC: Mapping[VideoCodec, tuple[_Sides, _Sides]] = {
     VideoCodec.MPEG4: ((48, 16), (2032, 2032)),
     VideoCodec.MJPEG: ((64, 64), (16384, 16384)),
 }
-_DECODED_CHROMA = (None, "4:2:0")
 _SOFTWARE_SIDE = 16384
 _SOFTWARE_SAMPLES = 35_651_584
 
 
 def hardware_encoder_limit(task: EncodeTask) -> str | None:
     """Tells why NVENC does not take a size, as part of a sentence. None: it does."""
-    limits = _NVENC.get(task.codec)
-    if limits is None:
-        return None
-    (least_width, least_height), (most_width, most_height) = limits
-    if task.width > most_width or task.height > most_height:
-        return f"its encoder ends at {most_width}x{most_height}"
-    if task.width < least_width or task.height < least_height:
-        return f"its encoder begins at {least_width}x{least_height}"
-    return None
+    return _beyond(_NVENC, task, "encoder")
+
+
+def hardware_decoder_limit(task: DecodeTask) -> str | None:
+    """Tells why NVDEC does not take a size, as part of a sentence. None: it does."""
+    return _beyond(_NVDEC, task, "decoder")
 
 
 def software_encoder_limit(task: EncodeTask) -> str | None:
@@ -55,10 +51,13 @@ def software_encoder_limit(task: EncodeTask) -> str | None:
     return None
 
 
-def decoder_takes(task: DecodeTask) -> bool:
-    """Tells whether NVDEC takes pictures of this size and subsampling; otherwise the cores decode."""
-    limits = _NVDEC.get(task.codec)
-    if limits is None or task.chroma not in _DECODED_CHROMA:
-        return False
+def _beyond(sizes: Mapping[VideoCodec, tuple[_Sides, _Sides]], task: EncodeTask | DecodeTask, whose: str) -> str | None:
+    limits = sizes.get(task.codec)
+    if limits is None:
+        return None
     (least_width, least_height), (most_width, most_height) = limits
-    return least_width <= task.width <= most_width and least_height <= task.height <= most_height
+    if task.width > most_width or task.height > most_height:
+        return f"its {whose} ends at {most_width}x{most_height}"
+    if task.width < least_width or task.height < least_height:
+        return f"its {whose} begins at {least_width}x{least_height}"
+    return None

@@ -35,7 +35,7 @@ from balancer.domain.demand import (
     demand_on,
     nominal_cost,
 )
-from balancer.domain.device import DeviceView, Dimension, Direction
+from balancer.domain.device import Capability, DeviceView, Dimension, Direction
 from balancer.domain.workload import CostFactors, DecodeTask, EncodingSpeed, VideoCodec, Workload
 
 FACTORS = CostFactors()
@@ -126,8 +126,7 @@ def test_what_the_decoder_was_not_seen_to_decode_is_decoded_by_the_hosts_cores()
         decode(chroma="4:2:2"),
         decode(chroma="4:4:4"),
         decode(bit_depth=10),
-        decode(size=(4098, 2304)),
-        decode(size=(32, 16)),
+        decode(codec=VideoCodec.AV1),
     ],
 )
 def test_pictures_beyond_the_decoder_are_decoded_by_the_hosts_cores(task: DecodeTask) -> None:
@@ -157,7 +156,7 @@ def test_only_the_renditions_that_the_gpu_cannot_do_go_to_the_cores() -> None:
     view = gpu("Tesla T4", capabilities=(*nvenc(VideoCodec.H264), *software_encoders(VideoCodec.AV1)))
     found = demand(workload(encode(720), encode(480, codec=VideoCodec.AV1), allow_software_encode=True), view)
     assert found.device_amounts[Dimension.ENCODER_SESSIONS] == 1
-    assert found.host_amounts[Dimension.CORES] == -(-854 * 480 * 30 // 43)
+    assert found.host_amounts[Dimension.CORES] == -(-854 * 480 * 30 // 33)
     assert found.cost_pixels_per_second == 5 * 1280 * 720 * 30
 
 
@@ -202,16 +201,63 @@ def test_nvenc_is_asked_for_sizes_up_to_its_limits(codec: VideoCodec, size: tupl
     demand(workload(encode(codec=codec, size=size)), gpu())
 
 
-def test_a_size_beyond_nvenc_goes_to_the_cores_when_allowed() -> None:
-    found = demand(workload(encode(size=(4098, 2160)), allow_software_encode=True), gpu())
-    assert Dimension.ENCODE not in found.device_amounts
-    assert Dimension.CORES in found.host_amounts
+def test_a_size_beyond_the_hardware_is_refused_even_if_software_is_allowed() -> None:
+    """Agents choose coders by format alone, so the hardware would be asked, and fail."""
+    assert refusal(workload(encode(size=(4098, 2160)), allow_software_encode=True), gpu()).rule == "RESOLUTION"
+
+
+@pytest.mark.parametrize("size", [(4098, 2304), (32, 16)])
+def test_an_input_beyond_the_decoder_is_refused(size: tuple[int, int]) -> None:
+    refused = refusal(workload(encode(), input_task=decode(size=size)), gpu())
+    assert refused.rule == "RESOLUTION"
+    assert f"decode 8-bit h264 at {size[0]}x{size[1]}" in refused.message
 
 
 @pytest.mark.parametrize("size", [(16386, 16), (8192, 4354)])
 def test_software_encoders_have_limits_too(size: tuple[int, int]) -> None:
     assert refusal(workload(encode(size=size)), cpu()).rule == "RESOLUTION"
-    assert refusal(workload(encode(size=size), allow_software_encode=True), gpu()).rule == "RESOLUTION"
+    view = gpu(capabilities=software_encoders(*ENCODED))
+    assert refusal(workload(encode(size=size), allow_software_encode=True), view).rule == "RESOLUTION"
+
+
+def by(ffmpeg: str, *capabilities: Capability) -> tuple[Capability, ...]:
+    """Makes trials the outcomes of one ffmpeg."""
+    return tuple(replace(one, ffmpeg=ffmpeg) for one in capabilities)
+
+
+def test_a_session_runs_in_one_ffmpeg_so_its_encoders_must_be_in_one() -> None:
+    apart = (*by("/new", *nvenc(VideoCodec.AV1)), *by("/old", *nvenc(VideoCodec.H264)))
+    both = workload(encode(), encode(codec=VideoCodec.AV1))
+    refused = refusal(both, gpu(capabilities=apart))
+    assert refused.rule == "CAPABILITY"
+    assert "None of its ffmpegs" in refused.message
+    demand(workload(encode()), gpu(capabilities=apart))
+    demand(both, gpu(capabilities=(*apart, *by("/both", *nvenc(VideoCodec.H264, VideoCodec.AV1)))))
+    software_apart = (
+        *by("/new", *software_encoders(VideoCodec.AV1)),
+        *by("/old", *software_encoders(VideoCodec.H264)),
+    )
+    assert "None of its ffmpegs" in refusal(both, cpu(capabilities=software_apart)).message
+
+
+def test_hardware_in_a_less_preferred_ffmpeg_comes_before_software_in_the_preferred_one() -> None:
+    capabilities = (*by("/new", *software_encoders(VideoCodec.H264)), *by("/old", *nvenc(VideoCodec.H264)))
+    found = demand(workload(encode(), allow_software_encode=True), gpu(capabilities=capabilities))
+    assert found.host_amounts == {}
+    assert found.device_amounts[Dimension.ENCODER_SESSIONS] == 1
+
+
+def test_a_decoder_in_another_ffmpeg_is_no_use() -> None:
+    capabilities = (*by("/new", *nvdec(VideoCodec.H264)), *by("/old", *nvenc(VideoCodec.H264)))
+    found = demand(workload(encode(), input_task=decode()), gpu(capabilities=capabilities))
+    assert Dimension.DECODE not in found.device_amounts
+    assert Dimension.CORES in found.host_amounts
+
+
+@pytest.mark.parametrize("view", [gpu(capabilities=()), cpu(capabilities=())])
+def test_a_device_without_capabilities_passes_through_and_encodes_nothing(view: DeviceView) -> None:
+    assert demand(workload(), view).device_amounts == {}
+    assert refusal(workload(encode()), view).rule == "CAPABILITY"
 
 
 def test_on_a_cpu_device_everything_is_core_time_of_device_and_host() -> None:
