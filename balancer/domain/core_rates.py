@@ -35,7 +35,7 @@ ENCODE_RATES: Mapping[tuple[VideoCodec, str], int] = {
     (VideoCodec.HEVC, EncodingSpeed.FAST.value): 16_000_000,  # veryfast
     (VideoCodec.HEVC, EncodingSpeed.BALANCED.value): 10_000_000,  # medium
     (VideoCodec.HEVC, EncodingSpeed.THOROUGH.value): 4_000_000,  # slow
-    (VideoCodec.AV1, EncodingSpeed.FASTEST.value): 45_000_000,  # SVT-AV1 preset 10
+    (VideoCodec.AV1, EncodingSpeed.FASTEST.value): 43_000_000,  # SVT-AV1 preset 10
     (VideoCodec.AV1, EncodingSpeed.FAST.value): 33_000_000,  # 9
     (VideoCodec.AV1, EncodingSpeed.BALANCED.value): 18_000_000,  # 8
     (VideoCodec.AV1, EncodingSpeed.THOROUGH.value): 9_000_000,  # 6
