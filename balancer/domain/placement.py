@@ -110,19 +110,27 @@ def place(
         cost_pixels_per_second=reservation.cost_pixels_per_second
         if reservation
         else nominal_cost(workload, settings.factors),
-        verdicts=tuple(
-            Verdict(
-                device_id=view.id,
-                weight=view.weight,
-                session_count=ledger.session_count(view.id),
-                weighted_load_before=ledger.cost(view.id) * highest_weight // view.weight if view.weight else None,
-                score=scores.get(view.id),
-                refusal=refusals.get(view.id),
-            )
-            for view in views
-        ),
+        verdicts=tuple(_verdict(view, ledger, highest_weight, scores, refusals) for view in views),
         settings_version=settings.version,
         reservation=reservation,
+    )
+
+
+def _verdict(
+    view: DeviceView,
+    ledger: Ledger,
+    highest_weight: int,
+    scores: Mapping[DeviceId, int],
+    refusals: Mapping[DeviceId, Refusal],
+) -> Verdict:
+    device_id, weight = view.identity.id, view.weight
+    return Verdict(
+        device_id=device_id,
+        weight=weight,
+        session_count=ledger.session_count(device_id),
+        weighted_load_before=ledger.cost(device_id) * highest_weight // weight if weight else None,
+        score=scores.get(device_id),
+        refusal=refusals.get(device_id),
     )
 
 
@@ -198,11 +206,13 @@ def _no_room(
 ) -> Refusal | None:
     """Refuses by the first dimension that lacks room, encoder sessions before all others."""
     full: Refusal | None = None
+    numerator, denominator = bounds.numerator, bounds.denominator
     for dimension, needed in amounts.items():
         limit = limits.get(dimension)
         if limit is None:
             continue
-        available = bounds.of(dimension, limit) - used.get(dimension, 0)
+        bookable = limit * numerator // denominator if dimension in _RATES else limit
+        available = bookable - used.get(dimension, 0)
         if needed <= available:
             continue
         refusal = _full(dimension, needed, max(0, available), whose)
