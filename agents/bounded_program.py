@@ -3,6 +3,8 @@
 A driver can hang, an input can drip, a server can stall: so each run is bounded in time and in what is kept of its
 output, and its whole process group is killed at the bound. The bound holds when the agent itself is killed meanwhile,
 because `timeout` of coreutils stands between them where there is one.
+
+Not through asyncio's subprocesses: being called off while one of those starts kills the program but not its children.
 """
 
 from __future__ import annotations
@@ -11,19 +13,20 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
-
-from gpu_balancer.runtime.task_guard import TaskGuard
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from types import TracebackType
 
 _OUTLIVING_GRACE = timedelta(seconds=2)
 _DEATH_GRACE = timedelta(seconds=2)  # a process inside a hung driver does not die even of SIGKILL: then go on without
-_CHUNK_BYTES = 16 * 1024
+_CHUNK_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,44 +66,96 @@ async def run_bounded(
         OSError: When the program cannot be started: missing, not executable, not for this machine.
     """
     _require_executable(argv[0])
-    process = await asyncio.create_subprocess_exec(
-        *_outliving(argv, timeout),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, **(env or {})},
-        start_new_session=True,
-    )
-    tail = bytearray()
-    async with TaskGuard("bounded-program") as guard:
-        reading = guard.spawn(_drain(process, tail, output_limit_bytes), name="output")
+    async with _Running(_outliving(argv, timeout), env or {}, output_limit_bytes) as running:
+        ended = await running.ended_within(timeout)
+        if ended:
+            await running.output_ended()
+            exit_code = running.exit_code()
+        else:
+            exit_code = None
+    return ProgramRun(exit_code=exit_code, output=running.output())
+
+
+class _Running:
+    """A process group with one pipe for its output. Leaving it kills what is left of the group."""
+
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str], output_limit_bytes: int) -> None:
+        self._limit = output_limit_bytes
+        self._tail = bytearray()
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self._silent = asyncio.Event()
+        self._process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **env},
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        self._pipe = self._process.stdout
+        os.set_blocking(self._pipe.fileno(), False)
+        self._pidfd = os.pidfd_open(self._process.pid)
+
+    async def __aenter__(self) -> Self:
+        self._loop.add_reader(self._pipe, self._read)
+        self._loop.add_reader(self._pidfd, self._end)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         try:
-            timed_out = not await _ended_within(process, timeout)
-            if not timed_out:
-                await _finish(reading, process.pid)
+            if self._process.returncode is None:
+                self._kill_group()
+                await self.ended_within(_DEATH_GRACE)
         finally:
-            if process.returncode is None:
-                _kill_group(process.pid)
-                await _ended_within(process, _DEATH_GRACE)
-    exit_code = None if timed_out else process.returncode
-    return ProgramRun(exit_code=exit_code, output=bytes(tail).decode(errors="replace"))
+            self._loop.remove_reader(self._pipe)
+            self._loop.remove_reader(self._pidfd)
+            self._process.poll()
+            self._pipe.close()
+            os.close(self._pidfd)
 
+    async def ended_within(self, timeout: timedelta) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout.total_seconds()):
+                await self._ended.wait()
+        return self._ended.is_set()
 
-async def _ended_within(process: asyncio.subprocess.Process, timeout: timedelta) -> bool:
-    try:
-        async with asyncio.timeout(timeout.total_seconds()):
-            await process.wait()
-    except TimeoutError:
-        return False
-    return True
+    async def output_ended(self) -> None:
+        """Awaits the end of the output. Something that outlived the program and keeps it open is killed."""
+        try:
+            async with asyncio.timeout(_DEATH_GRACE.total_seconds()):
+                await self._silent.wait()
+        except TimeoutError:
+            self._kill_group()
 
+    def exit_code(self) -> int:
+        return self._process.wait()
 
-async def _finish(reading: asyncio.Task[None], group: int) -> None:
-    """Awaits the end of the output. Something that outlived the program and keeps it open is killed."""
-    done, _ = await asyncio.wait([reading], timeout=_DEATH_GRACE.total_seconds())
-    if not done:
-        _kill_group(group)  # its number is still this group's, because a member lives
-        await reading
+    def output(self) -> str:
+        return bytes(self._tail).decode(errors="replace")
+
+    def _kill_group(self) -> None:
+        # Its number is not given to another while a member lives, or its leader is not reaped.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _end(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        self._ended.set()
+
+    def _read(self) -> None:
+        try:
+            chunk = os.read(self._pipe.fileno(), _CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        self._tail += chunk
+        del self._tail[: -self._limit]
+        if not chunk:
+            self._loop.remove_reader(self._pipe)
+            self._silent.set()
 
 
 def _outliving(argv: Sequence[str], timeout: timedelta) -> list[str]:
@@ -114,19 +169,6 @@ def _outliving(argv: Sequence[str], timeout: timedelta) -> list[str]:
 def _require_executable(program: str) -> None:
     # `timeout` in between would turn these into exit codes that programs use themselves.
     if shutil.which(program) is None:
-        if os.path.isfile(program):  # noqa: PTH113 - a string from the settings, looked at once
+        if Path(program).is_file():
             raise PermissionError(f"{program} is not executable")
         raise FileNotFoundError(f"{program} does not exist")
-
-
-async def _drain(process: asyncio.subprocess.Process, tail: bytearray, limit_bytes: int) -> None:
-    assert process.stdout is not None
-    while chunk := await process.stdout.read(_CHUNK_BYTES):
-        tail += chunk
-        del tail[:-limit_bytes]
-
-
-def _kill_group(group: int) -> None:
-    # Only called while a member lives or is not reaped: until then its number is not given to another.
-    with suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ class HttpMediaServer:
         self.answers: dict[str, bytes | None] = {}
         """Target -> everything to send. None: nothing, and the connection stays open."""
         self.requests: list[str] = []
+        self._bodies: dict[str, bytes] = {}
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -27,9 +29,10 @@ class HttpMediaServer:
         return f"http://{self.host}:{self.port}"
 
     def body(self, target: str, body: bytes, *, headers: str = "") -> None:
-        """Answers a target with 200 and a body."""
-        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
+        """Answers a target with 200 and a body, or with 206 and what a Range from some byte on asks for."""
+        head = f"HTTP/1.1 200 OK\r\nAccept-Ranges: bytes\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
         self.answers[target] = head.encode() + body
+        self._bodies[target] = body
 
     def redirect(self, target: str, location: str, *, status: int = 302) -> None:
         """Answers a target with a redirect."""
@@ -59,10 +62,19 @@ class HttpMediaServer:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             self.requests.append(head)
-            answer = self.answers.get(head.split(" ")[1], b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            target = head.split(" ")[1]
+            answer = self.answers.get(target, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            start = re.search(r"\r\nRange: bytes=([1-9]\d*)-\r\n", head)
+            if start and target in self._bodies:
+                answer = _part(self._bodies[target], int(start[1]))
             if answer is not None:
                 writer.write(answer)
                 await writer.drain()
                 writer.close()
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
+
+
+def _part(body: bytes, start: int) -> bytes:
+    span = f"Content-Range: bytes {start}-{len(body) - 1}/{len(body)}\r\nContent-Length: {len(body) - start}\r\n"
+    return f"HTTP/1.1 206 Partial Content\r\n{span}\r\n".encode() + body[start:]
