@@ -21,25 +21,29 @@ _DEFAULT_CPU_DEVICE = DeviceId("cpu-0")
 
 def device_rules(settings: BalancerSettings) -> tuple[DeviceRule, ...]:
     """Gives what the settings say of devices, in the order in which rules are tried."""
-    cpu_rules = (_rule(DeviceKind.CPU, device.name, device) for device in settings.cpu_devices)
-    gpu_rules = (_rule(DeviceKind.NVIDIA, device.match, device) for device in settings.devices)
+    cpu_rules = (
+        DeviceRule(kind=DeviceKind.CPU, match=entry.name, weight=entry.weight, override=_override(entry))
+        for entry in settings.cpu_devices
+    )
+    gpu_rules = (
+        DeviceRule(
+            kind=DeviceKind.NVIDIA,
+            match=entry.match,
+            weight=entry.weight,
+            override=_override(entry, encoder_sessions=entry.encoder_sessions),
+        )
+        for entry in settings.devices
+    )
     return (*cpu_rules, *gpu_rules)
 
 
-def _rule(kind: DeviceKind, match: str, entry: CapacitySettings) -> DeviceRule:
-    figures = {
-        name: getattr(entry, name)
-        for name in (
-            "decode_pixels_per_second",
-            "scale_pixels_per_second",
-            "encode_pixels_per_second",
-            "encoder_sessions",
-            "memory_mib",
-        )
-    }
-    given = any(figure is not None for figure in figures.values())
-    return DeviceRule(
-        kind=kind, match=match, weight=entry.weight, override=CapacityOverride(**figures) if given else None
+def _override(entry: CapacitySettings, *, encoder_sessions: int | None = None) -> CapacityOverride:
+    return CapacityOverride(
+        decode_pixels_per_second=entry.decode_pixels_per_second,
+        scale_pixels_per_second=entry.scale_pixels_per_second,
+        encode_pixels_per_second=entry.encode_pixels_per_second,
+        encoder_sessions=encoder_sessions,
+        memory_mib=entry.memory_mib,
     )
 
 

@@ -14,7 +14,7 @@ CORE = 1_000_000
 """One core that is kept wholly busy, in the unit of Dimension.CORES."""
 
 DECODE_RATES: Mapping[VideoCodec, int] = {
-    VideoCodec.H264: 200_000_000,
+    VideoCodec.H264: 150_000_000,
     VideoCodec.HEVC: 95_000_000,
     VideoCodec.AV1: 130_000_000,
     VideoCodec.VP8: 200_000_000,
@@ -28,7 +28,7 @@ DECODE_RATES: Mapping[VideoCodec, int] = {
 
 ENCODE_RATES: Mapping[tuple[VideoCodec, str], int] = {
     (VideoCodec.H264, EncodingSpeed.FASTEST.value): 190_000_000,  # libx264 ultrafast
-    (VideoCodec.H264, EncodingSpeed.FAST.value): 68_000_000,  # veryfast
+    (VideoCodec.H264, EncodingSpeed.FAST.value): 49_000_000,  # veryfast
     (VideoCodec.H264, EncodingSpeed.BALANCED.value): 22_000_000,  # medium
     (VideoCodec.H264, EncodingSpeed.THOROUGH.value): 15_000_000,  # slow
     (VideoCodec.HEVC, EncodingSpeed.FASTEST.value): 33_000_000,  # libx265 ultrafast

@@ -172,7 +172,7 @@ def test_a_session_that_leaves_the_gpu_idle_is_wholly_the_hosts() -> None:
     assert found.device_amounts == {}
     assert found.cost_pixels_per_second == 0
     pixels = asked.scale_pixels_per_second
-    assert found.host_amounts[Dimension.CORES] == 460_800 + -(-pixels // 68) + -(-pixels // 300)
+    assert found.host_amounts[Dimension.CORES] == 460_800 + -(-pixels // 49) + -(-pixels // 300)
 
 
 @pytest.mark.parametrize(
@@ -263,8 +263,8 @@ def test_a_device_without_capabilities_passes_through_and_encodes_nothing(view: 
 def test_on_a_cpu_device_everything_is_core_time_of_device_and_host() -> None:
     asked = ladder()
     found = demand(asked, cpu())
-    encoded = sum(-(-task.pixels_per_second // 68) for task in asked.encodes)
-    cores = encoded + -(-asked.decode_pixels_per_second // 200) + -(-asked.scale_pixels_per_second // 300)
+    encoded = sum(-(-task.pixels_per_second // 49) for task in asked.encodes)
+    cores = encoded + -(-asked.decode_pixels_per_second // 150) + -(-asked.scale_pixels_per_second // 300)
     assert found.device_amounts[Dimension.CORES] == cores
     assert found.host_amounts == {Dimension.CORES: cores}
     assert found.cost_pixels_per_second == nominal_cost(asked, FACTORS)

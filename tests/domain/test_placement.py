@@ -179,7 +179,7 @@ def test_the_hosts_cores_are_shared_by_all_devices() -> None:
     views = [gpu("NVIDIA H200", f"GPU-{number}", capabilities=capabilities) for number in (1, 2)]
     ledger = Ledger()
     asked = ladder(allow_software_encode=True)
-    assert fill(asked, *views, ledger=ledger) == ["GPU-1", "GPU-2"]
+    assert fill(asked, *views, ledger=ledger) == ["GPU-1"]
     found = refusal(decide(asked, *views, ledger=ledger))
     assert (found.rule, found.dimension, found.permanent) == ("HOST_CAPACITY", Dimension.CORES, False)
     assert found.message.startswith("Its host has ")
@@ -187,7 +187,7 @@ def test_the_hosts_cores_are_shared_by_all_devices() -> None:
 
 def test_a_cpu_device_and_software_work_of_a_gpu_take_the_same_cores() -> None:
     ledger = Ledger()
-    assert fill(ladder(), cpu(2), ledger=ledger) == ["cpu-0", "cpu-0"]
+    assert fill(ladder(), cpu(2), ledger=ledger) == ["cpu-0"]
     h200 = gpu("NVIDIA H200", capabilities=(*nvdec(VideoCodec.H264), *software_encoders(VideoCodec.H264)))
     assert refusal(decide(ladder(allow_software_encode=True), h200, ledger=ledger)).rule == "HOST_CAPACITY"
 
@@ -197,9 +197,9 @@ def test_a_host_of_unknown_size_is_not_limited() -> None:
     assert decision.device_id == "cpu-0"
 
 
-def test_two_cores_carry_two_ladders_in_real_time_and_no_fourth() -> None:
+def test_two_cores_carry_one_ladder_in_real_time_and_no_second() -> None:
     ledger = Ledger()
-    assert len(fill(ladder(), cpu(2), ledger=ledger)) == 2
+    assert len(fill(ladder(), cpu(2), ledger=ledger)) == 1
     found = refusal(decide(ladder(), cpu(2), ledger=ledger), "cpu-0")
     assert (found.rule, found.dimension) == ("CAPACITY", Dimension.CORES)
 
