@@ -86,6 +86,8 @@ class FakeBalancer:
         """Paths that the daemon may read. None: all."""
         self.on_create: Callable[[session_pb2.Session], None] | None = None
         """Runs after a session was created, on the server's loop."""
+        self.on_told: Callable[[session_pb2.Session], None] | None = None
+        """Runs after a watcher of one session was told of it, on the server's loop."""
         self.calls: Counter[str] = Counter()
         self.received: list[Message] = []
         self.page_size = 2
@@ -288,6 +290,8 @@ class Sessions(session_service_pb2_grpc.SessionServiceServicer):
                 yield session_service_pb2.WatchSessionResponse(session=session)
                 if session.state in ENDED:
                     return
+                if fake.on_told is not None:
+                    fake.on_told(session)
 
         async for answer in fake.streamed("WatchSession", answers(), context):
             yield answer

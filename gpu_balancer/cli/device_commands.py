@@ -1,0 +1,93 @@
+"""What may be typed about devices."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from gpu_balancer.cli.completions import complete_device
+from gpu_balancer.cli.invocation import Invocation, JsonOption, command
+
+devices_app = typer.Typer(
+    help="Show devices; weight, close and test them.", invoke_without_command=True, rich_markup_mode=None
+)
+
+DeviceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="DEVICE",
+        help="A device's name, index, PCI address or the beginning of its UUID.",
+        autocompletion=complete_device,
+    ),
+]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show more.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Registers `devices` and its sub-commands."""
+    app.add_typer(devices_app, name="devices")
+
+
+@devices_app.callback()
+def devices(
+    context: typer.Context,
+    verbose: VerboseOption = False,
+    json_: JsonOption = False,
+    address_: Annotated[str | None, typer.Option("--address", metavar="ADDRESS", help="The daemon.")] = None,
+) -> None:
+    """Show devices; weight, close and test them."""
+    given: Invocation = context.find_root().obj or Invocation()
+    invocation = Invocation(address=address_ or given.address, json=json_ or given.json)
+    context.find_root().obj = invocation
+    if context.invoked_subcommand is None:
+        from gpu_balancer.cli.device_actions import list_devices
+        from gpu_balancer.cli.invocation import guarded
+
+        raise typer.Exit(guarded(partial(list_devices, invocation, verbose=verbose)))
+
+
+@command(devices_app, "show")
+def show(invocation: Invocation, device: DeviceArgument) -> None:
+    """Show everything about one device."""
+    from gpu_balancer.cli.device_actions import show_device
+
+    show_device(invocation, device)
+
+
+@command(devices_app, "set-weight")
+def set_weight(
+    invocation: Invocation,
+    device: DeviceArgument,
+    weight: Annotated[int, typer.Argument(min=0, max=10_000, help="100 = the best device; 0 takes no new session.")],
+    save: Annotated[bool, typer.Option("--save", help="Write it into the settings file too, comments kept.")] = False,
+) -> None:
+    """Change a device's weight."""
+    from gpu_balancer.cli.device_actions import update_device
+
+    update_device(invocation, device, weight=weight, save=save)
+
+
+@command(devices_app, "cordon")
+def cordon(invocation: Invocation, device: DeviceArgument) -> None:
+    """Close a device to new sessions; those on it run on."""
+    from gpu_balancer.cli.device_actions import update_device
+
+    update_device(invocation, device, cordoned=True)
+
+
+@command(devices_app, "uncordon")
+def uncordon(invocation: Invocation, device: DeviceArgument) -> None:
+    """Open a device to new sessions again."""
+    from gpu_balancer.cli.device_actions import update_device
+
+    update_device(invocation, device, cordoned=False)
+
+
+@command(devices_app, "probe", short_help="Try again what a device can do, for real.")
+def probe(invocation: Invocation, device: DeviceArgument) -> None:
+    """Try again what a device can do, by really encoding and decoding."""
+    from gpu_balancer.cli.device_actions import probe_device
+
+    probe_device(invocation, device)

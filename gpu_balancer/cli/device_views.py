@@ -1,0 +1,182 @@
+"""How devices look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpu_balancer.cli.screen import Column
+from gpu_balancer.cli.words import UNKNOWN, clean, count, device_state, device_word, dimension, video_codec
+from gpu_balancer.client.names import short_name
+from gpu_balancer.v1 import device_pb2, placement_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from gpu_balancer.v1.device_pb2 import Capability, Device
+
+COLUMNS = (
+    Column(title="DEVICE"),
+    Column(title="MODEL", shrinks=True),
+    Column(title="STATE", states=True),
+    Column(title="WEIGHT", right=True),
+    Column(title="FROM", optional=True),
+    Column(title="SESS", right=True),
+    Column(title="LOAD", right=True),
+    Column(title="BUSY"),
+    Column(title="ENCODES", optional=True),
+    Column(title="DECODES", optional=True, shrinks=True),
+)
+"""Columns of the table of devices."""
+
+_MILLIONTHS = (placement_pb2.DIMENSION_DECODE, placement_pb2.DIMENSION_ENCODE, placement_pb2.DIMENSION_CORES)
+
+
+def device_row(device: Device) -> tuple[str, ...]:
+    """Gives a device's row of the table."""
+    return (
+        device_word(device.name),
+        model_words(device),
+        device_state(device.state),
+        str(device.weight),
+        device.weight_source or UNKNOWN,
+        str(device.session_count),
+        count(device.weighted_load) if device.HasField("weighted_load") else UNKNOWN,
+        busy_words(device.measurements) or UNKNOWN,
+        codec_words(device, device_pb2.CODING_DIRECTION_ENCODE),
+        codec_words(device, device_pb2.CODING_DIRECTION_DECODE),
+    )
+
+
+def model_words(device: Device) -> str:
+    """Names a device's model without what every model of its maker begins with."""
+    model = clean(device.identity.model).removeprefix("NVIDIA ").strip()
+    return model or UNKNOWN
+
+
+def busy_words(measured: device_pb2.DeviceMeasurements) -> str:
+    """Tells the busy shares that are known."""
+    shares = []
+    if measured.HasField("encoder_utilization_percent"):
+        shares.append(f"enc {measured.encoder_utilization_percent}%")
+    if measured.HasField("decoder_utilization_percent"):
+        shares.append(f"dec {measured.decoder_utilization_percent}%")
+    if not shares and measured.HasField("compute_utilization_percent"):
+        shares.append(f"{measured.compute_utilization_percent}%")
+    return " ".join(shares)
+
+
+def codec_words(device: Device, direction: int) -> str:
+    """Names the codecs that were seen to work; with 10 where 10 bits work, * where the host's cores do it on a GPU."""
+    depths: dict[str, set[int]] = {}
+    software: set[str] = set()
+    for one in device.capabilities:
+        if one.direction == direction and one.works:
+            depths.setdefault(video_codec(one.codec), set()).add(one.bit_depth)
+            if not one.hardware and device.identity.kind == device_pb2.DEVICE_KIND_NVIDIA:
+                software.add(video_codec(one.codec))
+            else:
+                software.discard(video_codec(one.codec))
+    words = [
+        f"{codec}{'/10' if 10 in seen else ''}{'*' if codec in software else ''}" for codec, seen in depths.items()
+    ]
+    return " ".join(words) or UNKNOWN
+
+
+def load_words(load: device_pb2.DimensionLoad) -> str:
+    """Tells one dimension's load and capacity with its unit."""
+    number = load.dimension
+    if number in _MILLIONTHS:
+        unit = "cores" if number == placement_pb2.DIMENSION_CORES else "engines"
+        used, has = f"{load.used / 1e6:.2f}", f"{load.capacity / 1e6:.2f} {unit}"
+    elif number == placement_pb2.DIMENSION_SCALE:
+        used, has = count(load.used), f"{count(load.capacity)} px/s"
+    elif number == placement_pb2.DIMENSION_MEMORY:
+        used, has = str(load.used), f"{load.capacity} MiB"
+    else:
+        used, has = str(load.used), str(load.capacity)
+    limit = f"of {has}" if load.HasField("capacity") else "without a limit"
+    return f"{dimension(number)}: {used} {limit}" + (f" ({load.source})" if load.source else "")
+
+
+def device_facts(device: Device) -> Iterator[tuple[str, str]]:
+    """Gives everything about a device, name by name; what is unknown has no value."""
+    identity, measured = device.identity, device.measurements
+    yield "device", short_name(device.name)
+    yield (
+        "model",
+        " ".join(filter(None, (clean(identity.model), f"({identity.architecture})" if identity.architecture else ""))),
+    )
+    yield "state", " ".join(filter(None, (device_state(device.state), clean(device.state_message))))
+    yield "weight", f"{device.weight} (from {device.weight_source or 'nowhere'})"
+    yield "PCI address", identity.pci_address
+    yield "index", str(identity.index) if identity.HasField("index") else ""
+    yield "driver", identity.driver_version
+    yield "cores", _core_words(identity.cores)
+    yield "memory", _memory_words(device)
+    yield "engines", _engine_words(identity)
+    yield "table row", identity.table_model
+    yield "sessions", str(device.session_count)
+    yield "load", f"{count(device.weighted_load)} px/s, weighted" if device.HasField("weighted_load") else ""
+    yield "booked", "\n".join(load_words(load) for load in device.loads)
+    yield "busy", busy_words(measured)
+    yield "encoder sessions", str(measured.encoder_sessions) if measured.HasField("encoder_sessions") else ""
+    yield "temperature", f"{measured.temperature_celsius} °C" if measured.HasField("temperature_celsius") else ""
+    yield "ffmpeg", "\n".join(f"{build.version}  {build.path} ({build.candidate})" for build in device.ffmpeg_builds)
+
+
+CAPABILITY_COLUMNS = (
+    Column(title="CODEC"),
+    Column(title="DOES"),
+    Column(title="BITS", right=True),
+    Column(title="WORKS"),
+    Column(title="BY"),
+    Column(title="WITH"),
+    Column(title="WHY NOT", shrinks=True),
+)
+"""Columns of the table of what was tried on a device."""
+
+
+def capability_rows(capabilities: Sequence[Capability]) -> list[tuple[str, ...]]:
+    """Gives a row for each thing that was tried."""
+    return [
+        (
+            video_codec(one.codec),
+            "encode" if one.direction == device_pb2.CODING_DIRECTION_ENCODE else "decode",
+            str(one.bit_depth),
+            "yes" if one.works else "no",
+            "device" if one.hardware else "host",
+            one.implementation,
+            "" if one.works else " ".join(clean(one.message).split()),
+        )
+        for one in capabilities
+    ]
+
+
+def _core_words(cores: Sequence[int]) -> str:
+    """Writes core numbers as ranges, "0-3, 8" for instance."""
+    ranges: list[list[int]] = []
+    for core in sorted(cores):
+        if ranges and core == ranges[-1][1] + 1:
+            ranges[-1][1] = core
+        else:
+            ranges.append([core, core])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+
+
+def _memory_words(device: Device) -> str:
+    has = device.identity.memory_total_mib if device.identity.HasField("memory_total_mib") else None
+    used = device.measurements.memory_used_mib if device.measurements.HasField("memory_used_mib") else None
+    if has is None:
+        return "" if used is None else f"{used} MiB used"
+    return f"{has} MiB" if used is None else f"{used} of {has} MiB used"
+
+
+def _engine_words(identity: device_pb2.DeviceIdentity) -> str:
+    parts = []
+    if identity.HasField("encoder_engines"):
+        parts.append(f"{identity.encoder_engines} to encode")
+    if identity.HasField("decoder_engines"):
+        parts.append(f"{identity.decoder_engines} to decode")
+    if identity.HasField("video_clock_mhz"):
+        parts.append(f"{identity.video_clock_mhz} MHz")
+    return ", ".join(parts)

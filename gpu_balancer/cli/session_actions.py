@@ -1,0 +1,115 @@
+"""What the commands about existing sessions do."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpu_balancer.cli.invocation import spelled
+from gpu_balancer.cli.session_views import (
+    ARTIFACT_COLUMNS,
+    COLUMNS,
+    artifact_row,
+    session_facts,
+    session_row,
+)
+from gpu_balancer.cli.transfers import shown_downloads
+from gpu_balancer.cli.words import clean, session_state
+from gpu_balancer.client.names import short_name
+from gpu_balancer.client.session_requests import session_filter
+from gpu_balancer.client.spelling import parse_label
+from gpu_balancer.v1 import session_pb2, session_service_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gpu_balancer.cli.invocation import Invocation
+
+
+def list_sessions(
+    invocation: Invocation, *, states: Sequence[str], device: str | None, labels: Sequence[str], limit: int
+) -> None:
+    """Lists sessions, newest first; 0 as limit means all."""
+    screen = invocation.screen()
+    with spelled("--label"):
+        wanted_labels = dict(parse_label(label) for label in labels)
+    wanted_states = [session_pb2.SessionState.Value(f"SESSION_STATE_{state.upper()}") for state in states]
+    with invocation.client() as client:
+        # One more than shown tells whether there are more.
+        found = client.list_sessions(
+            session_filter(wanted_states, device, wanted_labels), page_size=min(limit + 1, 1000) if limit else 1000
+        )
+        sessions = list(islice(found, limit + 1 if limit else None))
+        found.close()
+    more = bool(limit) and len(sessions) > limit
+    shown = sessions[:limit] if limit else sessions
+    if invocation.json:
+        screen.document(session_service_pb2.ListSessionsResponse(sessions=shown))
+    else:
+        screen.table(COLUMNS, [session_row(session) for session in shown], none="There are no such sessions.")
+    if more:
+        screen.note(f"There are more than these {limit}; --limit 0 lists all.")
+
+
+def show_session(invocation: Invocation, name: str) -> None:
+    """Shows everything about a session."""
+    screen = invocation.screen()
+    with invocation.client() as client:
+        session = client.get_session(name)
+    if invocation.json:
+        screen.document(session)
+    else:
+        screen.facts(list(session_facts(session)))
+
+
+def show_log(invocation: Invocation, name: str, *, follow: bool, tail_lines: int | None) -> None:
+    """Writes a session's log as it comes."""
+    screen = invocation.screen()
+    with invocation.client() as client:
+        for line in client.read_session_log(name, tail_lines=tail_lines, follow=follow):
+            if invocation.json:
+                screen.record(session_service_pb2.ReadSessionLogResponse(lines=[line]))
+            else:
+                print(clean(line) if screen.terminal else line, flush=follow)
+
+
+def stop_session(invocation: Invocation, name: str) -> None:
+    """Asks a session to end."""
+    screen = invocation.screen()
+    with invocation.client() as client:
+        session = client.stop_session(name)
+    if invocation.json:
+        screen.document(session)
+    else:
+        screen.line(f"{short_name(session.name)}: {session_state(session.state)}")
+
+
+def delete_session(invocation: Invocation, name: str) -> None:
+    """Removes an ended session."""
+    screen = invocation.screen()
+    with invocation.client() as client:
+        client.delete_session(name)
+    if invocation.json:
+        screen.document(session_service_pb2.DeleteSessionResponse())
+    else:
+        screen.line(f"{short_name(name)}: deleted")
+
+
+def show_artifacts(invocation: Invocation, name: str, *, download: str | None, overwrite: bool) -> None:
+    """Lists a session's artifacts, or fetches them."""
+    screen = invocation.screen()
+    with invocation.client() as client:
+        artifacts = list(client.list_artifacts(name))
+        if download is not None:
+            folder = Path(download).expanduser()
+            with shown_downloads(screen) as progress, spelled("--download"):
+                places = client.download_artifacts(name, folder, overwrite=overwrite, on_download=progress)
+            for place in () if invocation.json else places:
+                screen.line(str(place))
+    if invocation.json:
+        screen.document(session_service_pb2.ListArtifactsResponse(artifacts=artifacts))
+    elif download is None:
+        screen.table(
+            ARTIFACT_COLUMNS, [artifact_row(one) for one in artifacts], none="The session has left no artifacts yet."
+        )

@@ -1,0 +1,133 @@
+"""How sessions look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpu_balancer.cli.screen import Column
+from gpu_balancer.cli.words import (
+    UNKNOWN,
+    clean,
+    clock,
+    count,
+    device_word,
+    facts_words,
+    input_words,
+    moment,
+    progress_words,
+    rendition_words,
+    session_state,
+    size,
+)
+from gpu_balancer.client.names import short_name
+from gpu_balancer.v1 import media_pb2, session_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gpu_balancer.v1.session_pb2 import Artifact, Session
+
+COLUMNS = (
+    Column(title="SESSION"),
+    Column(title="STATE", states=True),
+    Column(title="DEVICE"),
+    Column(title="DONE"),
+    Column(title="CREATED", optional=True),
+    Column(title="LABELS", optional=True, shrinks=True),
+    Column(title="INPUT", shrinks=True, cut_front=True),
+)
+"""Columns of the table of sessions."""
+
+ARTIFACT_COLUMNS = (
+    Column(title="ARTIFACT", shrinks=True, cut_front=True),
+    Column(title="SIZE", right=True),
+    Column(title="TYPE", optional=True),
+    Column(title="CHANGED", optional=True),
+    Column(title="FINAL"),
+)
+"""Columns of the table of artifacts."""
+
+
+def session_row(session: Session) -> tuple[str, ...]:
+    """Gives a session's row of the table."""
+    labels = " ".join(f"{clean(key)}={clean(value)}" for key, value in sorted(session.labels.items()))
+    return (
+        short_name(session.name),
+        session_state(session.state),
+        device_word(session.device),
+        progress_words(session),
+        moment(session.create_time),
+        labels or UNKNOWN,
+        input_words(session),
+    )
+
+
+def artifact_row(artifact: Artifact) -> tuple[str, ...]:
+    """Gives an artifact's row of the table."""
+    return (
+        clean(artifact.path),
+        size(artifact.size_bytes),
+        artifact.media_type,
+        moment(artifact.update_time),
+        "yes" if artifact.final else "no",
+    )
+
+
+def session_facts(session: Session) -> Iterator[tuple[str, str]]:
+    """Gives everything about a session, name by name; what is unknown has no value."""
+    spec, failure = session.transcode, session.failure
+    yield "session", short_name(session.name)
+    yield "state", session_state(session.state)
+    yield "conditions", "\n".join(f"{one.type}: {clean(one.message)}" for one in session.conditions)
+    yield "device", device_word(session.device) if session.device else ""
+    yield "attempt", str(session.attempt) if session.attempt else ""
+    yield "input", input_words(session)
+    yield "publish to", session.ingest_url
+    yield "input is", facts_words(session.input_facts) if session.HasField("input_facts") else ""
+    yield "profile", spec.profile
+    yield "renditions", "\n".join(rendition_words(one) for one in spec.renditions)
+    yield "outputs", "\n".join(output_words(one) for one in spec.outputs)
+    yield "priority", _priority_words(session)
+    yield "labels", "\n".join(f"{clean(key)}={clean(value)}" for key, value in sorted(session.labels.items()))
+    yield "done", _progress_facts(session)
+    yield "failure", f"{failure.message} ({failure.reason})" if session.HasField("failure") else ""
+    yield "log", "\n".join(clean(line) for line in failure.log_tail)
+    yield "created", _time_or_nothing(session, "create_time")
+    yield "running", _time_or_nothing(session, "running_time")
+    yield "ended", _time_or_nothing(session, "end_time")
+    yield "trace", session.trace_id
+
+
+def output_words(output: media_pb2.Output) -> str:
+    """Describes an output."""
+    kind = output.WhichOneof("kind")
+    if kind == "file":
+        told = f"file {clean(output.file.path)}"
+    elif kind == "hls":
+        told = f"HLS {clean(output.hls.path)}/"
+    else:
+        told = f"push to {clean(output.push.url)}" if kind == "push" else UNKNOWN
+    return f"{told} ({', '.join(output.renditions)})" if output.renditions else told
+
+
+def _priority_words(session: Session) -> str:
+    name = session_pb2.Priority.Name(session.priority).removeprefix("PRIORITY_").lower()
+    return "" if name == "unspecified" else name
+
+
+def _progress_facts(session: Session) -> str:
+    if not session.HasField("progress"):
+        return ""
+    progress = session.progress
+    parts = [progress_words(session), f"{clock(progress.out_time)} of media", f"{progress.frames} frames"]
+    if progress.duplicated_frames or progress.dropped_frames:
+        parts.append(f"{progress.duplicated_frames} repeated, {progress.dropped_frames} dropped")
+    if progress.written_bytes:
+        parts.append(size(progress.written_bytes))
+    if progress.frames_per_second:
+        parts.append(f"{count(progress.frames_per_second)} fps")
+    return ", ".join(parts)
+
+
+def _time_or_nothing(session: Session, field: str) -> str:
+    return moment(getattr(session, field)) if session.HasField(field) else ""  # type: ignore[arg-type]

@@ -1,0 +1,162 @@
+"""How the command writes figures and names: short, with units, and a dash for what is unknown."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from gpu_balancer.client.names import short_name
+from gpu_balancer.v1 import device_pb2, media_pb2, placement_pb2, session_pb2
+
+if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+UNKNOWN = "-"
+_UUID = re.compile(r"(GPU|MIG)-([0-9a-f]{8})-[0-9a-f-]{27}", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+STATE_STYLES = {
+    "running": "green",
+    "succeeded": "green",
+    "ready": "green",
+    "queued": "yellow",
+    "starting": "yellow",
+    "stopping": "yellow",
+    "probing": "yellow",
+    "cordoned": "yellow",
+    "draining": "yellow",
+    "cancelled": "yellow",
+    "failed": "red",
+    "unhealthy": "red",
+    "unreachable": "red",
+}
+"""Colours of states."""
+
+
+def clean(text: str) -> str:
+    """Takes out control characters: what a file is called must not steer the terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def session_state(state: int) -> str:
+    """Names a session's state."""
+    return _enum_word(session_pb2.SessionState.Name, state, "SESSION_STATE_")
+
+
+def device_state(state: int) -> str:
+    """Names a device's state."""
+    return _enum_word(device_pb2.DeviceState.Name, state, "DEVICE_STATE_")
+
+
+def video_codec(codec: int) -> str:
+    """Names a video format."""
+    return _enum_word(media_pb2.VideoCodec.Name, codec, "VIDEO_CODEC_")
+
+
+def dimension(number: int) -> str:
+    """Names a dimension of load."""
+    return _enum_word(placement_pb2.Dimension.Name, number, "DIMENSION_").replace("_", " ")
+
+
+def _enum_word(name_of: object, number: int, prefix: str) -> str:
+    assert callable(name_of)
+    try:
+        word = str(name_of(number)).removeprefix(prefix).lower()
+    except ValueError:
+        return f"#{number}"  # from a newer daemon
+    return UNKNOWN if word == "unspecified" else word
+
+
+def device_word(name: str) -> str:
+    """Shortens a device's name: the beginning of a UUID is accepted wherever a device is named."""
+    matched = _UUID.fullmatch(short_name(name))
+    return f"{matched[1]}-{matched[2]}" if matched else short_name(name) or UNKNOWN
+
+
+def count(number: float) -> str:
+    """Writes a large number with one decimal and k, M or G; factors of 1,000."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= limit * 0.9995:
+            return f"{number / limit:.1f}{unit}"
+    return f"{number:g}"
+
+
+def size(byte_count: int) -> str:
+    """Writes a number of bytes with kB, MB or GB; factors of 1,000."""
+    return f"{byte_count} B" if byte_count < 1000 else f"{count(byte_count)[:-1]} {count(byte_count)[-1]}B"
+
+
+def clock(length: Duration) -> str:
+    """Writes a length of time as m:ss or h:mm:ss."""
+    seconds = length.seconds
+    hours, minutes = divmod(seconds // 60, 60)
+    return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
+
+
+def moment(time: Timestamp) -> str:
+    """Writes an instant in the user's own time zone."""
+    if not time.seconds:
+        return UNKNOWN
+    from datetime import UTC
+
+    return time.ToDatetime(tzinfo=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def done_share(session: session_pb2.Session) -> float | None:
+    """Tells how much of a session is done, 0 to 1. None: its end is unknown."""
+    progress = session.progress
+    total = progress.total_time.ToMilliseconds()
+    if session.state == session_pb2.SESSION_STATE_SUCCEEDED:
+        return 1.0
+    return min(1.0, progress.out_time.ToMilliseconds() / total) if total > 0 else None
+
+
+def progress_words(session: session_pb2.Session) -> str:
+    """Tells in a few words how far a session is."""
+    progress = session.progress
+    share = done_share(session)
+    parts = [f"{share:.0%}" if share is not None else clock(progress.out_time)] if session.HasField("progress") else []
+    if progress.HasField("speed") and session.state == session_pb2.SESSION_STATE_RUNNING:
+        parts.append(f"{progress.speed:.2g}x")
+    return " ".join(parts) or UNKNOWN
+
+
+def input_words(session: session_pb2.Session) -> str:
+    """Names a session's input."""
+    given = session.transcode.input
+    source = given.WhichOneof("source")
+    if source == "uri":
+        return clean(given.uri)
+    if source == "upload":
+        return given.upload
+    return session.ingest_url or "ingest" if source == "ingest" else UNKNOWN
+
+
+def rendition_words(rendition: media_pb2.Rendition) -> str:
+    """Describes a rendition, "720p: 1280x720 h264 2.5M" for instance."""
+    video = rendition.WhichOneof("video")
+    if video != "encode":
+        return f"{rendition.id}: {'video passed through' if video else 'no video'}"
+    encode = rendition.encode
+    width, height = encode.width or "", encode.height or ""
+    parts = [f"{width}x{height}" if width or height else "source size", video_codec(encode.codec or 1)]
+    if encode.WhichOneof("rate_control") == "bit_rate_bps":
+        parts.append(f"{count(encode.bit_rate_bps)}bit/s")
+    elif encode.WhichOneof("rate_control") == "quality":
+        parts.append(f"quality {encode.quality}")
+    return f"{rendition.id}: {' '.join(parts)}"
+
+
+def facts_words(facts: media_pb2.InputFacts) -> str:
+    """Describes an input, "1920x1080 h264 30 fps, aac, 1:30" for instance."""
+    if not facts.width:
+        return UNKNOWN
+    parts = [f"{facts.width}x{facts.height} {video_codec(facts.video_codec)}"]
+    if facts.HasField("frame_rate") and facts.frame_rate.denominator:
+        parts[0] += f" {facts.frame_rate.numerator / facts.frame_rate.denominator:.4g} fps"
+    if facts.audio_codec:
+        parts.append(clean(facts.audio_codec))
+    if facts.HasField("duration"):
+        parts.append(clock(facts.duration))
+    return ", ".join(parts)

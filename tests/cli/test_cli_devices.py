@@ -1,0 +1,188 @@
+"""The commands about devices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from rich.console import Console
+
+from gpu_balancer.cli.device_views import COLUMNS, codec_words, device_row
+from gpu_balancer.cli.screen import Column, make_table
+from gpu_balancer.v1 import device_pb2, media_pb2, placement_pb2
+
+if TYPE_CHECKING:
+    from conftest import Command
+
+    from fakes.balancer_server import FakeBalancer
+
+UUID = "GPU-7f3c2a10-1111-2222-3333-444455556666"
+ENCODE, DECODE = device_pb2.CODING_DIRECTION_ENCODE, device_pb2.CODING_DIRECTION_DECODE
+
+
+def gpu() -> device_pb2.Device:
+    def capability(codec: media_pb2.VideoCodec.ValueType, **fields: object) -> device_pb2.Capability:
+        made = device_pb2.Capability(codec=codec, direction=ENCODE, bit_depth=8, works=True, hardware=True)
+        made.MergeFrom(device_pb2.Capability(**fields))  # type: ignore[arg-type]
+        return made
+
+    return device_pb2.Device(
+        name=f"devices/{UUID}",
+        identity=device_pb2.DeviceIdentity(
+            id=UUID,
+            kind=device_pb2.DEVICE_KIND_NVIDIA,
+            model="NVIDIA GeForce RTX 4090",
+            architecture="Ada",
+            memory_total_mib=24564,
+        ),
+        weight=66,
+        weight_source="settings",
+        state=device_pb2.DEVICE_STATE_READY,
+        session_count=3,
+        weighted_load=412_000_000,
+        measurements=device_pb2.DeviceMeasurements(encoder_utilization_percent=0, memory_used_mib=1800),
+        capabilities=[
+            capability(media_pb2.VIDEO_CODEC_H264),
+            capability(media_pb2.VIDEO_CODEC_HEVC, bit_depth=10),
+            device_pb2.Capability(codec=media_pb2.VIDEO_CODEC_AV1, direction=ENCODE, bit_depth=8, message="too\nold"),
+        ],
+        loads=[
+            device_pb2.DimensionLoad(
+                dimension=placement_pb2.DIMENSION_ENCODE, used=310_000, capacity=900_000, source="table"
+            ),
+            device_pb2.DimensionLoad(dimension=placement_pb2.DIMENSION_SCALE, used=2_000_000),
+        ],
+    )
+
+
+@pytest.fixture
+def with_devices(fake: FakeBalancer) -> FakeBalancer:
+    fake.add_device(gpu())
+    for number in range(3):
+        cpu = device_pb2.DeviceIdentity(kind=device_pb2.DEVICE_KIND_CPU, model="Some CPU", cores=[0, 1, 2, 5])
+        fake.add_device(device_pb2.Device(name=f"devices/cpu-{number}", identity=cpu, state=6))
+    return fake
+
+
+def test_devices_are_lines_with_tabs_in_a_pipe(with_devices: FakeBalancer, run: Command) -> None:
+    ran = run("devices")
+    first, *others = ran.out.splitlines()
+    words = [
+        "GPU-7f3c2a10",
+        "GeForce RTX 4090",
+        "ready",
+        "66",
+        "settings",
+        "3",
+        "412.0M",
+        "enc 0%",
+        "h264 hevc/10",
+        "-",
+    ]
+    assert first.split("\t") == words
+    assert [line.split("\t")[0] for line in others] == ["cpu-0", "cpu-1", "cpu-2"]
+    assert (ran.code, ran.err) == (0, "")
+
+
+def test_devices_as_json_have_every_page_and_every_figure(with_devices: FakeBalancer, run: Command) -> None:
+    devices = run("devices", "--json").document["devices"]
+    assert [device["name"] for device in devices] == [f"devices/{UUID}", *(f"devices/cpu-{n}" for n in range(3))]
+    assert devices[0]["weightedLoad"] == "412000000"
+    assert devices[1]["weight"] == 0
+    assert "weightedLoad" not in devices[1]
+
+
+@pytest.mark.parametrize("words", [("--json", "devices"), ("devices", "--json")])
+def test_json_may_stand_before_or_after_the_command(
+    with_devices: FakeBalancer, run: Command, words: tuple[str, ...]
+) -> None:
+    assert len(run(*words).document["devices"]) == 4
+
+
+def test_shared_options_may_stand_before_a_sub_command(with_devices: FakeBalancer, run: Command) -> None:
+    assert run("devices", "--json", "show", "cpu-0").document["name"] == "devices/cpu-0"
+
+
+def test_without_devices_the_list_says_so_beside_the_output(run: Command) -> None:
+    ran = run("devices")
+    assert (ran.code, ran.out, ran.err) == (0, "", "There are no devices.\n")
+
+
+def test_a_device_is_shown_with_units_and_without_what_is_unknown(with_devices: FakeBalancer, run: Command) -> None:
+    out = run("devices", "show", UUID).out
+    assert "NVIDIA GeForce RTX 4090 (Ada)" in out
+    assert "1800 of 24564 MiB used" in out
+    assert "encode: 0.31 of 0.90 engines (table)" in out
+    assert "scale: 2.0M without a limit" in out
+    assert "temperature" not in out
+    assert "too old" in out
+
+
+def test_verbose_shows_every_device_whole(with_devices: FakeBalancer, run: Command) -> None:
+    out = run("devices", "-v").out
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("weight ")] == ["66", "0", "0", "0"]
+    assert "0-2, 5" in out
+
+
+def test_a_weight_is_set_and_may_be_saved(with_devices: FakeBalancer, run: Command) -> None:
+    ran = run("devices", "set-weight", "cpu-0", "40")
+    assert (ran.code, ran.out) == (0, "cpu-0: weight 40\n")
+    assert "--save would keep it" in ran.err
+    assert with_devices.devices["devices/cpu-0"].weight_source == "operator"
+    assert "Saved in /etc/gpu-balancer/balancer.toml." in run("devices", "set-weight", "cpu-0", "0", "--save").err
+    assert with_devices.devices["devices/cpu-0"].weight == 0
+
+
+@pytest.mark.parametrize("weight", ["10001", "-1", "much"])
+def test_an_impossible_weight_is_wrong_usage(with_devices: FakeBalancer, run: Command, weight: str) -> None:
+    assert run("devices", "set-weight", "cpu-0", "--", weight).code == 2
+    assert with_devices.calls["UpdateDevice"] == 0
+
+
+def test_a_device_is_closed_and_opened(with_devices: FakeBalancer, run: Command) -> None:
+    assert run("devices", "cordon", "cpu-0").out == "cpu-0: cordoned\n"
+    assert run("devices", "uncordon", "cpu-0").out == "cpu-0: ready\n"
+
+
+def test_a_device_is_probed_again(with_devices: FakeBalancer, run: Command) -> None:
+    assert run("devices", "probe", UUID, "--json").document["name"] == f"devices/{UUID}"
+    assert with_devices.calls["ProbeDevice"] == 1
+
+
+def test_an_unknown_device_is_refused(run: Command) -> None:
+    ran = run("devices", "show", "gpu-9")
+    assert (ran.code, ran.out) == (3, "")
+    assert "Error: Cannot find devices/gpu-9" in ran.err
+
+
+def test_what_the_host_encodes_for_a_gpu_is_marked() -> None:
+    device = gpu()
+    del device.capabilities[:]
+    device.capabilities.add(codec=media_pb2.VIDEO_CODEC_H264, direction=ENCODE, bit_depth=8, works=True)
+    assert codec_words(device, ENCODE) == "h264*"
+    assert codec_words(device, DECODE) == "-"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_fits_and_keeps_names_states_and_figures_whole(width: int) -> None:
+    device = gpu()
+    device.identity.model = "NVIDIA A very long model name that nobody can read in a narrow terminal"
+    device.state = device_pb2.DEVICE_STATE_UNREACHABLE
+    device.measurements.decoder_utilization_percent = 100
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    with console.file:
+        console.print(make_table(COLUMNS, [device_row(device)], width=width))
+    lines = console.export_text().splitlines()
+    assert len(lines) == 2
+    assert all(len(line) <= width for line in lines)
+    assert "…" in lines[1]
+    for word in ("GPU-7f3c2a10", "unreachable", "66", "412.0M", "enc 0% dec 100%"):
+        assert word in lines[1]
+
+
+def test_a_path_is_cut_at_its_beginning() -> None:
+    columns = (Column(title="A"), Column(title="P", shrinks=True, cut_front=True))
+    console = Console(width=20, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    with console.file:
+        console.print(make_table(columns, [("x", "/very/long/path/to/the/film.mov")], width=20))
+    assert console.export_text().splitlines()[1].rstrip() == "x  …/to/the/film.mov"
