@@ -188,7 +188,6 @@ class AgentWatch:
             case AgentReport():
                 self._news.update_agent(body)
             case CaughtUp():
-                await self._sessions.flush()
                 self._reconcile(body.live_attempts, expected)
             case _:
                 assert_never(body)

@@ -125,6 +125,19 @@ async def test_a_watcher_that_was_cut_goes_on_after_its_token(publisher: Publish
     assert await take(again, 1) == ["session-4 running 1"]
 
 
+async def test_a_watcher_that_is_cut_between_an_end_and_its_deletion_hears_of_the_deletion(
+    publisher: Publisher,
+) -> None:
+    items = publisher.feed.watch_sessions()
+    await take(items, 1)
+    publisher.put(1, SessionState.SUCCEEDED)
+    publisher.remove(1)
+    end = await anext(items)
+    assert isinstance(end, SessionUpdated)
+    again = publisher.feed.watch_sessions(resume_token=end.resume_token)
+    assert await take(again, 2) == ["session-1 removed", "synced"]
+
+
 async def test_every_token_resumes_without_a_gap(publisher: Publisher) -> None:
     """Whatever the last item a client got, resuming after it leads to the same knowledge."""
     items = publisher.feed.watch_sessions()

@@ -105,6 +105,19 @@ async def test_an_event_of_an_unknown_session_moves_the_cursor_only(
     assert store.records == {}
 
 
+async def test_an_event_of_a_session_that_is_not_durable_yet_changes_nothing(
+    house: EngineHouse, store: FakeSessionStore
+) -> None:
+    """It cannot be true: nothing was launched."""
+    store.gate.clear()
+    asking = asyncio.create_task(house.admit())
+    await settle()
+    [entry] = house.engine._book.unended()
+    assert house.engine.post(entry.record.id, AttemptReported(attempt=1, phase=AttemptPhase.RUNNING)) is False
+    store.gate.set()
+    assert (await asking).state is SessionState.STARTING
+
+
 async def test_what_an_agent_reported_is_kept_as_soon_as_the_store_works_again(
     house: EngineHouse, store: FakeSessionStore
 ) -> None:
@@ -122,6 +135,42 @@ async def test_what_an_agent_reported_is_kept_as_soon_as_the_store_works_again(
     assert applying.done()
     assert house.engine.get(record.id).state is SessionState.RUNNING
     assert store.records[record.id].state is SessionState.RUNNING
+
+
+async def test_a_change_is_seen_when_it_is_durable_though_a_later_one_is_not(
+    house: EngineHouse, store: FakeSessionStore
+) -> None:
+    record = await house.admit()
+    await settle()
+    store.gate.clear()
+    house.engine.post(record.id, AttemptReported(attempt=1, phase=AttemptPhase.RUNNING))
+    await settle()
+    house.engine.post(record.id, AttemptReported(attempt=1, phase=AttemptPhase.ENDED))
+    store.gate.set()
+    store.gate.clear()
+    await settle()
+    assert house.engine.get(record.id).state is SessionState.RUNNING
+    store.gate.set()
+    await settle()
+    assert house.engine.get(record.id).state is SessionState.FAILED
+
+
+async def test_what_is_tried_again_never_overwrites_what_came_later(
+    house: EngineHouse, store: FakeSessionStore
+) -> None:
+    record = await house.admit()
+    await settle()
+    store.gate.clear()
+    store.failure = StoreError("Cannot write: broken.")
+    house.engine.post(record.id, AttemptReported(attempt=1, phase=AttemptPhase.RUNNING))
+    await settle()
+    house.engine.post(record.id, AttemptReported(attempt=1, phase=AttemptPhase.ENDED))
+    store.gate.set()
+    await settle()
+    store.failure = None
+    await asyncio.sleep(5)
+    assert store.records[record.id].state is SessionState.FAILED
+    assert house.engine.get(record.id).state is SessionState.FAILED
 
 
 async def test_a_failing_store_refuses_admissions_soon_though_events_wait(
