@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gpu_balancer.cli.error_text import complain, wrapped
 from gpu_balancer.cli.exit_codes import ExitCode, exit_code_of
-from gpu_balancer.cli.invocation import complain, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

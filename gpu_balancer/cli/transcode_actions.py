@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gpu_balancer.cli.complaints import complain_of, complain_of_end, placements_of
+from gpu_balancer.cli.error_text import complain
 from gpu_balancer.cli.exit_codes import ExitCode
 from gpu_balancer.cli.interrupts import Wish, ask_for_wish, tell_how_to_go_on
-from gpu_balancer.cli.invocation import complain
 from gpu_balancer.cli.job import make_job
 from gpu_balancer.cli.session_progress import SessionProgress
 from gpu_balancer.cli.transfers import shown_downloads, shown_upload
