@@ -128,7 +128,7 @@ async def test_sessions_admitted_in_one_instant_have_times_of_their_own(house: E
 
 
 async def test_the_observer_hears_of_admissions_and_refusals(store: FakeSessionStore) -> None:
-    async with engine_house(store, device_view(core_count=1)) as house:
+    async with engine_house(store, device_view(core_count=16)) as house:
         record = await house.admit()
         with pytest.raises(PlacementRefused):
             await asyncio.gather(*(house.admit() for _ in range(50)))
@@ -138,7 +138,7 @@ async def test_the_observer_hears_of_admissions_and_refusals(store: FakeSessionS
 
 
 async def test_full_devices_refuse_for_now_and_say_so(store: FakeSessionStore) -> None:
-    async with engine_house(store, device_view("cpu-0", core_count=1), device_view("cpu-1", core_count=1)) as house:
+    async with engine_house(store, device_view("cpu-0", core_count=16), device_view("cpu-1", core_count=16)) as house:
         outcomes = await asyncio.gather(*(house.admit() for _ in range(50)), return_exceptions=True)
         refusal = next(outcome for outcome in outcomes if isinstance(outcome, PlacementRefused))
         assert refusal.reason is Reason.NO_CAPACITY

@@ -30,7 +30,7 @@ from fakes.session_store import FakeSessionStore
 from fakes.virtual_time import VirtualTimeLoop, settle
 from gpu_balancer.runtime.failures import RequestFailure
 
-VIEWS = [device_view("cpu-0", core_count=8), device_view("cpu-1", core_count=4, weight=50)]
+VIEWS = [device_view("cpu-0", core_count=32), device_view("cpu-1", core_count=16, weight=50)]
 DEVICES = [view.id for view in VIEWS]
 FAILURE = Failure(reason="INPUT_UNREADABLE", message="Cannot read.")
 
