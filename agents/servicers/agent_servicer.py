@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,8 +38,6 @@ from gpu_balancer.v1.agent_service_pb2_grpc import AgentServiceServicer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    import grpc
-
     from agents.pipelines.job import InputFacts, JobInput, JobOutput
     from agents.servicers.probed_device import ProbedDevice
     from agents.sessions.launcher import Launcher
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
     from agents.sessions.status_book import StatusBook
 
 _LOG_INTERVAL = timedelta(seconds=0.5)
-
-Context = "grpc.aio.ServicerContext[object, object]"
 
 
 class MediaGuards(Protocol):
@@ -57,8 +54,8 @@ class MediaGuards(Protocol):
         """Tells what an input is. None: the operator's own bound of time."""
         ...
 
-    async def check_input(self, source: JobInput) -> None:
-        """Makes sure that an input may be read, without opening it."""
+    async def guard_input(self, source: JobInput) -> JobInput:
+        """Makes sure that an input may be read; gives it as it is to be opened, links and redirects followed."""
         ...
 
     async def check_outputs(self, outputs: Sequence[JobOutput]) -> None:
@@ -111,44 +108,46 @@ class AgentServicer(AgentServiceServicer):
             last_event_number=self._book.last_number,
         )
 
-    async def GetAgent(self, request: pb.GetAgentRequest, context: Context) -> pb.GetAgentResponse:  # noqa: N802
+    async def GetAgent(self, _request: pb.GetAgentRequest, _: object) -> pb.GetAgentResponse:  # noqa: N802
         """Tells what the agent and its device are."""
         return pb.GetAgentResponse(agent=self.describe_agent())
 
-    async def ProbeInput(self, request: pb.ProbeInputRequest, context: Context) -> pb.ProbeInputResponse:  # noqa: N802
+    async def ProbeInput(self, request: pb.ProbeInputRequest, _: object) -> pb.ProbeInputResponse:  # noqa: N802
         """Tells what an input is."""
         timeout = request.timeout.ToTimedelta() if request.HasField("timeout") else None
         facts = await self._guards.probe_input(input_from_proto(request.input), timeout)
         return pb.ProbeInputResponse(facts=facts_message(facts))
 
     async def CheckOutputs(  # noqa: N802
-        self, request: pb.CheckOutputsRequest, context: Context
+        self, request: pb.CheckOutputsRequest, _: object
     ) -> pb.CheckOutputsResponse:
         """Checks that outputs may be written."""
         await self._guards.check_outputs(outputs_from_proto(request.outputs))
         return pb.CheckOutputsResponse()
 
     async def DescribeCommand(  # noqa: N802
-        self, request: pb.DescribeCommandRequest, context: Context
+        self, request: pb.DescribeCommandRequest, _: object
     ) -> pb.DescribeCommandResponse:
         """Tells what would be run."""
         command = self._launcher.describe(_order(request.plan))
         return pb.DescribeCommandResponse(argv=redacted_argv(command))
 
     async def LaunchSession(  # noqa: N802
-        self, request: pb.LaunchSessionRequest, context: Context
+        self, request: pb.LaunchSessionRequest, _: object
     ) -> pb.LaunchSessionResponse:
         """Starts an attempt, once."""
         order = _order(request.plan)
 
-        async def check() -> None:
-            await self._guards.check_input(order.job.input)
+        async def prepare() -> LaunchOrder:
+            source = await self._guards.guard_input(order.job.input)
             await self._guards.check_outputs(order.job.outputs)
+            return replace(order, job=replace(order.job, input=source))
 
-        return pb.LaunchSessionResponse(ingest_url=await self._registry.launch(order, check))
+        key = AttemptKey(session=order.job.session, attempt=order.job.attempt)
+        return pb.LaunchSessionResponse(ingest_url=await self._registry.launch(key, prepare) or "")
 
     async def StopSession(  # noqa: N802
-        self, request: pb.AgentServiceStopSessionRequest, context: Context
+        self, request: pb.AgentServiceStopSessionRequest, _: object
     ) -> pb.AgentServiceStopSessionResponse:
         """Asks an attempt to end."""
         session = session_id(request.id.session, path="id.session")
@@ -156,14 +155,14 @@ class AgentServicer(AgentServiceServicer):
         return pb.AgentServiceStopSessionResponse()
 
     async def DeleteSession(  # noqa: N802
-        self, request: pb.AgentServiceDeleteSessionRequest, context: Context
+        self, request: pb.AgentServiceDeleteSessionRequest, _: object
     ) -> pb.AgentServiceDeleteSessionResponse:
         """Removes what a session left."""
         await self._registry.delete(session_id(request.session, path="session"))
         return pb.AgentServiceDeleteSessionResponse()
 
     async def WatchEvents(  # noqa: N802
-        self, request: pb.WatchEventsRequest, context: Context
+        self, request: pb.WatchEventsRequest, _: object
     ) -> AsyncIterator[pb.WatchEventsResponse]:
         """Streams events until the caller leaves."""
         with self._book.feed.watch(request.after_event_number, self._book.last_number) as watcher:
@@ -171,7 +170,7 @@ class AgentServicer(AgentServiceServicer):
                 yield event_message(event, self.describe_agent)
 
     async def ReadSessionLog(  # noqa: N802
-        self, request: pb.AgentServiceReadSessionLogRequest, context: Context
+        self, request: pb.AgentServiceReadSessionLogRequest, _: object
     ) -> AsyncIterator[pb.AgentServiceReadSessionLogResponse]:
         """Streams an attempt's log."""
         session = session_id(request.id.session, path="id.session")
@@ -190,7 +189,7 @@ class AgentServicer(AgentServiceServicer):
             return
 
     async def ListArtifacts(  # noqa: N802
-        self, request: pb.AgentServiceListArtifactsRequest, context: Context
+        self, request: pb.AgentServiceListArtifactsRequest, _: object
     ) -> pb.AgentServiceListArtifactsResponse:
         """Lists what a session left."""
         session = session_id(request.session, path="session")
@@ -201,7 +200,7 @@ class AgentServicer(AgentServiceServicer):
         return pb.AgentServiceListArtifactsResponse(artifacts=messages)
 
     async def ReadArtifact(  # noqa: N802
-        self, request: pb.AgentServiceReadArtifactRequest, context: Context
+        self, request: pb.AgentServiceReadArtifactRequest, _: object
     ) -> AsyncIterator[pb.AgentServiceReadArtifactResponse]:
         """Streams an artifact, or a range of it."""
         session, path = artifact_name(request.name)
@@ -220,14 +219,14 @@ class AgentServicer(AgentServiceServicer):
                 yield pb.AgentServiceReadArtifactResponse(data=part)
 
     async def ProbeDevice(  # noqa: N802
-        self, request: pb.AgentServiceProbeDeviceRequest, context: Context
+        self, _request: pb.AgentServiceProbeDeviceRequest, _: object
     ) -> pb.AgentServiceProbeDeviceResponse:
         """Runs the golden probe again."""
         await self._device.probe(refresh=True)
         return pb.AgentServiceProbeDeviceResponse(agent=self.describe_agent())
 
     async def ShutdownAgent(  # noqa: N802
-        self, request: pb.ShutdownAgentRequest, context: Context
+        self, _request: pb.ShutdownAgentRequest, _: object
     ) -> pb.ShutdownAgentResponse:
         """Ends the agent, unless it has live sessions."""
         live = self._registry.live_count

@@ -53,37 +53,37 @@ _CODECS = {
     if number != media_pb2.VIDEO_CODEC_UNSPECIFIED
 }
 _ENCODED = (VideoCodec.H264, VideoCodec.HEVC, VideoCodec.AV1)
-_AUDIO_CODECS = {
+_AUDIO_CODECS: Mapping[int, AudioCodec] = {
     media_pb2.AUDIO_CODEC_UNSPECIFIED: AudioCodec.AAC,
     media_pb2.AUDIO_CODEC_AAC: AudioCodec.AAC,
     media_pb2.AUDIO_CODEC_OPUS: AudioCodec.OPUS,
     media_pb2.AUDIO_CODEC_COPY: AudioCodec.COPY,
     media_pb2.AUDIO_CODEC_NONE: AudioCodec.NONE,
 }
-_FITS = {
+_FITS: Mapping[int, Fit] = {
     media_pb2.FIT_UNSPECIFIED: Fit.CONTAIN,
     media_pb2.FIT_CONTAIN: Fit.CONTAIN,
     media_pb2.FIT_STRETCH: Fit.STRETCH,
 }
-_SPEEDS = {
+_SPEEDS: Mapping[int, EncodingSpeed] = {
     media_pb2.ENCODING_SPEED_UNSPECIFIED: EncodingSpeed.FAST,
     media_pb2.ENCODING_SPEED_FASTEST: EncodingSpeed.FASTEST,
     media_pb2.ENCODING_SPEED_FAST: EncodingSpeed.FAST,
     media_pb2.ENCODING_SPEED_BALANCED: EncodingSpeed.BALANCED,
     media_pb2.ENCODING_SPEED_THOROUGH: EncodingSpeed.THOROUGH,
 }
-_CONTAINERS = {
+_CONTAINERS: Mapping[int, Container] = {
     media_pb2.CONTAINER_MP4: Container.MP4,
     media_pb2.CONTAINER_MKV: Container.MKV,
     media_pb2.CONTAINER_TS: Container.TS,
 }
 _EXTENSIONS = {".mp4": Container.MP4, ".m4v": Container.MP4, ".mkv": Container.MKV, ".ts": Container.TS}
-_SEGMENTS = {
+_SEGMENTS: Mapping[int, HlsSegmentFormat] = {
     media_pb2.HLS_SEGMENT_FORMAT_UNSPECIFIED: HlsSegmentFormat.FMP4,
     media_pb2.HLS_SEGMENT_FORMAT_FMP4: HlsSegmentFormat.FMP4,
     media_pb2.HLS_SEGMENT_FORMAT_TS: HlsSegmentFormat.TS,
 }
-_PROTOCOLS = {
+_PROTOCOLS: Mapping[int, IngestProtocol] = {
     media_pb2.INGEST_PROTOCOL_UNSPECIFIED: IngestProtocol.RTMP,
     media_pb2.INGEST_PROTOCOL_RTMP: IngestProtocol.RTMP,
     media_pb2.INGEST_PROTOCOL_SRT: IngestProtocol.SRT,

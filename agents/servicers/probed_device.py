@@ -32,7 +32,7 @@ class ProbedDevice:
     def __init__(
         self,
         identity: DeviceIdentity,
-        probe: Callable[[bool], Awaitable[ProbeResult]],
+        probe: Callable[[bool], Awaitable[tuple[DeviceIdentity, ProbeResult]]],
         *,
         changed: Callable[[], None],
     ) -> None:
@@ -40,7 +40,7 @@ class ProbedDevice:
 
         Args:
             identity: What it is.
-            probe: Runs the golden probe; True tries everything again, whatever is kept.
+            probe: Looks at the device and runs the golden probe; True tries everything again, whatever is kept.
             changed: Called when more is known.
         """
         self.identity = identity
@@ -83,7 +83,7 @@ class ProbedDevice:
         """
         async with self._turn:
             try:
-                self._result = await self._probe(refresh)
+                self.identity, self._result = await self._probe(refresh)
             except OSError as error:
                 raise RequestFailure(
                     reason=Reason.DISK_FULL,

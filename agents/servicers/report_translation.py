@@ -198,7 +198,7 @@ def _progress_message(progress: Progress) -> session_pb2.Progress:
         speed=progress.speed,
         duplicated_frames=progress.duplicated_frames,
         dropped_frames=progress.dropped_frames,
-        written_bytes=progress.written_bytes,
+        written_bytes=progress.written_bytes or 0,
     )
     message.out_time.FromTimedelta(progress.out_time)
     if progress.total_time is not None:

@@ -8,6 +8,7 @@ nothing that still holds, and costs no memory. Progress and measurements are tol
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -111,20 +112,22 @@ class Watcher:
     def __init__(self, statuses: Mapping[AttemptKey, AttemptStatus], after: int) -> None:
         self._statuses = statuses
         self._cursor = after
+        self._to_look = True
+        self._newer: deque[tuple[int, AttemptKey]] = deque()
         self._caught_up = False
-        self._progressed: set[AttemptKey] = set()
-        self._measurements: Measurements | None = None
         self._agent_changed = False
+        self._progressed: dict[AttemptKey, None] = {}
+        self._measurements: Measurements | None = None
         self._news = asyncio.Event()
-        self._news.set()
 
     def wake(self) -> None:
         """Makes it look for numbered events."""
+        self._to_look = True
         self._news.set()
 
     def note_progress(self, key: AttemptKey) -> None:
         """Has the attempt's progress told, as it stands then."""
-        self._progressed.add(key)
+        self._progressed[key] = None
         self._news.set()
 
     def note_measurements(self, measurements: Measurements) -> None:
@@ -140,36 +143,45 @@ class Watcher:
     async def events(self) -> AsyncIterator[Event]:
         """Gives kept events in order of their numbers, then CaughtUp once, then live ones; never ends by itself."""
         while True:
-            await self._news.wait()
             self._news.clear()
-            for event in self._collect():
+            event = self._next()
+            if event is None:
+                await self._news.wait()
+            else:
                 yield event
 
-    def _collect(self) -> Iterator[Event]:
-        while newer := self._newer_numbers():
-            for number, key in newer:
-                self._cursor = number
-                # Looked up anew: while one event was on its way, an attempt may have moved on and got a larger number.
-                status = self._statuses.get(key)
-                if status is not None and status.event_number == number:
-                    self._progressed.discard(key)
-                    yield StatusTold(status=status, number=number)
+    def _next(self) -> Event | None:
+        """Gives what is to be told first: while one event was on its way, everything may have changed."""
+        if (status := self._next_status()) is not None:
+            return StatusTold(status=status, number=status.event_number)
         if not self._caught_up:
             self._caught_up = True
-            yield CaughtUp(live_attempts=tuple(sorted(key for key, status in self._statuses.items() if status.live)))
+            return CaughtUp(live_attempts=tuple(sorted(key for key, status in self._statuses.items() if status.live)))
         if self._agent_changed:
             self._agent_changed = False
-            yield AgentChanged()
-        progressed, self._progressed = self._progressed, set()
-        for key in progressed:
-            if (status := self._statuses.get(key)) and status.live:
-                yield StatusTold(status=status, number=0)
-        if measurements := self._measurements:
-            self._measurements = None
-            yield MeasurementsTold(measurements=measurements)
+            return AgentChanged()
+        while self._progressed:
+            key = next(iter(self._progressed))
+            del self._progressed[key]
+            found = self._statuses.get(key)
+            if found is not None and found.live:
+                return StatusTold(status=found, number=0)
+        measurements, self._measurements = self._measurements, None
+        return None if measurements is None else MeasurementsTold(measurements=measurements)
 
-    def _newer_numbers(self) -> list[tuple[int, AttemptKey]]:
-        return sorted((status.event_number, key) for key, status in self._statuses.items() if self._is_news(status))
-
-    def _is_news(self, status: AttemptStatus) -> bool:
-        return status.event_number > self._cursor
+    def _next_status(self) -> AttemptStatus | None:
+        while True:
+            if not self._newer:
+                if not self._to_look:
+                    return None
+                self._to_look = False
+                numbers = ((status.event_number, key) for key, status in self._statuses.items())
+                self._newer.extend(sorted(pair for pair in numbers if pair[0] > self._cursor))
+                continue
+            number, key = self._newer.popleft()
+            status = self._statuses.get(key)
+            # An attempt that has moved on since has a larger number, under which it is found by the next look.
+            if status is not None and status.event_number == number:
+                self._cursor = number
+                self._progressed.pop(key, None)
+                return status

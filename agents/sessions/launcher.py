@@ -24,7 +24,6 @@ from agents.sessions.status_book import Attempt
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, invalid
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Collection, Iterator
 
     from opentelemetry.trace import Tracer
@@ -56,7 +55,7 @@ class Launched:
 
     attempt: Attempt
     record: LaunchRecord
-    shim: subprocess.Popen[bytes]
+    shim: int
     trace: SessionTrace
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,6 @@ from agents.pipelines.job import IngestInput, Job, UriInput
 from agents.pipelines.pipeline_error import PipelineError, PipelineErrorReason
 from agents.sessions.records import LaunchRecord
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, invalid
-from gpu_balancer.runtime.redaction import url_secrets
 
 if TYPE_CHECKING:
     from agents.pipelines.capability import PipelineDevice
@@ -48,7 +47,7 @@ def plan_command(job: Job, device: PipelineDevice, folder: AttemptFolder, ingest
         RequestFailure: When the device, or any device, cannot do it.
     """
     try:
-        command = build_command(
+        return build_command(
             job,
             device,
             artifacts_dir=str(folder.artifacts),
@@ -62,9 +61,6 @@ def plan_command(job: Job, device: PipelineDevice, folder: AttemptFolder, ingest
                 reason=Reason.NO_CAPABLE_DEVICE, message=error.message, violations=(violation,)
             ) from error
         raise invalid(violation) from error
-    known = set(command.secrets)
-    ingest = tuple(secret for secret in url_secrets(ingest_url or "") if secret not in known)
-    return replace(command, secrets=(*command.secrets, *ingest))
 
 
 def make_record(
@@ -88,6 +84,7 @@ def make_record(
         first_frame_timeout=source.publisher_timeout if isinstance(source, IngestInput) else first_frame_timeout,
         max_duration=order.max_duration,
         total_time=total_time(order.job),
+        input_name=source.uri if isinstance(source, UriInput) else None,
         ingest_protocol=None if point is None else point.protocol,
         ingest_port=None if point is None else point.port,
         traceparent=order.traceparent,

@@ -12,7 +12,6 @@ import fcntl
 import os
 import select
 import signal
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -25,16 +24,17 @@ if TYPE_CHECKING:
 class AttemptProcesses:
     """Handles of an attempt's shim and program. A context manager: it gives the pidfds back, and ends no process."""
 
-    def __init__(self, folder: AttemptFolder, shim: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(self, folder: AttemptFolder, shim: int | None = None) -> None:
         """Takes hold of an attempt's processes.
 
         Args:
             folder: The attempt's folder.
-            shim: The shim when it is the agent's own child. None: it is looked for when needed.
+            shim: Process id of the shim when it is the agent's own child, not reaped yet. None: it is looked for when
+                needed.
         """
         self._folder = folder
-        self._child = shim
-        self._shim_fd = os.pidfd_open(shim.pid) if shim else None
+        self._is_child = shim is not None
+        self._shim_fd = None if shim is None else os.pidfd_open(shim)
         self._program_fd: int | None = None
 
     def __enter__(self) -> Self:
@@ -63,8 +63,7 @@ class AttemptProcesses:
 
     def any_alive(self) -> bool:
         """Tells whether any process of the attempt lives, and reaps the shim when it is a child that has ended."""
-        if self._child is not None:
-            self._child.poll()
+        self._reap()
         try:
             lock = os.open(self._folder.lock, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -102,6 +101,12 @@ class AttemptProcesses:
     def kill_all(self) -> None:
         """Kills everything of the attempt."""
         self._kill(spared=None)
+
+    def _reap(self) -> None:
+        if not self._is_child or self._shim_fd is None:
+            return
+        with contextlib.suppress(ChildProcessError):
+            self._is_child = os.waitid(os.P_PIDFD, self._shim_fd, os.WEXITED | os.WNOHANG) is None
 
     def _held(self) -> tuple[int, ...]:
         return tuple(held for held in (self._shim_fd, self._program_fd) if held is not None)

@@ -12,6 +12,7 @@ from agents.pipelines.progress import parse_progress
 from agents.sessions.bounded_files import bound_file, first_data_offset
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from agents.pipelines.progress import Progress
@@ -63,3 +64,23 @@ class ProgressFile:
             OSError: When the file cannot be cut.
         """
         bound_file(self._path, limit_bytes=_LIMIT_BYTES, keep_bytes=_KEEP_BYTES)
+
+
+def bytes_on_disk(artifacts: Path, files: Iterable[str]) -> int:
+    """Sums the sizes of what a program has written: ffmpeg itself knows its first output only, and no HLS.
+
+    Args:
+        artifacts: A folder whose files count, also those in folders inside it.
+        files: Further files, which may be missing.
+    """
+    total = 0
+    for where, _, names in os.walk(artifacts):
+        total += sum(_size(os.path.join(where, name)) for name in names)  # noqa: PTH118 - os.walk speaks strings
+    return total + sum(_size(path) for path in files)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.lstat(path).st_size
+    except OSError:
+        return 0

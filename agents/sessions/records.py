@@ -36,6 +36,8 @@ class LaunchRecord:
     """Of running. None: no bound."""
     total_time: timedelta | None = None
     """Media time to be done. None: unknown."""
+    input_name: str | None = None
+    """The input as it stands in argv. None: an ingest."""
     ingest_protocol: IngestProtocol | None = None
     ingest_port: int | None = None
     traceparent: str = ""

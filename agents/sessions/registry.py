@@ -21,7 +21,6 @@ from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, inv
 from gpu_balancer.runtime.log import bind_session
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Awaitable, Callable, Coroutine
     from contextlib import AbstractContextManager
 
@@ -94,12 +93,12 @@ class SessionRegistry:
         """Refuses launches from now on."""
         self._closed = True
 
-    async def launch(self, order: LaunchOrder, check: Callable[[], Awaitable[None]]) -> str | None:
+    async def launch(self, key: AttemptKey, prepare: Callable[[], Awaitable[LaunchOrder]]) -> str | None:
         """Starts an attempt, once. Goes on to its end when the caller is cancelled.
 
         Args:
-            order: What is to be run.
-            check: Guards inputs and outputs; awaited by the first launch only.
+            key: Which attempt.
+            prepare: Guards inputs and outputs and tells what is to be run; awaited by the first launch only.
 
         Returns:
             Where to publish, for an ingest.
@@ -107,7 +106,6 @@ class SessionRegistry:
         Raises:
             RequestFailure: When it cannot be started; then nothing of it is left.
         """
-        key = AttemptKey(session=order.job.session, attempt=order.job.attempt)
         flight = self._flights.get(key)
         if flight is None:
             if (known := self._attempts.get(key)) is not None:
@@ -115,7 +113,7 @@ class SessionRegistry:
             self._refuse_if_fenced(key)
             flight = asyncio.get_running_loop().create_future()
             self._flights[key] = flight
-            self._start(self._launch(key, order, check), flight, key, name=f"launch {key}")
+            self._start(self._launch(key, prepare), flight, key, name=f"launch {key}")
             flight.add_done_callback(lambda _: self._flights.pop(key))
         return await asyncio.shield(flight)
 
@@ -191,7 +189,7 @@ class SessionRegistry:
     def _start(
         self, work: Coroutine[Any, Any, Result], outcome: asyncio.Future[Result], key: AttemptKey, *, name: str
     ) -> None:
-        """Does work to its end, whoever stops awaiting it, and hands its outcome over: a refusal is no fault of ours."""
+        """Does work to its end, whoever stops awaiting it, and hands its outcome over: a refusal is no fault."""
 
         async def hand_over() -> None:
             with _logging(key):
@@ -214,8 +212,8 @@ class SessionRegistry:
         self._start(work, outcome, key, name=name)
         await asyncio.shield(outcome)
 
-    async def _launch(self, key: AttemptKey, order: LaunchOrder, check: Callable[[], Awaitable[None]]) -> str | None:
-        await check()
+    async def _launch(self, key: AttemptKey, prepare: Callable[[], Awaitable[LaunchOrder]]) -> str | None:
+        order = await prepare()
         launched = await self._launcher.launch(key, order, used_ports=self._used_ports())
         # From here on it runs: nothing may fail, or wait, before it is known and watched.
         self._attempts[key] = launched.attempt
@@ -229,16 +227,14 @@ class SessionRegistry:
         ports = {record.ingest_port for key, record in self._launches.items() if self._is_live(key)}
         return {port for port in ports if port is not None}
 
-    def _watch(
-        self, attempt: Attempt, record: LaunchRecord, trace: SessionTrace, shim: subprocess.Popen[bytes] | None
-    ) -> None:
+    def _watch(self, attempt: Attempt, record: LaunchRecord, trace: SessionTrace, shim: int | None) -> None:
         runner = AttemptRunner(
             attempt, record, book=self._book, trace=trace, clock=self._clock, settings=self._settings
         )
         self._runners[attempt.key] = runner
         self._tasks.spawn(self._run(attempt, runner, shim), name=f"watch {attempt.key}")
 
-    async def _run(self, attempt: Attempt, runner: AttemptRunner, shim: subprocess.Popen[bytes] | None) -> None:
+    async def _run(self, attempt: Attempt, runner: AttemptRunner, shim: int | None) -> None:
         with _logging(attempt.key):
             await runner.watch(shim)
             del self._runners[attempt.key]

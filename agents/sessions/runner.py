@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING, Any
 from agents.pipelines.job import IngestProtocol
 from agents.sessions.attempt import Condition, Phase, StopCause
 from agents.sessions.bounded_files import bound_file
-from agents.sessions.endings import conclude
+from agents.sessions.endings import conclude, has_output, tidy_outputs
 from agents.sessions.logs import read_tail
 from agents.sessions.processes import AttemptProcesses
-from agents.sessions.progress_file import ProgressFile
+from agents.sessions.progress_file import ProgressFile, bytes_on_disk
 from agents.sessions.stop_ladder import Step, StopLadder
 from gpu_balancer.runtime.redaction import Redactor
 
 if TYPE_CHECKING:
-    import subprocess
-
+    from agents.pipelines.progress import Progress
     from agents.sessions.attempt import AttemptStatus
     from agents.sessions.records import LaunchRecord
     from agents.sessions.session_trace import SessionTrace
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _BRISK_S = 0.1
 _STEADY_S = 1.0
+_MEASURED_EVERY_S = 5.0
 _STALLED_AFTER_S = 10.0
 _UNEXPECTED_KEY = "Unexpected stream"
 """How ffmpeg's RTMP listener says that a publisher used another key; it goes on all the same (rtmpproto.c)."""
@@ -89,6 +89,8 @@ class AttemptRunner:
         self._watched_fd: int | None = None
         self._deadline_s = self._next_deadline_s()
         self._advanced_s = clock.monotonic_s()
+        self._written_bytes = 0
+        self._measure_s = 0.0
 
     @property
     def _status(self) -> AttemptStatus:
@@ -104,11 +106,11 @@ class AttemptRunner:
             self._wake.set()
             await self._book.keep(self._attempt)
 
-    async def watch(self, shim: subprocess.Popen[bytes] | None = None) -> None:
+    async def watch(self, shim: int | None = None) -> None:
         """Watches until the attempt has ended and that was told.
 
         Args:
-            shim: The attempt's shim when it is the agent's own child. None: it was found.
+            shim: Process id of the shim when it is the agent's own child. None: it was found.
         """
         with AttemptProcesses(self._folder, shim) as processes:
             try:
@@ -125,6 +127,7 @@ class AttemptRunner:
 
     async def _turn(self, processes: AttemptProcesses) -> None:
         self._read_progress()
+        await self._note_size()
         await self._note_phase()
         await self._note_stall()
         await self._note_lost_shim(processes)
@@ -144,29 +147,39 @@ class AttemptRunner:
             return
         if before is None or (read.frames, read.out_time) != (before.frames, before.out_time):
             self._advanced_s = self._clock.monotonic_s()
-        self._change(progress=replace(read, total_time=self._launch.total_time))
+        self._change(progress=self._measured(read))
         self._book.progressed(self._attempt)
 
+    async def _note_size(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if self._status.progress is None or now_s < self._measure_s:
+            return
+        self._measure_s = now_s + _MEASURED_EVERY_S
+        parts = [move.part_path for move in self._launch.output_moves]
+        self._written_bytes = await asyncio.to_thread(bytes_on_disk, self._folder.artifacts, parts)
+        self._change(progress=self._measured(self._status.progress))
+
+    def _measured(self, progress: Progress) -> Progress:
+        written = self._written_bytes or progress.written_bytes
+        return replace(progress, written_bytes=written, total_time=self._launch.total_time)
+
     async def _note_phase(self) -> None:
-        if self._status.phase is not Phase.STARTING or not self._has_output():
+        if self._status.phase is not Phase.STARTING:
             return
-        if self._launch.ingest_protocol is IngestProtocol.RTMP and self._publisher_used_another_key():
+        if self._publisher_used_another_key():
             await self.stop(StopCause.WRONG_STREAM_KEY)
-            return
+        elif has_output(self._launch, self._status):
+            await self._begin_running()
+
+    async def _begin_running(self) -> None:
         self._change(phase=Phase.RUNNING, running_time=self._clock.now(), conditions=())
         self._trace.first_frame(self._status)
         self._deadline_s = self._next_deadline_s()
         await self._book.publish(self._attempt)
 
-    def _has_output(self) -> bool:
-        progress = self._status.progress
-        if progress is None:
-            return False
-        if self._launch.has_video:
-            return progress.frames > 0
-        return progress.out_time is not None and progress.out_time > timedelta()
-
     def _publisher_used_another_key(self) -> bool:
+        if self._launch.ingest_protocol is not IngestProtocol.RTMP:
+            return False
         lines = read_tail(self._folder.log, self._redactor, _KEY_LOG_LINES)
         return any(_UNEXPECTED_KEY in line for line in lines)
 
@@ -228,8 +241,11 @@ class AttemptRunner:
         self._watch_end(processes)
         shim_ended = processes.shim_alive() is False
         expecting = self._status.phase is Phase.STARTING or self._status.stop_cause is not None or shim_ended
+        pause_s = _BRISK_S if expecting else _STEADY_S
+        if self._deadline_s is not None:
+            pause_s = min(pause_s, max(self._deadline_s - self._clock.monotonic_s(), 0.0))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), _BRISK_S if expecting else _STEADY_S)
+            await asyncio.wait_for(self._wake.wait(), pause_s)
         self._wake.clear()
 
     def _watch_end(self, processes: AttemptProcesses) -> None:
@@ -250,14 +266,13 @@ class AttemptRunner:
     async def _finish(self) -> None:
         with contextlib.suppress(OSError):
             self._read_progress()
+            self._measure_s = 0.0
+            await self._note_size()
+        if self._status.phase is Phase.STARTING:
+            await self._notice_what_was_missed()
+        tail_lines = self._settings.log_tail_lines
         conclusion = await asyncio.to_thread(
-            conclude,
-            self._folder,
-            self._launch,
-            self._status,
-            redactor=self._redactor,
-            log_tail_lines=self._settings.log_tail_lines,
-            killed=self._ladder.killed,
+            conclude, self._folder, self._launch, self._status, redactor=self._redactor, log_tail_lines=tail_lines
         )
         self._change(
             phase=Phase.ENDED,
@@ -268,7 +283,15 @@ class AttemptRunner:
         )
         await self._book.publish(self._attempt)
         self._trace.ended(self._status)
-        await asyncio.to_thread(conclusion.tidy)
+        await asyncio.to_thread(tidy_outputs, self._launch, conclusion.ending)
+
+    async def _notice_what_was_missed(self) -> None:
+        """Looks for a beginning that came and went between two turns, or while no agent was there."""
+        if self._publisher_used_another_key():
+            await self.stop(StopCause.WRONG_STREAM_KEY)
+        elif has_output(self._launch, self._status):
+            self._change(running_time=self._end_time())
+            self._trace.first_frame(self._status)
 
     def _end_time(self) -> datetime:
         if self._folder.exit_code() is None:

@@ -36,7 +36,7 @@ class SessionTrace:
         """
         self._tracer = tracer
         self._traceparent = traceparent
-        self._attributes = {
+        self._attributes: dict[str, str | int] = {
             "gpu_balancer.session.name": f"sessions/{key.session}",
             "gpu_balancer.session.attempt": key.attempt,
         }

@@ -25,7 +25,7 @@ class AlreadySpawnedError(Exception):
     """A process of the attempt lives."""
 
 
-def spawn_shim(folder: AttemptFolder, argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def spawn_shim(folder: AttemptFolder, argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Starts the shim with a program. It inherits the agent's CPU affinity.
 
     Args:
@@ -34,7 +34,7 @@ def spawn_shim(folder: AttemptFolder, argv: Sequence[str], env: Mapping[str, str
         env: Variables to set on top of the agent's own.
 
     Returns:
-        The shim as the agent's child, to be reaped by whoever watches it.
+        Process id of the shim, a child of the agent that `AttemptProcesses` reaps.
 
     Raises:
         AlreadySpawnedError: When a process of the attempt lives; then nothing was started.
@@ -46,7 +46,7 @@ def spawn_shim(folder: AttemptFolder, argv: Sequence[str], env: Mapping[str, str
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AlreadySpawnedError(f"Cannot start {folder.key}: its processes live.") from None
-        return subprocess.Popen(
+        shim = subprocess.Popen(
             ["/bin/sh", str(SHIM), str(folder.path), *argv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -56,5 +56,8 @@ def spawn_shim(folder: AttemptFolder, argv: Sequence[str], env: Mapping[str, str
             pass_fds=(lock,),
             start_new_session=True,
         )
+        # Popen takes a child that outlives it for a mistake. This one is meant to, and is reaped by its pidfd.
+        shim.returncode = 0
+        return shim.pid
     finally:
         os.close(lock)

@@ -251,9 +251,7 @@ async def test_links_folders_and_pipes_are_no_artifacts(tmp_path: Path, path: st
 
 
 def move_of(folder: Path, *, overwrite: bool = False) -> OutputMove:
-    return OutputMove(
-        part_path=str(folder / "out.part.mp4"), final_path=str(folder / "out.mp4"), overwrite=overwrite
-    )
+    return OutputMove(part_path=str(folder / "out.part.mp4"), final_path=str(folder / "out.mp4"), overwrite=overwrite)
 
 
 def test_a_complete_file_gets_its_name_and_loses_the_other_one(tmp_path: Path) -> None:

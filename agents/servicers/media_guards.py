@@ -1,0 +1,47 @@
+"""What the operator's settings let sessions read and write, as the servicer asks for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import timedelta
+
+    from agents.pipelines.job import InputFacts, JobInput, JobOutput
+    from gpu_balancer.runtime.settings_sections import InputSettings, OutputSettings
+
+
+class SettingsGuards:
+    """Implements `MediaGuards`."""
+
+    def __init__(self, inputs: InputSettings, outputs: OutputSettings, *, ffmpeg: Callable[[], str]) -> None:
+        """Makes guards.
+
+        Args:
+            inputs: The section [inputs].
+            outputs: The section [outputs].
+            ffmpeg: Gives the path of the program that inputs are opened with; raises RequestFailure while it is not
+                known.
+        """
+        self._inputs = inputs
+        self._outputs = outputs
+        self._ffmpeg = ffmpeg
+
+    async def probe_input(self, source: JobInput, timeout: timedelta | None) -> InputFacts:
+        """Tells what an input is. None: the operator's own bound of time."""
+        from agents.media_access.input_probe import probe_input  # when it is needed: an idle agent stays small
+
+        return await probe_input(source, self._inputs, self._ffmpeg(), timeout=timeout)
+
+    async def guard_input(self, source: JobInput) -> JobInput:
+        """Makes sure that an input may be read; gives it as it is to be opened, links and redirects followed."""
+        from agents.media_access.input_probe import guard_input
+
+        return await guard_input(source, self._inputs)
+
+    async def check_outputs(self, outputs: Sequence[JobOutput]) -> None:
+        """Makes sure that outputs may be written, without writing them."""
+        from agents.media_access.outputs import check_outputs
+
+        await check_outputs(outputs, self._outputs)

@@ -1,0 +1,57 @@
+"""What an agent does besides answering: it measures while somebody watches, and ends when nobody needs it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from agents.devices.measurements import DeviceFault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+
+    from agents.devices.device_access import DeviceMeter
+    from agents.servicers.probed_device import ProbedDevice
+    from agents.sessions.event_feed import EventFeed
+    from agents.sessions.registry import SessionRegistry
+    from gpu_balancer.runtime.clock import Clock
+
+_INTERVAL_S = 1.0
+
+
+async def measure_for_watchers(meter: DeviceMeter, feed: EventFeed, device: ProbedDevice) -> None:
+    """Measures the device at 1 Hz for as long as somebody watches, and not at all otherwise. Never returns."""
+    while True:
+        await asyncio.sleep(_INTERVAL_S)
+        if not feed.watcher_count:
+            continue
+        try:
+            measurements = await asyncio.to_thread(meter.measure)
+        except DeviceFault as fault:
+            device.note_fault(fault.message)
+        else:
+            device.note_fault(None)
+            feed.measured(measurements)
+
+
+async def end_when_orphaned(
+    registry: SessionRegistry, feed: EventFeed, *, clock: Clock, after: timedelta, end: Callable[[], None]
+) -> None:
+    """Ends an agent that has had neither live sessions nor a watcher for a while. Never returns.
+
+    Args:
+        registry: Its sessions.
+        feed: Its watchers.
+        clock: Measures the while.
+        after: How long.
+        end: Makes the agent end.
+    """
+    needed_s = clock.monotonic_s()
+    while True:
+        await asyncio.sleep(min(_INTERVAL_S, after.total_seconds()))
+        now_s = clock.monotonic_s()
+        if registry.live_count or feed.watcher_count:
+            needed_s = now_s
+        elif now_s - needed_s >= after.total_seconds():
+            end()

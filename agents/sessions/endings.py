@@ -1,0 +1,140 @@
+"""Decides how an attempt ended, once its processes are gone, and puts its outputs in place.
+
+Called again by a successor when the agent is killed in the middle, it comes to the same end: everything follows from
+the folder, and moving files is repeatable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from agents.pipelines.exit_classification import ExitOutcome, Outcome, classify_exit
+from agents.sessions.attempt import Ending, Failure, StopCause
+from agents.sessions.logs import read_tail
+from agents.sessions.output_moves import OutputMoveError, forget_parts, place_outputs, remove_parts
+
+if TYPE_CHECKING:
+    from agents.sessions.attempt import AttemptStatus
+    from agents.sessions.folder import AttemptFolder
+    from agents.sessions.records import LaunchRecord
+    from gpu_balancer.runtime.redaction import Redactor
+
+_CAUSES = {
+    StopCause.NO_PUBLISHER: (
+        "NO_PUBLISHER",
+        (
+            "Cannot transcode: nobody published in time. Try publishing to the session's ingest_url, or a longer "
+            "publisher_timeout."
+        ),
+    ),
+    StopCause.WRONG_STREAM_KEY: (
+        "WRONG_STREAM_KEY",
+        "Cannot transcode: the publisher used another stream key. Try the session's ingest_url as it is.",
+    ),
+    StopCause.NO_FIRST_FRAME: (
+        "NO_FIRST_FRAME",
+        (
+            "Cannot transcode: no frame was written in time. Try the input in another player, or a longer "
+            "first_frame_timeout_s in [inputs]."
+        ),
+    ),
+    StopCause.SHIM_LOST: (
+        "SHIM_LOST",
+        (
+            "Cannot tell how the program would have ended: the shim that watches it was killed, so it was stopped. Try "
+            "again; see the kernel's log for the out-of-memory killer."
+        ),
+    ),
+}
+_CLASSIFIED_LINES = 200
+_INTERRUPTED = (
+    "LAUNCH_INTERRUPTED",
+    "Cannot run: the agent ended while it was starting the session; nothing was run. Try again.",
+)
+_UNSEEN = (
+    "PROCESS_LOST",
+    "Cannot tell how the program ended: it went away without a trace, as when the machine goes down. Try again.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusion:
+    """How an attempt ended."""
+
+    ending: Ending
+    failure: Failure | None = None
+
+
+def conclude(
+    folder: AttemptFolder, launch: LaunchRecord, status: AttemptStatus, *, redactor: Redactor, log_tail_lines: int
+) -> Conclusion:
+    """Decides how an attempt ended and gives complete outputs their names. Blocks for the disk; may be repeated.
+
+    Args:
+        folder: The attempt's folder.
+        launch: How it was launched.
+        status: What is known of it.
+        redactor: Hides secrets in the log's tail.
+        log_tail_lines: How many last lines a failure carries.
+    """
+    code = folder.exit_code()
+    lines = read_tail(folder.log, redactor, _CLASSIFIED_LINES)
+    shown = lines[-log_tail_lines:]
+    reason = _known_reason(folder, status, code)
+    if reason is not None:
+        return _failed(*reason, code, shown)
+    outcome = _classified(launch, status, code, lines, redactor)
+    if outcome.kind is ExitOutcome.FAILED:
+        return _failed(str(outcome.failure_reason), outcome.message, code, shown)
+    try:
+        place_outputs(launch.output_moves, all_made=status.stop_cause is None)
+    except OutputMoveError as error:
+        return _failed("OUTPUT_EXISTS" if error.taken else "OUTPUT_UNWRITABLE", str(error), code, shown)
+    stopped = outcome.kind is ExitOutcome.STOPPED and status.stop_cause is StopCause.ASKED
+    return Conclusion(ending=Ending.STOPPED if stopped else Ending.COMPLETED)
+
+
+def tidy_outputs(launch: LaunchRecord, ending: Ending) -> None:
+    """Takes away what is not needed any more, once the end is written down. Unfinished files with content are kept."""
+    if ending is not Ending.FAILED:
+        forget_parts(launch.output_moves)
+    remove_parts(launch.output_moves, only_empty=True)
+
+
+def _known_reason(folder: AttemptFolder, status: AttemptStatus, code: int | None) -> tuple[str, str] | None:
+    """Gives reason and message of an end that says nothing by its exit status."""
+    if status.stop_cause in _CAUSES:
+        return _CAUSES[status.stop_cause]
+    if code is None and folder.shim_pid() is None:
+        return _INTERRUPTED
+    if code is None and status.stop_cause is None:
+        return _UNSEEN
+    return None
+
+
+def _classified(
+    launch: LaunchRecord, status: AttemptStatus, code: int | None, lines: tuple[str, ...], redactor: Redactor
+) -> Outcome:
+    return classify_exit(
+        exit_code=code,
+        stopping=status.stop_cause is not None,
+        log_tail=lines,
+        made_output=has_output(launch, status),
+        published=launch.ingest_protocol is not None,
+        input_name=None if launch.input_name is None else redactor.redact(launch.input_name),
+    )
+
+
+def has_output(launch: LaunchRecord, status: AttemptStatus) -> bool:
+    """Tells whether an attempt has written its first frame, or for a job without video any sound."""
+    progress = status.progress
+    if progress is None:
+        return False
+    return progress.frames > 0 if launch.has_video else progress.out_time > timedelta()
+
+
+def _failed(reason: str, message: str, code: int | None, log_tail: tuple[str, ...]) -> Conclusion:
+    failure = Failure(reason=reason, message=message, exit_code=code, log_tail=log_tail)
+    return Conclusion(ending=Ending.FAILED, failure=failure)

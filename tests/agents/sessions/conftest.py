@@ -1,0 +1,35 @@
+"""Media and agents for the tests of sessions."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from session_rig import FFMPEG, Rigs
+
+from agents.sessions.folder import SessionFolders
+from agents.sessions.processes import AttemptProcesses
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of moving picture and sound."""
+    path = tmp_path_factory.mktemp("media") / "clip.mp4"
+    sources = ["-f", "lavfi", "-i", "testsrc2=s=320x180:r=25:d=2", "-f", "lavfi", "-i", "sine=d=2"]
+    coding = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "25", "-c:a", "aac"]
+    subprocess.run([FFMPEG, "-v", "error", *sources, *coding, str(path)], check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+@pytest.fixture
+def rigs(tmp_path: Path) -> Iterator[Rigs]:
+    """Rigs on a state folder of the test; whatever still runs at the end is killed."""
+    state_dir = tmp_path / "state"
+    state_dir.mkdir()
+    made = Rigs(state_dir)
+    yield made
+    for folder in SessionFolders(root=state_dir / "sessions").found():
+        with AttemptProcesses(folder) as processes:
+            processes.kill_all()
