@@ -39,8 +39,6 @@ _SOFTWARE_ENCODERS: dict[VideoCodec, tuple[str, ...]] = {
 }
 _ENCODED = (VideoCodec.H264, VideoCodec.HEVC, VideoCodec.AV1)
 _TEN_BIT = (VideoCodec.H264, VideoCodec.HEVC, VideoCodec.AV1, VideoCodec.VP9)
-_DECODER_NAMES = {VideoCodec.AV1: "av1", VideoCodec.MPEG2: "mpeg2video"}
-"""ffmpeg's own names where they differ from ours; for AV1 the one that can use NVDEC, which is not the default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +110,9 @@ def compare_arguments(path: str, *, nvdec: Trial | None = None) -> list[str]:
         decoded, reference = "[0:v]format=yuv420p", "[1:v]format=yuv420p"
     else:
         # hwdownload refuses pictures that are not in CUDA memory: falling back to software cannot pass for hardware.
-        before = ["-hwaccel", "cuda", "-hwaccel_output_format", "cuda", "-c:v", _decoder_name(nvdec.codec)]
+        # No decoder is named, as in pipelines: an ffmpeg that takes one without hardware (for AV1) must not pass.
+        before = ["-init_hw_device", "cuda=gpu:0", "-hwaccel", "cuda", "-hwaccel_device", "gpu"]
+        before += ["-hwaccel_output_format", "cuda"]
         width, height = _SCALED
         pixels = "p010le" if nvdec.bit_depth > 8 else "nv12"
         scaled = f"scale_cuda=w={width}:h={height}:format={pixels}"
@@ -203,11 +203,7 @@ def _implementation(codec: VideoCodec, direction: Direction, *, hardware: bool) 
     if direction is Direction.ENCODE:
         return f"{codec}_nvenc" if hardware else _SOFTWARE_ENCODERS[codec][0]
     # ffmpeg's own names of its NVDEC acceleration: "h264_nvdec" and so on.
-    return f"{codec}_nvdec" if hardware else _decoder_name(codec)
-
-
-def _decoder_name(codec: VideoCodec) -> str:
-    return _DECODER_NAMES.get(codec, str(codec))
+    return f"{codec}_nvdec" if hardware else "mpeg2video" if codec is VideoCodec.MPEG2 else str(codec)
 
 
 def _software_options(trial: Trial) -> tuple[list[str], list[str]]:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -68,7 +69,8 @@ def install(folder: Path, *, lacking: dict[str, list[str]] | None = None, real: 
 class _Rewriting:
     """Goes through ffmpeg's arguments once: options of an input up to its `-i`, options of an output up to its URL."""
 
-    def __init__(self, arguments: list[str], lacking: list[str]) -> None:
+    def __init__(self, real: str, arguments: list[str], lacking: list[str]) -> None:
+        self._real = real
         self._arguments = arguments
         self._lacking = set(lacking)
         self._ten_bit = any("p010" in argument or "10le" in argument for argument in arguments)
@@ -85,7 +87,8 @@ class _Rewriting:
                 written += [*self._output(pending), argument]
                 pending = []
             elif argument == "-i":
-                written += [*self._input(pending), "-i", rest.pop(0)]
+                url = rest.pop(0)
+                written += [*self._input(pending, url), "-i", url]
                 pending = []
             elif argument in {"-filter_complex", "-lavfi"}:
                 written += [argument, self._graph(rest.pop(0))]
@@ -95,17 +98,22 @@ class _Rewriting:
                 pending.append((argument, rest.pop(0) if rest else None))
         return written + _flat(pending)
 
-    def _input(self, options: list[tuple[str, str | None]]) -> list[str]:
+    def _input(self, options: list[tuple[str, str | None]], url: str) -> list[str]:
         values = dict(options)
         uses_cuda = values.get("-hwaccel") in {"cuda", "nvdec"}
         self._input_in_cuda.append(uses_cuda and values.get("-hwaccel_output_format") == "cuda")
         if not uses_cuda:
             return _flat([option for option in options if option[0] not in _DEVICE_OPTIONS])
-        decoder = values.get("-c:v") or values.get("-codec:v") or values.get("-vcodec") or ""
-        codec = decoder.removesuffix("_cuvid").removesuffix("video")
-        self._require(f"{codec}_nvdec", "No decoder surfaces left: hwaccel is not supported for this codec")
+        if any("_nvdec" in what for what in self._lacking) and "://" not in url:
+            self._require(f"{self._codec_of(url)}_nvdec", "Impossible to convert between the formats: no hwaccel")
         dropped = _DEVICE_OPTIONS | {"-hwaccel", "-hwaccel_output_format", "-c:v", "-codec:v", "-vcodec"}
         return _flat([option for option in options if option[0] not in dropped])
+
+    def _codec_of(self, path: str) -> str:
+        """Asks the real ffmpeg for the format of a file's video, as we name it."""
+        run = subprocess.run([self._real, "-hide_banner", "-i", path], capture_output=True, text=True, check=False)
+        video = re.search(r"Stream #0:\d+.*: Video: (\w+)", run.stderr)
+        return video[1].removesuffix("video") if video else ""
 
     def _output(self, options: list[tuple[str, str | None]]) -> list[str]:
         encoders = [(name, value) for name, value in options if name.startswith(("-c:v", "-codec:v", "-vcodec"))]
@@ -117,7 +125,7 @@ class _Rewriting:
             if (name, value) in encoders and value in SOFTWARE:
                 self._require(value, "OpenEncodeSessionEx failed: unsupported device (2): (no details)")
                 written += [name, SOFTWARE[value], *_software_extras(value, specifier)]
-            elif base in {"-vf", "-filter"} and value is not None:
+            elif (base == "-vf" or (base == "-filter" and not specifier.startswith("a"))) and value is not None:
                 written += [name, self._chains(value)]
             elif name in _DEVICE_OPTIONS or (base == "-pix_fmt" and value == "cuda"):
                 continue
@@ -141,7 +149,7 @@ class _Rewriting:
     def _check_memory(self, options: list[tuple[str, str | None]], encoders: list[tuple[str, str | None]]) -> None:
         """Refuses an encoder on the processor that is given pictures in CUDA memory."""
         maps = [value or "" for name, value in options if name == "-map"]
-        videos = [value for value in maps if value.startswith("[") or re.fullmatch(r"\d+:v(:\d+)?\??", value)]
+        videos = [value for value in maps if value.startswith("[") or re.fullmatch(r"\d+:[vV](:\d+)?\??", value)]
         by_stream = {
             name.partition(":")[2].removeprefix("v").removeprefix(":"): value or "" for name, value in encoders
         }
@@ -289,7 +297,7 @@ def main(real: str, settings_path: str, arguments: list[str]) -> None:
         try:
             if not uuid.startswith("GPU-"):
                 raise RefusedError("cuInit(0) failed -> CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected")
-            arguments = _Rewriting(arguments, lacking).result()
+            arguments = _Rewriting(real, arguments, lacking).result()
         except RefusedError as refused:
             print(f"[fake_nvenc @ 0x55] [error] {refused}", file=sys.stderr)
             sys.exit(218)
