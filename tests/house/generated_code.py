@@ -1,7 +1,7 @@
 """Generates gpu_balancer/v1 from proto/, or checks that what is checked in is exactly that.
 
-    python tests/house/generated_code.py            writes
-    python tests/house/generated_code.py --check    compares, and fails with the names of stale files
+python tests/house/generated_code.py            writes
+python tests/house/generated_code.py --check    compares, and fails with the names of stale files
 """
 
 from __future__ import annotations

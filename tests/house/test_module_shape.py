@@ -1,0 +1,52 @@
+"""Modules and functions stay small enough to be read, and say what they are for."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from house_sources import python_files, text_of, tree_of
+
+LONGEST_MODULE = 400
+LONGEST_FUNCTION = 60
+
+LONG_MODULES: dict[str, str] = {}
+"""Modules that may be longer, each with its reason."""
+
+LONG_FUNCTIONS: dict[str, str] = {
+    "balancer/daemon.py:run": "the whole daemon wired by hand, in the order in which it comes up",
+    "gpu_balancer/cli/session_commands.py:register": "one declaration of options per command, and nothing else",
+}
+"""Functions that may be longer, each with its reason."""
+
+MODULES = python_files("gpu_balancer", "balancer", "agents", "demo", "bench")
+
+
+@pytest.mark.parametrize("path", [*MODULES, *python_files("tests")], ids=str)
+def test_every_module_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(tree_of(path)), f"{path} has no docstring"
+
+
+def test_no_module_is_longer_than_can_be_read_in_one_go() -> None:
+    lengths = {str(path): len(text_of(path).splitlines()) for path in MODULES}
+    too_long = {name: length for name, length in lengths.items() if length > LONGEST_MODULE}
+    assert too_long.keys() == LONG_MODULES.keys(), too_long
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    too_long = {
+        f"{path}:{node.name}": length
+        for path in MODULES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (length := _length(node)) > LONGEST_FUNCTION
+    }
+    assert too_long.keys() == LONG_FUNCTIONS.keys(), too_long
+
+
+def _length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Counts lines. The docstring does not count: nobody should be brief there for a test's sake."""
+    end = function.end_lineno or function.lineno
+    docstring = function.body[0] if ast.get_docstring(function) is not None else None
+    told = 0 if docstring is None else (docstring.end_lineno or docstring.lineno) - docstring.lineno + 1
+    return end - function.lineno + 1 - told
