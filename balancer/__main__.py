@@ -16,6 +16,8 @@ from gpu_balancer.runtime.settings_file import SettingsError, load_settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from balancer.settings import BalancerSettings
+
 _USAGE_ERROR = 2
 _CANNOT_START = 1
 
@@ -31,26 +33,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     state_dir = (options.state_dir or default_state_dir()).absolute()
+    from balancer.settings import BalancerSettings
+
     try:
-        from balancer.settings import BalancerSettings
-
         settings = load_settings(options.config, BalancerSettings)
-        if options.check:
-            print("The settings can be used.")
-            return 0
-        from balancer.daemon import DaemonOptions, StartError, run_daemon
-
-        daemon_options = DaemonOptions(
-            settings=settings,
-            settings_path=options.config.absolute() if options.config else None,
-            state_dir=state_dir,
-            stop_sessions_on_exit=options.stop_sessions_on_exit,
-        )
-        with owned_folder(state_dir, lock_name="balancer.lock", owner="balancer"):
-            asyncio.run(run_daemon(daemon_options))
     except SettingsError as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
+    if options.check:
+        print("The settings can be used.")
+        return 0
+    return _run(options, settings, state_dir)
+
+
+def _run(options: argparse.Namespace, settings: BalancerSettings, state_dir: Path) -> int:
+    # What the daemon is made of is loaded once it is known that it will run.
+    from balancer.daemon import DaemonOptions, StartError, run_daemon
+
+    daemon_options = DaemonOptions(
+        settings=settings,
+        settings_path=options.config.absolute() if options.config else None,
+        state_dir=state_dir,
+        stop_sessions_on_exit=options.stop_sessions_on_exit,
+    )
+    try:
+        with owned_folder(state_dir, lock_name="balancer.lock", owner="balancer"):
+            asyncio.run(run_daemon(daemon_options))
     except (FolderLockedError, FolderUnusableError, StartError) as error:
         print(error, file=sys.stderr)
         return _CANNOT_START

@@ -1,0 +1,238 @@
+"""The daemon, wired by hand: what is made, in which order, and in which order it ends.
+
+It serves as soon as it can answer, not when every device is ready: devices come in as their agents answer and their
+probes end. It ends in the opposite order; sessions and agents stay unless it was asked to end those too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from balancer.adapters.grpc_agent_client import GrpcAgentClient
+from balancer.adapters.local_agent_launcher import AgentLaunchError, LocalAgent, LocalAgentLauncher, list_local_gpus
+from balancer.adapters.policy_plugins import PolicyUnavailable
+from balancer.adapters.sqlite_session_store import SqliteSessionStore
+from balancer.agent_directory import AgentDirectory
+from balancer.agent_watch import AgentWatch
+from balancer.announcement import announce_devices, announce_listening
+from balancer.device_metrics import DeviceMetrics
+from balancer.device_plan import agent_device, device_rules, local_devices
+from balancer.device_registry import DeviceRegistry
+from balancer.domain.device import Dimension
+from balancer.ports.agent_client import AgentUnreachableError
+from balancer.ports.session_store import StoreError
+from balancer.servicers.balancer_servicer import DaemonFacts
+from balancer.serving import Parts, Serving
+from balancer.session_engine import EngineSettings, SessionEngine
+from balancer.session_retention import RetentionSettings
+from balancer.session_telemetry import SessionTelemetry
+from balancer.settings.agent_file import agent_file_text
+from balancer.settings_reload import SettingsReload, placement_rules
+from balancer.shutdown import Shutdown
+from balancer.uploads import UploadStore
+from balancer.web.server import WebServer
+from gpu_balancer.runtime.clock import SystemClock
+from gpu_balancer.runtime.grpc_server import MIB, ServerLimits, build_server
+from gpu_balancer.runtime.listening import ListenFault
+from gpu_balancer.runtime.log import configure_logging, set_log_level
+from gpu_balancer.runtime.task_guard import TaskGuard
+from gpu_balancer.runtime.telemetry import TelemetryFault, build_telemetry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from balancer.domain.device import DeviceIdentity
+    from balancer.settings import BalancerSettings
+
+_log = structlog.get_logger(__name__)
+_CORE = 1_000_000
+
+
+class StartError(Exception):
+    """The daemon cannot start. The message says why and what to try."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonOptions:
+    """What was said on the command line."""
+
+    settings: BalancerSettings
+    settings_path: Path | None
+    state_dir: Path
+    """Owned by this process already."""
+    stop_sessions_on_exit: bool
+
+
+async def run_daemon(options: DaemonOptions) -> None:
+    """Runs until a signal or a client ends it.
+
+    Raises:
+        StartError: It cannot start.
+    """
+    try:
+        async with AsyncExitStack() as stack:
+            await _Daemon(options).run(stack)
+    except (ListenFault, StoreError, PolicyUnavailable, AgentLaunchError, TelemetryFault) as error:
+        raise StartError(str(error)) from error
+
+
+class _Daemon:
+    """The parts that know one another."""
+
+    def __init__(self, options: DaemonOptions) -> None:
+        self.options = options
+        self.clock = SystemClock()
+        self.registry = DeviceRegistry(device_rules(options.settings))
+        self.agents: AgentDirectory[GrpcAgentClient] = AgentDirectory()
+        self.uploads = UploadStore(
+            options.state_dir / "uploads",
+            max_bytes=options.settings.uploads.max_size_mib * MIB,
+            expire_after=timedelta(hours=options.settings.uploads.expire_after_h),
+            clock=self.clock,
+        )
+
+    async def run(self, stack: AsyncExitStack) -> None:
+        options, settings = self.options, self.options.settings
+        configure_logging(settings.log)
+        telemetry = build_telemetry(settings.telemetry, component="balancer", instance="balancer", prometheus=True)
+        stack.push_async_callback(asyncio.to_thread, telemetry.shutdown)
+        observer = SessionTelemetry(telemetry, clock=self.clock)
+        tasks = await stack.enter_async_context(TaskGuard("balancer"))
+        engine = SessionEngine(
+            store=SqliteSessionStore(options.state_dir / "balancer.sqlite"),
+            agents=self.agents,
+            devices=self.registry,
+            rules=placement_rules(settings, version=1, host_capacity=_host_capacity()),
+            clock=self.clock,
+            tasks=tasks,
+            settings=EngineSettings(
+                retention=RetentionSettings(keep_ended=timedelta(hours=settings.sessions.keep_ended_h))
+            ),
+            observer=observer,
+        )
+        reload = SettingsReload(
+            path=options.settings_path,
+            settings=settings,
+            registry=self.registry,
+            engine=engine,
+            on_applied=lambda fresh: set_log_level(fresh.log.level),
+        )
+        stop_timeout = timedelta(seconds=settings.sessions.stop_timeout_s + 4)
+        shutdown = Shutdown(engine=engine, agents=self.agents, stop_timeout=stop_timeout)
+        DeviceMetrics(telemetry.meter, registry=self.registry, engine=engine)
+        serving = Serving(
+            Parts(
+                engine=engine,
+                registry=self.registry,
+                agents=self.agents,
+                uploads=self.uploads,
+                reload=reload,
+                shutdown=shutdown,
+                tracer=observer,
+                facts=DaemonFacts(
+                    start_time=self.clock.now(),
+                    state_dir=options.state_dir,
+                    settings_path=options.settings_path,
+                    max_upload_bytes=self.uploads.max_bytes,
+                ),
+                probe_timeout=timedelta(seconds=settings.inputs.probe_timeout_s),
+            )
+        )
+        server = build_server(
+            addresses=[address.format(state_dir=options.state_dir) for address in settings.server.listen],
+            services=serving.services,
+            limits=ServerLimits(
+                max_receive_bytes=settings.server.max_receive_mib * MIB,
+                max_concurrent_streams=settings.server.max_concurrent_streams,
+            ),
+        )
+        # Agents are listed while the store is read: both take their time.
+        listing = tasks.spawn(self._devices(), name="list devices")
+        await self.uploads.start()
+        await engine.start()
+        stack.push_async_callback(engine.close)
+        tasks.spawn_eternal(self.uploads.expire(in_use=serving.uploads_in_use), name="expire uploads")
+        await server.start()
+        stack.push_async_callback(server.stop, timedelta(seconds=settings.server.shutdown_grace_s))
+        http_address = await stack.enter_async_context(WebServer(settings.server.http)) if settings.server.http else ""
+        serving.balancer.listens_on(server.addresses, http_address)
+        await self._start_agents(await listing, engine, tasks)
+        self._handle_signals(shutdown, reload, tasks)
+        await server.set_serving(serving=True)
+        announce_listening(http_address, server.addresses, options.state_dir)
+        tasks.spawn(announce_devices(self.registry), name="announce devices")
+        await shutdown.wished()
+        await server.set_serving(serving=False)
+
+    async def _devices(self) -> tuple[DeviceIdentity, ...]:
+        settings = self.options.settings
+        return local_devices(settings, await list_local_gpus()) if settings.agents.launch == "local" else ()
+
+    async def _start_agents(self, devices: tuple[DeviceIdentity, ...], engine: SessionEngine, tasks: TaskGuard) -> None:
+        settings = self.options.settings
+        for identity in devices:
+            folder = self.options.state_dir / "agents" / identity.id
+            text = agent_file_text(settings, agent_device(identity), state_dir=folder, uploads=self.uploads.folder)
+            agent = LocalAgent(identity=identity, folder=folder, settings_toml=text)
+            launcher = LocalAgentLauncher(agent, clock=self.clock)
+            tasks.spawn_eternal(launcher.keep_running(), name=f"keep agent {identity.id}")
+            self.registry.expect(identity)
+            self._watch(identity, self._client(f"device {identity.id}", f"unix:{agent.socket_path}"), engine, tasks)
+        for address in settings.agents.addresses:
+            target = address.format(state_dir=self.options.state_dir)
+            tasks.spawn(self._find_external(target, engine, tasks), name=f"find agent {target}")
+
+    async def _find_external(self, target: str, engine: SessionEngine, tasks: TaskGuard) -> None:
+        """Asks an agent that somebody else started which device it has, until it answers."""
+        client = self._client(f"agent {target}", target)
+        while True:
+            try:
+                report = await client.describe()
+                break
+            except AgentUnreachableError as error:
+                _log.warning("agent does not answer; trying again", address=target, error=str(error))
+                await asyncio.sleep(self.options.settings.agents.start_timeout_s / 4)
+        self.registry.expect(report.identity)
+        try:
+            self._watch(report.identity, client, engine, tasks)
+        except ValueError as error:
+            _log.error("agent not used", address=target, error=str(error))
+            await client.close()
+
+    def _client(self, told: str, target: str) -> GrpcAgentClient:
+        return GrpcAgentClient(told=told, target=target, resolve_input=self.uploads.resolve_input)
+
+    def _watch(
+        self, identity: DeviceIdentity, client: GrpcAgentClient, engine: SessionEngine, tasks: TaskGuard
+    ) -> None:
+        self.agents.add(identity.id, client)
+        watch = AgentWatch(identity.id, client, sessions=engine, news=self.registry, clock=self.clock)
+        tasks.spawn_eternal(watch.run(), name=f"watch agent {identity.id}")
+
+    def _handle_signals(self, shutdown: Shutdown, reload: SettingsReload, tasks: TaskGuard) -> None:
+        loop = asyncio.get_running_loop()
+
+        def end() -> None:
+            if self.options.stop_sessions_on_exit:
+                tasks.spawn(shutdown.shutdown(stop_sessions=True), name="stop sessions")
+            else:
+                shutdown.wish()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, end)
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: tasks.spawn(reload.reload_or_log(), name="reload settings") and None
+        )
+
+
+def _host_capacity() -> dict[Dimension, int]:
+    """The cores that this process may use; agents of this machine share them."""
+    return {Dimension.CORES: len(os.sched_getaffinity(0)) * _CORE}
