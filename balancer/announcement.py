@@ -26,7 +26,7 @@ def announce_listening(http_address: str, addresses: Sequence[str], state_dir: P
 async def announce_devices(registry: DeviceRegistry) -> None:
     """Prints a table of the devices once each of them has been tried, or given up."""
     await registry.await_first_probe()
-    rows = [("DEVICE", "MODEL", "WEIGHT", "STATE", "ENCODES", "DECODES")]
+    rows: list[tuple[str, ...]] = [("DEVICE", "MODEL", "WEIGHT", "STATE", "ENCODES", "DECODES")]
     rows += [_row(entry) for entry in registry.entries()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     _print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import structlog
 
@@ -13,8 +13,10 @@ from balancer.ports.agent_client import AgentUnreachableError
 from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
-    from balancer.agent_directory import AgentDirectory
-    from balancer.domain.ids import SessionId
+    from collections.abc import AsyncGenerator, Iterable
+
+    from balancer.change_feed import FeedItem
+    from balancer.domain.ids import DeviceId, SessionId
     from balancer.ports.agent_client import AgentClient
     from balancer.session_engine import SessionEngine
 
@@ -24,7 +26,7 @@ _log = structlog.get_logger(__name__)
 class Shutdown:
     """Waits for the wish to end, and carries it out."""
 
-    def __init__(self, *, engine: SessionEngine, agents: AgentDirectory[AgentClient], stop_timeout: timedelta) -> None:
+    def __init__(self, *, engine: SessionEngine, agents: Iterable[tuple[DeviceId, AgentClient]], stop_timeout: timedelta) -> None:
         """Begins without a wish.
 
         Args:
@@ -75,7 +77,7 @@ class Shutdown:
             _log.warning("sessions did not end in time", timeout_s=self._stop_timeout.total_seconds())
 
     async def _await_all_ended(self) -> None:
-        async with aclosing(self._engine.changes.watch_sessions()) as changes:
+        async with aclosing(cast("AsyncGenerator[FeedItem, None]", self._engine.changes.watch_sessions())) as changes:
             async for _ in changes:
                 if not self._engine.live():
                     return

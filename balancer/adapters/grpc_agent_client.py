@@ -6,7 +6,7 @@ with the agent's own reason. Streams end when their consumer does, so that a cli
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -165,14 +165,14 @@ class GrpcAgentClient:
         except grpc.aio.AioRpcError as error:
             raise self._translated(error) from error
 
-    async def _stream(self, call: AsyncIterator[Answer]) -> AsyncIterator[Answer]:
+    async def _stream(self, call: grpc.aio.UnaryStreamCall[Any, Answer]) -> AsyncIterator[Answer]:
         try:
             async for message in call:
                 yield message
         except grpc.aio.AioRpcError as error:
             raise self._translated(error) from error
         finally:
-            call.cancel()  # type: ignore[attr-defined]
+            call.cancel()
 
     def _translated(self, error: grpc.aio.AioRpcError) -> Exception:
         failure = failure_from_rpc_error(error)

@@ -246,7 +246,8 @@ def _on_accepted(record: SessionRecord, event: LaunchAccepted) -> tuple[SessionR
     if record.state not in _PLACED or event.attempt != record.attempt:
         # An attempt accepted for nothing shows itself in the agent's events, and is stopped then.
         return record, ()
-    changed = replace(record, ingest_url=event.ingest_url or record.ingest_url)
+    news = event.ingest_url is not None and event.ingest_url != record.ingest_url
+    changed = replace(record, ingest_url=event.ingest_url) if news else record
     # A stop may have overtaken its launch; said again, it cannot be lost.
     return changed, _stop(record) if record.state is SessionState.STOPPING else ()
 
