@@ -1,0 +1,152 @@
+"""DeviceService: shows devices, weights them, closes them, has them tried again."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Protocol, cast
+
+from balancer.agent_answers import agent_failures, unreachable
+from balancer.device_registry import MAX_WEIGHT
+from balancer.servicers.device_translation import device_to_proto
+from balancer.servicers.paging import page_of
+from balancer.servicers.violations import Violations
+from gpu_balancer.v1 import device_service_pb2 as pb
+from gpu_balancer.v1.device_service_pb2_grpc import DeviceServiceServicer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from pathlib import Path
+
+    from balancer.device_registry import DeviceEntry, DeviceRegistry
+    from balancer.domain.ids import DeviceId
+    from balancer.ports.agent_clients import AgentClients
+    from balancer.session_engine import SessionEngine
+    from gpu_balancer.v1.device_pb2 import Device
+
+
+class Reloaded(Protocol):
+    """What a reload did."""
+
+    @property
+    def version(self) -> int:
+        """Number of the settings now in force."""
+        ...
+
+    @property
+    def changes(self) -> Sequence[str]:
+        """What changed, a sentence each."""
+        ...
+
+    @property
+    def restart_keys(self) -> Sequence[str]:
+        """Keys that changed in the file but apply only after a restart."""
+        ...
+
+
+class SettingsReloader(Protocol):
+    """Reads the settings file again, and writes weights into it."""
+
+    @property
+    def version(self) -> int:
+        """Number of the settings in force."""
+        ...
+
+    async def reload(self) -> Reloaded:
+        """Applies the whole file; raises SETTINGS_REFUSED and changes nothing when something in it is wrong."""
+        ...
+
+    async def save_weight(self, device_id: DeviceId, weight: int) -> Path:
+        """Writes a weight into the file and puts it in force; raises SETTINGS_REFUSED when it cannot."""
+        ...
+
+
+class DeviceServicer(DeviceServiceServicer):
+    """Answers clients about devices. Names may be ids, indexes, PCI addresses or the beginning of an id."""
+
+    def __init__(
+        self,
+        registry: DeviceRegistry,
+        *,
+        engine: SessionEngine,
+        agents: AgentClients,
+        settings: SettingsReloader,
+    ) -> None:
+        """Makes the servicer.
+
+        Args:
+            registry: The devices.
+            engine: Tells what is booked on them.
+            agents: Try them again.
+            settings: Reads and writes the settings file.
+        """
+        self._registry = registry
+        self._engine = engine
+        self._agents = agents
+        self._settings = settings
+
+    async def ListDevices(self, request: pb.ListDevicesRequest, _context: object) -> pb.ListDevicesResponse:  # noqa: N802
+        """Gives a page of devices in device order."""
+        page, token = page_of(
+            self._registry.entries(),
+            lambda entry: entry.identity.id,
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return pb.ListDevicesResponse(devices=[self._told(entry) for entry in page], next_page_token=token)
+
+    async def GetDevice(self, request: pb.GetDeviceRequest, _context: object) -> pb.GetDeviceResponse:  # noqa: N802
+        """Gives one device."""
+        return pb.GetDeviceResponse(device=self._told(self._registry.find(request.name)))
+
+    async def WatchDevices(  # noqa: N802
+        self, _request: pb.WatchDevicesRequest, _context: object
+    ) -> AsyncIterator[pb.WatchDevicesResponse]:
+        """Gives every device, then each change."""
+        async with aclosing(cast("AsyncGenerator[DeviceEntry, None]", self._registry.watch())) as entries:
+            async for entry in entries:
+                yield pb.WatchDevicesResponse(device=self._told(entry))
+
+    async def UpdateDevice(  # noqa: N802
+        self, request: pb.UpdateDeviceRequest, _context: object
+    ) -> pb.UpdateDeviceResponse:
+        """Changes a weight, or closes or opens a device; all of it is checked before anything is changed."""
+        device_id = self._registry.find(request.name).identity.id
+        found = Violations()
+        if request.HasField("weight"):
+            found.check_range("weight", request.weight, 0, MAX_WEIGHT)
+        elif request.save:
+            found.add("save", "must be given with a weight: only weights are kept in the settings file")
+        found.refuse()
+        saved_path = ""
+        if request.save:
+            saved_path = str(await self._settings.save_weight(device_id, request.weight))
+        elif request.HasField("weight"):
+            self._registry.set_weight(device_id, request.weight)
+        if request.HasField("cordoned"):
+            self._registry.set_cordoned(device_id, cordoned=request.cordoned)
+        return pb.UpdateDeviceResponse(device=self._told(self._registry.find(device_id)), saved_path=saved_path)
+
+    async def ProbeDevice(self, request: pb.ProbeDeviceRequest, _context: object) -> pb.ProbeDeviceResponse:  # noqa: N802
+        """Has a device tried again by its agent."""
+        device_id = self._registry.find(request.name).identity.id
+        what = f"probe device {device_id}"
+        agent = self._agents.get(device_id)
+        if agent is None:
+            raise unreachable(what)
+        with agent_failures(what):
+            report = await agent.probe()
+        self._registry.update_agent(report)
+        return pb.ProbeDeviceResponse(device=self._told(self._registry.find(device_id)))
+
+    async def ReloadSettings(  # noqa: N802
+        self, _request: pb.ReloadSettingsRequest, _context: object
+    ) -> pb.ReloadSettingsResponse:
+        """Has the settings file read again."""
+        outcome = await self._settings.reload()
+        return pb.ReloadSettingsResponse(
+            settings_version=outcome.version, changes=outcome.changes, restart_keys=outcome.restart_keys
+        )
+
+    def _told(self, entry: DeviceEntry) -> Device:
+        highest = max(other.weight for other in self._registry.entries())
+        return device_to_proto(entry, self._engine.ledger, highest_weight=highest)

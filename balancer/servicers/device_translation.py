@@ -1,0 +1,125 @@
+"""Devices in the contract's words. What is unknown is unset, never 0."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from balancer.domain.device import DeviceKind, Dimension, Direction
+from balancer.servicers.contract_words import VIDEO_CODEC_NUMBERS
+from balancer.servicers.names import device_name
+from gpu_balancer.v1 import device_pb2, placement_pb2
+
+if TYPE_CHECKING:
+    from balancer.device_registry import DeviceEntry
+    from balancer.domain.device import Capability, DeviceIdentity
+    from balancer.domain.ledger import Ledger
+    from balancer.ports.agent_client import Measurements
+
+_KINDS = {DeviceKind.NVIDIA: device_pb2.DEVICE_KIND_NVIDIA, DeviceKind.CPU: device_pb2.DEVICE_KIND_CPU}
+_DIRECTIONS = {
+    Direction.DECODE: device_pb2.CODING_DIRECTION_DECODE,
+    Direction.ENCODE: device_pb2.CODING_DIRECTION_ENCODE,
+}
+
+
+def device_to_proto(entry: DeviceEntry, ledger: Ledger, *, highest_weight: int) -> device_pb2.Device:
+    """Makes the message of a device.
+
+    Args:
+        entry: All that is known of it.
+        ledger: What is booked.
+        highest_weight: Of all devices; load is weighted by it.
+
+    Returns:
+        The device; its weighted load is unset when its weight is 0.
+    """
+    device_id = entry.identity.id
+    weight = entry.weight
+    device = device_pb2.Device(
+        name=device_name(device_id),
+        identity=_identity(entry.identity),
+        ffmpeg_builds=[
+            device_pb2.FfmpegBuild(path=build.path, version=build.version, candidate=build.candidate)
+            for build in entry.ffmpeg_builds
+        ],
+        capabilities=[_capability(capability) for capability in entry.capabilities],
+        weight=weight,
+        weight_source=entry.weight_source.value,
+        state=device_pb2.DeviceState.Value(f"DEVICE_STATE_{entry.state.name}"),
+        state_message=entry.state_message,
+        loads=_loads(entry, ledger),
+        weighted_load=ledger.cost(device_id) * highest_weight // weight if weight else None,
+        session_count=ledger.session_count(device_id),
+        revision=entry.revision,
+    )
+    if entry.measurements is not None:
+        device.measurements.CopyFrom(_measurements(entry.measurements))
+    return device
+
+
+def _identity(identity: DeviceIdentity) -> device_pb2.DeviceIdentity:
+    return device_pb2.DeviceIdentity(
+        id=identity.id,
+        kind=_KINDS[identity.kind],
+        model=identity.model,
+        architecture=identity.architecture or "",
+        pci_address=identity.pci_address or "",
+        index=identity.index,
+        driver_version=identity.driver_version or "",
+        memory_total_mib=identity.memory_total_mib,
+        encoder_engines=identity.encoder_engines,
+        decoder_engines=identity.decoder_engines,
+        cores=identity.cores,
+        video_clock_mhz=identity.video_clock_mhz,
+        table_model=identity.table_model or "",
+    )
+
+
+def _capability(capability: Capability) -> device_pb2.Capability:
+    return device_pb2.Capability(
+        codec=VIDEO_CODEC_NUMBERS[capability.codec],
+        direction=_DIRECTIONS[capability.direction],
+        bit_depth=capability.bit_depth,
+        implementation=capability.implementation,
+        works=capability.works,
+        hardware=capability.hardware,
+        message=capability.message,
+        ffmpeg=capability.ffmpeg,
+    )
+
+
+def _loads(entry: DeviceEntry, ledger: Ledger) -> list[device_pb2.DimensionLoad]:
+    """Gives every dimension in which the device is limited or loaded, in the contract's order."""
+    limits, used = entry.capacity.limits, ledger.used(entry.identity.id)
+    loads = []
+    for dimension in Dimension:
+        if dimension not in limits and not used.get(dimension):
+            continue
+        source = entry.capacity.sources.get(dimension)
+        loads.append(
+            device_pb2.DimensionLoad(
+                dimension=_dimension(dimension),
+                used=used.get(dimension, 0),
+                capacity=limits.get(dimension),
+                source=source.value if source else "",
+            )
+        )
+    return loads
+
+
+def _dimension(dimension: Dimension) -> placement_pb2.Dimension.ValueType:
+    return placement_pb2.Dimension.Value(f"DIMENSION_{dimension.name}")
+
+
+def _measurements(measurements: Measurements) -> device_pb2.DeviceMeasurements:
+    message = device_pb2.DeviceMeasurements(
+        encoder_utilization_percent=measurements.encoder_utilization_percent,
+        decoder_utilization_percent=measurements.decoder_utilization_percent,
+        compute_utilization_percent=measurements.compute_utilization_percent,
+        memory_used_mib=measurements.memory_used_mib,
+        encoder_sessions=measurements.encoder_sessions,
+        temperature_celsius=measurements.temperature_celsius,
+    )
+    if measurements.measure_time is not None:
+        message.measure_time.FromDatetime(measurements.measure_time)
+    return message

@@ -1,0 +1,254 @@
+"""SessionService: translates, asks the engine or an agent, and translates back. It decides nothing.
+
+A session is checked, then looked at by an agent where its client did not say what it is, then admitted. A request that
+was answered before gets the same answer before anybody is asked: its input may be gone by now, and its outputs there.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from balancer.admission import Admission, PlacementRefused
+from balancer.feed_watcher import FeedReset, FeedSynced, SessionRemoved, SessionUpdated
+from balancer.servicers.contract_words import SESSION_STATES
+from balancer.servicers.names import artifact_of, check_request_id, device_id_of, session_id_of, session_name
+from balancer.servicers.paging import page_of
+from balancer.servicers.placement_translation import placement_detail, placement_to_proto
+from balancer.servicers.repeated_requests import answered_before
+from balancer.servicers.session_translation import planned_to_proto, prepare_session, session_to_proto
+from balancer.servicers.session_validation import draft_session
+from balancer.servicers.upload_servicer import check_upload
+from balancer.session_listing import SessionFilter
+from gpu_balancer.runtime.failures import RequestFailure, Violation, invalid
+from gpu_balancer.v1 import session_service_pb2 as pb
+from gpu_balancer.v1.session_service_pb2_grpc import SessionServiceServicer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from balancer.change_feed import FeedItem
+    from balancer.domain.session import SessionRecord
+    from balancer.ports.session_tracer import SessionTracer
+    from balancer.servicers.media_questions import MediaQuestions
+    from balancer.servicers.profile_translation import KnownProfiles
+    from balancer.servicers.session_translation import PreparedSession
+    from balancer.servicers.session_validation import SessionDraft
+    from balancer.session_engine import SessionEngine
+    from balancer.session_files import SessionFiles
+    from balancer.uploads import UploadStore
+    from gpu_balancer.v1.session_pb2 import Session
+
+
+class SessionServicer(SessionServiceServicer):
+    """Answers clients about sessions."""
+
+    def __init__(
+        self,
+        engine: SessionEngine,
+        *,
+        questions: MediaQuestions,
+        files: SessionFiles,
+        uploads: UploadStore,
+        profiles: KnownProfiles,
+        tracer: SessionTracer,
+    ) -> None:
+        """Makes the servicer.
+
+        Args:
+            engine: Places and keeps sessions.
+            questions: Asks agents what inputs are and whether outputs may be written.
+            files: Reads what sessions leave.
+            uploads: Tells whether an upload can be read.
+            profiles: The ladders of the settings in force.
+            tracer: Begins traces.
+        """
+        self._engine = engine
+        self._questions = questions
+        self._files = files
+        self._uploads = uploads
+        self._profiles = profiles
+        self._tracer = tracer
+
+    # ------------------------------------------------------------------------------------------------ asking for
+
+    async def CreateSession(  # noqa: N802
+        self, request: pb.CreateSessionRequest, _context: object
+    ) -> pb.CreateSessionResponse:
+        """Checks, looks at the input, admits."""
+        check_request_id(request.request_id)
+        draft = draft_session(request.session, self._profiles.now())
+        record = None
+        if self._questions.needs_agent(draft):
+            record = answered_before(self._engine, request.request_id, draft.digest)
+        if record is None:
+            prepared = await self._prepared(draft)
+            record = await self._admitted(prepared, request.request_id, draft.digest)
+        return pb.CreateSessionResponse(session=self._told(record, with_ingest_url=True))
+
+    async def PlanSession(  # noqa: N802
+        self, request: pb.PlanSessionRequest, _context: object
+    ) -> pb.PlanSessionResponse:
+        """Does as CreateSession does up to the admission, and tells the decision."""
+        draft = draft_session(request.session, self._profiles.now())
+        prepared = await self._prepared(draft)
+        decision = self._engine.plan(prepared.workload)
+        response = pb.PlanSessionResponse(placement=placement_to_proto(decision), session=planned_to_proto(prepared))
+        if decision.device_id is not None:
+            response.argv.extend(await self._questions.command_for(decision.device_id, prepared.session))
+        return response
+
+    async def _prepared(self, draft: SessionDraft) -> PreparedSession:
+        check_upload(self._uploads, draft.session.transcode.input)
+        facts = await self._questions.facts_of(draft)
+        await self._questions.check_outputs(draft)
+        return prepare_session(draft, facts)
+
+    async def _admitted(self, prepared: PreparedSession, request_id: str, digest: str) -> SessionRecord:
+        traceparent = self._tracer.begin()
+        admission = Admission(
+            payload=prepared.payload,
+            workload=prepared.workload,
+            priority=prepared.priority,
+            labels=dict(prepared.session.labels),
+            request_id=request_id or None,
+            request_digest=digest if request_id else None,
+            traceparent=traceparent,
+        )
+        try:
+            record = await self._engine.admit(admission)
+        except PlacementRefused as refused:
+            self._tracer.abandon(traceparent, refused.reason.name)
+            raise replace(refused, details=(placement_detail(refused.decision),)) from refused
+        except RequestFailure as failure:
+            self._tracer.abandon(traceparent, failure.reason.name)
+            raise
+        if record.traceparent != traceparent:
+            # Two requests with one id came at once; the other's trace is the session's.
+            self._tracer.abandon(traceparent, "REQUEST_REPEATED")
+        return record
+
+    # -------------------------------------------------------------------------------------------------- looking at
+
+    async def GetSession(self, request: pb.GetSessionRequest, _context: object) -> pb.GetSessionResponse:  # noqa: N802
+        """Gives one session."""
+        record = self._engine.get(session_id_of(request.name))
+        return pb.GetSessionResponse(session=self._told(record, with_ingest_url=True))
+
+    async def ListSessions(  # noqa: N802
+        self, request: pb.ListSessionsRequest, _context: object
+    ) -> pb.ListSessionsResponse:
+        """Gives a page of sessions, newest first."""
+        wanted = _filter(request.filter)
+        page = self._engine.list(wanted, page_size=request.page_size, page_token=request.page_token)
+        return pb.ListSessionsResponse(
+            sessions=[self._told(record) for record in page.records], next_page_token=page.next_page_token
+        )
+
+    async def WatchSession(  # noqa: N802
+        self, request: pb.WatchSessionRequest, _context: object
+    ) -> AsyncIterator[pb.WatchSessionResponse]:
+        """Gives a session's changes until its end."""
+        session_id = session_id_of(request.name)
+        changes = self._engine.changes.watch_session(session_id, after_revision=request.after_revision)
+        async with aclosing(cast("AsyncGenerator[SessionRecord, None]", changes)) as records:
+            async for record in records:
+                yield pb.WatchSessionResponse(session=self._told(record, with_ingest_url=True))
+
+    async def WatchSessions(  # noqa: N802
+        self, request: pb.WatchSessionsRequest, _context: object
+    ) -> AsyncIterator[pb.WatchSessionsResponse]:
+        """Gives the changes of all sessions that match, for ever."""
+        wanted = _filter(request.filter)
+        changes = self._engine.changes.watch_sessions(matches=wanted.matches, resume_token=request.resume_token)
+        async with aclosing(cast("AsyncGenerator[FeedItem, None]", changes)) as items:
+            async for item in items:
+                yield self._change(item)
+
+    def _change(self, item: FeedItem) -> pb.WatchSessionsResponse:
+        match item:
+            case SessionUpdated():
+                return pb.WatchSessionsResponse(
+                    type=pb.SESSION_CHANGE_TYPE_UPDATED,
+                    session=self._told(item.record),
+                    resume_token=item.resume_token,
+                )
+            case SessionRemoved():
+                response = pb.WatchSessionsResponse(type=pb.SESSION_CHANGE_TYPE_REMOVED, resume_token=item.resume_token)
+                response.session.name = session_name(item.session_id)
+                return response
+            case FeedSynced():
+                return pb.WatchSessionsResponse(type=pb.SESSION_CHANGE_TYPE_SYNCED, resume_token=item.resume_token)
+            case FeedReset():
+                return pb.WatchSessionsResponse(type=pb.SESSION_CHANGE_TYPE_RESET)
+
+    # ------------------------------------------------------------------------------------------------------ ending
+
+    async def StopSession(  # noqa: N802
+        self, request: pb.StopSessionRequest, _context: object
+    ) -> pb.StopSessionResponse:
+        """Asks a session to end."""
+        return pb.StopSessionResponse(session=self._told(await self._engine.stop(session_id_of(request.name))))
+
+    async def DeleteSession(  # noqa: N802
+        self, request: pb.DeleteSessionRequest, _context: object
+    ) -> pb.DeleteSessionResponse:
+        """Removes an ended session with its files."""
+        await self._engine.delete(session_id_of(request.name))
+        return pb.DeleteSessionResponse()
+
+    # -------------------------------------------------------------------------------------------- what it leaves
+
+    async def ReadSessionLog(  # noqa: N802
+        self, request: pb.ReadSessionLogRequest, _context: object
+    ) -> AsyncIterator[pb.ReadSessionLogResponse]:
+        """Streams a session's log."""
+        tail_lines = request.tail_lines if request.HasField("tail_lines") else None
+        log = self._files.log(session_id_of(request.name), tail_lines=tail_lines, follow=request.follow)
+        async with aclosing(log) as pieces:
+            async for lines in pieces:
+                yield pb.ReadSessionLogResponse(lines=lines)
+
+    async def ListArtifacts(  # noqa: N802
+        self, request: pb.ListArtifactsRequest, _context: object
+    ) -> pb.ListArtifactsResponse:
+        """Gives a page of a session's artifacts."""
+        artifacts = await self._files.artifacts(session_id_of(request.parent, field="parent"))
+        page, token = page_of(
+            artifacts, lambda artifact: artifact.path, page_size=request.page_size, page_token=request.page_token
+        )
+        return pb.ListArtifactsResponse(artifacts=page, next_page_token=token)
+
+    async def ReadArtifact(  # noqa: N802
+        self, request: pb.ReadArtifactRequest, _context: object
+    ) -> AsyncIterator[pb.ReadArtifactResponse]:
+        """Streams an artifact or a range of it."""
+        session_id, path = artifact_of(request.name)
+        artifact = self._files.artifact(
+            session_id, path, offset_bytes=request.offset_bytes, limit_bytes=request.limit_bytes
+        )
+        async with aclosing(artifact) as pieces:
+            async for piece in pieces:
+                told = piece.artifact if piece.HasField("artifact") else None
+                yield pb.ReadArtifactResponse(artifact=told, data=piece.data)
+
+    def _told(self, record: SessionRecord, *, with_ingest_url: bool = False) -> Session:
+        return session_to_proto(record, self._engine.rules.settings.factors, with_ingest_url=with_ingest_url)
+
+
+def _filter(told: pb.SessionFilter) -> SessionFilter:
+    """Reads which sessions are meant.
+
+    Raises:
+        RequestFailure: INVALID_REQUEST for a state or a device that cannot be.
+    """
+    unknown = next((number for number in told.states if number not in SESSION_STATES), None)
+    if unknown is not None:
+        names = ", ".join(state.name for state in SESSION_STATES.values())
+        raise invalid(Violation(field="filter.states", description=f"must be among {names}; {unknown} is not"))
+    return SessionFilter(
+        states=frozenset(SESSION_STATES[number] for number in told.states),
+        device_id=device_id_of(told.device, field="filter.device") if told.device else None,
+        labels=dict(told.labels),
+    )

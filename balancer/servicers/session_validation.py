@@ -1,0 +1,127 @@
+"""Checks of a session as its client asks for it. Every mistake is found at once, each with its field's path.
+
+It looks at nothing but the request and the settings' profiles: what the media is, and whether a path may be read or
+written, its agent knows. What comes out is a draft with profile, names and defaults filled in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from balancer.servicers.contract_words import PRIORITY_WORDS
+from balancer.servicers.input_validation import InputKind, check_input
+from balancer.servicers.output_validation import check_outputs
+from balancer.servicers.rendition_validation import check_renditions, rendition_ids
+from balancer.servicers.session_defaults import fill_in
+from balancer.servicers.violations import DAY, SECOND, Violations
+from gpu_balancer.runtime.failures import Reason
+from gpu_balancer.v1 import session_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gpu_balancer.v1.media_pb2 import Rendition, TranscodeSpec
+    from gpu_balancer.v1.session_pb2 import Session
+
+MAX_LABELS = 32
+MAX_LABEL_KEY_CHARACTERS = 63
+MAX_LABEL_VALUE_CHARACTERS = 255
+
+SPEC = "session.transcode"
+"""Path of the spec in the requests that carry one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionDraft:
+    """A session that was checked. What its input is has yet to be found out."""
+
+    session: Session
+    """What the client may say, nothing else, with profile, names and defaults filled in."""
+    input_kind: InputKind
+    digest: str
+    """Hash of what the client said, to tell a retry from another request with the same id."""
+
+
+def draft_session(given: Session, profiles: Mapping[str, Sequence[Rendition]]) -> SessionDraft:
+    """Checks a session and fills it in.
+
+    Args:
+        given: As the client asks for it; output-only fields are ignored.
+        profiles: Every ladder of the settings by its name.
+
+    Returns:
+        The draft.
+
+    Raises:
+        RequestFailure: INVALID_REQUEST with every violation; PROFILE_UNKNOWN when that alone is wrong.
+    """
+    found = Violations()
+    if given.WhichOneof("spec") != "transcode":
+        found.add(SPEC, "must say what is to be done")
+        found.refuse()
+    session = session_pb2.Session(
+        transcode=given.transcode,
+        priority=given.priority,
+        labels=given.labels,
+        max_duration=given.max_duration if given.HasField("max_duration") else None,
+    )
+    digest = hashlib.sha256(session.SerializeToString(deterministic=True)).hexdigest()
+    _check_frame(found, given)
+    input_kind = check_input(found, f"{SPEC}.input", given.transcode.input)
+    _check_ladder(found, session.transcode, profiles)
+    found.refuse()
+    assert input_kind is not None, "an input without violations has a kind"
+    fill_in(session.transcode)
+    return SessionDraft(session=session, input_kind=input_kind, digest=digest)
+
+
+def _check_frame(found: Violations, given: Session) -> None:
+    """Checks what is not about media."""
+    found.check_enum("session.priority", given.priority, PRIORITY_WORDS)
+    if given.HasField("max_duration"):
+        found.check_duration("session.max_duration", given.max_duration, SECOND, 366 * DAY)
+    if len(given.labels) > MAX_LABELS:
+        found.add("session.labels", f"must be at most {MAX_LABELS}, not {len(given.labels):,}")
+        return
+    for key, value in given.labels.items():
+        if not 1 <= len(key) <= MAX_LABEL_KEY_CHARACTERS or not key.isprintable():
+            told = f"must have keys of 1 to {MAX_LABEL_KEY_CHARACTERS} printable characters"
+            found.add("session.labels", f"{told}, not {key[:MAX_LABEL_KEY_CHARACTERS]!a}")
+        elif len(value) > MAX_LABEL_VALUE_CHARACTERS:
+            told = f"must be at most {MAX_LABEL_VALUE_CHARACTERS} characters, not {len(value):,}"
+            found.add(f"session.labels[{key!r}]", told)
+
+
+def _check_ladder(found: Violations, spec: TranscodeSpec, profiles: Mapping[str, Sequence[Rendition]]) -> None:
+    """Checks renditions and outputs; a profile's renditions take their place in `spec`."""
+    where = f"{SPEC}.renditions"
+    profile = spec.profile
+    if profile and spec.renditions:
+        found.add(f"{SPEC}.profile", "must not be given with renditions: one of them rules")
+    elif profile and profile not in profiles:
+        known = ", ".join(sorted(profiles)) or "none"
+        found.add(f"{SPEC}.profile", f"must be one of the settings' profiles: {known}", reason=Reason.PROFILE_UNKNOWN)
+        return
+    elif profile:
+        spec.renditions.extend(profiles[profile])
+    elif not spec.renditions:
+        known = ", ".join(sorted(profiles)) or "none"
+        found.add(where, f"must be at least one, unless profile names one of the settings' ladders: {known}")
+        return
+    check_renditions(found, where, spec.renditions)
+    names = rendition_ids(spec.renditions)
+    by_name = dict(zip(names, spec.renditions, strict=True))
+    used = check_outputs(found, f"{SPEC}.outputs", spec.outputs, by_name)
+    if not spec.outputs or len(used) == len(by_name):
+        return
+    if profile:
+        # A ladder is the operator's; who sends a part of it somewhere wants that part only.
+        for index in reversed(range(len(names))):
+            if names[index] not in used:
+                del spec.renditions[index]
+        return
+    for index, name in enumerate(names):
+        if name not in used:
+            found.add(f"{where}[{index}]", f"must go to some output; none takes {name!r}")
