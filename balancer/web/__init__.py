@@ -1,0 +1,1 @@
+"""HTTP on loopback: what sessions leave, metrics, and whether the daemon works. Reading only."""

@@ -1,0 +1,129 @@
+"""The HTTP server: uvicorn inside the daemon's own loop, on loopback, without signals or log settings of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from contextlib import AsyncExitStack, contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from gpu_balancer.runtime.listen_address import TcpAddress, parse_loopback_address
+from gpu_balancer.runtime.listening import ListenFault, refuse_other_hosts, why_not_bound
+from gpu_balancer.runtime.task_guard import TaskGuard
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import TracebackType
+
+    from starlette.types import ASGIApp
+
+_BACKLOG = 128
+_MAX_CONNECTIONS = 512
+_MAX_HEADER_BYTES = 32 * 1024
+
+
+class WebServer:
+    """An HTTP server, not listening yet. `async with` starts it, gives its URL, and stops it."""
+
+    def __init__(self, address: str, app: ASGIApp, *, grace: timedelta = timedelta(seconds=2)) -> None:
+        """Makes a server.
+
+        Args:
+            address: A loopback "HOST:PORT"; port 0 takes a free one.
+            app: What it serves.
+            grace: How long open requests may go on when it stops.
+        """
+        self._wanted = address
+        self._app = app
+        self._grace = grace
+        self._stack = AsyncExitStack()
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> str:
+        """Starts it.
+
+        Returns:
+            Its URL, "http://127.0.0.1:8080" for instance.
+
+        Raises:
+            ListenFault: The address cannot be listened on.
+        """
+        listener = _bound(self._wanted)
+        host, port = listener.getsockname()[:2]
+        try:
+            tasks = await self._stack.enter_async_context(TaskGuard("web"))
+            self._server = _Server(self._app, self._grace)
+            self._task = tasks.spawn(self._server.serve(sockets=[listener]), name="http")
+            await self._server.ready.wait()
+        except BaseException:
+            listener.close()
+            await self._stack.aclose()
+            raise
+        return f"http://{TcpAddress(host=host, port=port)}"
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._server is not None and self._task is not None:
+            self._server.should_exit = True
+            await asyncio.wait((self._task,))
+        await self._stack.aclose()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn as a guest: signals are the daemon's."""
+
+    def __init__(self, app: ASGIApp, grace: timedelta) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=_MAX_CONNECTIONS,
+                h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+                timeout_graceful_shutdown=max(1, round(grace.total_seconds())),
+            )
+        )
+        self.ready = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Captures none."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen, and says so."""
+        await super().startup(sockets)
+        self.ready.set()
+
+
+def _bound(text: str) -> socket.socket:
+    """Takes an address, so that what is wrong with it is told here and in words."""
+    try:
+        address = parse_loopback_address(text)
+    except ValueError as error:
+        raise ListenFault(f"Cannot listen on {text}: it {error}.") from error
+    refuse_other_hosts(address)
+    family, *_, target = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+    try:
+        return socket.create_server(target[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise why_not_bound(address) from error
+        told = os.strerror(error.errno or 0)
+        raise ListenFault(f"Cannot listen on {address}: {told}. Try another address in the settings.") from error
