@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agents.pipelines.audio_encoders import audio_options
@@ -14,8 +15,8 @@ from agents.pipelines.input_options import input_arguments
 from agents.pipelines.job import AudioCodec, PushOutput, UriInput
 from agents.pipelines.muxers import plain_arguments, tee_arguments, tee_text
 from agents.pipelines.outputs import plan_outputs
-from agents.pipelines.streams import AudioStream, VideoStream, streams_of
-from agents.pipelines.video_encoders import EncoderSituation, encoder_options
+from agents.pipelines.streams import AudioStream, VideoStream, is_encoded, streams_of
+from agents.pipelines.video_encoders import EncoderSituation, encoder_options, unfelt_peak_bps
 from agents.pipelines.video_filters import Branch, FrameSource, filter_graph
 from gpu_balancer.runtime.redaction import url_secrets
 
@@ -69,7 +70,7 @@ def build_command(
     graph = filter_graph(branches, source=source, source_bit_depth=job.facts.bit_depth) if branches else None
     argv: list[str] = [coders.build.path, *_GENERAL, "-progress", progress_path, *(_DEVICE if on_device else ())]
     argv += _decoding(source, device, decoded=bool(branches))
-    argv += input_arguments(job.input, ingest_url=ingest_url)
+    argv += input_arguments(job.input, ingest_url=ingest_url, untagged=_untagged(outputs.groups))
     if graph is not None:
         argv += ["-filter_complex_threads", str(min(device.core_count, _MOST_DECODER_THREADS))]
         argv += ["-filter_complex", graph]
@@ -90,6 +91,12 @@ def _branches(used: tuple[Stream, ...], coders: Coders) -> tuple[Branch, ...]:
         for stream in used
         if isinstance(stream, VideoStream) and stream.encoding is not None
     )
+
+
+def _untagged(groups: tuple[tuple[Muxer, ...], ...]) -> tuple[str, ...]:
+    """Kinds of streams that are copied to several muxers at once."""
+    copied = [stream for group in groups for stream in _ordered(group) if len(group) > 1 and not is_encoded(stream)]
+    return tuple(dict.fromkeys("v" if isinstance(stream, VideoStream) else "a" for stream in copied))
 
 
 def _label(video: VideoStream) -> str:
@@ -166,7 +173,7 @@ def _video_options(
     stream: VideoStream, group: tuple[Muxer, ...], job: Job, coders: Coders, threads: Mapping[str, int]
 ) -> Options:
     holders = [muxer.format for muxer in group if stream in muxer.streams]
-    tag: Options = (("tag", "hvc1"),) if any(wants_hvc1(stream, job.facts, name) for name in holders) else ()
+    tag: Options = (("tag", "hvc1"),) if wants_hvc1(stream, job.facts, tuple(holders)) else ()
     if stream.encoding is None:
         return (("c", "copy"), *tag)
     situation = EncoderSituation(
@@ -174,9 +181,19 @@ def _video_options(
         thread_count=threads[_label(stream)],
         field=f"renditions[{[one.id for one in job.renditions].index(stream.rendition)}].encode",
     )
-    options = encoder_options(coders.encoders[stream.rendition].implementation, stream.encoding, situation)
+    encoding = stream.encoding
+    if "hls" in holders and not features_of(coders.build.version).measured_hls_bandwidth:
+        encoding = _bounded(encoding, situation, job)
+    options = encoder_options(coders.encoders[stream.rendition].implementation, encoding, situation)
     # Frames keep their times; without this, tee would have missing ones made up and close ones left out.
     return (*options, ("fps_mode", "vfr"), *tag)
+
+
+def _bounded(encoding: VideoEncoding, situation: EncoderSituation, job: Job) -> VideoEncoding:
+    if encoding.bit_rate_bps is not None or encoding.max_bit_rate_bps is not None:
+        return encoding
+    peak = unfelt_peak_bps(encoding, pixels=_pixels(encoding, job), frame_rate=situation.frame_rate)
+    return replace(encoding, max_bit_rate_bps=peak)
 
 
 def _audio_options(stream: AudioStream, job: Job) -> Options:

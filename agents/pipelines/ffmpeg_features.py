@@ -18,9 +18,11 @@ class FfmpegFeatures:
     """HEVC and AV1 in FLV, and so over RTMP."""
     opus_in_flv: bool
     """Opus in FLV, and so over RTMP."""
+    measured_hls_bandwidth: bool
+    """An HLS master playlist tells what segments really take. Without it a variant of unknown bit rate is left out."""
 
 
-_OLDEST = FfmpegFeatures(hybrid_mp4=False, enhanced_flv=False, opus_in_flv=False)
+_OLDEST = FfmpegFeatures(hybrid_mp4=False, enhanced_flv=False, opus_in_flv=False, measured_hls_bandwidth=False)
 
 
 def version_number(version: str) -> tuple[int, int] | None:
@@ -40,7 +42,8 @@ def features_of(version: str) -> FfmpegFeatures:
     """Tells what an ffmpeg of a version has.
 
     The hybrid MP4 muxer came with 7.1 and was made sound by 8.0; HEVC and AV1 in FLV came with 6.1, Opus in FLV with
-    8.0. A version without a number is taken for the oldest one: the result is then right, if less refined.
+    8.0; measured HLS bandwidths are in 8.0 for certain. A version without a number is taken for the oldest one: the
+    result is then right, if less refined.
 
     Args:
         version: As ffmpeg prints it.
@@ -51,4 +54,9 @@ def features_of(version: str) -> FfmpegFeatures:
     number = version_number(version)
     if number is None:
         return _OLDEST
-    return FfmpegFeatures(hybrid_mp4=number >= (8, 0), enhanced_flv=number >= (6, 1), opus_in_flv=number >= (8, 0))
+    return FfmpegFeatures(
+        hybrid_mp4=number >= (8, 0),
+        enhanced_flv=number >= (6, 1),
+        opus_in_flv=number >= (8, 0),
+        measured_hls_bandwidth=number >= (8, 0),
+    )

@@ -55,7 +55,6 @@ _AUDIO: dict[Packing, frozenset[str]] = {
     Packing.FLV: _FLV_AUDIO,
     Packing.HLS_FMP4: _FMP4_AUDIO,
 }
-_TAGGED = (Packing.MP4, Packing.HLS_FMP4, Packing.FLV)
 
 
 def packing_of(output: JobOutput) -> Packing:
@@ -76,9 +75,18 @@ def codec_of(video: VideoStream, facts: InputFacts) -> VideoCodec | None:
     return facts.video_codec if video.encoding is None else video.encoding.codec
 
 
-def wants_hvc1(video: VideoStream, facts: InputFacts, format_name: str) -> bool:
-    """Tells whether HEVC is to be tagged "hvc1", without which Apple's players show nothing."""
-    return codec_of(video, facts) is VideoCodec.HEVC and format_name in ("mp4", "hls", "flv")
+def wants_hvc1(video: VideoStream, facts: InputFacts, format_names: tuple[str, ...]) -> bool:
+    """Tells whether HEVC is to be tagged "hvc1", without which Apple's players show nothing and HLS names no codec.
+
+    A stream has one tag wherever it goes, and FLV refuses that one.
+
+    Args:
+        video: The stream.
+        facts: What is known of the input, for what is passed through.
+        format_names: ffmpeg's names of the containers that it goes into.
+    """
+    hevc = codec_of(video, facts) is VideoCodec.HEVC
+    return hevc and "flv" not in format_names and ("mp4" in format_names or "hls" in format_names)
 
 
 def check_fit(

@@ -42,12 +42,14 @@ def is_live(source: JobInput, facts: InputFacts) -> bool:
     return scheme in _LIVE_SCHEMES or (scheme in ("http", "https") and facts.duration is None)
 
 
-def input_arguments(source: JobInput, *, ingest_url: str | None) -> tuple[str, ...]:
+def input_arguments(source: JobInput, *, ingest_url: str | None, untagged: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Writes an input, from its options to `-i` and what is opened.
 
     Args:
         source: The input.
         ingest_url: Where the publisher comes, for an ingest.
+        untagged: Kinds of streams, "v" and "a", that are to lose the tag of the container they came in: `tee` would
+            hand it to containers that refuse it.
 
     Returns:
         Arguments without those of decoding.
@@ -55,8 +57,9 @@ def input_arguments(source: JobInput, *, ingest_url: str | None) -> tuple[str, .
     Raises:
         PipelineError: When the input is of no kind that can be opened.
     """
+    tags = tuple(text for kind in untagged for text in (f"-tag:{kind}", "0"))
     if isinstance(source, IngestInput):
-        return _ingest(source, ingest_url)
+        return (*tags, *_ingest(source, ingest_url))
     scheme = input_scheme(source.uri)
     try:
         guard = input_guard_options(source.uri)
@@ -66,7 +69,7 @@ def input_arguments(source: JobInput, *, ingest_url: str | None) -> tuple[str, .
             field="input.uri",
             message=f"Cannot open the input: {error}",
         ) from error
-    return (*guard, *_waiting(scheme), *_reading(source, scheme), "-i", source.uri)
+    return (*tags, *guard, *_waiting(scheme), *_reading(source, scheme), "-i", source.uri)
 
 
 def seconds_text(duration: timedelta) -> str:

@@ -45,6 +45,10 @@ _UNKNOWN_RATE_FENCE = 60
 _UNKNOWN_RATE_GUESS = 30
 _SVT_LARGEST_PARALLELISM = 6
 
+_PEAK_BITS_PER_PIXEL = {VideoCodec.H264: 0.25, VideoCodec.HEVC: 0.17, VideoCodec.AV1: 0.15}
+"""Above what the default qualities take even for grain and water: a bound that is hardly ever felt."""
+_LEAST_PEAK_BPS = 300_000
+
 Options = tuple[tuple[str, str], ...]
 """Names without dash and stream, and values, in order."""
 
@@ -93,6 +97,21 @@ def encoder_options(implementation: str, encoding: VideoEncoding, situation: Enc
     return (("c", implementation), *options, *_keyframes(implementation, encoding, situation))
 
 
+def unfelt_peak_bps(encoding: VideoEncoding, *, pixels: int, frame_rate: FrameRate | None) -> int:
+    """Estimates a peak bit rate that constant quality stays under, where one has to be told.
+
+    Args:
+        encoding: What is encoded.
+        pixels: Of each picture.
+        frame_rate: None: unknown, taken for 30 per second.
+
+    Returns:
+        Bits per second.
+    """
+    pace = frame_rate.numerator / frame_rate.denominator if frame_rate else _UNKNOWN_RATE_GUESS
+    return max(_LEAST_PEAK_BPS, round(pixels * pace * _PEAK_BITS_PER_PIXEL[encoding.codec]))
+
+
 def _x264(encoding: VideoEncoding, situation: EncoderSituation) -> Options:
     return (
         ("preset", _X26_PRESETS[encoding.speed]),
@@ -119,7 +138,8 @@ def _x265(encoding: VideoEncoding, situation: EncoderSituation) -> Options:
 def _svtav1(encoding: VideoEncoding, situation: EncoderSituation) -> Options:
     parameters = f"scd=0:lp={min(situation.thread_count, _SVT_LARGEST_PARALLELISM)}"
     if encoding.low_latency:
-        parameters += ":pred-struct=1"
+        # An average without reordering is only had as a constant bit rate, rc=2.
+        parameters += ":pred-struct=1" + (":rc=2" if encoding.bit_rate_bps is not None else "")
     # It bounds peaks only in constant quality; an average it holds by itself. Quality 0 would read as "not set".
     rate = (("b", str(encoding.bit_rate_bps)),) if encoding.bit_rate_bps is not None else _bounded_rate(encoding)
     return (
