@@ -38,6 +38,7 @@ from balancer.settings.agent_file import agent_file_text
 from balancer.settings_reload import SettingsReload, placement_rules
 from balancer.shutdown import Shutdown
 from balancer.uploads import UploadStore
+from balancer.web.application import web_application
 from balancer.web.server import WebServer
 from gpu_balancer.runtime.clock import SystemClock
 from gpu_balancer.runtime.grpc_server import MIB, ServerLimits, build_server
@@ -90,6 +91,7 @@ class _Daemon:
     def __init__(self, options: DaemonOptions) -> None:
         self.options = options
         self.clock = SystemClock()
+        self.serving = False
         self.registry = DeviceRegistry(device_rules(options.settings))
         self.agents: AgentDirectory[GrpcAgentClient] = AgentDirectory()
         self.uploads = UploadStore(
@@ -162,14 +164,19 @@ class _Daemon:
         tasks.spawn_eternal(self.uploads.expire(in_use=serving.uploads_in_use), name="expire uploads")
         await server.start()
         stack.push_async_callback(server.stop, timedelta(seconds=settings.server.shutdown_grace_s))
-        http_address = await stack.enter_async_context(WebServer(settings.server.http)) if settings.server.http else ""
+        http_address = ""
+        if settings.server.http:
+            app = web_application(serving.files, metrics=telemetry.prometheus_text, healthy=lambda: self.serving)
+            http_address = await stack.enter_async_context(WebServer(settings.server.http, app))
         serving.balancer.listens_on(server.addresses, http_address)
         await self._start_agents(await listing, engine, tasks)
         self._handle_signals(shutdown, reload, tasks)
         await server.set_serving(serving=True)
+        self.serving = True
         announce_listening(http_address, server.addresses, options.state_dir)
         tasks.spawn(announce_devices(self.registry), name="announce devices")
         await shutdown.wished()
+        self.serving = False
         await server.set_serving(serving=False)
 
     async def _devices(self) -> tuple[DeviceIdentity, ...]:

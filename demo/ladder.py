@@ -54,7 +54,10 @@ def main() -> int:
         environment = os.environ | {"GPU_BALANCER_ADDRESS": f"unix:{state_dir}/balancer.sock"}
         settings = Path(scratch) / "balancer.toml"
         # Ports are left to the system, so that the demonstration never meets a daemon that already runs.
-        settings.write_text(f'[server]\nlisten = ["unix:{state_dir}/balancer.sock"]\nhttp = "127.0.0.1:0"\n')
+        settings.write_text(
+            f'[server]\nlisten = ["unix:{state_dir}/balancer.sock"]\nhttp = "127.0.0.1:0"\n'
+            f'[inputs]\nroots = ["{source.parent}"]\n'
+        )
         daemon = subprocess.Popen(
             [BIN / "gpu-balancerd", "--config", settings, "--state-dir", state_dir],
             stderr=(output / "gpu-balancerd.log").open("wb"),
@@ -204,7 +207,8 @@ def _check_hls(source: Path, folder: Path) -> list[Check]:
     master = folder / "master.m3u8"
     if not master.is_file():
         return [Check(what="HLS", found="no master playlist", passed=False)]
-    playlists = [line for line in master.read_text().splitlines() if line and not line.startswith("#")]
+    text = master.read_text()
+    playlists = re.findall(r"^#EXT-X-STREAM-INF:.*RESOLUTION=.*\n(\S+)", text, re.MULTILINE)
     checks = [Check(what="HLS master", found=f"{len(playlists)} renditions", passed=len(playlists) == len(RUNGS))]
     starts = []
     for name in playlists:
