@@ -9,13 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from agents.pipelines.command import redacted_argv
-from agents.servicers.job_translation import (
-    artifact_name,
-    input_from_proto,
-    job_from_plan,
-    outputs_from_proto,
-    session_id,
-)
+from agents.servicers.job_translation import input_from_proto, job_from_plan, outputs_from_proto
 from agents.servicers.report_translation import (
     artifact_message,
     build_message,
@@ -24,6 +18,7 @@ from agents.servicers.report_translation import (
     facts_message,
     identity_message,
 )
+from agents.servicers.request_fields import artifact_name, session_id
 from agents.sessions.artifacts import ArtifactFile, list_artifacts, read_artifact
 from agents.sessions.attempt import AttemptKey
 from agents.sessions.launching import LaunchOrder

@@ -7,9 +7,8 @@ be made without: an agent does not trust, but it does not repeat the balancer's 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from agents.pipelines.job import (
     AudioCodec,
@@ -34,7 +33,7 @@ from agents.pipelines.job import (
     VideoEncoding,
     VideoPassthrough,
 )
-from gpu_balancer.runtime.failures import Violation, invalid
+from agents.servicers.request_fields import Mistakes, session_id
 from gpu_balancer.v1 import media_pb2
 
 if TYPE_CHECKING:
@@ -44,9 +43,6 @@ if TYPE_CHECKING:
 
     from gpu_balancer.v1 import agent_service_pb2
 
-Value = TypeVar("Value")
-
-_SESSION = re.compile(r"sessions/([A-Za-z0-9][A-Za-z0-9_-]{0,62})")
 _CODECS = {
     number: VideoCodec(name.removeprefix("VIDEO_CODEC_").lower())
     for name, number in media_pb2.VideoCodec.items()
@@ -90,55 +86,6 @@ _PROTOCOLS: Mapping[int, IngestProtocol] = {
 }
 
 
-@dataclass(slots=True)
-class _Mistakes:
-    """Collects what is wrong with a request."""
-
-    found: list[Violation] = field(default_factory=list)
-
-    def add(self, path: str, description: str) -> None:
-        self.found.append(Violation(field=path, description=description))
-
-    def choose(self, known: Mapping[int, Value], number: int, path: str) -> Value | None:
-        """Looks an enum's value up; a number that this version does not know is a mistake."""
-        if number not in known:
-            self.add(path, f"{number} is not known to this agent. Try a value of the contract.")
-        return known.get(number)
-
-    def refuse(self) -> None:
-        if self.found:
-            raise invalid(*self.found)
-
-
-def session_id(name: str, *, path: str) -> str:
-    """Takes the id out of "sessions/{id}".
-
-    Args:
-        name: The session's name.
-        path: Where it stands in the request.
-
-    Raises:
-        RequestFailure: When it is no such name.
-    """
-    match = _SESSION.fullmatch(name)
-    if match is None:
-        raise invalid(Violation(field=path, description=f'{name!r} is no session. Try "sessions/" and its id.'))
-    return match[1]
-
-
-def artifact_name(name: str) -> tuple[str, str]:
-    """Takes session id and path out of "sessions/{id}/artifacts/{path}".
-
-    Raises:
-        RequestFailure: When it is no such name.
-    """
-    session, slash, path = name.partition("/artifacts/")
-    if not slash:
-        description = f'{name!r} is no artifact. Try "sessions/{{id}}/artifacts/{{path}}".'
-        raise invalid(Violation(field="name", description=description))
-    return session_id(session, path="name"), path
-
-
 def job_from_plan(plan: agent_service_pb2.LaunchPlan, *, path: str = "plan") -> Job:
     """Makes a job.
 
@@ -149,7 +96,7 @@ def job_from_plan(plan: agent_service_pb2.LaunchPlan, *, path: str = "plan") -> 
     Raises:
         RequestFailure: INVALID_REQUEST with every mistake.
     """
-    mistakes = _Mistakes()
+    mistakes = Mistakes()
     spec, where = plan.transcode, f"{path}.transcode"
     if plan.id.attempt < 1:
         mistakes.add(f"{path}.id.attempt", "must be 1 or more.")
@@ -183,8 +130,8 @@ def input_from_proto(message: media_pb2.Input) -> JobInput:
     Raises:
         RequestFailure: INVALID_REQUEST with every mistake.
     """
-    mistakes = _Mistakes()
-    source = _input(message, "input", mistakes)
+    mistakes = Mistakes()
+    source = _input(message, "session.transcode.input", mistakes)
     mistakes.refuse()
     assert source is not None
     return source
@@ -196,8 +143,8 @@ def outputs_from_proto(messages: Iterable[media_pb2.Output]) -> tuple[JobOutput,
     Raises:
         RequestFailure: INVALID_REQUEST with every mistake.
     """
-    mistakes = _Mistakes()
-    outputs = _outputs(messages, "outputs", mistakes)
+    mistakes = Mistakes()
+    outputs = _outputs(messages, "session.transcode.outputs", mistakes)
     mistakes.refuse()
     return outputs
 
@@ -218,7 +165,7 @@ def facts_from_proto(message: media_pb2.InputFacts) -> InputFacts:
     )
 
 
-def _input(message: media_pb2.Input, path: str, mistakes: _Mistakes) -> JobInput | None:
+def _input(message: media_pb2.Input, path: str, mistakes: Mistakes) -> JobInput | None:
     duration = _duration(message.duration) if message.HasField("duration") else None
     match message.WhichOneof("source"):
         case "uri":
@@ -245,7 +192,7 @@ def _input(message: media_pb2.Input, path: str, mistakes: _Mistakes) -> JobInput
     return None
 
 
-def _rendition(message: media_pb2.Rendition, path: str, mistakes: _Mistakes) -> Rendition | None:
+def _rendition(message: media_pb2.Rendition, path: str, mistakes: Mistakes) -> Rendition | None:
     if not message.id:
         mistakes.add(f"{path}.id", "must be filled in.")
     video: VideoEncoding | VideoPassthrough | None = None
@@ -260,7 +207,7 @@ def _rendition(message: media_pb2.Rendition, path: str, mistakes: _Mistakes) -> 
     return None if audio is None else Rendition(id=message.id, video=video, audio=audio)
 
 
-def _encoding(message: media_pb2.VideoEncoding, path: str, mistakes: _Mistakes) -> VideoEncoding | None:
+def _encoding(message: media_pb2.VideoEncoding, path: str, mistakes: Mistakes) -> VideoEncoding | None:
     codec = _CODECS.get(message.codec or media_pb2.VIDEO_CODEC_H264)
     if codec not in _ENCODED:
         mistakes.add(f"{path}.codec", "must be H.264, HEVC or AV1.")
@@ -290,7 +237,7 @@ def _encoding(message: media_pb2.VideoEncoding, path: str, mistakes: _Mistakes) 
     )
 
 
-def _audio(message: media_pb2.AudioRendition, path: str, mistakes: _Mistakes) -> AudioRendition | None:
+def _audio(message: media_pb2.AudioRendition, path: str, mistakes: Mistakes) -> AudioRendition | None:
     codec = mistakes.choose(_AUDIO_CODECS, message.codec, f"{path}.codec")
     if codec is None:
         return None
@@ -303,12 +250,12 @@ def _audio(message: media_pb2.AudioRendition, path: str, mistakes: _Mistakes) ->
     )
 
 
-def _outputs(messages: Iterable[media_pb2.Output], path: str, mistakes: _Mistakes) -> tuple[JobOutput, ...]:
+def _outputs(messages: Iterable[media_pb2.Output], path: str, mistakes: Mistakes) -> tuple[JobOutput, ...]:
     made = [_output(message, f"{path}[{index}]", index, mistakes) for index, message in enumerate(messages)]
     return tuple(output for output in made if output is not None)
 
 
-def _output(message: media_pb2.Output, path: str, index: int, mistakes: _Mistakes) -> JobOutput | None:
+def _output(message: media_pb2.Output, path: str, index: int, mistakes: Mistakes) -> JobOutput | None:
     name = message.id or f"output-{index + 1}"
     renditions = tuple(message.renditions)
     match message.WhichOneof("kind"):
@@ -329,7 +276,7 @@ def _output(message: media_pb2.Output, path: str, index: int, mistakes: _Mistake
     return None
 
 
-def _container(message: media_pb2.FileOutput, path: str, mistakes: _Mistakes) -> Container | None:
+def _container(message: media_pb2.FileOutput, path: str, mistakes: Mistakes) -> Container | None:
     if message.container != media_pb2.CONTAINER_UNSPECIFIED:
         return mistakes.choose(_CONTAINERS, message.container, f"{path}.container")
     found = re.search(r"\.[A-Za-z0-9]+$", message.path)
@@ -340,7 +287,7 @@ def _container(message: media_pb2.FileOutput, path: str, mistakes: _Mistakes) ->
 
 
 def _hls(
-    message: media_pb2.HlsOutput, name: str, renditions: tuple[str, ...], path: str, mistakes: _Mistakes
+    message: media_pb2.HlsOutput, name: str, renditions: tuple[str, ...], path: str, mistakes: Mistakes
 ) -> HlsOutput | None:
     segments = mistakes.choose(_SEGMENTS, message.segment_format, f"{path}.segment_format")
     if segments is None:

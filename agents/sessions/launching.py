@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from agents.sessions.folder import AttemptFolder
     from agents.sessions.ingest import IngestPoint
 
-_FIELD = "plan.transcode."
+_FIELD = "session.transcode."
+"""As clients know it: their request is what cannot be done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,6 @@ _LOG = logging.getLogger(__name__)
 _BRISK_S = 0.1
 _STEADY_S = 1.0
 _MEASURED_EVERY_S = 5.0
-_STALLED_AFTER_S = 10.0
 _UNEXPECTED_KEY = "Unexpected stream"
 """How ffmpeg's RTMP listener says that a publisher used another key; it goes on all the same (rtmpproto.c)."""
 _KEY_LOG_LINES = 200
@@ -49,6 +48,8 @@ class RunnerSettings:
     """How long a program may complete its outputs before it is killed."""
     log_limit_bytes: int = 16 * 1024 * 1024
     log_tail_lines: int = 20
+    stalled_after: timedelta = timedelta(seconds=10)
+    """Without a new frame for so long a running attempt counts as stalled."""
 
 
 class AttemptRunner:
@@ -114,18 +115,24 @@ class AttemptRunner:
         """
         with AttemptProcesses(self._folder, shim) as processes:
             try:
-                while processes.any_alive():
-                    try:
-                        await self._turn(processes)
-                    except OSError:
-                        # A descriptor short or a sick disk must not cost the attempt its watcher.
-                        _LOG.exception("Cannot look after %s; trying again", self._status.key)
+                while await self._turn(processes):
                     await self._pause(processes)
             finally:
                 self._unwatch()
         await self._finish()
 
-    async def _turn(self, processes: AttemptProcesses) -> None:
+    async def _turn(self, processes: AttemptProcesses) -> bool:
+        """Looks after the attempt once. Returns False when none of its processes lives."""
+        try:
+            if not processes.any_alive():
+                return False
+            await self._look_after(processes)
+        except OSError:
+            # A descriptor short or a sick disk must not cost the attempt its watcher.
+            _LOG.exception("Cannot look after %s; trying again", self._status.key)
+        return True
+
+    async def _look_after(self, processes: AttemptProcesses) -> None:
         self._read_progress()
         await self._note_size()
         await self._note_phase()
@@ -187,12 +194,12 @@ class AttemptRunner:
         if self._status.phase is not Phase.RUNNING:
             return
         idle_s = self._clock.monotonic_s() - self._advanced_s
-        stalled = idle_s >= _STALLED_AFTER_S
+        stalled = idle_s >= self._settings.stalled_after.total_seconds()
         if stalled == bool(self._status.conditions):
             return
         conditions: tuple[Condition, ...] = ()
         if stalled:
-            message = f"No frame was written for {_STALLED_AFTER_S:.0f} s."
+            message = f"No frame was written for {self._settings.stalled_after.total_seconds():g} s."
             since = self._clock.now() - timedelta(seconds=idle_s)
             conditions = (Condition(type="STALLED", message=message, since_time=since),)
         self._change(conditions=conditions)

@@ -242,6 +242,19 @@ def test_bad_requests_name_their_fields_and_start_nothing(agent: AgentProcess) -
     assert not (agent.folder / "sessions").exists()
 
 
+def test_the_golden_probe_runs_again_when_asked(agent: AgentProcess) -> None:
+    agent.start()
+    with agent.connected() as stub:
+        before = await_probed(stub)
+        kept = (agent.folder / "probe.json").stat().st_mtime_ns
+        (agent.folder / "probe.json").unlink()
+        after = stub.ProbeDevice(pb.AgentServiceProbeDeviceRequest(), timeout=120).agent
+        assert (agent.folder / "probe.json").stat().st_mtime_ns > kept
+    assert after.probed
+    assert after.incarnation == before.incarnation
+    assert [item.works for item in after.capabilities] == [item.works for item in before.capabilities]
+
+
 def test_measurements_come_once_a_second_to_whoever_watches(agent: AgentProcess) -> None:
     agent.start()
     with agent.connected() as stub:

@@ -1,0 +1,71 @@
+"""Names and fields of requests: taking ids out of resource names, and collecting what is wrong with a request."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from gpu_balancer.runtime.failures import Violation, invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Value = TypeVar("Value")
+
+_SESSION = re.compile(r"sessions/([A-Za-z0-9][A-Za-z0-9_-]{0,62})")
+
+
+@dataclass(slots=True)
+class Mistakes:
+    """Collects what is wrong with a request, so that its sender learns all of it at once."""
+
+    found: list[Violation] = field(default_factory=list)
+
+    def add(self, path: str, description: str) -> None:
+        """Notes that a field is wrong."""
+        self.found.append(Violation(field=path, description=description))
+
+    def choose(self, known: Mapping[int, Value], number: int, path: str) -> Value | None:
+        """Looks an enum's value up; a number that this version does not know is a mistake."""
+        if number not in known:
+            self.add(path, f"{number} is not known to this agent. Try a value of the contract.")
+        return known.get(number)
+
+    def refuse(self) -> None:
+        """Raises the failure of everything that was noted; does nothing when that is nothing.
+
+        Raises:
+            RequestFailure: INVALID_REQUEST.
+        """
+        if self.found:
+            raise invalid(*self.found)
+
+
+def session_id(name: str, *, path: str) -> str:
+    """Takes the id out of "sessions/{id}".
+
+    Args:
+        name: The session's name.
+        path: Where it stands in the request.
+
+    Raises:
+        RequestFailure: When it is no such name.
+    """
+    match = _SESSION.fullmatch(name)
+    if match is None:
+        raise invalid(Violation(field=path, description=f'{name!r} is no session. Try "sessions/" and its id.'))
+    return match[1]
+
+
+def artifact_name(name: str) -> tuple[str, str]:
+    """Takes session id and path out of "sessions/{id}/artifacts/{path}".
+
+    Raises:
+        RequestFailure: When it is no such name.
+    """
+    session, slash, path = name.partition("/artifacts/")
+    if not slash:
+        description = f'{name!r} is no artifact. Try "sessions/{{id}}/artifacts/{{path}}".'
+        raise invalid(Violation(field="name", description=description))
+    return session_id(session, path="name"), path
