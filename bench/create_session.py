@@ -1,0 +1,129 @@
+"""CreateSession, durable commit included, against a bare grpc.aio echo of the same messages, at 16 clients."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+
+from bench.measuring import Figure, median_ratio, pairs, spread
+from gpu_balancer.runtime.ids import random_id
+from gpu_balancer.v1 import media_pb2, session_pb2, session_service_pb2
+from gpu_balancer.v1.session_service_pb2_grpc import SessionServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CLIENTS = 16
+
+
+def measure(*, pair_count: int = 5, requests: int = 4_000) -> list[Figure]:
+    """Measures rate and latency.
+
+    Args:
+        pair_count: Counted pairs.
+        requests: Requests of one run, of all clients together.
+    """
+    latencies: list[float] = []
+
+    def rate(socket: str, *, counted: bool) -> float:
+        times, wall_s = asyncio.run(_load(socket, requests))
+        if counted:
+            latencies[:] = [*latencies, *times]
+        return len(times) / wall_s
+
+    with (
+        tempfile.TemporaryDirectory(prefix="gpu-balancer-bench-") as scratch,
+        _server("balancer", Path(scratch)) as balancer,
+        _server("echo", Path(scratch)) as echo,
+    ):
+        measured = pairs(lambda: rate(balancer, counted=True), lambda: rate(echo, counted=False), count=pair_count)
+    ordered = sorted(latencies[requests:])
+    p99_ms = 1000 * ordered[int(0.99 * (len(ordered) - 1))]
+    rates = spread([first for first, _ in measured], "/s")
+    return [
+        Figure(
+            name="CreateSession: rate / bare echo", value=median_ratio(measured), unit="", bound=">= 0.4", detail=rates
+        ),
+        Figure(
+            name=f"CreateSession: p99 at {CLIENTS} clients",
+            value=p99_ms,
+            unit="ms",
+            bound="<= 50",
+            detail=f"median {1000 * statistics.median(ordered):.1f} ms",
+        ),
+    ]
+
+
+@contextmanager
+def _server(side: str, scratch: Path) -> Iterator[str]:
+    socket = scratch / f"{side}.sock"
+    process = subprocess.Popen([sys.executable, "-m", "bench.create_session_server", side, str(socket), str(scratch)])
+    try:
+        deadline = time.monotonic() + 30
+        while not socket.exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+        yield f"unix:{socket}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+async def _load(target: str, requests: int) -> tuple[list[float], float]:
+    """Has every client send its share, one request after the other; gives each one's time, and the time of all."""
+    times: list[float] = []
+
+    async def client() -> None:
+        # Its own connection: channels with equal arguments would share one.
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        async with grpc.aio.insecure_channel(target, options=options) as channel:
+            stub = SessionServiceStub(channel)
+            await channel.channel_ready()
+            await ready.wait()
+            for _ in range(requests // CLIENTS):
+                began = time.perf_counter()
+                await stub.CreateSession(_request())
+                times.append(time.perf_counter() - began)
+
+    ready = asyncio.Barrier(CLIENTS + 1)
+    async with asyncio.TaskGroup() as clients:
+        for _ in range(CLIENTS):
+            clients.create_task(client())
+        await ready.wait()
+        began = time.perf_counter()
+    return times, time.perf_counter() - began
+
+
+def _request() -> session_service_pb2.CreateSessionRequest:
+    """Asks for a three-rung ladder of an input that the client knows, so that no agent has to look at it."""
+    facts = media_pb2.InputFacts(
+        width=1280,
+        height=720,
+        frame_rate=media_pb2.FrameRate(numerator=30, denominator=1),
+        video_codec=media_pb2.VIDEO_CODEC_H264,
+        bit_depth=8,
+        chroma="4:2:0",
+        has_audio=True,
+        audio_codec="aac",
+    )
+    facts.duration.seconds = 60
+    renditions = [
+        media_pb2.Rendition(
+            id=f"{height}p", encode=media_pb2.VideoEncoding(codec=media_pb2.VIDEO_CODEC_H264, height=height)
+        )
+        for height in (720, 480, 360)
+    ]
+    spec = media_pb2.TranscodeSpec(
+        input=media_pb2.Input(uri="/srv/media/film.mp4", declared_facts=facts), renditions=renditions
+    )
+    return session_service_pb2.CreateSessionRequest(
+        session=session_pb2.Session(transcode=spec, labels={"bench": "yes"}), request_id=random_id()
+    )
