@@ -17,7 +17,7 @@ BENCHMARKS = {
 SMOKE = {
     "create_session": {"pair_count": 1, "requests": 64},
     "transcode": {"pair_count": 1, "seconds": 1},
-    "footprint": {"runs": 1},
+    "footprint": {"runs": 1, "gpu_count": 1},
 }
 
 

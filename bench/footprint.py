@@ -16,12 +16,16 @@ from bench.daemons import bench_daemon
 from bench.measuring import Figure, spread
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-GPU_COUNT = 8
 
 
-def measure(*, runs: int = 5) -> list[Figure]:
-    """Measures start times, memory, and the command's help."""
-    return [_help(runs), *_starts(runs), *_memory()]
+def measure(*, runs: int = 5, gpu_count: int = 8) -> list[Figure]:
+    """Measures start times, memory, and the command's help.
+
+    Args:
+        runs: Counted starts.
+        gpu_count: GPUs that are stood in for while memory is read.
+    """
+    return [_help(runs), *_starts(runs), *_memory(gpu_count)]
 
 
 def _help(runs: int) -> Figure:
@@ -69,15 +73,15 @@ def _starts(runs: int) -> list[Figure]:
     ]
 
 
-def _memory() -> list[Figure]:
-    """Reads resident memory with eight GPUs, stood in for by the tests' NVML library and ffmpeg."""
+def _memory(gpu_count: int) -> list[Figure]:
+    """Reads resident memory with GPUs that are stood in for by the tests' NVML library and ffmpeg."""
     sys.path.insert(0, str(REPOSITORY / "tests"))
     from fakes.nvenc_ffmpeg import install
     from fakes.nvml_library import FakeGpu, FakeNvml
 
     with tempfile.TemporaryDirectory(prefix="gpu-balancer-bench-") as scratch:
         nvml = FakeNvml.build(Path(scratch))
-        nvml.describe([FakeGpu(uuid=f"GPU-bench-{number}", bus=number) for number in range(GPU_COUNT)])
+        nvml.describe([FakeGpu(uuid=f"GPU-bench-{number}", bus=number) for number in range(gpu_count)])
         ffmpeg = install(Path(scratch) / "ffmpeg")
         settings = f'[ffmpeg]\ncandidates = ["{ffmpeg}"]\n'
         with bench_daemon(settings, environment={**os.environ, **nvml.environment}) as daemon:
@@ -85,7 +89,7 @@ def _memory() -> list[Figure]:
             balancer = psutil.Process(daemon.process.pid).memory_info().rss / 2**20
             agents = [psutil.Process(pid).memory_info().rss / 2**20 for pid in daemon.agent_pids()]
     return [
-        Figure(name=f"memory: balancer with {GPU_COUNT} devices", value=balancer, unit="MiB", bound="<= 90"),
+        Figure(name=f"memory: balancer with {gpu_count} devices", value=balancer, unit="MiB", bound="<= 90"),
         Figure(
             name="memory: agent, idle", value=max(agents), unit="MiB", bound="<= 70", detail=f"largest of {len(agents)}"
         ),

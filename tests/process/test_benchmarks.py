@@ -1,0 +1,27 @@
+"""The benchmarks run: shortest possible, and whatever they find."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.process
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", ["create_session", "transcode", "footprint"])
+def test_a_benchmark_runs_to_its_end_and_prints_its_figures(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", name, "--smoke"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+        timeout=230,
+    )
+    assert done.returncode == 0, done.stderr
+    assert " asked " in done.stdout
