@@ -177,6 +177,7 @@ class DeviceRegistry:
                     weight=entry.weight,
                     capabilities=entry.capabilities,
                     capacity=entry.capacity,
+                    ffmpeg_paths=tuple(build.path for build in entry.ffmpeg_builds),
                 )
                 for entry in self._entries.values()
             )

@@ -1,8 +1,8 @@
 """Which ffmpeg and which coders a job uses on a device: asked of what the device was proved to do, never assumed.
 
-One job runs in one ffmpeg, so the ffmpeg is chosen first: the most preferred one in which every encoder of the job
-works. Hardware encoders come before software ones even when that means a less preferred ffmpeg, because a GPU that
-encodes on its host's cores costs what placement did not count, unless the job allows it.
+One job runs in one ffmpeg, so all coders of a job are chosen together: those of the ffmpeg with which least is left to
+the host's cores, fewest encoders first of all, then the decoder; the most preferred one of equals. The balancer counts
+by the same rule, so that no GPU works on its host's cores unasked.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agents.pipelines.job import Direction, VideoCodec, VideoEncoding
+from agents.pipelines.job import Direction, Fit, VideoCodec, VideoEncoding
 from agents.pipelines.pipeline_error import PipelineError, PipelineErrorReason
+from gpu_balancer.pictures.limits import hardware_decoder_limit, hardware_encoder_limit
+from gpu_balancer.pictures.sizes import PictureSize, fitted_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +57,7 @@ def choose_coders(job: Job, device: PipelineDevice) -> Coders:
 
     Raises:
         PipelineError: When a rendition asks for a format that nothing encodes, or no ffmpeg of the device was proved to
-            have every encoder that the job needs.
+            have every coder that the job needs.
     """
     for index, rendition in enumerate(job.renditions):
         if isinstance(rendition.video, VideoEncoding) and rendition.video.codec not in _ENCODED:
@@ -64,22 +66,19 @@ def choose_coders(job: Job, device: PipelineDevice) -> Coders:
                 field=f"renditions[{index}].encode.codec",
                 message=f"Cannot encode {rendition.video.codec}: it is an input format only. Try h264, hevc or av1.",
             )
-    preferences = (True, False) if device.kind == "nvidia" and job.allow_software_encode else (device.kind == "nvidia",)
-    for hardware_only in preferences:
-        for build in device.ffmpeg_builds:
-            encoders = _encoders(job, device, build, hardware_only=hardware_only)
-            if encoders is not None:
-                decoded = bool(encoders) and decodes_in_hardware(job.facts, device, build)
-                return Coders(build=build, hardware_decode=decoded, encoders=encoders)
-    raise _missing(job, device)
+    possible = [coders for build in device.ffmpeg_builds if (coders := _coders(job, device, build)) is not None]
+    if not possible:
+        raise _missing(job, device)
+    return min(possible, key=_left_to_cores)
 
 
 def decodes_in_hardware(facts: InputFacts, device: PipelineDevice, build: FfmpegBuild) -> bool:
     """Tells whether a device's own engines decode an input.
 
-    NVDEC as ffmpeg uses it takes 4:2:0 only. A turned picture is decoded in software, because only then does ffmpeg
-    turn it upright; frames in device memory keep their turn. An unknown format is decoded in software, which always
-    works; an unknown bit depth or chroma of a known format is taken for 8-bit 4:2:0, which nearly all streams are.
+    NVDEC as ffmpeg uses it takes 4:2:0 only, of certain sizes. A turned picture is decoded in software, because only
+    then does ffmpeg turn it upright; frames in device memory keep their turn. An unknown format is decoded in software,
+    which always works; an unknown bit depth or chroma of a known format is taken for 8-bit 4:2:0, which nearly all
+    streams are.
 
     Args:
         facts: What is known of the input.
@@ -93,38 +92,76 @@ def decodes_in_hardware(facts: InputFacts, device: PipelineDevice, build: Ffmpeg
         return False
     if (facts.chroma or "4:2:0") != "4:2:0":
         return False
+    if facts.width and facts.height and hardware_decoder_limit(facts.video_codec, facts.width, facts.height):
+        return False
     return any(
-        capability.works
-        and capability.hardware
-        and capability.direction is Direction.DECODE
-        and capability.codec is facts.video_codec
-        and capability.bit_depth == (facts.bit_depth or 8)
-        and capability.ffmpeg == build.path
-        for capability in device.capabilities
+        capability.works and capability.hardware and capability.ffmpeg == build.path
+        for capability in _decoders(facts, device)
     )
 
 
-def _encoders(
-    job: Job, device: PipelineDevice, build: FfmpegBuild, *, hardware_only: bool
-) -> dict[str, VideoEncoder] | None:
-    """Finds an encoder for every encoded rendition; None when one has none. Hardware encoders come first."""
-    found: dict[str, VideoEncoder] = {}
+def _left_to_cores(coders: Coders) -> tuple[int, bool]:
+    """Tells what is left to the cores of a GPU's host, the less the better; on a CPU device it is all the same."""
+    return sum(not encoder.hardware for encoder in coders.encoders.values()), not coders.hardware_decode
+
+
+def _coders(job: Job, device: PipelineDevice, build: FfmpegBuild) -> Coders | None:
+    """Finds the coders of a job in one ffmpeg; None when one is missing."""
+    encoders: dict[str, VideoEncoder] = {}
     for rendition in job.renditions:
-        if not isinstance(rendition.video, VideoEncoding):
-            continue
-        usable = [
-            capability
-            for capability in _candidates(rendition.video, device)
-            if capability.works and capability.ffmpeg == build.path and (capability.hardware or not hardware_only)
-        ]
-        if not usable:
-            return None
-        best = min(usable, key=lambda capability: not capability.hardware)
-        found[rendition.id] = VideoEncoder(implementation=best.implementation, hardware=best.hardware)
-    return found
+        if isinstance(rendition.video, VideoEncoding):
+            usable = [
+                one
+                for one in _encoders(rendition.video, device)
+                if one.works and one.ffmpeg == build.path and _may_use(one, rendition.video, job, device)
+            ]
+            if not usable:
+                return None
+            best = max(usable, key=lambda capability: capability.hardware)
+            encoders[rendition.id] = VideoEncoder(implementation=best.implementation, hardware=best.hardware)
+    hardware_decode = bool(encoders) and decodes_in_hardware(job.facts, device, build)
+    if encoders and not hardware_decode and _fails_to_decode(job.facts, device, build):
+        return None
+    return Coders(build=build, hardware_decode=hardware_decode, encoders=encoders)
 
 
-def _candidates(encoding: VideoEncoding, device: PipelineDevice) -> tuple[Capability, ...]:
+def _may_use(encoder: Capability, encoding: VideoEncoding, job: Job, device: PipelineDevice) -> bool:
+    """Whether an encoder takes the pictures, and the job lets the host's cores encode if that is what it means."""
+    if encoder.hardware:
+        return _size_limit(encoding, job.facts) is None
+    return device.kind == "cpu" or job.allow_software_encode
+
+
+def _size_limit(encoding: VideoEncoding, facts: InputFacts) -> str | None:
+    """Tells why NVENC does not take a rendition's size; None when it does, or nobody can tell."""
+    size = _size(encoding, facts)
+    return None if size is None else hardware_encoder_limit(encoding.codec, size.width, size.height)
+
+
+def _size(encoding: VideoEncoding, facts: InputFacts) -> PictureSize | None:
+    if not (facts.width and facts.height):
+        return None
+    source = PictureSize(facts.width, facts.height)
+    return fitted_size(source, width=encoding.width, height=encoding.height, stretch=encoding.fit is Fit.STRETCH)
+
+
+def _fails_to_decode(facts: InputFacts, device: PipelineDevice, build: FfmpegBuild) -> bool:
+    """Whether an ffmpeg was seen to fail at decoding an input by the cores; what was never tried may work."""
+    tried = [one for one in _decoders(facts, device) if not one.hardware]
+    return bool(tried) and not any(one.works and one.ffmpeg == build.path for one in tried)
+
+
+def _decoders(facts: InputFacts, device: PipelineDevice) -> tuple[Capability, ...]:
+    return tuple(
+        capability
+        for capability in device.capabilities
+        if capability.direction is Direction.DECODE
+        and capability.codec is facts.video_codec
+        and capability.bit_depth == (facts.bit_depth or 8)
+    )
+
+
+def _encoders(encoding: VideoEncoding, device: PipelineDevice) -> tuple[Capability, ...]:
     return tuple(
         capability
         for capability in device.capabilities
@@ -136,17 +173,17 @@ def _candidates(encoding: VideoEncoding, device: PipelineDevice) -> tuple[Capabi
 
 def _missing(job: Job, device: PipelineDevice) -> PipelineError:
     """Words why no ffmpeg of the device will do: the first rendition that none can encode, or their combination."""
-    in_software = device.kind == "cpu" or job.allow_software_encode
     for index, rendition in enumerate(job.renditions):
         if not isinstance(rendition.video, VideoEncoding):
             continue
-        asked = _candidates(rendition.video, device)
-        if any(capability.works and (capability.hardware or in_software) for capability in asked):
+        asked = _encoders(rendition.video, device)
+        if any(one.works and _may_use(one, rendition.video, job, device) for one in asked):
             continue
         name = f"{rendition.video.bit_depth}-bit {_NAMES[rendition.video.codec]}"
-        told = next((capability.message for capability in asked if capability.message), "it was not proved to")
-        software = any(capability.works and not capability.hardware for capability in asked)
-        hint = "allow_software_encode" if software else "another device or format"
+        limit = _size_limit(rendition.video, job.facts) if any(one.works and one.hardware for one in asked) else None
+        told = limit or next((one.message for one in asked if one.message), "it was not proved to")
+        software = any(one.works and not one.hardware for one in asked)
+        hint = "allow_software_encode" if software else "another device, size or format"
         return PipelineError(
             reason=PipelineErrorReason.NO_CAPABILITY,
             field=f"renditions[{index}].encode.codec",
@@ -155,6 +192,6 @@ def _missing(job: Job, device: PipelineDevice) -> PipelineError:
     return PipelineError(
         reason=PipelineErrorReason.NO_CAPABILITY,
         field="renditions",
-        message=f"Cannot run the job on {device.id}: no single ffmpeg has every encoder that it needs. "
+        message=f"Cannot run the job on {device.id}: no single ffmpeg has every coder that it needs. "
         "Try sessions of one format each.",
     )

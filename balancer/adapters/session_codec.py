@@ -87,6 +87,7 @@ def _fixed(record: SessionRecord) -> dict[str, Any]:
                 "bit_depth": decode.bit_depth,
                 "chroma": decode.chroma,
                 "pixels_per_second": decode.pixels_per_second,
+                "rotated": decode.rotated,
             },
             "scale_pixels_per_second": workload.scale_pixels_per_second,
             "encodes": [

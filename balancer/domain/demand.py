@@ -1,11 +1,11 @@
 """What a session takes of one device and of its host, once it is known which does which part of the work.
 
-On an NVIDIA device decoding is hardware where a probe saw it work, else the host's cores do it; encoding is hardware,
-or, only if the client allows it, the host's cores. On a CPU device everything is core time, of the device and of its
-host alike. Whatever is passed through costs nothing.
+On an NVIDIA device decoding is hardware where a probe saw it work on such pictures, else the host's cores do it;
+encoding is hardware, or, only if the client allows it, the host's cores. On a CPU device everything is core time, of
+the device and of its host alike. Whatever is passed through costs nothing.
 
-A session runs in one ffmpeg: the first in which every encoder works, in hardware if any ffmpeg has that. Agents choose
-by the same rule, so that nothing is placed where it could not start and nothing runs where it was not counted.
+A session runs in one ffmpeg: the one with which least is left to the host's cores. Agents choose by the same rule, so
+that nothing is placed where it could not start and nothing runs where it was not counted.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import NamedTuple
 from balancer.domain import core_rates
 from balancer.domain.capacity import ENGINE
 from balancer.domain.decision import Refusal
-from balancer.domain.device import Abilities, BuildAbilities, DeviceKind, DeviceView, Dimension
-from balancer.domain.picture_limits import hardware_decoder_limit, hardware_encoder_limit, software_encoder_limit
+from balancer.domain.device import BuildAbilities, DeviceKind, DeviceView, Dimension
 from balancer.domain.workload import CostFactors, DecodeTask, EncodeTask, VideoCodec, Workload
+from gpu_balancer.pictures.limits import hardware_decoder_limit, hardware_encoder_limit, software_encoder_limit
 
 GPU_SESSION_MIB = 300
 """CUDA context and program of one ffmpeg process."""
@@ -87,19 +87,21 @@ def demand_on(workload: Workload, view: DeviceView, factors: CostFactors) -> Dem
 
 
 def _cpu_demand(workload: Workload, view: DeviceView, factors: CostFactors) -> Demand | Refusal:
-    abilities, capacity = view.abilities, view.capacity
-    if not any(_encodes_in_software(workload, build) for build in abilities.builds):
-        return _missing_encoder(workload, abilities, in_hardware=False)
+    capacity = view.capacity
+    encoding = [build for build in view.builds if _encodes_in_software(workload, build)]
+    if not encoding:
+        return _missing_encoder(workload, view.builds, in_hardware=False)
     core_time = _time(workload.scale_pixels_per_second, capacity.scale_rate)
     memory = 0
     for task in workload.encodes:
-        if (limit := software_encoder_limit(task)) is not None:
-            return _too_large(task, limit, "encode")
+        if (limit := software_encoder_limit(task.width, task.height)) is not None:
+            return _too_large(task, limit)
         core_time += _software_encode_time(task, capacity.encode_rates)
         memory += _frames_bytes(task, CPU_ENCODE_FRAMES[task.codec])
     if (decode := workload.decode) is not None:
-        if (refusal := _cannot_decode(decode, abilities)) is not None:
-            return refusal
+        refusals = [_cannot_decode(decode, build) for build in encoding]
+        if all(refusals):
+            return refusals[0]  # type: ignore[return-value]
         core_time += _time(decode.pixels_per_second, capacity.decode_rates[decode.codec])
         memory += _frames_bytes(decode, CPU_DECODE_FRAMES)
     return Demand(
@@ -119,18 +121,36 @@ def _encodes_in_software(workload: Workload, build: BuildAbilities) -> bool:
 # ------------------------------------------------------------------------------------------------------------- GPU
 
 
+class _Share(NamedTuple):
+    """How a GPU and the cores of its host share the work when one ffmpeg does it."""
+
+    left_to_cores: tuple[int, bool]
+    """Renditions that the cores encode, and whether they decode; the less the better."""
+    demand: Demand
+
+
+_NOTHING_LEFT = (0, False)
+
+
 def _gpu_demand(workload: Workload, view: DeviceView, factors: CostFactors) -> Demand | Refusal:
-    for in_software in (False, True) if workload.allow_software_encode else (False,):
-        for build in view.abilities.builds:
-            found = _shared(workload, view, factors, build, in_software=in_software)
-            if found is not None:
-                return found
-    return _missing_encoder(workload, view.abilities, in_hardware=not workload.allow_software_encode)
+    best: _Share | None = None
+    refusal: Refusal | None = None
+    for build in view.builds:
+        found = _shared(workload, view, factors, build)
+        if isinstance(found, Refusal):
+            refusal = refusal or found
+        elif found is not None and (best is None or found.left_to_cores < best.left_to_cores):
+            best = found
+            if found.left_to_cores == _NOTHING_LEFT:
+                break
+    if best is not None:
+        return best.demand
+    return refusal or _missing_encoder(workload, view.builds, in_hardware=not workload.allow_software_encode)
 
 
 def _shared(
-    workload: Workload, view: DeviceView, factors: CostFactors, build: BuildAbilities, *, in_software: bool
-) -> Demand | Refusal | None:
+    workload: Workload, view: DeviceView, factors: CostFactors, build: BuildAbilities
+) -> _Share | Refusal | None:
     """Shares the work out between a GPU and the cores of its host, in one ffmpeg.
 
     It is asked for every device of every decision, so it goes over the renditions once and calls little.
@@ -142,22 +162,23 @@ def _shared(
     encode_time, longest_encode_time, encode_pixels, hardware_count, surfaces, core_time = 0, 0, 0, 0, 0, 0
     for task in workload.encodes:
         key = (task.codec, task.bit_depth)
+        limit = None
         if key in build.hardware_encodes:
-            if (limit := hardware_encoder_limit(task)) is not None:
-                return _too_large(task, limit, "encode")
-            pixels = task.pixels_per_second
-            time = -(-pixels * ENGINE // rates[task.codec, task.speed])
-            encode_time += time
-            longest_encode_time = max(longest_encode_time, time)
-            encode_pixels += pixels
-            hardware_count += 1
-            surfaces += _frames_bytes(task, GPU_ENCODE_FRAMES)
-        elif in_software and key in build.software_encodes:
-            if (limit := software_encoder_limit(task)) is not None:
-                return _too_large(task, limit, "encode")
-            core_time += _software_encode_time(task, core_rates.ENCODE_RATES)
-        else:
-            return None
+            limit = hardware_encoder_limit(task.codec, task.width, task.height)
+            if limit is None:
+                pixels = task.pixels_per_second
+                time = -(-pixels * ENGINE // rates[task.codec, task.speed])
+                encode_time += time
+                longest_encode_time = max(longest_encode_time, time)
+                encode_pixels += pixels
+                hardware_count += 1
+                surfaces += _frames_bytes(task, GPU_ENCODE_FRAMES)
+                continue
+        if not workload.allow_software_encode or key not in build.software_encodes:
+            return None if limit is None else _too_large(task, limit)
+        if (limit := software_encoder_limit(task.width, task.height)) is not None:
+            return _too_large(task, limit)
+        core_time += _software_encode_time(task, core_rates.ENCODE_RATES)
     decode = _decode_share(workload.decode, view, build)
     if isinstance(decode, Refusal):
         return decode
@@ -172,7 +193,7 @@ def _shared(
         # Frames that never reach the GPU are scaled where they are.
         core_time += _time(scale_pixels, core_rates.SCALE_RATE)
         scale_pixels = 0
-    return Demand(
+    demand = Demand(
         cost_pixels_per_second=factors.decode * decode.pixels
         + factors.scale * scale_pixels
         + factors.encode * encode_pixels,
@@ -180,6 +201,8 @@ def _shared(
         host_amounts={Dimension.CORES: core_time} if core_time else _NOTHING,
         largest_amounts={Dimension.DECODE: decode.engine_time, Dimension.ENCODE: longest_encode_time},
     )
+    left_to_cores = (len(workload.encodes) - hardware_count, decode.core_time > 0)
+    return _Share(left_to_cores=left_to_cores, demand=demand)
 
 
 class _DecodeShare(NamedTuple):
@@ -199,16 +222,22 @@ def _decode_share(task: DecodeTask | None, view: DeviceView, build: BuildAbiliti
     if task is None:
         return _NO_DECODE
     pixels = task.pixels_per_second
-    # NVDEC as ffmpeg uses it takes 4:2:0 only.
-    if (task.codec, task.bit_depth) in build.hardware_decodes and task.chroma in (None, "4:2:0"):
-        if (limit := hardware_decoder_limit(task)) is not None:
-            return _too_large(task, limit, "decode")
+    if (task.codec, task.bit_depth) in build.hardware_decodes and _fits_decoder(task):
         engine_time = _time(pixels, view.capacity.decode_rates[task.codec])
         return _DecodeShare(engine_time=engine_time, pixels=pixels, surfaces=_frames_bytes(task, GPU_DECODE_FRAMES))
-    if (refusal := _cannot_decode(task, view.abilities)) is not None:
+    if (refusal := _cannot_decode(task, build)) is not None:
         return refusal
     core_time = _time(pixels, core_rates.DECODE_RATES[task.codec])
     return _DecodeShare(core_time=core_time, surfaces=_frames_bytes(task, GPU_UPLOAD_FRAMES))
+
+
+def _fits_decoder(task: DecodeTask) -> bool:
+    """NVDEC as ffmpeg uses it takes 4:2:0 of certain sizes, and its pictures cannot be turned on the device."""
+    return (
+        not task.rotated
+        and task.chroma in (None, "4:2:0")
+        and hardware_decoder_limit(task.codec, task.width, task.height) is None
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- shared
@@ -230,28 +259,27 @@ def _frames_bytes(task: DecodeTask | EncodeTask, frames: int) -> int:
     return frames * task.width * task.height * 3 * sample_bytes // 2
 
 
-def _missing_encoder(workload: Workload, abilities: Abilities, *, in_hardware: bool) -> Refusal:
+def _missing_encoder(workload: Workload, builds: tuple[BuildAbilities, ...], *, in_hardware: bool) -> Refusal:
     """Names the first rendition that no ffmpeg encodes; else it is that none encodes them all."""
     where = " in hardware" if in_hardware else ""
     for task in workload.encodes:
         key = (task.codec, task.bit_depth)
         if not any(
-            key in build.hardware_encodes or (not in_hardware and key in build.software_encodes)
-            for build in abilities.builds
+            key in build.hardware_encodes or (not in_hardware and key in build.software_encodes) for build in builds
         ):
             return _refusal("CAPABILITY", f"It was not seen to encode {_format(task)}{where}.")
     return _refusal("CAPABILITY", f"None of its ffmpegs was seen to have every encoder of the session{where}.")
 
 
-def _cannot_decode(task: DecodeTask, abilities: Abilities) -> Refusal | None:
+def _cannot_decode(task: DecodeTask, build: BuildAbilities) -> Refusal | None:
     """Refuses only what was tried in vain: formats without a trial, OTHER above all, are left to ffmpeg."""
-    if (task.codec, task.bit_depth) not in abilities.failed_decodes:
+    if (task.codec, task.bit_depth) not in build.failed_decodes:
         return None
     return _refusal("CAPABILITY", f"Its decoder for {_format(task)} was seen to fail.")
 
 
-def _too_large(task: EncodeTask | DecodeTask, limit: str, verb: str) -> Refusal:
-    return _refusal("RESOLUTION", f"It cannot {verb} {_format(task)} at {task.width}x{task.height}: {limit}.")
+def _too_large(task: EncodeTask, limit: str) -> Refusal:
+    return _refusal("RESOLUTION", f"It cannot encode {_format(task)} at {task.width}x{task.height}: {limit}.")
 
 
 def _refusal(rule: str, message: str) -> Refusal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
@@ -76,41 +76,40 @@ class BuildAbilities:
     hardware_encodes: frozenset[tuple[VideoCodec, int]] = frozenset()
     software_encodes: frozenset[tuple[VideoCodec, int]] = frozenset()
     hardware_decodes: frozenset[tuple[VideoCodec, int]] = frozenset()
+    failed_decodes: frozenset[tuple[VideoCodec, int]] = frozenset()
+    """What the cores did not decode with it. What was not tried is not here."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Abilities:
-    """A device's capabilities, ready to be asked."""
+def abilities_of(capabilities: Iterable[Capability], ffmpeg_paths: Sequence[str] = ()) -> tuple[BuildAbilities, ...]:
+    """Sorts capabilities by ffmpeg.
 
-    builds: tuple[BuildAbilities, ...]
-    """By ffmpeg, in the order in which the capabilities name them; at least one."""
-    failed_decodes: frozenset[tuple[VideoCodec, int]]
-    """What the cores were seen to fail at, with every ffmpeg. What is in none of these was not tried."""
+    Args:
+        capabilities: What was tried. What works is there for each ffmpeg in which it does.
+        ffmpeg_paths: The ffmpegs in order of preference; any other follows in the order in which they are named.
 
-
-def abilities_of(capabilities: Iterable[Capability]) -> Abilities:
-    """Sorts capabilities."""
+    Returns:
+        One for each ffmpeg that anything was told of; at least one.
+    """
     builds: dict[str, dict[tuple[Direction, bool], set[tuple[VideoCodec, int]]]] = {}
-    decoded: dict[bool, set[tuple[VideoCodec, int]]] = {True: set(), False: set()}
+    tried_decodes: set[tuple[VideoCodec, int]] = set()
     for one in capabilities:
         key = (one.codec, one.bit_depth)
         build = builds.setdefault(one.ffmpeg, {})
         if one.works:
             build.setdefault((one.direction, one.hardware), set()).add(key)
         if one.direction is Direction.DECODE and not one.hardware:
-            decoded[one.works].add(key)
-    return Abilities(
-        builds=tuple(
-            BuildAbilities(
-                hardware_encodes=frozenset(build.get((Direction.ENCODE, True), ())),
-                software_encodes=frozenset(build.get((Direction.ENCODE, False), ())),
-                hardware_decodes=frozenset(build.get((Direction.DECODE, True), ())),
-            )
-            for build in builds.values()
+            tried_decodes.add(key)
+    preference = {path: place for place, path in enumerate(ffmpeg_paths)}
+    ordered = sorted(builds, key=lambda path: preference.get(path, len(preference)))
+    return tuple(
+        BuildAbilities(
+            hardware_encodes=frozenset(builds[path].get((Direction.ENCODE, True), ())),
+            software_encodes=frozenset(builds[path].get((Direction.ENCODE, False), ())),
+            hardware_decodes=frozenset(builds[path].get((Direction.DECODE, True), ())),
+            failed_decodes=frozenset(tried_decodes - builds[path].get((Direction.DECODE, False), set())),
         )
-        or (BuildAbilities(),),
-        failed_decodes=frozenset(decoded[False] - decoded[True]),
-    )
+        for path in ordered
+    ) or (BuildAbilities(),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,11 +173,13 @@ class DeviceView:
     """0: takes no new session."""
     capabilities: tuple[Capability, ...]
     capacity: DeviceCapacity
-    abilities: Abilities = field(init=False, repr=False, compare=False)
-    """The capabilities, sorted out once for many decisions."""
+    ffmpeg_paths: tuple[str, ...] = ()
+    """Its ffmpegs in order of preference."""
+    builds: tuple[BuildAbilities, ...] = field(init=False, repr=False, compare=False)
+    """The capabilities by ffmpeg, sorted out once for many decisions; at least one."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "abilities", abilities_of(self.capabilities))
+        object.__setattr__(self, "builds", abilities_of(self.capabilities, self.ffmpeg_paths))
 
     @property
     def id(self) -> DeviceId:

@@ -44,6 +44,8 @@ class DecodeTask:
     chroma: str | None
     """Subsampling as in "4:2:0". None: unknown, taken for 4:2:0."""
     pixels_per_second: int
+    rotated: bool = False
+    """Whether pictures are to be turned for showing, which only the cores do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,11 +22,11 @@ from balancer.servicers.contract_words import (
 from balancer.servicers.input_validation import HIGHEST_INPUT_FRAME_RATE, MAX_PICTURE_PIXELS, InputKind
 from balancer.servicers.names import device_name, session_name
 from balancer.servicers.output_validation import check_copied_formats
-from balancer.servicers.picture_size import PictureSize, fitted_size
 from balancer.servicers.placement_translation import workload_to_proto
 from balancer.servicers.rendition_validation import LARGEST_SIDE, SMALLEST_SIDE
 from balancer.servicers.session_validation import SPEC, SessionDraft
 from balancer.servicers.violations import SECOND, Violations
+from gpu_balancer.pictures.sizes import PictureSize, fitted_size
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation
 from gpu_balancer.runtime.redaction import Redactor, redact_url, url_secrets
 from gpu_balancer.v1 import media_pb2, session_pb2

@@ -78,6 +78,7 @@ def gpu(
     state: DeviceState = DeviceState.READY,
     state_message: str = "",
     memory_mib: int | None = 16384,
+    ffmpeg_paths: tuple[str, ...] = (),
 ) -> DeviceView:
     """Makes a GPU that was probed; by default it encodes all formats and decodes H.264 and HEVC."""
     if capabilities is None:
@@ -90,6 +91,7 @@ def gpu(
         weight=weight,
         capabilities=capabilities,
         capacity=capacity_of(identity, capabilities, override),
+        ffmpeg_paths=ffmpeg_paths,
     )
 
 
@@ -143,6 +145,7 @@ def decode(
     bit_depth: int = 8,
     chroma: str | None = "4:2:0",
     size: tuple[int, int] | None = None,
+    rotated: bool = False,
 ) -> DecodeTask:
     """Describes the decoding of an input."""
     width, height = size or SIZES[height]
@@ -153,6 +156,7 @@ def decode(
         bit_depth=bit_depth,
         chroma=chroma,
         pixels_per_second=width * height * frames_per_second,
+        rotated=rotated,
     )
 
 

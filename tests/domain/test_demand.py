@@ -127,6 +127,9 @@ def test_what_the_decoder_was_not_seen_to_decode_is_decoded_by_the_hosts_cores()
         decode(chroma="4:4:4"),
         decode(bit_depth=10),
         decode(codec=VideoCodec.AV1),
+        decode(size=(4098, 2304)),
+        decode(size=(32, 16)),
+        decode(rotated=True),
     ],
 )
 def test_pictures_beyond_the_decoder_are_decoded_by_the_hosts_cores(task: DecodeTask) -> None:
@@ -201,16 +204,14 @@ def test_nvenc_is_asked_for_sizes_up_to_its_limits(codec: VideoCodec, size: tupl
     demand(workload(encode(codec=codec, size=size)), gpu())
 
 
-def test_a_size_beyond_the_hardware_is_refused_even_if_software_is_allowed() -> None:
-    """Agents choose coders by format alone, so the hardware would be asked, and fail."""
-    assert refusal(workload(encode(size=(4098, 2160)), allow_software_encode=True), gpu()).rule == "RESOLUTION"
-
-
-@pytest.mark.parametrize("size", [(4098, 2304), (32, 16)])
-def test_an_input_beyond_the_decoder_is_refused(size: tuple[int, int]) -> None:
-    refused = refusal(workload(encode(), input_task=decode(size=size)), gpu())
-    assert refused.rule == "RESOLUTION"
-    assert f"decode 8-bit h264 at {size[0]}x{size[1]}" in refused.message
+@pytest.mark.parametrize("size", [(4098, 2160), (128, 96)])
+def test_a_size_beyond_the_hardware_goes_to_the_cores_if_software_is_allowed(size: tuple[int, int]) -> None:
+    asked = workload(encode(720), encode(size=size), input_task=decode(720), allow_software_encode=True)
+    found = demand(asked, gpu())
+    assert found.device_amounts[Dimension.ENCODER_SESSIONS] == 1
+    assert found.host_amounts[Dimension.CORES] == -(-size[0] * size[1] * 30 // 49)
+    without = gpu(capabilities=(*nvenc(VideoCodec.H264), *nvdec(VideoCodec.H264)))
+    assert refusal(asked, without).rule == "RESOLUTION"
 
 
 @pytest.mark.parametrize("size", [(16386, 16), (8192, 4354)])
@@ -252,6 +253,42 @@ def test_a_decoder_in_another_ffmpeg_is_no_use() -> None:
     found = demand(workload(encode(), input_task=decode()), gpu(capabilities=capabilities))
     assert Dimension.DECODE not in found.device_amounts
     assert Dimension.CORES in found.host_amounts
+
+
+def test_the_ffmpeg_is_taken_that_leaves_least_to_the_cores() -> None:
+    """The preferred one encodes there but does not decode there; the other does both."""
+    capabilities = (
+        *by("/new", *nvenc(VideoCodec.H264), *software_encoders(VideoCodec.AV1)),
+        *by("/old", *nvenc(VideoCodec.H264), *nvdec(VideoCodec.H264)),
+    )
+    view = gpu(capabilities=capabilities, ffmpeg_paths=("/new", "/old"))
+    found = demand(workload(encode(), input_task=decode()), view)
+    assert Dimension.DECODE in found.device_amounts
+    assert found.host_amounts == {}
+    mixed = workload(encode(), encode(codec=VideoCodec.AV1), input_task=decode(), allow_software_encode=True)
+    assert Dimension.DECODE not in demand(mixed, view).device_amounts, "only the preferred one encodes AV1"
+
+
+def test_ffmpegs_are_preferred_in_the_devices_order_not_in_that_of_its_capabilities() -> None:
+    """What only a less preferred one does may well be told first."""
+    capabilities = (
+        *by("/old", *nvenc(VideoCodec.AV1), *software_encoders(VideoCodec.H264)),
+        *by("/new", *nvenc(VideoCodec.H264), *software_encoders(VideoCodec.H264)),
+    )
+    view = gpu(capabilities=capabilities, ffmpeg_paths=("/new", "/old"))
+    assert [build.hardware_encodes for build in view.builds] == [{(VideoCodec.H264, 8)}, {(VideoCodec.AV1, 8)}]
+
+
+def test_an_ffmpeg_that_cannot_decode_the_input_is_not_taken() -> None:
+    decoder = capability(VideoCodec.AV1, Direction.DECODE, hardware=False)
+    apart = (*by("/new", decoder), *by("/old", *nvenc(VideoCodec.H264)))
+    asked = workload(encode(), input_task=decode(codec=VideoCodec.AV1))
+    refused = refusal(asked, gpu(capabilities=apart))
+    assert (refused.rule, "was seen to fail" in refused.message) == ("CAPABILITY", True)
+    found = demand(asked, gpu(capabilities=(*apart, *by("/new", *nvenc(VideoCodec.H264)))))
+    assert Dimension.CORES in found.host_amounts
+    software_apart = (*by("/new", decoder), *by("/old", *software_encoders(VideoCodec.H264)))
+    assert refusal(asked, cpu(capabilities=software_apart)).rule == "CAPABILITY"
 
 
 @pytest.mark.parametrize("view", [gpu(capabilities=()), cpu(capabilities=())])

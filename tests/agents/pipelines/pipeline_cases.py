@@ -161,7 +161,7 @@ CASES = (
             CLIP,
             (
                 video("hevc", h264(90, codec=VideoCodec.HEVC), NONE),
-                video("av1", h264(90, codec=VideoCodec.AV1), NONE),
+                video("av1", h264(180, codec=VideoCodec.AV1), NONE),
             ),
             (HlsOutput(id="hls", path="hls", segment_duration=SECOND), mp4("hevc.mp4", "hevc")),
         ),
@@ -238,12 +238,12 @@ CASES = (
             CLIP,
             (
                 video("hevc", h264(90, codec=VideoCodec.HEVC, bit_depth=10, quality=30), NONE),
-                video("av1", h264(90, codec=VideoCodec.AV1, bit_depth=10, max_bit_rate_bps=900_000), NONE),
+                video("av1", h264(180, codec=VideoCodec.AV1, bit_depth=10, max_bit_rate_bps=900_000), NONE),
             ),
             (mp4("hevc.mp4", "hevc"), FileOutput(id="m", path="both.mkv", container=Container.MKV)),
         ),
         devices={**BOTH_CPUS, "ada": ada()},
-        expected={"hevc.mp4": ("hevc 160x90/10",), "both.mkv": ("hevc 160x90/10", "av1 160x90/10")},
+        expected={"hevc.mp4": ("hevc 160x90/10",), "both.mkv": ("hevc 160x90/10", "av1 320x180/10")},
     ),
     Case(
         name="ten-bit-h264",
@@ -259,12 +259,12 @@ CASES = (
             (
                 video("h264", h264(90, speed=EncodingSpeed.THOROUGH, quality=20)),
                 video("hevc", h264(90, codec=VideoCodec.HEVC, speed=EncodingSpeed.BALANCED, bit_rate_bps=200_000)),
-                video("av1", h264(90, codec=VideoCodec.AV1, quality=0)),
+                video("av1", h264(180, codec=VideoCodec.AV1, quality=0)),
             ),
             (mp4("all.mp4"),),
         ),
         devices={**BOTH_CPUS, "ada": ada()},
-        expected={"all.mp4": ("h264 160x90/8", "hevc 160x90/8", "av1 160x90/8", "aac")},
+        expected={"all.mp4": ("h264 160x90/8", "hevc 160x90/8", "av1 320x180/8", "aac")},
     ),
     Case(
         name="low-latency",
@@ -279,7 +279,7 @@ CASES = (
             OBLONG,
             (
                 video("box", VideoEncoding(width=200, height=200, frame_rate=FrameRate(numerator=15, denominator=1))),
-                video("stretched", VideoEncoding(width=100, height=200, fit=Fit.STRETCH)),
+                video("stretched", VideoEncoding(width=150, height=200, fit=Fit.STRETCH)),
                 video("wide", VideoEncoding(width=256)),
                 video("as-is", VideoEncoding()),
             ),
@@ -288,16 +288,16 @@ CASES = (
         devices={**BOTH_CPUS, "ada": ada()},
         expected={
             "box.mp4": ("h264 200x112/8", "aac"),
-            "stretched.mp4": ("h264 100x200/8", "aac"),
+            "stretched.mp4": ("h264 150x200/8", "aac"),
             "wide.mp4": ("h264 256x144/8", "aac"),
             "as-is.mp4": ("h264 512x288/8", "aac"),
         },
     ),
     Case(
         name="turned",
-        job=job("turned.mp4", TURNED, (video("a", h264(160)),), (mp4("a.mp4"),)),
+        job=job("turned.mp4", TURNED, (video("a", h264(288)),), (mp4("a.mp4"),)),
         devices={**BOTH_CPUS, "ada": ada()},
-        expected={"a.mp4": ("h264 90x160/8", "aac")},
+        expected={"a.mp4": ("h264 162x288/8", "aac")},
     ),
     Case(
         name="decoded-in-software",
