@@ -26,7 +26,7 @@ from balancer.announcement import announce_devices, announce_listening
 from balancer.device_metrics import DeviceMetrics
 from balancer.device_plan import agent_device, device_rules, local_devices
 from balancer.device_registry import DeviceRegistry
-from balancer.domain.device import Dimension
+from balancer.domain.device import DeviceIdentity, DeviceKind, Dimension
 from balancer.ports.agent_client import AgentUnreachableError
 from balancer.ports.session_store import StoreError
 from balancer.servicers.balancer_servicer import DaemonFacts
@@ -44,17 +44,19 @@ from gpu_balancer.runtime.clock import SystemClock
 from gpu_balancer.runtime.grpc_server import MIB, ServerLimits, build_server
 from gpu_balancer.runtime.listening import ListenFault
 from gpu_balancer.runtime.log import configure_logging, set_log_level
-from gpu_balancer.runtime.task_guard import TaskGuard
+from gpu_balancer.runtime.task_guard import TaskFault, TaskGuard
 from gpu_balancer.runtime.telemetry import TelemetryFault, build_telemetry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from balancer.domain.device import DeviceIdentity
+    from balancer.domain.ids import DeviceId
     from balancer.settings import BalancerSettings
 
 _log = structlog.get_logger(__name__)
 _CORE = 1_000_000
+_CANNOT_START = (ListenFault, StoreError, PolicyUnavailable, AgentLaunchError, TelemetryFault)
+"""Errors whose message is for the person who starts the daemon."""
 
 
 class StartError(Exception):
@@ -81,8 +83,14 @@ async def run_daemon(options: DaemonOptions) -> None:
     try:
         async with AsyncExitStack() as stack:
             await _Daemon(options).run(stack)
-    except (ListenFault, StoreError, PolicyUnavailable, AgentLaunchError, TelemetryFault) as error:
+    except _CANNOT_START as error:
         raise StartError(str(error)) from error
+    except TaskFault as fault:
+        if isinstance(fault.__cause__, _CANNOT_START):
+            raise StartError(str(fault.__cause__)) from fault
+        raise
+    except OSError as error:
+        raise StartError(f"Cannot start: {error}. Try another state folder, or make room on its disk.") from error
 
 
 class _Daemon:
@@ -92,6 +100,7 @@ class _Daemon:
         self.options = options
         self.clock = SystemClock()
         self.serving = False
+        self.launches: list[asyncio.Task[None]] = []
         self.registry = DeviceRegistry(device_rules(options.settings))
         self.agents: AgentDirectory[GrpcAgentClient] = AgentDirectory()
         self.uploads = UploadStore(
@@ -128,7 +137,10 @@ class _Daemon:
             on_applied=lambda fresh: set_log_level(fresh.log.level),
         )
         stop_timeout = timedelta(seconds=settings.sessions.stop_timeout_s + 4)
-        shutdown = Shutdown(engine=engine, agents=self.agents, stop_timeout=stop_timeout)
+        shutdown = Shutdown(
+            engine=engine, agents=self.agents, let_agents_go=self._let_agents_go, stop_timeout=stop_timeout
+        )
+        self._handle_signals(shutdown, reload, tasks)
         DeviceMetrics(telemetry.meter, registry=self.registry, engine=engine)
         serving = Serving(
             Parts(
@@ -170,7 +182,6 @@ class _Daemon:
             http_address = await stack.enter_async_context(WebServer(settings.server.http, app))
         serving.balancer.listens_on(server.addresses, http_address)
         await self._start_agents(await listing, engine, tasks)
-        self._handle_signals(shutdown, reload, tasks)
         await server.set_serving(serving=True)
         self.serving = True
         announce_listening(http_address, server.addresses, options.state_dir)
@@ -190,12 +201,35 @@ class _Daemon:
             text = agent_file_text(settings, agent_device(identity), state_dir=folder, uploads=self.uploads.folder)
             agent = LocalAgent(identity=identity, folder=folder, settings_toml=text)
             launcher = LocalAgentLauncher(agent, clock=self.clock)
-            tasks.spawn_eternal(launcher.keep_running(), name=f"keep agent {identity.id}")
-            self.registry.expect(identity)
-            self._watch(identity, self._client(f"device {identity.id}", f"unix:{agent.socket_path}"), engine, tasks)
+            self.launches.append(tasks.spawn_eternal(launcher.keep_running(), name=f"keep agent {identity.id}"))
+            self._watch_local(identity, engine, tasks)
+        if settings.agents.launch == "local":
+            self._watch_forsaken({identity.id for identity in devices}, engine, tasks)
         for address in settings.agents.addresses:
             target = address.format(state_dir=self.options.state_dir)
             tasks.spawn(self._find_external(target, engine, tasks), name=f"find agent {target}")
+
+    def _let_agents_go(self) -> None:
+        """Starts no agent again from now on."""
+        for launch in self.launches:
+            launch.cancel()
+
+    def _watch_local(self, identity: DeviceIdentity, engine: SessionEngine, tasks: TaskGuard) -> None:
+        self.registry.expect(identity)
+        socket = self.options.state_dir / "agents" / identity.id / "agent.sock"
+        self._watch(identity, self._client(f"device {identity.id}", f"unix:{socket}"), engine, tasks)
+
+    def _watch_forsaken(self, present: set[DeviceId], engine: SessionEngine, tasks: TaskGuard) -> None:
+        """Watches devices that are here no longer, or no longer in the settings, but have sessions that live.
+
+        Their agents may still run and tell how those end. They take no new session.
+        """
+        for device_id in {record.device_id for record in engine.live() if record.device_id} - present:
+            _log.warning("sessions live on a device that is not here any more", device=device_id)
+            kind = DeviceKind.NVIDIA if device_id.startswith(("GPU-", "MIG-")) else DeviceKind.CPU
+            identity = DeviceIdentity(id=device_id, kind=kind, model="not here any more")
+            self._watch_local(identity, engine, tasks)
+            self.registry.set_cordoned(device_id, cordoned=True)
 
     async def _find_external(self, target: str, engine: SessionEngine, tasks: TaskGuard) -> None:
         """Asks an agent that somebody else started which device it has, until it answers."""

@@ -13,7 +13,7 @@ from balancer.ports.agent_client import AgentUnreachableError
 from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
     from balancer.change_feed import FeedItem
     from balancer.domain.ids import DeviceId, SessionId
@@ -26,16 +26,25 @@ _log = structlog.get_logger(__name__)
 class Shutdown:
     """Waits for the wish to end, and carries it out."""
 
-    def __init__(self, *, engine: SessionEngine, agents: Iterable[tuple[DeviceId, AgentClient]], stop_timeout: timedelta) -> None:
+    def __init__(
+        self,
+        *,
+        engine: SessionEngine,
+        agents: Iterable[tuple[DeviceId, AgentClient]],
+        let_agents_go: Callable[[], None],
+        stop_timeout: timedelta,
+    ) -> None:
         """Begins without a wish.
 
         Args:
             engine: Stops sessions.
             agents: Told to end once their sessions have.
+            let_agents_go: Keeps agents that end from being started again.
             stop_timeout: How long stopped sessions get to complete their outputs.
         """
         self._engine = engine
         self._agents = agents
+        self._let_agents_go = let_agents_go
         self._stop_timeout = stop_timeout
         self._wished = asyncio.Event()
 
@@ -83,6 +92,7 @@ class Shutdown:
                     return
 
     async def _end_agents(self) -> None:
+        self._let_agents_go()
         for device_id, agent in self._agents:
             try:
                 await agent.shutdown()

@@ -113,29 +113,31 @@ class LocalAgentLauncher:
         """Starts the agent, and again whenever it ends, until cancelled. The agent itself is left running then."""
         while True:
             began_s = self._clock.monotonic_s()
-            running = lock_owner(self._agent.folder / "agent.lock")
-            if running is None:
-                self._spawn()
-                assert self._process is not None
-                running = self._process.pid
-            await _await_end(running)
-            status = self._process.wait() if self._process and self._process.pid == running else None
-            self._process = None
-            lasted_s = self._clock.monotonic_s() - began_s
-            if lasted_s >= _STEADY.total_seconds():
+            try:
+                running = lock_owner(self._agent.folder / "agent.lock") or self._spawn()
+                await _await_end(running)
+                status = self._reap(running)
+                _log.warning(
+                    "agent ended; it is started again",
+                    device=self._agent.identity.id,
+                    exit_status=status,
+                    wait_s=self._backoff.total_seconds(),
+                    log=str(self._agent.folder / "agent.log"),
+                )
+            except OSError as error:
+                # A full disk, or no process to be had: both may pass, and the other agents have nothing to do with it.
+                _log.error("agent cannot be started; trying again", device=self._agent.identity.id, error=str(error))
+            if self._clock.monotonic_s() - began_s >= _STEADY.total_seconds():
                 self._backoff = _FIRST_BACKOFF
-            _log.warning(
-                "agent ended; it is started again",
-                device=self._agent.identity.id,
-                exit_status=status,
-                ran_s=round(lasted_s, 1),
-                wait_s=self._backoff.total_seconds(),
-                log=str(self._agent.folder / "agent.log"),
-            )
             await asyncio.sleep(self._backoff.total_seconds())
             self._backoff = min(self._backoff * 2, _LONGEST_BACKOFF)
 
-    def _spawn(self) -> None:
+    def _reap(self, pid: int) -> int | None:
+        """Takes the exit status of an agent that was started here; None for one that was found."""
+        process, self._process = self._process, None
+        return process.wait() if process is not None and process.pid == pid else None
+
+    def _spawn(self) -> int:
         folder = self._agent.folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings_path = folder / "agent.toml"
@@ -150,6 +152,7 @@ class LocalAgentLauncher:
                 env=self._environment,
             )
         _log.info("agent started", device=self._agent.identity.id, pid=self._process.pid)
+        return self._process.pid
 
 
 async def _await_end(pid: int) -> None:
