@@ -153,7 +153,7 @@ def _failure(source: UriInput, output: str, error: str) -> RequestFailure:
         problem = "this ffmpeg cannot be kept from following redirects"
         return INPUT_FIELD.failure(Reason.INPUT_NOT_ALLOWED, shown, problem, "a newer ffmpeg in [ffmpeg] candidates")
     if _NOT_ALLOWED.search(output):
-        problem = "it is of a kind that may open other things, such as a playlist"
+        problem = "it is text, a playlist, or of another kind that is no media itself and may open other things"
         return INPUT_FIELD.failure(Reason.INPUT_NOT_ALLOWED, shown, problem, "the media itself, or HLS by http")
     if input_scheme(source.uri) != "file" and _UNREACHABLE.search(output):
         problem = f"it cannot be reached: {told}"
