@@ -38,7 +38,7 @@ const watched = await collect(sessions.watchSession({ name: created.session.name
 const last = watched.at(-1).session;
 const { artifacts } = await call(sessions, 'listArtifacts', { parent: last.name });
 const chunks = await collect(sessions.readArtifact({ name: artifacts[0].name }));
-const bytes = chunks.reduce((sum, chunk) => sum + chunk.data.length, 0);
+const bytes = chunks.reduce((sum, chunk) => sum + (chunk.data?.length ?? 0), 0);
 const refused = await call(sessions, 'createSession', {
   session: { transcode: { input: { uri: mediaFile }, renditions: [{ encode: { width: 3, height: 3 } }] } },
 }).catch((error) => error);

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from daemons import RunningDaemon
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.process
-def test_nodes_own_grpc_client_transcodes_watches_and_fetches(cpu_daemon, media: Path) -> None:
+def test_nodes_own_grpc_client_transcodes_watches_and_fetches(cpu_daemon: RunningDaemon, media: Path) -> None:
     script = Path(__file__).with_name("node_client.mjs")
     done = subprocess.run(
         ["node", str(script), cpu_daemon.address, str(REPOSITORY / "proto"), str(media / "clip.mp4")],

@@ -1,0 +1,219 @@
+"""Real daemons for tests: started like a user starts them, stopped like a user stops them, nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpu_balancer.client import Client
+from gpu_balancer.runtime.folder_lock import lock_owner
+
+LISTEN = '[server]\nlisten = ["unix:{state_dir}/balancer.sock"]\nhttp = "127.0.0.1:0"\n'
+"""Addresses that no two daemons share."""
+_EXIT_S = 25.0
+
+
+def eventually(condition: Callable[[], Any], what: str, *, timeout_s: float = 20.0) -> Any:
+    """Gives the first true value of a condition of other processes; fails the test when it stays false too long."""
+    deadline_s = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline_s, f"in {timeout_s:g} s it did not become true that {what}"
+        time.sleep(0.05)
+    return value
+
+
+def processes_of(folder: Path) -> dict[int, str]:
+    """Gives the command line of every living process that names a folder, by process id."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            line = (entry / "cmdline").read_bytes()
+            if str(folder).encode() in line and int(entry.name) != os.getpid():
+                found[int(entry.name)] = line.replace(b"\0", b" ").decode(errors="replace")
+    return found
+
+
+@dataclass(slots=True, kw_only=True)
+class RunningDaemon:
+    """A gpu-balancerd process of a test."""
+
+    process: subprocess.Popen[bytes]
+    state_dir: Path
+    settings_path: Path
+    log_path: Path
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        return f"unix:{self.state_dir}/balancer.sock"
+
+    @property
+    def log(self) -> str:
+        """Everything it wrote to stdout and stderr so far, over all its starts."""
+        return self.log_path.read_text()
+
+    def client(self) -> Client:
+        """Gives a client of this daemon, to be used as a context manager."""
+        return Client(self.address)
+
+    def cli(self, *arguments: str | Path, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+        """Runs `gpu-balancer` against this daemon."""
+        return subprocess.run(
+            [sys.executable, "-m", "gpu_balancer.cli", "--address", self.address, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def json(self, *arguments: str | Path) -> Any:
+        """Runs a command with --json and reads its answer; fails the test when the command fails."""
+        done = self.cli(*arguments, "--json")
+        assert done.returncode == 0, f"{arguments}: {done.stderr}\n{done.stdout}"
+        return json.loads(done.stdout)
+
+    def start(self) -> None:
+        """Starts the process, again when it has ended, with everything as it was."""
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment
+            )
+
+    def await_serving(self, timeout_s: float = 20) -> None:
+        """Waits until the present process has said that it serves."""
+        said = f"is serving; state in {self.state_dir}"
+        starts = self.log.count(said)
+
+        def serving() -> bool:
+            assert self.process.poll() is None, f"the daemon ended:\n{self.log}"
+            return self.log.count(said) > 0 if starts == 0 else self._answers()
+
+        eventually(serving, "the daemon serves", timeout_s=timeout_s)
+
+    def _answers(self) -> bool:
+        with self.client() as client:
+            return client.get_balancer().process_id == self.process.pid
+
+    def await_devices_ready(self, count: int = 1, timeout_s: float = 40) -> list[dict[str, Any]]:
+        """Polls until so many devices are READY."""
+
+        def ready() -> list[dict[str, Any]]:
+            assert self.process.poll() is None, f"the daemon ended:\n{self.log}"
+            done = self.cli("devices", "--json")
+            devices: list[dict[str, Any]] = json.loads(done.stdout)["devices"] if done.returncode == 0 else []
+            return devices if sum(one["state"] == "DEVICE_STATE_READY" for one in devices) == count else []
+
+        found: list[dict[str, Any]] = eventually(ready, f"{count} devices are ready", timeout_s=timeout_s)
+        return found
+
+    def await_exit(self, timeout_s: float = _EXIT_S) -> int:
+        """Waits for the process's end and gives its exit status."""
+        return self.process.wait(timeout_s)
+
+    def terminate(self) -> int:
+        """Ends it as systemd does and gives its exit status."""
+        self.process.terminate()
+        return self.await_exit()
+
+    def kill(self) -> None:
+        """Ends it as the kernel does when memory is short."""
+        self.process.kill()
+        self.process.wait()
+
+    def agent_pids(self) -> dict[str, int]:
+        """Gives the process id of every living agent of this daemon by its device."""
+        locks = self.state_dir.glob("agents/*/agent.lock")
+        return {lock.parent.name: pid for lock in locks if (pid := lock_owner(lock))}
+
+    def attempt_folder(self, session: str, attempt: int = 1) -> Path:
+        """Gives the folder of a session's attempt, on whatever device it is."""
+        name = session.removeprefix("sessions/")
+        return next(self.state_dir.glob(f"agents/*/sessions/{name}/{attempt}"))
+
+    def session_folders(self) -> set[str]:
+        """Gives the ids of all sessions that have a folder with some agent."""
+        return {folder.name for folder in self.state_dir.glob("agents/*/sessions/*")}
+
+    def processes(self) -> dict[int, str]:
+        """Gives every living process that has the state folder in its command line."""
+        return processes_of(self.state_dir)
+
+    def ffmpeg_processes(self) -> dict[int, str]:
+        """Gives every living process of a session, shims and ffmpegs."""
+        return {
+            pid: line
+            for pid, line in self.processes().items()
+            if f"{self.state_dir}/agents/" in line and "/sessions/" in line
+        }
+
+
+StartDaemon = Callable[..., RunningDaemon]
+
+
+@contextlib.contextmanager
+def daemon_running(
+    folder: Path,
+    settings: str = "",
+    environment: Mapping[str, str] | None = None,
+    *,
+    probe_results: Path | None = None,
+    arguments: Sequence[str] = (),
+) -> Iterator[RunningDaemon]:
+    """Starts a daemon in a folder and ends it, its sessions and its agents.
+
+    Args:
+        folder: Gets state, settings and log.
+        settings: Its settings; addresses of its own come before them, unless they have a [server].
+        environment: Variables besides this process's own.
+        probe_results: What another daemon's device "cpu-0" found out, so that this one is ready at once.
+        arguments: Further ones for its command line.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state_dir, settings_path, log_path = folder / "state", folder / "balancer.toml", folder / "gpu-balancerd.log"
+    settings_path.write_text(settings if "[server]" in settings else f"{LISTEN}{settings}")
+    if probe_results is not None:
+        device = state_dir / "agents" / "cpu-0"
+        device.mkdir(mode=0o700, parents=True)
+        shutil.copy(probe_results, device / probe_results.name)
+    command = [sys.executable, "-m", "balancer", "--config", str(settings_path), "--state-dir", str(state_dir)]
+    command += arguments
+    with log_path.open("wb") as log:
+        whole = {**os.environ, **(environment or {})}
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=whole)
+    daemon = RunningDaemon(
+        process=process,
+        state_dir=state_dir,
+        settings_path=settings_path,
+        log_path=log_path,
+        command=command,
+        environment=whole,
+    )
+    try:
+        yield daemon
+    finally:
+        _end(daemon)
+
+
+def _end(daemon: RunningDaemon) -> None:
+    if daemon.process.poll() is None:
+        daemon.cli("shutdown", "--stop-sessions")
+    try:
+        daemon.process.wait(_EXIT_S)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+    # Agents first, or they would restart nothing but report lost shims; then whatever is left.
+    for pid in (*daemon.agent_pids().values(), *daemon.processes()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
