@@ -162,6 +162,7 @@ def facts_from_proto(message: media_pb2.InputFacts) -> InputFacts:
         audio_codec=message.audio_codec or None,
         duration=message.duration.ToTimedelta() if message.HasField("duration") else None,
         format=message.format or None,
+        rotation_degrees=message.rotation_degrees if message.HasField("rotation_degrees") else None,
     )
 
 

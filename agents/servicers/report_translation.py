@@ -154,6 +154,7 @@ def facts_message(facts: InputFacts) -> media_pb2.InputFacts:
         has_audio=facts.has_audio,
         audio_codec=facts.audio_codec or "",
         format=facts.format or "",
+        rotation_degrees=facts.rotation_degrees,
     )
     if facts.video_codec is not None:
         message.video_codec = media_pb2.VideoCodec.Value(f"VIDEO_CODEC_{facts.video_codec.name}")

@@ -33,6 +33,7 @@ _UPLOAD = re.compile(r"uploads/[a-z0-9]{1,64}", re.ASCII)
 _FORMAT_NAME = re.compile(r"[A-Za-z0-9_.,+ -]{0,128}", re.ASCII)
 _CHROMAS = frozenset({"", "4:0:0", "4:1:1", "4:2:0", "4:2:2", "4:4:0", "4:4:4", "rgb"})
 _BIT_DEPTHS = frozenset({8, 10, 12})
+_ROTATIONS = (0, 90, 180, 270)
 
 
 class InputKind(Enum):
@@ -69,6 +70,20 @@ def check_input(found: Violations, where: str, given: Input) -> InputKind | None
 
 def check_facts(found: Violations, where: str, facts: InputFacts) -> None:
     """Notes what cannot be true of an input."""
+    _check_picture(found, where, facts)
+    if facts.HasField("frame_rate"):
+        found.check_frame_rate(f"{where}.frame_rate", facts.frame_rate, 0, HIGHEST_INPUT_FRAME_RATE)
+        if facts.frame_rate.numerator == 0:
+            found.add(f"{where}.frame_rate.numerator", "must not be 0; leave the rate out when it is unknown")
+    found.check_enum(f"{where}.video_codec", facts.video_codec, VIDEO_CODEC_WORDS)
+    for name in ("audio_codec", "format"):
+        if not _FORMAT_NAME.fullmatch(getattr(facts, name)):
+            found.add(f"{where}.{name}", "must be a name as ffmpeg knows it, at most 128 characters")
+    if facts.HasField("duration"):
+        found.check_duration(f"{where}.duration", facts.duration, 0, 366 * DAY)
+
+
+def _check_picture(found: Violations, where: str, facts: InputFacts) -> None:
     width, height = facts.width, facts.height
     if bool(width) != bool(height):
         found.add(where, "must have both width and height, or neither")
@@ -78,20 +93,12 @@ def check_facts(found: Violations, where: str, facts: InputFacts) -> None:
         found.add(f"{where}.height", f"must be at most {MAX_INPUT_SIDE:,} pixels, not {height:,}")
     if max(width, height) <= MAX_INPUT_SIDE and width * height > MAX_PICTURE_PIXELS:
         found.add(where, f"must be at most {MAX_PICTURE_PIXELS:,} pixels per picture, not {width:,} × {height:,}")
-    if facts.HasField("frame_rate"):
-        found.check_frame_rate(f"{where}.frame_rate", facts.frame_rate, 0, HIGHEST_INPUT_FRAME_RATE)
-        if facts.frame_rate.numerator == 0:
-            found.add(f"{where}.frame_rate.numerator", "must not be 0; leave the rate out when it is unknown")
-    found.check_enum(f"{where}.video_codec", facts.video_codec, VIDEO_CODEC_WORDS)
     if facts.HasField("bit_depth") and facts.bit_depth not in _BIT_DEPTHS:
         found.add(f"{where}.bit_depth", f"must be 8, 10 or 12, not {facts.bit_depth}")
     if facts.chroma not in _CHROMAS:
         found.add(f"{where}.chroma", 'must be "4:2:0", "4:2:2", "4:4:4" or "4:0:0", or empty when unknown')
-    for name in ("audio_codec", "format"):
-        if not _FORMAT_NAME.fullmatch(getattr(facts, name)):
-            found.add(f"{where}.{name}", "must be a name as ffmpeg knows it, at most 128 characters")
-    if facts.HasField("duration"):
-        found.check_duration(f"{where}.duration", facts.duration, 0, 366 * DAY)
+    if facts.rotation_degrees not in _ROTATIONS:
+        found.add(f"{where}.rotation_degrees", f"must be 0, 90, 180 or 270, not {facts.rotation_degrees}")
 
 
 def are_complete(facts: InputFacts) -> bool:

@@ -254,6 +254,7 @@ def _decode_task(facts: InputFacts, rate: tuple[int, int]) -> DecodeTask:
         bit_depth=facts.bit_depth if facts.HasField("bit_depth") else 8,
         chroma=facts.chroma or None,
         pixels_per_second=_pixels_per_second(facts.width, facts.height, rate),
+        rotated=facts.rotation_degrees != 0,
     )
 
 

@@ -112,7 +112,9 @@ Global___CodingDirection: _TypeAlias = CodingDirection  # noqa: Y015
 
 @_typing.final
 class Capability(_message.Message):
-    """The outcome of trying one thing for real on a device."""
+    """The outcome of trying one thing for real on a device. What several ffmpeg builds can do is there once for each that
+    a session may need; what none can do is there once.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -139,7 +141,7 @@ class Capability(_message.Message):
     message: _builtins.str
     """Why it did not work, as ffmpeg said it."""
     ffmpeg: _builtins.str
-    """The ffmpeg that was tried and is used for it."""
+    """Path of the ffmpeg that does it; when none does, of the most preferred one."""
     def __init__(
         self,
         *,

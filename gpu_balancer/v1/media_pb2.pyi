@@ -278,10 +278,11 @@ class InputFacts(_message.Message):
     AUDIO_CODEC_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    ROTATION_DEGREES_FIELD_NUMBER: _builtins.int
     width: _builtins.int
-    """Width in pixels."""
+    """Width in pixels, as shown."""
     height: _builtins.int
-    """Height in pixels."""
+    """Height in pixels, as shown."""
     video_codec: Global___VideoCodec.ValueType
     """Video format."""
     bit_depth: _builtins.int
@@ -294,6 +295,8 @@ class InputFacts(_message.Message):
     """Name of the audio format as ffmpeg knows it, "aac" for instance. Empty when none or unknown."""
     format: _builtins.str
     """Container name as ffmpeg knows it. Empty when unknown."""
+    rotation_degrees: _builtins.int
+    """Degrees by which pictures are to be turned clockwise for showing: 0, 90, 180 or 270. Unset when unknown."""
     @_builtins.property
     def frame_rate(self) -> Global___FrameRate:
         """Average frame rate. Unset when unknown."""
@@ -315,19 +318,24 @@ class InputFacts(_message.Message):
         audio_codec: _builtins.str = ...,
         duration: _duration_pb2.Duration | None = ...,
         format: _builtins.str = ...,
+        rotation_degrees: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bit_depth", b"_bit_depth", "_has_audio", b"_has_audio", "bit_depth", b"bit_depth", "duration", b"duration", "frame_rate", b"frame_rate", "has_audio", b"has_audio"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bit_depth", b"_bit_depth", "_has_audio", b"_has_audio", "_rotation_degrees", b"_rotation_degrees", "bit_depth", b"bit_depth", "duration", b"duration", "frame_rate", b"frame_rate", "has_audio", b"has_audio", "rotation_degrees", b"rotation_degrees"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bit_depth", b"_bit_depth", "_has_audio", b"_has_audio", "audio_codec", b"audio_codec", "bit_depth", b"bit_depth", "chroma", b"chroma", "duration", b"duration", "format", b"format", "frame_rate", b"frame_rate", "has_audio", b"has_audio", "height", b"height", "video_codec", b"video_codec", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bit_depth", b"_bit_depth", "_has_audio", b"_has_audio", "_rotation_degrees", b"_rotation_degrees", "audio_codec", b"audio_codec", "bit_depth", b"bit_depth", "chroma", b"chroma", "duration", b"duration", "format", b"format", "frame_rate", b"frame_rate", "has_audio", b"has_audio", "height", b"height", "rotation_degrees", b"rotation_degrees", "video_codec", b"video_codec", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bit_depth: _TypeAlias = _typing.Literal["bit_depth"]  # noqa: Y015
     _WhichOneofArgType__bit_depth: _TypeAlias = _typing.Literal["_bit_depth", b"_bit_depth"]  # noqa: Y015
     _WhichOneofReturnType__has_audio: _TypeAlias = _typing.Literal["has_audio"]  # noqa: Y015
     _WhichOneofArgType__has_audio: _TypeAlias = _typing.Literal["_has_audio", b"_has_audio"]  # noqa: Y015
+    _WhichOneofReturnType__rotation_degrees: _TypeAlias = _typing.Literal["rotation_degrees"]  # noqa: Y015
+    _WhichOneofArgType__rotation_degrees: _TypeAlias = _typing.Literal["_rotation_degrees", b"_rotation_degrees"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bit_depth) -> _WhichOneofReturnType__bit_depth | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__has_audio) -> _WhichOneofReturnType__has_audio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rotation_degrees) -> _WhichOneofReturnType__rotation_degrees | None: ...
 
 Global___InputFacts: _TypeAlias = InputFacts  # noqa: Y015
 

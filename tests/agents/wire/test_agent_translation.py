@@ -196,6 +196,7 @@ def test_facts_survive_both_ways_and_unknown_stays_unset() -> None:
         audio_codec=None,
         duration=timedelta(seconds=2.5),
         format="mpegts",
+        rotation_degrees=270,
     )
     assert facts_from_proto(facts_message(facts)) == facts
     assert facts_from_proto(facts_message(InputFacts())) == InputFacts()

@@ -127,6 +127,15 @@ def test_the_inputs_depth_and_chroma_reach_the_decode() -> None:
     assert (decode.bit_depth, decode.chroma) == (10, "4:2:2")
 
 
+@pytest.mark.parametrize(
+    ("told", "rotated"), [("", False), ("rotation_degrees: 0", False), ("rotation_degrees: 90", True)]
+)
+def test_a_turned_picture_is_told_to_placement(told: str, rotated: bool) -> None:
+    decode = prepared(encode(), f"{FULL_HD} {told}").workload.decode
+    assert decode is not None
+    assert decode.rotated is rotated
+
+
 def test_what_is_only_passed_on_is_not_decoded() -> None:
     workload = prepared(transcode("renditions { passthrough {} audio { codec: AUDIO_CODEC_COPY } }")).workload
     assert workload.decode is None

@@ -137,6 +137,7 @@ BAD = {
     "a vast input": (facts("width: 16384 height: 16384"), f"{INPUT}.declared_facts"),
     "a motionless input": (facts("frame_rate { denominator: 1 }"), f"{INPUT}.declared_facts.frame_rate.numerator"),
     "an input of 11 bits": (facts("bit_depth: 11"), f"{INPUT}.declared_facts.bit_depth"),
+    "an input on its edge": (facts("rotation_degrees: 45"), f"{INPUT}.declared_facts.rotation_degrees"),
     "an unknown chroma": (facts('chroma: "9:9:9"'), f"{INPUT}.declared_facts.chroma"),
     "an unknown input codec": (facts("video_codec: 77"), f"{INPUT}.declared_facts.video_codec"),
     "a strange format": (facts('format: "a\\tb"'), f"{INPUT}.declared_facts.format"),
