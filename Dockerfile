@@ -1,11 +1,12 @@
 # Two targets: `cpu` (default) runs on CPU devices; `nvidia` on the GPUs that the NVIDIA container toolkit hands in.
 #   docker build --target cpu -t gpu-balancer .
 #   docker build --target nvidia -t gpu-balancer:nvidia .
+# Listens on loopback only, so its clients share its network (--network host) or its state folder's socket.
 ARG PYTHON_VERSION=3.12
 
 FROM python:${PYTHON_VERSION}-slim-bookworm AS build
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE CHANGELOG.md constraints.txt ./
+COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY gpu_balancer gpu_balancer
 COPY balancer balancer
 COPY agents agents
@@ -13,6 +14,7 @@ RUN python -m venv /opt/gpu-balancer \
  && /opt/gpu-balancer/bin/pip install --no-cache-dir -c constraints.txt '.[server,otlp]'
 
 FROM python:${PYTHON_VERSION}-slim-bookworm AS cpu
+# The uid is fixed, so that folders of the host can be given to it: chown 10001 out
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/gpu-balancer --shell /usr/sbin/nologin gpu-balancer \
  && install -d -o gpu-balancer -g gpu-balancer -m 0700 /var/lib/gpu-balancer \
  && install -d -o gpu-balancer -g gpu-balancer /srv/media /srv/out /etc/gpu-balancer
@@ -22,10 +24,10 @@ ENV PATH=/opt/gpu-balancer/bin:$PATH \
     GPU_BALANCER_ADDRESS=unix:/var/lib/gpu-balancer/balancer.sock
 USER gpu-balancer
 VOLUME /var/lib/gpu-balancer
-# Agents and their sessions are children of this container: stopping it gives outputs time to be completed.
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["gpu-balancer", "version", "--json"]
-ENTRYPOINT ["gpu-balancerd", "--state-dir", "/var/lib/gpu-balancer"]
+HEALTHCHECK --interval=15s --timeout=10s --start-period=15s --retries=3 CMD ["gpu-balancer", "devices", "--json"]
+# A container takes its processes along when it ends, so sessions are stopped in order first: give it time (--stop-timeout 30).
+ENTRYPOINT ["gpu-balancerd", "--state-dir", "/var/lib/gpu-balancer", "--stop-sessions-on-exit"]
 
 FROM cpu AS nvidia
 # utility: NVML. compute: CUDA scaling. video: NVDEC and NVENC. Nothing more, so no graphics and no display.

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages demo test check fix lint types house contract generated unit schema proto bench clean
+.PHONY: help setup system-packages test-packages demo test check fix lint types house contract generated unit schema proto bench clean
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -12,14 +12,17 @@ help: ## Shows this list
 setup: $(VENV)/.installed ## Installs what is needed into .venv
 
 system-packages:
-	@sh deploy/system-packages.sh
+	@PYTHON='$(PYTHON)' sh deploy/system-packages.sh run
+
+test-packages:
+	@PYTHON='$(PYTHON)' sh deploy/system-packages.sh test
 
 $(VENV)/.installed: pyproject.toml constraints.txt | system-packages
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,otlp,dev]'
 	@touch $@
 
-node_modules/.installed: package.json package-lock.json | system-packages
+node_modules/.installed: package.json package-lock.json | test-packages
 	npm ci --silent --no-audit --no-fund
 	@touch $@
 
