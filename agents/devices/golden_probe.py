@@ -1,9 +1,10 @@
 """The golden probe: finds out by doing what a device can do, with which ffmpeg.
 
 A listed encoder is not a working encoder, the newest ffmpeg may need a newer driver than there is, and cards of one
-family differ. So everything is tried for real for one second, candidate by candidate, and the first ffmpeg that gives
-right pictures is kept for that one thing. Trials are bounded in time and number at once; a card whose driver hangs
-costs two deadlines, not one for each trial.
+family differ. So everything is tried for real for one second, candidate by candidate, until an ffmpeg gives right
+pictures. Where no single ffmpeg does all that any of them does, everything is tried with every one: a session runs in
+one ffmpeg, so which one it takes depends on all that it needs. Trials are bounded in time and number at once; a card
+whose driver hangs costs two deadlines, not one for each trial.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class ProbeResult:
     ffmpeg_builds: tuple[FfmpegBuild, ...]
     """In order of preference."""
     capabilities: tuple[Capability, ...]
-    """Hardware first; the same thing may be there in hardware and in software."""
+    """Hardware first. The same thing may be there in hardware and in software, and for several builds; what works with
+    none of them is there once."""
     fault_message: str | None
     """Why the device cannot work at all. None: it can."""
 
@@ -75,7 +77,7 @@ async def probe_device(
         refresh: Tries everything again, whatever is kept.
 
     Returns:
-        The outcome of every trial, failed ones too.
+        What every trial came to, failed ones too.
 
     Raises:
         OSError: When the state folder is not writable or full.
@@ -88,9 +90,7 @@ async def probe_device(
     try:
         async with TaskGuard("golden-probe") as guard:
             probe = _Probe(identity, search, work=work, timeout=trial_timeout, kept=kept, guard=guard)
-            trials = trials_of(identity.kind) if search.found else ()
-            tasks = [guard.spawn(probe.capability(trial), name=trial.name) for trial in trials]
-            capabilities = tuple([await task for task in tasks])
+            capabilities = await probe.capabilities(trials_of(identity.kind) if search.found else ())
     finally:
         await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
     if probe.outcomes != kept:
@@ -136,18 +136,46 @@ class _Probe:
         self._file_numbers = itertools.count()
         self._hung_hardware_trials = 0
 
-    async def capability(self, trial: Trial) -> Capability:
-        """Tries one thing with each build in turn until one does it."""
-        failures: dict[str, str] = {}
+    async def capabilities(self, trials: Sequence[Trial]) -> tuple[Capability, ...]:
+        """Tries everything with as many builds as matter."""
+        tasks = [self._guard.spawn(self._first_that_works(trial), name=trial.name) for trial in trials]
+        first = [await task for task in tasks]
+        if len({found.fingerprint for found in first if found is not None}) > 1:
+            more = [
+                self._guard.spawn(self._outcome(trial, found), name=f"{trial.name} with {found.build.path}")
+                for trial in trials
+                for found in self._builds
+                if self._key(trial, found) not in self.outcomes
+            ]
+            for task in more:
+                await task
+        return tuple(capability for trial in trials for capability in self._told(trial))
+
+    async def _first_that_works(self, trial: Trial) -> FoundBuild | None:
         for found in self._builds:
-            key = outcome_key(self._identity, found.fingerprint, trial.name)
-            outcome = self._kept.get(key) or await self._try(trial, found)
-            self.outcomes[key] = outcome
-            if outcome.works:
-                return _capability(trial, found, outcome)
+            if (await self._outcome(trial, found)).works:
+                return found
+        return None
+
+    async def _outcome(self, trial: Trial, found: FoundBuild) -> TrialOutcome:
+        key = self._key(trial, found)
+        outcome = self._kept.get(key) or await self._try(trial, found)
+        self.outcomes[key] = outcome
+        return outcome
+
+    def _key(self, trial: Trial, found: FoundBuild) -> str:
+        return outcome_key(self._identity, found.fingerprint, trial.name)
+
+    def _told(self, trial: Trial) -> list[Capability]:
+        """Gives the builds with which a trial went well; where there is none, why not."""
+        tried = [(found, outcome) for found in self._builds if (outcome := self.outcomes.get(self._key(trial, found)))]
+        if works := [_capability(trial, found, outcome) for found, outcome in tried if outcome.works]:
+            return works
+        failures: dict[str, str] = {}
+        for found, outcome in tried:
             failures.setdefault(outcome.message, found.build.version)  # the same from every build is said once
         told = [f"{version}: {message}" for message, version in failures.items()] if len(failures) > 1 else failures
-        return _capability(trial, self._builds[0], TrialOutcome(works=False, message="; ".join(told)))
+        return [_capability(trial, self._builds[0], TrialOutcome(works=False, message="; ".join(told)))]
 
     async def _try(self, trial: Trial, found: FoundBuild) -> TrialOutcome:
         if trial.direction is Direction.DECODE:

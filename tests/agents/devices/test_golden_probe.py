@@ -21,8 +21,19 @@ from agents.devices.cpu import cpu_identity
 from agents.devices.golden_probe import ProbeResult, probe_device
 from agents.devices.identity import DeviceIdentity, DeviceKind
 from agents.devices.probe_trials import Trial, trials_of
-from agents.pipelines.capability import Capability
-from agents.pipelines.job import Direction, VideoCodec
+from agents.pipelines.capability import Capability, PipelineDevice
+from agents.pipelines.coders import choose_coders
+from agents.pipelines.job import (
+    Container,
+    Direction,
+    FileOutput,
+    InputFacts,
+    Job,
+    Rendition,
+    UriInput,
+    VideoCodec,
+    VideoEncoding,
+)
 from fakes.nvenc_ffmpeg import install
 
 pytestmark = pytest.mark.process
@@ -149,9 +160,21 @@ async def test_a_store_keeps_its_secrets_to_its_user_and_leaves_no_samples(tmp_p
     assert stat.S_IMODE((tmp_path / "probe.json").stat().st_mode) == 0o600
 
 
+def builds_of(
+    result: ProbeResult, direction: Direction, codec: VideoCodec, bit_depth: int, *, hardware: bool
+) -> list[str]:
+    """The ffmpegs that were proved to do one thing, in order."""
+    return [
+        one.ffmpeg
+        for one in result.capabilities
+        if (one.direction, one.codec, one.bit_depth, one.hardware) == (direction, codec, bit_depth, hardware)
+        and one.works
+    ]
+
+
 @pytest.mark.usefixtures("few_trials")
 async def test_the_next_candidate_does_what_the_first_cannot(tmp_path: Path) -> None:
-    """A build without x265 first: HEVC is encoded by the second, all else by the first."""
+    """A build without x265 first. Since neither of them can be left out, each is told with all that it does."""
     poor = script(
         tmp_path / "poor",
         """
@@ -161,9 +184,52 @@ async def test_the_next_candidate_does_what_the_first_cannot(tmp_path: Path) -> 
     )
     result = await probe_device(CPU, [poor, "bundled"], state_folder=tmp_path)
     assert [build.candidate for build in result.ffmpeg_builds] == [poor, "bundled"]
-    assert found(result, Direction.ENCODE, VideoCodec.HEVC, 8, hardware=False).ffmpeg == BUNDLED
-    assert found(result, Direction.ENCODE, VideoCodec.H264, 8, hardware=False).ffmpeg == poor
-    assert found(result, Direction.DECODE, VideoCodec.HEVC, 8, hardware=False).ffmpeg == poor
+    assert builds_of(result, Direction.ENCODE, VideoCodec.HEVC, 8, hardware=False) == [BUNDLED]
+    assert builds_of(result, Direction.ENCODE, VideoCodec.H264, 8, hardware=False) == [poor, BUNDLED]
+    assert builds_of(result, Direction.DECODE, VideoCodec.HEVC, 8, hardware=False) == [poor, BUNDLED]
+    assert await probe_device(CPU, [poor, "bundled"], state_folder=tmp_path) == result, "kept outcomes tell the same"
+
+
+@pytest.mark.usefixtures("few_trials")
+async def test_a_candidate_that_adds_nothing_costs_nothing(tmp_path: Path) -> None:
+    spare = counting(tmp_path / "ffmpeg")
+    result = await probe_device(CPU, ["bundled", spare], state_folder=tmp_path)
+    assert [build.candidate for build in result.ffmpeg_builds] == ["bundled", spare]
+    assert runs_of(tmp_path) == []
+    assert {capability.ffmpeg for capability in result.capabilities} == {BUNDLED}
+
+
+@pytest.mark.usefixtures("few_trials")
+async def test_an_older_ffmpeg_whose_encoder_suits_the_driver_is_told_with_its_decoder(tmp_path: Path) -> None:
+    """The newest one asks for a newer driver to encode, and decodes all the same: no session must lose NVDEC by it."""
+    new = script(
+        tmp_path / "new",
+        f"""
+        case "$*" in *_nvenc*) echo "[error] Driver does not support the required nvenc API version" >&2; exit 1 ;; esac
+        exec {install(tmp_path)} "$@"
+        """,
+    )
+    old = str(tmp_path / "nvenc-ffmpeg")
+    result = await probe_device(GPU, [new, old], state_folder=tmp_path)
+    assert builds_of(result, Direction.ENCODE, VideoCodec.H264, 8, hardware=True) == [old]
+    assert builds_of(result, Direction.DECODE, VideoCodec.H264, 8, hardware=True) == [new, old]
+    device = PipelineDevice(
+        kind="nvidia",
+        id=GPU.id,
+        core_count=2,
+        capabilities=result.capabilities,
+        ffmpeg_builds=result.ffmpeg_builds,
+    )
+    job = Job(
+        session="s",
+        attempt=1,
+        input=UriInput(uri="/media/a.mp4"),
+        facts=InputFacts(width=1280, height=720, video_codec=VideoCodec.H264),
+        renditions=(Rendition(id="r", video=VideoEncoding(height=360)),),
+        outputs=(FileOutput(id="o", path="o.mp4", container=Container.MP4),),
+    )
+    coders = choose_coders(job, device)
+    assert (coders.build.path, coders.hardware_decode) == (old, True)
 
 
 async def test_what_no_candidate_can_do_says_why(tmp_path: Path) -> None:
