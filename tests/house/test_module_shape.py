@@ -11,8 +11,16 @@ from house_sources import python_files, text_of, tree_of
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 60
 
-LONG_MODULES: dict[str, str] = {}
-"""Modules that may be longer, each with its reason."""
+LONG_MODULES: dict[str, tuple[int, str]] = {
+    "balancer/session_engine.py": (
+        530,
+        (
+            "the only writer of sessions: admissions, events and wishes share one book, one writer and one order; "
+            "what stands alone (book, commits, commands, listing, retention, placing) has modules of its own"
+        ),
+    ),
+}
+"""Modules that may be longer, each with its bound and its reason."""
 
 LONG_FUNCTIONS: dict[str, str] = {
     "balancer/daemon.py:run": "the whole daemon wired by hand, in the order in which it comes up",
@@ -32,6 +40,7 @@ def test_no_module_is_longer_than_can_be_read_in_one_go() -> None:
     lengths = {str(path): len(text_of(path).splitlines()) for path in MODULES}
     too_long = {name: length for name, length in lengths.items() if length > LONGEST_MODULE}
     assert too_long.keys() == LONG_MODULES.keys(), too_long
+    assert {name: length for name, length in too_long.items() if length > LONG_MODULES[name][0]} == {}
 
 
 def test_no_function_is_longer_than_a_screen() -> None:

@@ -90,6 +90,10 @@ def test_no_span_has_a_name_that_is_made_up_at_run_time() -> None:
     forwarded = {"balancer/session_telemetry.py", "agents/sessions/session_trace.py"}
     for path in python_files("gpu_balancer", "balancer", "agents"):
         for node in ast.walk(tree_of(path)):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in OTEL_SPAN_MAKERS:
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in OTEL_SPAN_MAKERS
+            ):
                 constant = bool(node.args) and isinstance(node.args[0], ast.Constant)
                 assert constant or str(path) in forwarded, f"{path}:{node.lineno}"
