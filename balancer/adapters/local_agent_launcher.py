@@ -65,9 +65,14 @@ async def list_local_gpus() -> tuple[DeviceIdentity, ...]:
     Raises:
         AgentLaunchError: The program failed or took too long.
     """
-    process = await asyncio.create_subprocess_exec(
-        *_AGENT, "--list-devices", stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *_AGENT, "--list-devices", stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+        )
+    except OSError as error:
+        raise AgentLaunchError(
+            f"Cannot list GPUs: {_AGENT[0]} cannot be started: {error.strerror}. Try to let this user run it."
+        ) from error
     try:
         output, errors = await asyncio.wait_for(process.communicate(), _LISTING_TIMEOUT_S)
     except TimeoutError:

@@ -1,0 +1,41 @@
+"""Starting agents where that cannot be done: told in words, and tried again while the rest of the daemon goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from structlog.testing import capture_logs
+
+from balancer.adapters import local_agent_launcher
+from balancer.adapters.local_agent_launcher import AgentLaunchError, LocalAgent, LocalAgentLauncher, list_local_gpus
+from balancer.domain.device import DeviceIdentity, DeviceKind
+from balancer.domain.ids import DeviceId
+from gpu_balancer.runtime.clock import SystemClock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_CPU = DeviceIdentity(id=DeviceId("cpu-0"), kind=DeviceKind.CPU, model="CPU", cores=(0,))
+
+
+async def test_an_agent_program_that_cannot_be_run_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_agent_launcher, "_AGENT", (str(tmp_path / "no-python"), "-m", "agents"))
+    with pytest.raises(AgentLaunchError, match=r"no-python cannot be started: No such file"):
+        await list_local_gpus()
+
+
+async def test_an_agent_that_cannot_be_started_now_is_tried_again(tmp_path: Path) -> None:
+    """As on a full disk: here a file stands where the agent's folder belongs."""
+    folder = tmp_path / "agents" / "cpu-0"
+    (tmp_path / "agents").write_text("in the way")
+    agent = LocalAgent(identity=_CPU, folder=folder, settings_toml="")
+    launcher = LocalAgentLauncher(agent, clock=SystemClock())
+    with capture_logs() as lines, pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.6):
+            await launcher.keep_running()
+    failed = [line for line in lines if line["event"] == "agent cannot be started; trying again"]
+    assert len(failed) == 2
