@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from balancer.domain.device import Direction
+from balancer.domain.device import DeviceKind, Direction
 from gpu_balancer import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from balancer.device_registry import DeviceEntry, DeviceRegistry
@@ -46,13 +46,18 @@ def _row(entry: DeviceEntry) -> tuple[str, ...]:
 
 
 def _codecs(entry: DeviceEntry, direction: Direction) -> str:
-    found: dict[str, list[int]] = {}
+    """Names what the device does itself; with a * what only the cores of a GPU's host do."""
+    found: dict[str, dict[bool, set[int]]] = {}
     for capability in entry.capabilities:
         if capability.works and capability.direction is direction:
-            depths = found.setdefault(capability.codec.value, [])
-            if capability.bit_depth not in depths:
-                depths.append(capability.bit_depth)
-    return " ".join(f"{codec}/{'+'.join(map(str, sorted(depths)))}" for codec, depths in found.items()) or "-"
+            own = capability.hardware or entry.identity.kind is DeviceKind.CPU
+            found.setdefault(capability.codec.value, {}).setdefault(own, set()).add(capability.bit_depth)
+    return " ".join(_codec(codec, depths) for codec, depths in found.items()) or "-"
+
+
+def _codec(codec: str, depths: Mapping[bool, set[int]]) -> str:
+    shown = depths.get(True) or depths[False]
+    return f"{codec}/{'+'.join(map(str, sorted(shown)))}{'' if True in depths else '*'}"
 
 
 def _print(lines: Iterable[str]) -> None:

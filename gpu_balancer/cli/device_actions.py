@@ -49,7 +49,7 @@ def show_device(invocation: Invocation, name: str) -> None:
 def _show(screen: Screen, device: Device) -> None:
     screen.facts(list(device_facts(device)))
     if device.capabilities:
-        screen.table(CAPABILITY_COLUMNS, capability_rows(device.capabilities), none="")
+        screen.table(CAPABILITY_COLUMNS, capability_rows(device), none="")
 
 
 def update_device(

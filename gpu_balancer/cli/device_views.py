@@ -12,7 +12,7 @@ from gpu_balancer.v1 import device_pb2, placement_pb2
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gpu_balancer.v1.device_pb2 import Capability, Device
+    from gpu_balancer.v1.device_pb2 import Device
 
 COLUMNS = (
     Column(title="DEVICE"),
@@ -66,18 +66,18 @@ def busy_words(measured: device_pb2.DeviceMeasurements) -> str:
 
 
 def codec_words(device: Device, direction: int) -> str:
-    """Names the codecs that were seen to work; with 10 where 10 bits work, * where the host's cores do it on a GPU."""
-    depths: dict[str, set[int]] = {}
-    software: set[str] = set()
+    """Names the codecs that were seen to work, with 10 where 10 bits do.
+
+    Of a GPU those of its own engines; a codec that only the cores of its host do has a *.
+    """
+    depths: dict[str, dict[bool, set[int]]] = {}
     for one in device.capabilities:
         if one.direction == direction and one.works:
-            depths.setdefault(video_codec(one.codec), set()).add(one.bit_depth)
-            if not one.hardware and device.identity.kind == device_pb2.DEVICE_KIND_NVIDIA:
-                software.add(video_codec(one.codec))
-            else:
-                software.discard(video_codec(one.codec))
+            own = one.hardware or device.identity.kind != device_pb2.DEVICE_KIND_NVIDIA
+            depths.setdefault(video_codec(one.codec), {}).setdefault(own, set()).add(one.bit_depth)
     words = [
-        f"{codec}{'/10' if 10 in seen else ''}{'*' if codec in software else ''}" for codec, seen in depths.items()
+        f"{codec}{'/10' if 10 in seen.get(True, seen.get(False, ())) else ''}{'' if True in seen else '*'}"
+        for codec, seen in depths.items()
     ]
     return " ".join(words) or UNKNOWN
 
@@ -131,15 +131,18 @@ CAPABILITY_COLUMNS = (
     Column(title="WORKS"),
     Column(title="BY"),
     Column(title="WITH"),
+    Column(title="FFMPEG", optional=True),
     Column(title="WHY NOT", shrinks=True),
 )
 """Columns of the table of what was tried on a device."""
 
 
-def capability_rows(capabilities: Sequence[Capability]) -> list[tuple[str, ...]]:
-    """Gives a row for each thing that was tried."""
-    return [
-        (
+def capability_rows(device: Device) -> list[tuple[str, ...]]:
+    """Gives a row for each thing that was tried, with the versions of all builds in which it works."""
+    versions = {build.path: build.version for build in device.ffmpeg_builds}
+    builds: dict[tuple[str, ...], list[str]] = {}
+    for one in device.capabilities:
+        row = (
             video_codec(one.codec),
             "encode" if one.direction == device_pb2.CODING_DIRECTION_ENCODE else "decode",
             str(one.bit_depth),
@@ -148,8 +151,8 @@ def capability_rows(capabilities: Sequence[Capability]) -> list[tuple[str, ...]]
             one.implementation,
             "" if one.works else " ".join(clean(one.message).split()),
         )
-        for one in capabilities
-    ]
+        builds.setdefault(row, []).append(versions.get(one.ffmpeg, one.ffmpeg) if one.works else "")
+    return [(*row[:-1], " ".join(with_build), row[-1]) for row, with_build in builds.items()]
 
 
 def _core_words(cores: Sequence[int]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from gpu_balancer.cli.device_views import COLUMNS, codec_words, device_row
+from gpu_balancer.cli.device_views import COLUMNS, capability_rows, codec_words, device_row
 from gpu_balancer.cli.screen import Column, make_table
 from gpu_balancer.v1 import device_pb2, media_pb2, placement_pb2
 
@@ -161,6 +161,33 @@ def test_what_the_host_encodes_for_a_gpu_is_marked() -> None:
     device.capabilities.add(codec=media_pb2.VIDEO_CODEC_H264, direction=ENCODE, bit_depth=8, works=True)
     assert codec_words(device, ENCODE) == "h264*"
     assert codec_words(device, DECODE) == "-"
+
+
+def test_what_a_gpu_does_itself_is_not_marked_for_what_its_host_can_do_too() -> None:
+    """Agents tell of hardware first, then of the same codecs in software."""
+    device = gpu()
+    for depth in (8, 10):
+        device.capabilities.add(codec=media_pb2.VIDEO_CODEC_H264, direction=ENCODE, bit_depth=depth, works=True)
+        device.capabilities.add(codec=media_pb2.VIDEO_CODEC_AV1, direction=ENCODE, bit_depth=depth, works=True)
+    assert codec_words(device, ENCODE) == "h264 hevc/10 av1/10*"
+
+
+def test_what_several_ffmpegs_do_is_one_row_with_all_of_them() -> None:
+    device = gpu()
+    del device.capabilities[:]
+    for path, version in (("/opt/new", "9.0"), ("/usr/bin/ffmpeg", "5.1")):
+        device.ffmpeg_builds.add(path=path, version=version)
+        device.capabilities.add(
+            codec=media_pb2.VIDEO_CODEC_H264,
+            direction=DECODE,
+            bit_depth=8,
+            works=True,
+            hardware=True,
+            implementation="h264_nvdec",
+            ffmpeg=path,
+        )
+    assert capability_rows(device) == [("h264", "decode", "8", "yes", "device", "h264_nvdec", "9.0 5.1", "")]
+    assert codec_words(device, DECODE) == "h264"
 
 
 @pytest.mark.parametrize("width", [80, 120])
