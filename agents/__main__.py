@@ -78,7 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"gpu-balancer-agent {__version__}")
     chosen = parser.parse_args(arguments)
     if chosen.list_devices:
-        print(list_devices_json())
+        devices, faults = list_devices_json()
+        print(devices)
+        for fault in faults:
+            print(fault, file=sys.stderr)
         return 0
     try:
         settings = load_settings(chosen.config, AgentSettings)

@@ -9,8 +9,13 @@ from __future__ import annotations
 from agents.devices.identity import identities_json
 
 
-def list_devices_json() -> str:
-    """Lists the GPUs of this machine as a JSON list of identities; "[]" where there is no NVML."""
-    from agents.devices.nvml import list_gpus
+def list_devices_json() -> tuple[str, tuple[str, ...]]:
+    """Lists the GPUs of this machine.
 
-    return identities_json(list_gpus())
+    Returns:
+        A JSON list of identities, "[]" where there is no NVML; and a sentence for each GPU that cannot be used.
+    """
+    from agents.devices.nvml import inspect_gpus
+
+    inspection = inspect_gpus()
+    return identities_json(inspection.gpus), inspection.faults

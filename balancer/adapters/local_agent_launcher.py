@@ -60,7 +60,7 @@ class LocalAgent:
 
 
 async def list_local_gpus() -> tuple[DeviceIdentity, ...]:
-    """Asks the agent program which GPUs this machine has, in NVML order.
+    """Asks the agent program which GPUs this machine has, in NVML order; logs what it says of GPUs beyond use.
 
     Raises:
         AgentLaunchError: The program failed or took too long.
@@ -84,6 +84,8 @@ async def list_local_gpus() -> tuple[DeviceIdentity, ...]:
     if process.returncode:
         told = errors.decode(errors="replace").strip().splitlines()
         raise AgentLaunchError(f"Cannot list GPUs: {told[-1] if told else f'exit status {process.returncode}'}")
+    for fault in errors.decode(errors="replace").splitlines():
+        _log.error("GPUs cannot be used", fault=fault)
     return tuple(_identity(item) for item in json.loads(output))
 
 

@@ -132,9 +132,8 @@ def test_a_missing_library_means_no_gpus_and_no_fault(tmp_path: Path) -> None:
 @pytest.mark.process
 def test_another_process_sees_the_gpus_by_its_environment(fake_nvml: FakeNvml) -> None:
     fake_nvml.describe([T4, L4])
-    program = "from agents.devices import list_devices_json; print(list_devices_json())"
     run = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-m", "agents", "--list-devices"],
         env={**os.environ, **fake_nvml.environment},
         capture_output=True,
         text=True,
@@ -143,10 +142,29 @@ def test_another_process_sees_the_gpus_by_its_environment(fake_nvml: FakeNvml) -
     listed = json.loads(run.stdout)
     assert [gpu["id"] for gpu in listed] == [T4.uuid, L4.uuid]
     assert listed[0]["kind"] == "nvidia"
+    assert run.stderr == ""
+
+
+@pytest.mark.process
+def test_gpus_that_cannot_be_used_are_told_beside_those_that_can(fake_nvml: FakeNvml) -> None:
+    """On stderr: the list itself stays readable for programs."""
+    fake_nvml.describe([replace(T4, errors={"*": GPU_IS_LOST}), L4])
+    run = subprocess.run(
+        [sys.executable, "-m", "agents", "--list-devices"],
+        env={**os.environ, **fake_nvml.environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [gpu["id"] for gpu in json.loads(run.stdout)] == [L4.uuid]
+    assert "number 0" in run.stderr
+    assert "lost" in run.stderr
 
 
 def test_no_gpus_are_listed_as_an_empty_json_list(fake_nvml: FakeNvml) -> None:
-    assert json.loads(list_devices_json()) == []
+    text, faults = list_devices_json()
+    assert json.loads(text) == []
+    assert faults == ()
 
 
 def test_one_lost_card_is_a_fault_and_hides_no_other(fake_nvml: FakeNvml) -> None:
