@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from balancer.domain.decision import Decision, PlacementSettings
-from balancer.domain.placement import place
+from balancer.domain.offers import Offers
+from balancer.domain.placement import decide
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -43,6 +44,7 @@ class Placer:
         self._devices = devices
         self._ledger = ledger
         self._told_views: Sequence[DeviceView] | None = None
+        self._offers: Offers | None = None
         rules.policy.on_settings(rules.settings)
 
     @property
@@ -59,6 +61,7 @@ class Placer:
         """
         newcomer = rules.policy is not self._rules.policy
         self._rules = rules
+        self._offers = None
         rules.policy.on_settings(rules.settings)
         if newcomer:
             self._told_views = None
@@ -68,24 +71,23 @@ class Placer:
     def adopt(self, record: SessionRecord) -> None:
         """Tells the policy of a session that was placed before its time."""
         policy = self._rules.policy
-        self._views()
+        self._current_offers()
         policy.on_session_created(record.id, record.workload)
         if record.reservation is not None:
             policy.on_session_placed(record.id, record.reservation.device_id, record.workload)
 
     def plan(self, workload: Workload) -> Decision:
         """Tells where a workload would go now."""
-        rules = self._rules
-        return place(workload, self._views(), self._ledger, rules.policy, rules.settings, rules.host_capacity)
+        return decide(workload, self._current_offers(), self._ledger, self._rules.policy)
 
     def place(self, session_id: SessionId, workload: Workload) -> Decision:
         """Decides where a new session goes; when it is placed, it is to be booked at once."""
         policy = self._rules.policy
-        views = self._views()
+        offers = self._current_offers()
         policy.on_session_created(session_id, workload)
         placed = False
         try:
-            decision = place(workload, views, self._ledger, policy, self._rules.settings, self._rules.host_capacity)
+            decision = decide(workload, offers, self._ledger, policy)
             placed = decision.device_id is not None
         finally:
             if not placed:
@@ -98,10 +100,15 @@ class Placer:
         """Notes that a session holds no device any more."""
         self._rules.policy.on_session_ended(session_id)
 
-    def _views(self) -> Sequence[DeviceView]:
-        """Gives all devices. The registry makes a new sequence at each change, which is when the policy is told."""
+    def _current_offers(self) -> Offers:
+        """Gives the offers of all devices as they are, by the rules in force.
+
+        The registry makes a new sequence of views at each change, which is when the policy is told too.
+        """
         views = self._devices.views()
+        if self._offers is None or views is not self._told_views:
+            self._offers = Offers(views, self._rules.settings, self._rules.host_capacity)
         if views is not self._told_views:
             self._told_views = views
             self._rules.policy.on_devices(views)
-        return views
+        return self._offers
