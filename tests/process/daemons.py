@@ -17,13 +17,14 @@ from typing import Any
 
 from gpu_balancer.client import Client
 from gpu_balancer.runtime.folder_lock import lock_owner
+from gpu_balancer.v1 import device_pb2
 
 LISTEN = '[server]\nlisten = ["unix:{state_dir}/balancer.sock"]\nhttp = "127.0.0.1:0"\n'
 """Addresses that no two daemons share."""
 _EXIT_S = 25.0
 
 
-def eventually(condition: Callable[[], Any], what: str, *, timeout_s: float = 20.0) -> Any:
+def eventually(condition: Callable[[], Any], what: str, *, timeout_s: float = 60.0) -> Any:
     """Gives the first true value of a condition of other processes; fails the test when it stays false too long."""
     deadline_s = time.monotonic() + timeout_s
     while not (value := condition()):
@@ -53,6 +54,8 @@ class RunningDaemon:
     log_path: Path
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    served_before: int = 0
+    """How often it had said that it serves before its present process."""
 
     @property
     def address(self) -> str:
@@ -86,37 +89,38 @@ class RunningDaemon:
 
     def start(self) -> None:
         """Starts the process, again when it has ended, with everything as it was."""
+        self.served_before = self.log.count(self._said)
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment
             )
 
-    def await_serving(self, timeout_s: float = 20) -> None:
+    @property
+    def _said(self) -> str:
+        return f"is serving; state in {self.state_dir}"
+
+    def await_serving(self, timeout_s: float = 60) -> None:
         """Waits until the present process has said that it serves."""
-        said = f"is serving; state in {self.state_dir}"
-        starts = self.log.count(said)
 
         def serving() -> bool:
             assert self.process.poll() is None, f"the daemon ended:\n{self.log}"
-            return self.log.count(said) > 0 if starts == 0 else self._answers()
+            return self.log.count(self._said) > self.served_before
 
         eventually(serving, "the daemon serves", timeout_s=timeout_s)
 
-    def _answers(self) -> bool:
+    def await_devices_ready(self, count: int = 1, timeout_s: float = 60) -> list[dict[str, Any]]:
+        """Waits until so many devices are READY and gives all devices as the command tells them."""
+        self.await_serving()
         with self.client() as client:
-            return client.get_balancer().process_id == self.process.pid
 
-    def await_devices_ready(self, count: int = 1, timeout_s: float = 40) -> list[dict[str, Any]]:
-        """Polls until so many devices are READY."""
+            def ready() -> bool:
+                assert self.process.poll() is None, f"the daemon ended:\n{self.log}"
+                states = [device.state for device in client.list_devices()]
+                return states.count(device_pb2.DEVICE_STATE_READY) == count
 
-        def ready() -> list[dict[str, Any]]:
-            assert self.process.poll() is None, f"the daemon ended:\n{self.log}"
-            done = self.cli("devices", "--json")
-            devices: list[dict[str, Any]] = json.loads(done.stdout)["devices"] if done.returncode == 0 else []
-            return devices if sum(one["state"] == "DEVICE_STATE_READY" for one in devices) == count else []
-
-        found: list[dict[str, Any]] = eventually(ready, f"{count} devices are ready", timeout_s=timeout_s)
-        return found
+            eventually(ready, f"{count} devices are ready", timeout_s=timeout_s)
+        devices: list[dict[str, Any]] = self.json("devices")["devices"]
+        return devices
 
     def await_exit(self, timeout_s: float = _EXIT_S) -> int:
         """Waits for the process's end and gives its exit status."""
@@ -207,8 +211,8 @@ def daemon_running(
 
 
 def _end(daemon: RunningDaemon) -> None:
-    if daemon.process.poll() is None:
-        daemon.cli("shutdown", "--stop-sessions")
+    if daemon.process.poll() is None and daemon.cli("shutdown", "--stop-sessions").returncode != 0:
+        daemon.process.terminate()
     try:
         daemon.process.wait(_EXIT_S)
     except subprocess.TimeoutExpired:
