@@ -96,10 +96,10 @@ class _Server(uvicorn.Server):
                 proxy_headers=False,
                 limit_concurrency=_MAX_CONNECTIONS,
                 h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
-                timeout_graceful_shutdown=max(1, round(grace.total_seconds())),
             )
         )
         self.ready = asyncio.Event()
+        self._grace_s = grace.total_seconds()
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -110,6 +110,27 @@ class _Server(uvicorn.Server):
         """Begins to listen, and says so."""
         await super().startup(sockets)
         self.ready.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends within the grace. uvicorn's own way leaves handlers running and connections open behind it."""
+        for listener in self.servers:
+            listener.close()
+        for one in sockets or ():
+            one.close()
+        state = self.server_state
+        for connection in tuple(state.connections):
+            connection.shutdown()
+        if state.tasks:
+            await asyncio.wait(tuple(state.tasks), timeout=self._grace_s)
+        for connection in tuple(state.connections):
+            connection.transport.abort()
+        if state.tasks:
+            # What streams hears that its reader has gone, and closes what it read from.
+            await asyncio.wait(tuple(state.tasks), timeout=self._grace_s)
+        for task in tuple(state.tasks):
+            task.cancel()
+        if state.tasks:
+            await asyncio.wait(tuple(state.tasks))
 
 
 def _bound(text: str) -> socket.socket:
