@@ -32,7 +32,7 @@ class Command:
     env: Mapping[str, str] = field(default_factory=dict)
     """Variables to set on top of the agent's own."""
     directories: tuple[str, ...] = ()
-    """Absolute paths of folders that must exist before the start, parents first."""
+    """Absolute paths of folders that must exist, with their parents, before the start; outer ones first."""
     output_moves: tuple[OutputMove, ...] = ()
     """Renames to do once ffmpeg has ended with its outputs complete."""
     secrets: tuple[str, ...] = ()

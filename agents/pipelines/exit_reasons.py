@@ -67,10 +67,11 @@ _NETWORK_TROUBLE = (
 )
 _NETWORK = re.compile(_NETWORK_TROUBLE)
 _NETWORK_URL = re.compile(r"\b(?:rtmps?|srt|tcp|tls|https?|rtsp)://")
-_END = re.compile(
-    r"Error during demuxing: (?P<new>.+)|"
-    r"\[error\] (?P<old>\S.*: (?:Input/output error|Connection timed out|Connection reset by peer|"
-    r"Invalid data found when processing input))\s*$"
+_END = re.compile(r"Error during demuxing: (?P<why>.+)")
+_NAME = r"(?P<name>(?:/|[A-Za-z][\w+.-]*://)\S.*)"
+_BARE_END = re.compile(
+    rf"\[error\] {_NAME}: (?P<why>Input/output error|Connection timed out|Connection reset by peer|"
+    r"Invalid data found when processing input)\s*$"
 )
 _OUTPUT_OPENING = re.compile(
     r"Error opening output (?!files:)(?P<what>.+)|Slave '(?P<slave>.*)': error opening: (?P<why>.+)|"
@@ -85,7 +86,7 @@ _INPUT_OPENING = re.compile(
     r"Unable to map stream at (?P<map>\S+)"
 )
 _BARE = re.compile(
-    r"\[error\] (?P<name>\S.*): (?P<why>No such file or directory|Invalid data found when processing input|"
+    rf"\[error\] {_NAME}: (?P<why>No such file or directory|Invalid data found when processing input|"
     r"Permission denied|Is a directory|Protocol not found|Operation not permitted|Input/output error|"
     r"Connection \w[\w ]*|Network is unreachable|No route to host|End of file|Server returned .+|"
     r"Immediate exit requested|Address already in use|Read-only file system|Invalid argument)\s*$"
@@ -161,12 +162,10 @@ def find_input_end(log: Sequence[str], *, published: bool) -> Finding | None:
         What was found. None: the input was read to its end, or its publisher left.
     """
     for line in log:
-        found = _END.search(line)
-        if found is None or (found["old"] is not None and _is_component_line(line)):
+        found = _END.search(line) or _BARE_END.match(line)
+        if found is None or (published and found["why"].rstrip().endswith("Input/output error")):
             continue
-        why = found["new"] or found["old"]
-        if published and why.rstrip().endswith("Input/output error"):
-            continue
+        why = found["why"]
         return Finding(
             reason=FailureReason.INPUT_LOST,
             message=f"Cannot read the input to its end: {_shortened(why)}. Try checking its source; what was made "
@@ -202,7 +201,7 @@ def _input_reason(errors: Sequence[str], *, published: bool, input_name: str | N
 
 def _bare_input(line: str, input_name: str | None) -> str | None:
     """Reads ffmpeg 5.1's way to say what is wrong with an input: its name and the reason, and nothing else."""
-    found = None if _is_component_line(line) else _BARE.search(line)
+    found = _BARE.match(line)
     if found is None or (input_name is not None and found["name"] != input_name):
         return None
     return found["why"]
@@ -211,7 +210,7 @@ def _bare_input(line: str, input_name: str | None) -> str | None:
 def _output_reason(errors: Sequence[str], input_name: str | None) -> Finding | None:
     for line in errors:
         found = _OUTPUT_OPENING.search(line) or _OUTPUT_WRITING.search(line)
-        bare = None if found or _is_component_line(line) or input_name is None else _BARE.search(line)
+        bare = None if found or input_name is None else _BARE.match(line)
         if found is None and (bare is None or bare["name"] == input_name):
             continue
         related = " ".join(errors)
@@ -243,10 +242,6 @@ def _encoder_reason(errors: Sequence[str]) -> Finding | None:
                 message=f"Cannot start an encoder: {_quoted(cause)}. Try other settings, or another format.",
             )
     return None
-
-
-def _is_component_line(line: str) -> bool:
-    return _COMPONENT.match(line) is not None
 
 
 def _quoted(line: str) -> str:

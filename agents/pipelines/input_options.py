@@ -23,7 +23,9 @@ NETWORK_TIMEOUT_MICROSECONDS = 5_000_000
 """How long ffmpeg awaits a peer; below the 8 s that a stop waits for outputs to be completed."""
 NETWORK_TIMEOUT_MILLISECONDS = NETWORK_TIMEOUT_MICROSECONDS // 1000
 _LIVE_SCHEMES = ("rtmp", "rtmps", "rtsp", "srt")
-_RECONNECTION = ("-reconnect", "1", "-reconnect_streamed", "1", "-reconnect_delay_max", "2")
+_RECONNECTION = ("-reconnect", "1", "-reconnect_delay_max", "2")
+"""Goes on where a transfer broke off. Without `-reconnect_streamed`, which begins again from the start: of a file that
+breaks off at the same place each time, ffmpeg would then make an endless one."""
 
 
 def is_live(source: JobInput, facts: InputFacts) -> bool:
@@ -67,7 +69,8 @@ def input_arguments(source: JobInput, *, ingest_url: str | None, untagged: tuple
         raise PipelineError(
             reason=PipelineErrorReason.INPUT_INVALID,
             field="input.uri",
-            message=f"Cannot open the input: {error}",
+            message=f'Cannot open an input of the scheme "{scheme}": it is none of file, http, https, rtmp, rtmps, '
+            "rtsp and srt. Try one of these.",
         ) from error
     return (*tags, *guard, *_waiting(scheme), *_reading(source, scheme), "-i", source.uri)
 

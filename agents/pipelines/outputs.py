@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _FORMATS = {Container.MP4: "mp4", Container.MKV: "matroska", Container.TS: "mpegts"}
 _FRAGMENT_MICROSECONDS = "1000000"
+_LINGER_SECONDS = "2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +76,10 @@ def plan_outputs(
         taken.add(place.muxer.url)
         places.append(place)
     directories = dict.fromkeys(directory for place in places for directory in place.directories)
+    parents_first = sorted(directories, key=lambda directory: directory.count("/"))
     return OutputPlan(
         groups=_groups(tuple(place.muxer for place in places)),
-        directories=tuple(directories),
+        directories=tuple(parents_first),
         moves=tuple(place.move for place in places if place.move is not None),
     )
 
@@ -144,13 +146,15 @@ def _file_options(container: Container, features: FfmpegFeatures, *, live: bool)
 
 def _push(index: int, output: PushOutput, streams: tuple[Stream, ...]) -> _Place:
     scheme = urlsplit(output.url).scheme.lower()
-    bound = (("rw_timeout", str(NETWORK_TIMEOUT_MICROSECONDS)),)
+    bound: Options = (("rw_timeout", str(NETWORK_TIMEOUT_MICROSECONDS)),)
+    options: Options
     match scheme:
         case "rtmp" | "rtmps":
             format_name, options = "flv", (("flvflags", "no_duration_filesize"), *bound)
         case "srt":
             format_name = "mpegts"
-            options = (*bound, ("connect_timeout", str(NETWORK_TIMEOUT_MILLISECONDS)))
+            # Without lingering, what is on its way when ffmpeg ends is lost: up to a second of it.
+            options = (*bound, ("connect_timeout", str(NETWORK_TIMEOUT_MILLISECONDS)), ("linger", _LINGER_SECONDS))
         case _:
             raise PipelineError(
                 reason=PipelineErrorReason.UNSUPPORTED,

@@ -35,7 +35,8 @@ _NVIDIA = [(case, name) for case, name in _ALL if case.devices[name].kind == "nv
 _NO_DRIVER = "Cannot load libcuda.so.1"
 _WRONG_OPTION = re.compile(
     r"Unrecognized option|Option not found|Error setting option|Error applying|has not been used for any stream|"
-    r"No such filter|Option '\w+' not found|Undefined constant|Unable to parse|Error parsing (?!global)|Invalid stream specifier"
+    r"No such filter|Option '\w+' not found|Undefined constant|Unable to parse|Error parsing (?!global)|"
+    r"Invalid stream specifier"
 )
 
 
