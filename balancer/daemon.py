@@ -138,7 +138,11 @@ class _Daemon:
         )
         stop_timeout = timedelta(seconds=settings.sessions.stop_timeout_s + 4)
         shutdown = Shutdown(
-            engine=engine, agents=self.agents, let_agents_go=self._let_agents_go, stop_timeout=stop_timeout
+            engine=engine,
+            agents=self.agents,
+            let_agents_go=self._let_agents_go,
+            stop_timeout=stop_timeout,
+            tasks=tasks,
         )
         self._handle_signals(shutdown, reload, tasks)
         DeviceMetrics(telemetry.meter, registry=self.registry, engine=engine)

@@ -174,7 +174,31 @@ class SessionEngine:
                 nothing was started; SHUTTING_DOWN.
             PlacementRefused: Every device refused.
         """
-        entry = self._known(admission) or self._admit(admission)
+        if self._refusing:
+            raise RequestFailure(
+                reason=Reason.SHUTTING_DOWN,
+                message="Cannot take the session: the balancer is shutting down. Try again when it is back.",
+            )
+        known = self._requested(admission.request_id, admission.request_digest) if admission.request_id else None
+        return await self._outcome(known or self._admit(admission))
+
+    async def answered(self, request_id: str, request_digest: str) -> SessionRecord | None:
+        """Gives the session that an earlier request made, also one that is just being made.
+
+        Args:
+            request_id: Of the request.
+            request_digest: Hash of what it asks for.
+
+        Returns:
+            The session. None: no request with this id is known.
+
+        Raises:
+            RequestFailure: REQUEST_ID_REUSED; the earlier request's failure, when it is being made and fails.
+        """
+        entry = self._requested(request_id, request_digest)
+        return None if entry is None else await self._outcome(entry)
+
+    async def _outcome(self, entry: Entry) -> SessionRecord:
         if entry.admitted is None:
             return self._book.require(entry.record.id)
         return await asyncio.shield(entry.admitted)
@@ -197,20 +221,12 @@ class SessionEngine:
         """Takes no new session from now on; everything else goes on."""
         self._refusing = True
 
-    def _known(self, admission: Admission) -> Entry | None:
-        if self._refusing:
-            raise RequestFailure(
-                reason=Reason.SHUTTING_DOWN,
-                message="Cannot take the session: the balancer is shutting down. Try again when it is back.",
-            )
-        if admission.request_id is None:
-            return None
-        entry = self._book.requested(admission.request_id)
-        if entry is not None and entry.record.request_digest != admission.request_digest:
+    def _requested(self, request_id: str, request_digest: str | None) -> Entry | None:
+        entry = self._book.requested(request_id)
+        if entry is not None and entry.record.request_digest != request_digest:
             raise RequestFailure(
                 reason=Reason.REQUEST_ID_REUSED,
-                message=f"Cannot use request id {admission.request_id!r} again: it was used for another session. "
-                "Try a new one.",
+                message=f"Cannot use request id {request_id!r} again: it was used for another session. Try a new one.",
             )
         return entry
 

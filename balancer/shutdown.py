@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from balancer.domain.ids import DeviceId, SessionId
     from balancer.ports.agent_client import AgentClient
     from balancer.session_engine import SessionEngine
+    from gpu_balancer.runtime.task_guard import TaskGuard
 
 _log = structlog.get_logger(__name__)
 
@@ -33,6 +34,7 @@ class Shutdown:
         agents: Iterable[tuple[DeviceId, AgentClient]],
         let_agents_go: Callable[[], None],
         stop_timeout: timedelta,
+        tasks: TaskGuard,
     ) -> None:
         """Begins without a wish.
 
@@ -41,11 +43,13 @@ class Shutdown:
             agents: Told to end once their sessions have.
             let_agents_go: Keeps agents that end from being started again.
             stop_timeout: How long stopped sessions get to complete their outputs.
+            tasks: Owns the end while it is being carried out.
         """
         self._engine = engine
         self._agents = agents
         self._let_agents_go = let_agents_go
         self._stop_timeout = stop_timeout
+        self._tasks = tasks
         self._wished = asyncio.Event()
 
     def wish(self) -> None:
@@ -58,7 +62,7 @@ class Shutdown:
         await self._wished.wait()
 
     async def shutdown(self, *, stop_sessions: bool) -> tuple[int, tuple[str, ...]]:
-        """Ends the daemon, with or without its sessions.
+        """Ends the daemon, with or without its sessions. Whoever asked may hang up meanwhile.
 
         Args:
             stop_sessions: Completes every session's outputs first, then ends the local agents too.
@@ -66,6 +70,10 @@ class Shutdown:
         Returns:
             How many sessions were asked to stop, and the names of those that still run.
         """
+        carried_out = self._tasks.spawn(self._carry_out(stop_sessions=stop_sessions), name="shut down")
+        return await asyncio.shield(carried_out)
+
+    async def _carry_out(self, *, stop_sessions: bool) -> tuple[int, tuple[str, ...]]:
         self._engine.refuse_admissions()
         live = [record.id for record in self._engine.live()]
         if stop_sessions:

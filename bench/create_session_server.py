@@ -98,7 +98,9 @@ async def serve_balancer(socket: str, state: Path) -> None:
             agents=agents,  # type: ignore[arg-type]
             uploads=uploads,
             reload=reload,
-            shutdown=Shutdown(engine=engine, agents=(), let_agents_go=lambda: None, stop_timeout=timedelta()),
+            shutdown=Shutdown(
+                engine=engine, agents=(), let_agents_go=lambda: None, stop_timeout=timedelta(), tasks=tasks
+            ),
             tracer=observer,
             facts=DaemonFacts(start_time=clock.now(), state_dir=state, settings_path=None, max_upload_bytes=1),
             probe_timeout=timedelta(seconds=5),

@@ -16,7 +16,6 @@ from balancer.servicers.contract_words import SESSION_STATES
 from balancer.servicers.names import artifact_of, check_request_id, device_id_of, session_id_of, session_name
 from balancer.servicers.paging import page_of
 from balancer.servicers.placement_translation import placement_detail, placement_to_proto
-from balancer.servicers.repeated_requests import answered_before
 from balancer.servicers.session_translation import planned_to_proto, prepare_session, session_to_proto
 from balancer.servicers.session_validation import draft_session
 from balancer.servicers.upload_servicer import check_upload
@@ -80,8 +79,9 @@ class SessionServicer(SessionServiceServicer):
         check_request_id(request.request_id)
         draft = draft_session(request.session, self._profiles.now())
         record = None
-        if self._questions.needs_agent(draft):
-            record = answered_before(self._engine, request.request_id, draft.digest)
+        if request.request_id and self._questions.needs_agent(draft):
+            # A retry must not fail where its first try has made the outputs, or where the input has gone since.
+            record = await self._engine.answered(request.request_id, draft.digest)
         if record is None:
             prepared = await self._prepared(draft)
             record = await self._admitted(prepared, request.request_id, draft.digest)

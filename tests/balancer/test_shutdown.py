@@ -1,0 +1,81 @@
+"""The end of the daemon goes on when whoever asked for it has hung up, and starts no agent again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from types import SimpleNamespace
+
+from balancer.domain.ids import DeviceId, SessionId
+from balancer.shutdown import Shutdown
+from gpu_balancer.runtime.task_guard import TaskGuard
+
+
+class SlowEngine:
+    """An engine whose one session ends when it is told to."""
+
+    def __init__(self) -> None:
+        self.refusing = False
+        self.ended = asyncio.Event()
+        self.stopped: list[SessionId] = []
+        self.changes = SimpleNamespace(watch_sessions=self._watch)
+
+    def refuse_admissions(self) -> None:
+        self.refusing = True
+
+    def live(self) -> list[SimpleNamespace]:
+        return [] if self.ended.is_set() else [SimpleNamespace(id=SessionId("one"))]
+
+    async def stop(self, session_id: SessionId) -> None:
+        self.stopped.append(session_id)
+
+    async def _watch(self) -> AsyncIterator[None]:
+        yield None
+        await self.ended.wait()
+        yield None
+
+
+class RememberedAgent:
+    def __init__(self, order: list[str]) -> None:
+        self.order = order
+
+    async def shutdown(self) -> None:
+        self.order.append("agent ended")
+
+
+async def test_a_client_that_hangs_up_does_not_keep_the_daemon_from_ending() -> None:
+    engine, order = SlowEngine(), []
+    async with TaskGuard("test") as tasks:
+        shutdown = Shutdown(
+            engine=engine,  # type: ignore[arg-type]
+            agents=[(DeviceId("cpu-0"), RememberedAgent(order))],  # type: ignore[list-item]
+            let_agents_go=lambda: order.append("let go"),
+            stop_timeout=timedelta(seconds=30),
+            tasks=tasks,
+        )
+        asking = asyncio.get_running_loop().create_task(shutdown.shutdown(stop_sessions=True))
+        while not engine.stopped:
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert asking.cancelled()
+        assert engine.refusing
+        engine.ended.set()
+        await asyncio.wait_for(shutdown.wished(), 5)
+    assert order == ["let go", "agent ended"]
+
+
+async def test_sessions_that_do_not_end_in_time_are_named_and_keep_their_agents() -> None:
+    engine, order = SlowEngine(), []
+    async with TaskGuard("test") as tasks:
+        shutdown = Shutdown(
+            engine=engine,  # type: ignore[arg-type]
+            agents=[(DeviceId("cpu-0"), RememberedAgent(order))],  # type: ignore[list-item]
+            let_agents_go=lambda: order.append("let go"),
+            stop_timeout=timedelta(),
+            tasks=tasks,
+        )
+        assert await shutdown.shutdown(stop_sessions=True) == (1, ("sessions/one",))
+        await shutdown.wished()
+    assert order == []
