@@ -18,7 +18,7 @@ class SlowEngine:
     def __init__(self) -> None:
         self.refusing = False
         self.ended = asyncio.Event()
-        self.stopped: list[SessionId] = []
+        self.stopped = asyncio.Event()
         self.changes = SimpleNamespace(watch_sessions=self._watch)
 
     def refuse_admissions(self) -> None:
@@ -28,7 +28,7 @@ class SlowEngine:
         return [] if self.ended.is_set() else [SimpleNamespace(id=SessionId("one"))]
 
     async def stop(self, session_id: SessionId) -> None:
-        self.stopped.append(session_id)
+        self.stopped.set()
 
     async def _watch(self) -> AsyncIterator[None]:
         yield None
@@ -55,8 +55,7 @@ async def test_a_client_that_hangs_up_does_not_keep_the_daemon_from_ending() -> 
             tasks=tasks,
         )
         asking = asyncio.get_running_loop().create_task(shutdown.shutdown(stop_sessions=True))
-        while not engine.stopped:
-            await asyncio.sleep(0)
+        await engine.stopped.wait()
         asking.cancel()
         await asyncio.wait([asking])
         assert asking.cancelled()
