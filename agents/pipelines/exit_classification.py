@@ -11,6 +11,7 @@ So the first row that fits decides:
 |               |                    |                         | writing was not completed and may be unreadable     |
 | yes           | 0 or 255           | an output that failed   | FAILED: DISK_FULL, OUTPUT_…                         |
 | yes           | 255                | anything else           | STOPPED                                             |
+| yes           | 0                  | and nothing was made    | STOPPED: it had yet to open its input, and gives 0  |
 | yes           | 0                  | anything else           | COMPLETED: it was done before the signal came       |
 | no            | 0                  | an output that failed   | FAILED: DISK_FULL, OUTPUT_…                         |
 | no            | 0                  | and nothing was made    | FAILED: the reason in the log, else NO_OUTPUT       |
@@ -119,7 +120,7 @@ def _ended_in_order(
     if found is not None and found.reason in _OUTPUT_REASONS:
         return _failed(found.reason, found.message)
     if stopping:
-        return _STOPPED if code == _INTERRUPTED else _COMPLETED
+        return _STOPPED if code == _INTERRUPTED or not made_output else _COMPLETED
     if not made_output:
         if found is not None:
             return _failed(found.reason, found.message)

@@ -22,6 +22,7 @@ def _classify(code: int | None, *log: str, made: bool = True, **more: object) ->
     [
         (0, False, True, ExitOutcome.COMPLETED),
         (0, True, True, ExitOutcome.COMPLETED),
+        (0, True, False, ExitOutcome.STOPPED),
         (255, True, True, ExitOutcome.STOPPED),
         (255, True, False, ExitOutcome.STOPPED),
         (255, False, True, ExitOutcome.FAILED),
