@@ -219,6 +219,10 @@ class SqliteSessionStore:
         if connection is None:
             raise StoreError(f"Cannot write {self._path}: it is not open.")
         try:
+            if len(statements) == 1:
+                # A transaction by itself. Every further statement would fight for the interpreter's lock twice.
+                connection.execute(*statements[0])
+                return
             connection.execute("BEGIN IMMEDIATE")
             for statement, values in statements:
                 connection.execute(statement, values)

@@ -157,7 +157,8 @@ def advance(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple[
     """
     match event:
         case Placed():
-            changed, commands = _on_placed(record, event)
+            # In the path of every admission, and always a change when it is one: copied once, not twice.
+            return _on_placed(record, event)
         case AttemptReported():
             changed, commands = _on_reported(record, event, now)
         case LaunchAccepted():
@@ -174,7 +175,7 @@ def advance(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple[
             changed, commands = _on_heard(record), ()
         case _:
             assert_never(event)
-    if changed == record:
+    if changed is record or changed == record:
         return record, commands
     return replace(changed, revision=record.revision + 1), commands
 
@@ -189,6 +190,7 @@ def _on_placed(record: SessionRecord, event: Placed) -> tuple[SessionRecord, tup
         device_id=device_id,
         attempt=record.attempt + 1,
         reservation=event.reservation,
+        revision=record.revision + 1,
     )
     return placed, (LaunchOnAgent(session_id=record.id, device_id=device_id, attempt=placed.attempt),)
 

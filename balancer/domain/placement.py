@@ -66,7 +66,6 @@ def decide(workload: Workload, offers: Offers, ledger: Ledger, policy: Policy) -
     Raises:
         PolicyFault: The policy chose a device that is none of the candidates.
     """
-    highest_weight = offers.highest_weight
     candidates: list[Candidate] = []
     reservations: dict[DeviceId, Reservation] = {}
     refusals: dict[DeviceId, Refusal] = {}
@@ -84,51 +83,43 @@ def decide(workload: Workload, offers: Offers, ledger: Ledger, policy: Policy) -
                 cost_pixels_per_second=offer.reservation.cost_pixels_per_second,
                 booked_pixels_per_second=ledger.cost(device_id),
                 session_count=ledger.session_count(device_id),
-                highest_weight=highest_weight,
+                highest_weight=offers.highest_weight,
             )
         )
-    chosen, scores = _choose(policy, candidates, workload)
-    reservation = reservations[chosen] if chosen is not None else None
+    choice = policy.choose(tuple(candidates), workload) if candidates else None
+    if choice is not None and choice.device_id not in reservations:
+        raise PolicyFault(f"Cannot place: policy {policy.name!r} chose {choice.device_id!r}, which is no candidate.")
+    reservation = reservations[choice.device_id] if choice is not None else None
     return Decision(
-        device_id=chosen,
+        device_id=choice.device_id if choice is not None else None,
         policy=policy.name,
         workload=workload,
         cost_pixels_per_second=reservation.cost_pixels_per_second
         if reservation
         else nominal_cost(workload, offers.settings.factors),
-        verdicts=tuple(_verdict(view, ledger, highest_weight, scores, refusals) for view in offers.views),
+        verdicts=_verdicts(offers, ledger, choice.scores if choice is not None else {}, refusals),
         settings_version=offers.settings.version,
         reservation=reservation,
     )
 
 
-def _verdict(
-    view: DeviceView,
-    ledger: Ledger,
-    highest_weight: int,
-    scores: Mapping[DeviceId, int],
-    refusals: Mapping[DeviceId, Refusal],
-) -> Verdict:
-    device_id, weight = view.identity.id, view.weight
-    return Verdict(
-        device_id=device_id,
-        weight=weight,
-        session_count=ledger.session_count(device_id),
-        weighted_load_before=ledger.cost(device_id) * highest_weight // weight if weight else None,
-        score=scores.get(device_id),
-        refusal=refusals.get(device_id),
-    )
-
-
-def _choose(
-    policy: Policy, candidates: list[Candidate], workload: Workload
-) -> tuple[DeviceId | None, Mapping[DeviceId, int]]:
-    if not candidates:
-        return None, {}
-    choice = policy.choose(tuple(candidates), workload)
-    if not any(candidate.view.id == choice.device_id for candidate in candidates):
-        raise PolicyFault(f"Cannot place: policy {policy.name!r} chose {choice.device_id!r}, which is no candidate.")
-    return choice.device_id, choice.scores
+def _verdicts(
+    offers: Offers, ledger: Ledger, scores: Mapping[DeviceId, int], refusals: Mapping[DeviceId, Refusal]
+) -> tuple[Verdict, ...]:
+    verdicts: list[Verdict] = []
+    for view in offers.views:
+        device_id, weight = view.identity.id, view.weight
+        verdicts.append(
+            Verdict(
+                device_id=device_id,
+                weight=weight,
+                session_count=ledger.session_count(device_id),
+                weighted_load_before=ledger.cost(device_id) * offers.highest_weight // weight if weight else None,
+                score=scores.get(device_id),
+                refusal=refusals.get(device_id),
+            )
+        )
+    return tuple(verdicts)
 
 
 def _full(offer: Offer, ledger: Ledger) -> Refusal | None:
