@@ -11,6 +11,7 @@ import contextlib
 import json
 import subprocess
 from dataclasses import replace
+from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,17 +32,17 @@ from fakes.nvml_library import (
     FakeGpu,
     FakeNvml,
 )
+from gpu_balancer.client import Client
+from gpu_balancer.client.retries import RetryPolicy
 from gpu_balancer.hardware import engine_frames_per_second
 from gpu_balancer.runtime.failures import Reason, RequestFailure
-from gpu_balancer.v1 import session_pb2
+from gpu_balancer.v1 import media_pb2, session_pb2
 from gpu_balancer.v1.placement_pb2 import Placement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from daemons import RunningDaemon, StartDaemon
-
-    from gpu_balancer.client import Client
 
 pytestmark = pytest.mark.process
 
@@ -59,6 +60,9 @@ MANY = tuple(
 )
 MANY_WEIGHTS = (100, 66, 33, 10, *(0,) * 12)
 MANY_CAPS = (2, 2, 2, 1, *(0,) * 12)
+FACTS = media_pb2.InputFacts(width=320, height=180, video_codec=media_pb2.VIDEO_CODEC_H264)
+NO_FFMPEG = '[ffmpeg]\ncandidates = ["/nonexistent/ffmpeg"]\n'
+"""For daemons whose devices do not matter: probing takes its time."""
 NAMES = {f"devices/{gpu.uuid}": number for number, gpu in enumerate(MANY)}
 
 
@@ -129,9 +133,10 @@ def refusals(placement: Placement) -> dict[str, str]:
     }
 
 
-def refused(client: Client, asked: session_pb2.Session) -> tuple[RequestFailure, dict[str, str]]:
-    """Asks for a session that no device takes."""
-    with pytest.raises(RequestFailure) as caught:
+def refused(fleet: Fleet, asked: session_pb2.Session) -> tuple[RequestFailure, dict[str, str]]:
+    """Asks once for a session that no device takes."""
+    impatient = RetryPolicy(patience=timedelta(0))
+    with Client(fleet.daemon.address, retry_policy=impatient) as client, pytest.raises(RequestFailure) as caught:
         client.create_session(asked)
     (placement,) = [detail for detail in caught.value.details if isinstance(detail, Placement)]
     return caught.value, refusals(placement)
@@ -305,7 +310,7 @@ def test_pictures_that_nvenc_does_not_take_are_refused_or_encoded_by_the_host(
     outputs = [to_file(f"{rung.id}.mp4", rung.id) for rung in rungs]
     small = transcode_of(media / "clip.mp4", *rungs, outputs=outputs)
     with single.daemon.client() as client:
-        failure, rules = refused(client, small)
+        failure, rules = refused(single, small)
         assert (failure.reason.code.name, rules) == ("FAILED_PRECONDITION", {L4.uuid: "RESOLUTION"})
         assert "146x50" in failure.message
         small.transcode.allow_software_encode = True
@@ -323,9 +328,10 @@ def test_a_lost_gpu_is_unhealthy_with_the_reason_until_it_is_back(single: Fleet,
         )
         assert "lost" in device["stateMessage"]
         assert L4.uuid in device["stateMessage"]
-        with single.daemon.client() as client, pytest.raises(RequestFailure) as caught:
-            client.create_session(transcode_of(media / "clip.mp4", encoded(height=144)))
-        assert caught.value.reason is Reason.NO_DEVICE_READY
+        asked = transcode_of(media / "clip.mp4", encoded(height=144))
+        asked.transcode.input.declared_facts.MergeFrom(FACTS)
+        failure, rules = refused(single, asked)
+        assert (failure.reason, rules) == (Reason.NO_DEVICE_READY, {L4.uuid: "NOT_READY"})
     finally:
         single.describe(L4)
         eventually(lambda: told(single)["state"] == "DEVICE_STATE_READY", "the GPU is back")
@@ -397,7 +403,7 @@ def test_a_gpu_without_nvenc_decodes_and_scales_for_software_only_if_the_client_
         for name in others:
             client.update_device(name, cordoned=True)
         try:
-            failure, rules = refused(client, asked)
+            failure, rules = refused(unequal, asked)
             assert rules == {**dict.fromkeys(others, "NOT_READY"), H200.uuid: "CAPABILITY"}
             assert failure.reason is Reason.NO_DEVICE_READY, "a cordon may be lifted"
             asked.transcode.allow_software_encode = True
@@ -481,7 +487,7 @@ def test_sessions_fill_the_least_loaded_gpus_in_order_until_all_are_full(many: F
             sessions = [create(live(media)) for _ in range(sum(MANY_CAPS))]
             assert [NAMES[session.device] for session in sessions] == expected_order(least_weighted, cost)
             assert {session.workload.cost_pixels_per_second for session in sessions} == {cost}
-            failure, rules = refused(client, live(media))
+            failure, rules = refused(many, live(media))
             assert (failure.reason.code.name, failure.retry_after is not None) == ("RESOURCE_EXHAUSTED", True)
             full = dict.fromkeys((gpu.uuid for gpu in MANY[:4]), "ENCODER_SESSIONS")
             assert rules == {**full, **dict.fromkeys((gpu.uuid for gpu in MANY[4:]), "WEIGHT_ZERO")}
@@ -536,7 +542,7 @@ def test_the_wowza_rule_places_by_pictures_before_placing(many: Fleet, media: Pa
             with stopped_after(client) as create:
                 sessions = [create(live(media)) for _ in range(sum(MANY_CAPS))]
                 assert [NAMES[session.device] for session in sessions] == expected_order(wowza, load)
-                assert refused(client, live(media))[0].reason.code.name == "RESOURCE_EXHAUSTED"
+                assert refused(many, live(media))[0].reason.code.name == "RESOURCE_EXHAUSTED"
             plan = client.plan_session(live(media)).placement
             assert (plan.policy, plan.device) == ("wowza", f"devices/{MANY[0].uuid}")
     finally:
@@ -555,7 +561,7 @@ def test_the_two_rules_would_not_place_alike() -> None:
 
 def test_without_a_driver_the_cores_make_a_device(start_daemon: StartDaemon, tmp_path: Path) -> None:
     nvml = FakeNvml.build(tmp_path)
-    daemon = start_daemon("", {**nvml.environment, "FAKE_NVML_CONFIG": ""})
+    daemon = start_daemon(NO_FFMPEG, {**nvml.environment, "FAKE_NVML_CONFIG": ""})
     daemon.await_serving()
     assert [device["name"] for device in daemon.json("devices")["devices"]] == ["devices/cpu-0"]
     assert "GPU" not in daemon.log
@@ -566,7 +572,7 @@ def test_a_container_that_lost_its_gpus_is_told_and_not_taken_for_a_machine_with
 ) -> None:
     nvml = FakeNvml.build(tmp_path)
     nvml.describe([replace(gpu, errors={"*": UNKNOWN_ERROR}) for gpu in (L4, T4)])
-    daemon = start_daemon("", nvml.environment)
+    daemon = start_daemon(NO_FFMPEG, nvml.environment)
     daemon.await_serving()
     assert "a container that lost its devices" in daemon.log
     assert "Try restarting the container" in daemon.log
