@@ -37,8 +37,8 @@ class SessionTrace:
         self._tracer = tracer
         self._traceparent = traceparent
         self._attributes: dict[str, str | int] = {
-            "gpu_balancer.session.name": f"sessions/{key.session}",
-            "gpu_balancer.session.attempt": key.attempt,
+            "session.name": f"sessions/{key.session}",
+            "session.attempt": key.attempt,
         }
 
     @contextmanager
@@ -70,9 +70,9 @@ class SessionTrace:
             name, context=context, attributes=self._attributes, start_time=_nanoseconds(start)
         )
         if ended is not None and ended.ending is not None:
-            span.set_attribute("gpu_balancer.session.outcome", ended.ending.value)
+            span.set_attribute("session.outcome", ended.ending.value)
             if ended.progress is not None:
-                span.set_attribute("gpu_balancer.session.frames", ended.progress.frames)
+                span.set_attribute("session.frames", ended.progress.frames)
             if ended.ending is Ending.FAILED and ended.failure is not None:
                 span.set_attribute("error.type", ended.failure.reason)
                 span.set_status(StatusCode.ERROR, ended.failure.message)

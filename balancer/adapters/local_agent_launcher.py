@@ -36,7 +36,8 @@ _FIRST_BACKOFF = timedelta(milliseconds=250)
 _LONGEST_BACKOFF = timedelta(seconds=30)
 _STEADY = timedelta(seconds=60)
 """An agent that ran this long is started again at once."""
-_AGENT = (sys.executable, "-m", "agents")
+_AGENT = (sys.executable, "-P", "-m", "agents")
+"""-P: a folder "agents" where the daemon happens to stand must not be run instead."""
 
 
 class AgentLaunchError(Exception):
@@ -156,6 +157,7 @@ class LocalAgentLauncher:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                cwd=folder,
                 env=self._environment,
             )
         _log.info("agent started", device=self._agent.identity.id, pid=self._process.pid)

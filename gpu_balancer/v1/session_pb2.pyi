@@ -101,7 +101,7 @@ class Condition(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     SINCE_TIME_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """"AWAITING_PUBLISHER", "UNREACHABLE", "STALLED" or "DEGRADED"."""
+    """"AWAITING_PUBLISHER", "UNREACHABLE" or "STALLED"."""
     message: _builtins.str
     """The same as a sentence for people."""
     @_builtins.property

@@ -60,7 +60,7 @@ async def test_a_session_s_spans_are_the_same_whichever_agents_saw_it(rigs: Rigs
     assert {f"{span.context.trace_id:032x}" for span in spans.values()} == {TRACEPARENT.split("-")[1]}
     run = spans["session.run"]
     assert run.attributes is not None
-    assert run.attributes["gpu_balancer.session.name"] == "sessions/s1"
+    assert run.attributes["session.name"] == "sessions/s1"
     assert run.attributes["error.type"] == "KILLED"
     assert run.status.status_code is StatusCode.ERROR
     assert ended.running_time is not None
