@@ -29,6 +29,7 @@ from balancer.ports.session_store import (
     StoreError,
     StoreFullError,
 )
+from gpu_balancer.runtime.disk_reserve import DiskReserve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,6 +99,8 @@ _PUT_CURSOR = (
     "ON CONFLICT (device_id) DO UPDATE SET event_number = excluded.event_number"
 )
 _MAX_ROWS = 64
+_RESERVE_BYTES = 1024 * 1024
+"""Kept for ends and removals: a session that filled the disk can be removed only once its end was written."""
 
 # --------------------------------------------------------------------------------------------------------------------
 
@@ -117,6 +120,7 @@ class SqliteSessionStore:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="session-store")
         self._connection: sqlite3.Connection | None = None
         self._closed = False
+        self._reserve = DiskReserve(path.with_name(f"{path.name}-reserve"), size_bytes=_RESERVE_BYTES)
 
     async def load(self) -> StoredState:
         """Opens the file, brings its schema up to date and reads everything.
@@ -134,7 +138,8 @@ class SqliteSessionStore:
             StoreError: It cannot be written.
         """
         statements = list(_statements(changes))
-        await self._run(lambda: self._commit(statements))
+        frees = any(isinstance(change, RemoveSession) or _ends(change) for change in changes)
+        await self._run(lambda: self._commit_or_make_room(statements, frees=frees))
 
     async def close(self) -> None:
         """Closes the file. Closing again does nothing."""
@@ -199,6 +204,7 @@ class SqliteSessionStore:
         if problems:
             raise StoreError(_damaged(self._path, "; ".join(problems)))
         self._migrate(connection)
+        self._reserve.take()
         return connection
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
@@ -213,6 +219,17 @@ class SqliteSessionStore:
             _log.info("bringing the store's schema up to date", path=str(self._path), version=version)
             record_version = ("INSERT INTO schema_versions (version) VALUES (?)", (version,))
             self._commit([*((statement, ()) for statement in statements), record_version])
+
+    def _commit_or_make_room(self, statements: Sequence[tuple[str, Sequence[Any]]], *, frees: bool) -> None:
+        try:
+            self._commit(statements)
+        except sqlite3.Error as error:
+            if not (frees and isinstance(self._named_error(error), StoreFullError) and self._reserve.give_up()):
+                raise
+            _log.warning("the disk is full; the store uses its reserve", path=str(self._path))
+            self._commit(statements)
+        else:
+            self._reserve.take()
 
     def _commit(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
         connection = self._connection
@@ -237,6 +254,10 @@ class SqliteSessionStore:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _ends(change: Change) -> bool:
+    return isinstance(change, PutSession) and change.record.state.final
 
 
 def _statements(changes: Sequence[Change]) -> list[tuple[str, Sequence[Any]]]:

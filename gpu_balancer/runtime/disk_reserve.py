@@ -1,0 +1,65 @@
+"""Room on a disk that is kept for what must be written when the disk is full.
+
+A file that fills the disk cannot be removed in good order while the program that owns it cannot write down that it may
+be. So a little room is taken beforehand, given up at that moment, and taken again when there is plenty.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PLENTY = 4
+"""The reserve is taken where so many times its size is free."""
+
+
+class DiskReserve:
+    """A file that is there for its size alone. Blocks for the disk; not for several threads at once."""
+
+    def __init__(self, path: Path, *, size_bytes: int) -> None:
+        """Takes nothing yet.
+
+        Args:
+            path: The file, in a folder that exists.
+            size_bytes: How much room it keeps.
+        """
+        self._path = path
+        self._size_bytes = size_bytes
+        self._held = False
+
+    def take(self) -> None:
+        """Takes the room where there is plenty and it is not taken already; otherwise it is left for another time."""
+        if self._held:
+            return
+        with contextlib.suppress(OSError):
+            if self._path.exists() and self._path.stat().st_blocks * 512 >= self._size_bytes:
+                self._held = True
+                return
+            status = os.statvfs(self._path.parent)
+            if status.f_bavail * status.f_frsize < _PLENTY * self._size_bytes:
+                return
+            self._allocate()
+            self._held = True
+
+    def give_up(self) -> bool:
+        """Frees the room. Returns False when there was none."""
+        self._held = False
+        try:
+            self._path.unlink()
+        except OSError:
+            return False
+        return True
+
+    def _allocate(self) -> None:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, self._size_bytes)
+        except OSError:
+            self._path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
