@@ -1,0 +1,240 @@
+"""The agent's wiring, all by hand: from settings to a served agent that runs until it is told, or nobody needs it.
+
+Sessions are processes of their own: ending the agent, in whatever way, leaves them running to the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agents.devices.device_access import open_meter, take_device
+from agents.devices.golden_probe import ProbeResult, probe_device
+from agents.devices.identity import DeviceIdentity
+from agents.devices.measurements import DeviceFault
+from agents.servicers.agent_servicer import AgentServicer
+from agents.servicers.media_guards import SettingsGuards
+from agents.servicers.probed_device import ProbedDevice
+from agents.servicers.upkeep import end_when_orphaned, measure_for_watchers
+from agents.sessions.event_numbers import EventNumbers
+from agents.sessions.folder import SessionFolders
+from agents.sessions.launcher import Launcher, LaunchSettings
+from agents.sessions.registry import SessionRegistry
+from agents.sessions.runner import RunnerSettings
+from agents.sessions.status_book import StatusBook
+from agents.settings import AgentSettings
+from gpu_balancer.runtime.clock import SystemClock
+from gpu_balancer.runtime.failures import RequestFailure
+from gpu_balancer.runtime.folder_lock import FolderUnusableError, owned_folder
+from gpu_balancer.runtime.grpc_server import MIB, ServedService, ServerLimits, build_server
+from gpu_balancer.runtime.log import configure_logging
+from gpu_balancer.runtime.settings_file import load_settings
+from gpu_balancer.runtime.settings_sections import parse_ports
+from gpu_balancer.runtime.task_guard import TaskGuard
+from gpu_balancer.runtime.telemetry import Telemetry, build_telemetry
+from gpu_balancer.v1 import agent_service_pb2
+from gpu_balancer.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gpu_balancer.runtime.clock import Clock
+    from gpu_balancer.runtime.grpc_server import GrpcServer
+
+_LOG = logging.getLogger("agents")
+_STOP_GRACE = timedelta(seconds=1)
+
+
+class StartFault(Exception):
+    """The agent cannot start; the message says why and what to try."""
+
+
+def run_agent(config: Path | None) -> None:
+    """Reads the settings, takes the state folder and runs the agent until it ends.
+
+    Args:
+        config: The settings file. None: all defaults.
+
+    Raises:
+        SettingsError: When the settings are refused.
+        FolderUnusableError: When the state folder cannot be used, or none is named.
+        FolderLockedError: When another agent owns it.
+        StartFault: When the device's cores cannot be had.
+        ListenFault: When an address cannot be listened on.
+        TelemetryFault: When a collector is set and cannot be spoken to.
+    """
+    settings = load_settings(config, AgentSettings)
+    state_dir = _state_dir(settings, config)
+    configure_logging(settings.log)
+    with owned_folder(state_dir, lock_name="agent.lock", owner="agent"):
+        _run(settings, state_dir)
+
+
+def _run(settings: AgentSettings, state_dir: Path) -> None:
+    identity = _take_device(settings)
+    telemetry = build_telemetry(settings.telemetry, component="agent", instance=identity.id, prometheus=False)
+    try:
+        asyncio.run(_serve(settings, state_dir, identity, telemetry))
+    finally:
+        telemetry.shutdown()
+
+
+async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdentity, telemetry: Telemetry) -> None:
+    clock = SystemClock()
+    stopping = asyncio.Event()
+    book = StatusBook(EventNumbers(state_dir / "event-number", clock))
+    device = ProbedDevice(identity, _Prober(settings, state_dir), changed=book.feed.agent_changed)
+    folders = SessionFolders(root=state_dir / "sessions")
+    launcher = Launcher(
+        folders,
+        device=device.pipeline_device,
+        tracer=telemetry.tracer,
+        clock=clock,
+        settings=_launch_settings(settings),
+    )
+    with _stopped_by_signals(stopping):
+        async with TaskGuard("agent") as tasks:
+            registry = SessionRegistry(
+                folders,
+                book,
+                launcher,
+                tasks=tasks,
+                tracer=telemetry.tracer,
+                clock=clock,
+                settings=_runner_settings(settings),
+            )
+            # Before anybody can ask: an attempt that is not known yet would be launched a second time.
+            await registry.adopt()
+            guards = SettingsGuards(settings.inputs, settings.outputs, ffmpeg=device.ffmpeg)
+            servicer = AgentServicer(device, registry, launcher, book, guards=guards, shut_down=stopping.set)
+            async with _server(settings, state_dir, servicer) as server:
+                await server.set_serving(serving=True)
+                _LOG.info("Serving %s on %s", identity.id, ", ".join(server.addresses))
+                tasks.spawn(_first_probe(device), name="probe")
+                _keep_up(tasks, settings, device, registry, book, clock, stopping)
+                await stopping.wait()
+                registry.close()
+                await server.stop(_STOP_GRACE)
+    _LOG.info("Ended; %d live sessions are left to the next agent", registry.live_count)
+
+
+def _keep_up(
+    tasks: TaskGuard,
+    settings: AgentSettings,
+    device: ProbedDevice,
+    registry: SessionRegistry,
+    book: StatusBook,
+    clock: Clock,
+    stopping: asyncio.Event,
+) -> None:
+    meter = open_meter(device.identity, clock=clock)
+    tasks.spawn_eternal(measure_for_watchers(meter, book.feed, device), name="measure")
+    if settings.server.orphan_exit_s is not None:
+        after = timedelta(seconds=settings.server.orphan_exit_s)
+        orphaned = end_when_orphaned(registry, book.feed, clock=clock, after=after, end=stopping.set)
+        tasks.spawn_eternal(orphaned, name="orphan watch")
+
+
+async def _first_probe(device: ProbedDevice) -> None:
+    try:
+        await device.probe(refresh=False)
+    except RequestFailure as failure:
+        # The agent stays: sessions may be running, and an operator can have the probe run again.
+        _LOG.error("%s", failure.message)
+
+
+class _Prober:
+    """Looks at the device of the settings and runs the golden probe."""
+
+    def __init__(self, settings: AgentSettings, state_dir: Path) -> None:
+        self._settings = settings
+        self._state_dir = state_dir
+
+    async def __call__(self, refresh: bool) -> tuple[DeviceIdentity, ProbeResult]:
+        try:
+            identity = await asyncio.to_thread(take_device, self._settings.device)
+        except DeviceFault as fault:
+            missing = ProbeResult(ffmpeg_builds=(), capabilities=(), fault_message=fault.message)
+            return _unknown_device(self._settings), missing
+        ffmpeg = self._settings.ffmpeg
+        result = await probe_device(
+            identity,
+            ffmpeg.candidates,
+            state_folder=self._state_dir,
+            trial_timeout=timedelta(seconds=ffmpeg.probe_timeout_s),
+            refresh=refresh,
+        )
+        return identity, result
+
+
+def _take_device(settings: AgentSettings) -> DeviceIdentity:
+    try:
+        return take_device(settings.device)
+    except DeviceFault as fault:
+        if settings.device.kind == "cpu":
+            raise StartFault(fault.message) from fault
+        # A GPU that is gone must not silence what is to be told of its sessions; the probe tells of the GPU.
+        return _unknown_device(settings)
+
+
+def _unknown_device(settings: AgentSettings) -> DeviceIdentity:
+    return DeviceIdentity(id=settings.device.id, kind=settings.device.kind, model="unknown")
+
+
+def _state_dir(settings: AgentSettings, config: Path | None) -> Path:
+    if settings.server.state_dir is not None:
+        return Path(settings.server.state_dir)
+    if config is not None:
+        return config.resolve().parent
+    raise FolderUnusableError(
+        "Cannot tell where to keep state: there is neither a settings file nor a state folder. Try --config FILE."
+    )
+
+
+def _server(settings: AgentSettings, state_dir: Path, servicer: AgentServicer) -> GrpcServer:
+    service = ServedService(
+        name=agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name,
+        add=add_AgentServiceServicer_to_server,
+        servicer=servicer,
+    )
+    limits = ServerLimits(
+        max_receive_bytes=settings.server.max_receive_mib * MIB,
+        max_concurrent_streams=settings.server.max_concurrent_streams,
+    )
+    addresses = [address.replace("{state_dir}", str(state_dir)) for address in settings.server.listen]
+    return build_server(addresses=addresses, services=[service], limits=limits)
+
+
+def _launch_settings(settings: AgentSettings) -> LaunchSettings:
+    return LaunchSettings(
+        ingest_host=settings.ingest.host,
+        rtmp_ports=parse_ports(settings.ingest.rtmp_ports),
+        srt_ports=parse_ports(settings.ingest.srt_ports),
+        first_frame_timeout=timedelta(seconds=settings.inputs.first_frame_timeout_s),
+    )
+
+
+def _runner_settings(settings: AgentSettings) -> RunnerSettings:
+    return RunnerSettings(
+        stop_timeout=timedelta(seconds=settings.sessions.stop_timeout_s),
+        log_limit_bytes=settings.sessions.log_max_mib * MIB,
+        log_tail_lines=settings.sessions.log_tail_lines,
+    )
+
+
+@contextmanager
+def _stopped_by_signals(stopping: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
