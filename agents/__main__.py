@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpu_balancer import __version__
+from gpu_balancer.runtime.plain_structlog import load_plain_structlog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +50,7 @@ def _list_devices() -> int:
 
 
 def _run(config: Path | None) -> int:
+    load_plain_structlog()
     from agents.daemon import StartFault, run_agent
     from gpu_balancer.runtime.folder_lock import FolderLockedError, FolderUnusableError
     from gpu_balancer.runtime.listening import ListenFault

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gpu_balancer import __version__
 from gpu_balancer.runtime.default_paths import default_state_dir
 from gpu_balancer.runtime.folder_lock import FolderLockedError, FolderUnusableError, owned_folder
+from gpu_balancer.runtime.plain_structlog import load_plain_structlog
 from gpu_balancer.runtime.settings_file import SettingsError, load_settings
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, settings: BalancerSettings, state_dir: Path) -> int:
     # What the daemon is made of is loaded once it is known that it will run.
+    load_plain_structlog()
     from balancer.daemon import DaemonOptions, StartError, run_daemon
 
     daemon_options = DaemonOptions(
