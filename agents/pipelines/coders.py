@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from agents.pipelines.job import Direction, Fit, VideoCodec, VideoEncoding
 from agents.pipelines.pipeline_error import PipelineError, PipelineErrorReason
-from gpu_balancer.pictures.limits import hardware_decoder_limit, hardware_encoder_limit
+from gpu_balancer.pictures.limits import hardware_decoder_limit, hardware_encoder_limit, software_encoder_limit
 from gpu_balancer.pictures.sizes import PictureSize, fitted_size
 
 if TYPE_CHECKING:
@@ -127,15 +127,19 @@ def _coders(job: Job, device: PipelineDevice, build: FfmpegBuild) -> Coders | No
 
 def _may_use(encoder: Capability, encoding: VideoEncoding, job: Job, device: PipelineDevice) -> bool:
     """Whether an encoder takes the pictures, and the job lets the host's cores encode if that is what it means."""
-    if encoder.hardware:
-        return _size_limit(encoding, job.facts) is None
-    return device.kind == "cpu" or job.allow_software_encode
+    if _size_limit(encoder, encoding, job.facts) is not None:
+        return False
+    return encoder.hardware or device.kind == "cpu" or job.allow_software_encode
 
 
-def _size_limit(encoding: VideoEncoding, facts: InputFacts) -> str | None:
-    """Tells why NVENC does not take a rendition's size; None when it does, or nobody can tell."""
+def _size_limit(encoder: Capability, encoding: VideoEncoding, facts: InputFacts) -> str | None:
+    """Tells why an encoder does not take a rendition's size; None when it does, or nobody can tell."""
     size = _size(encoding, facts)
-    return None if size is None else hardware_encoder_limit(encoding.codec, size.width, size.height)
+    if size is None:
+        return None
+    if encoder.hardware:
+        return hardware_encoder_limit(encoding.codec, size.width, size.height)
+    return software_encoder_limit(size.width, size.height)
 
 
 def _size(encoding: VideoEncoding, facts: InputFacts) -> PictureSize | None:
@@ -173,6 +177,7 @@ def _encoders(encoding: VideoEncoding, device: PipelineDevice) -> tuple[Capabili
 
 def _missing(job: Job, device: PipelineDevice) -> PipelineError:
     """Words why no ffmpeg of the device will do: the first rendition that none can encode, or their combination."""
+    in_software = device.kind == "cpu" or job.allow_software_encode
     for index, rendition in enumerate(job.renditions):
         if not isinstance(rendition.video, VideoEncoding):
             continue
@@ -180,9 +185,11 @@ def _missing(job: Job, device: PipelineDevice) -> PipelineError:
         if any(one.works and _may_use(one, rendition.video, job, device) for one in asked):
             continue
         name = f"{rendition.video.bit_depth}-bit {_NAMES[rendition.video.codec]}"
-        limit = _size_limit(rendition.video, job.facts) if any(one.works and one.hardware for one in asked) else None
-        told = limit or next((one.message for one in asked if one.message), "it was not proved to")
-        software = any(one.works and not one.hardware for one in asked)
+        working = [one for one in asked if one.works]
+        limits = (_size_limit(one, rendition.video, job.facts) for one in working if one.hardware or in_software)
+        told = next(filter(None, limits), None)
+        told = told or next((one.message for one in asked if one.message), "it was not proved to")
+        software = not in_software and any(not one.hardware for one in working)
         hint = "allow_software_encode" if software else "another device, size or format"
         return PipelineError(
             reason=PipelineErrorReason.NO_CAPABILITY,

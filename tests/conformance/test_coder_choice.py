@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.pipelines.capability import Capability, FfmpegBuild, PipelineDevice
@@ -33,6 +33,8 @@ from balancer.domain.workload import VideoCodec as AskedCodec
 from gpu_balancer.pictures.sizes import PictureSize, fitted_size
 
 PATHS = ("/opt/new", "/opt/old")
+OUTCOMES: tuple[tuple[str, ...], ...] = (PATHS, PATHS, PATHS, PATHS[:1], PATHS[1:], ())
+"""With which ffmpegs a thing works; mostly with both, else hardly any job could be done at all."""
 CODECS = (VideoCodec.H264, VideoCodec.AV1)
 CPU_ENCODERS = {VideoCodec.H264: "libx264", VideoCodec.AV1: "libsvtav1"}
 RATE = 30
@@ -51,7 +53,7 @@ def capabilities(draw: st.DrawFn) -> tuple[Capability, ...]:
     """As a probe tells them: what works once for each ffmpeg in which it does, what fails once."""
     told: list[Capability] = []
     for codec, direction, hardware in trials:
-        works = draw(st.sets(st.sampled_from(PATHS)))
+        works = draw(st.sampled_from(OUTCOMES))
         told += [
             Capability(
                 codec=codec,
@@ -62,7 +64,7 @@ def capabilities(draw: st.DrawFn) -> tuple[Capability, ...]:
                 hardware=hardware,
                 ffmpeg=path,
             )
-            for path in (sorted(works) or PATHS[:1])
+            for path in (works or PATHS[:1])
         ]
     return tuple(draw(st.permutations(told)))
 
@@ -75,13 +77,13 @@ def jobs(draw: st.DrawFn) -> Job:
         height=draw(st.sampled_from([720, 4096])),
         video_codec=draw(st.sampled_from([VideoCodec.H264, VideoCodec.HEVC, VideoCodec.OTHER])),
         bit_depth=8,
-        chroma=draw(st.sampled_from([None, "4:2:0", "4:2:2"])),
-        rotation_degrees=draw(st.sampled_from([None, 0, 90, 180])),
+        chroma=draw(st.sampled_from([None, "4:2:0", "4:2:0", "4:2:2"])),
+        rotation_degrees=draw(st.sampled_from([None, 0, 0, 90])),
     )
     sizes = st.sampled_from([(None, None), (None, 720), (None, 144), (160, None), (192, 128), (None, 48)])
     encodings = [
         VideoEncoding(codec=codec, width=width, height=height)
-        for codec, (width, height) in draw(st.lists(st.tuples(st.sampled_from(CODECS), sizes), min_size=1, max_size=3))
+        for codec, (width, height) in draw(st.lists(st.tuples(st.sampled_from(CODECS), sizes), min_size=1, max_size=2))
     ]
     return Job(
         session="s",
@@ -167,7 +169,8 @@ def chosen(job: Job, device: PipelineDevice) -> Coders | None:
         return None
 
 
-@given(jobs(), capabilities(), st.sampled_from(DeviceKind))
+@settings(max_examples=400)
+@given(jobs(), capabilities(), st.sampled_from([DeviceKind.NVIDIA, DeviceKind.NVIDIA, DeviceKind.CPU]))
 def test_what_is_booked_is_what_runs(job: Job, told: tuple[Capability, ...], kind: DeviceKind) -> None:
     if kind is DeviceKind.CPU:
         told = tuple(one for one in told if not one.hardware)
