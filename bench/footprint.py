@@ -82,7 +82,9 @@ def _memory(gpu_count: int) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="gpu-balancer-bench-") as scratch:
         nvml = FakeNvml.build(Path(scratch))
         nvml.describe([FakeGpu(uuid=f"GPU-bench-{number}", bus=number) for number in range(gpu_count)])
-        ffmpeg = install(Path(scratch) / "ffmpeg")
+        programs = Path(scratch) / "programs"
+        programs.mkdir()
+        ffmpeg = install(programs)
         settings = f'[ffmpeg]\ncandidates = ["{ffmpeg}"]\n'
         with bench_daemon(settings, environment={**os.environ, **nvml.environment}) as daemon:
             daemon.await_ready(timeout_s=300)
