@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from fakes.nvml_library import FakeNvml
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+settings.register_profile("busy-machine", deadline=None)  # how long an example takes says nothing where others work too
+settings.load_profile("busy-machine")
 
 
 @pytest.fixture
