@@ -20,7 +20,7 @@ from balancer.domain.workload import DecodeTask, EncodeTask, EncodingSpeed, Vide
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_KEPT_WORKLOADS = 128
+_KEPT_WORKLOADS = 256
 _encode_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
 

@@ -17,7 +17,7 @@ from balancer.domain.demand import Demand, demand_on
 from balancer.domain.device import DeviceState, DeviceView, Dimension
 from balancer.domain.workload import Workload
 
-KEPT_WORKLOADS = 128
+KEPT_WORKLOADS = 256
 """Shapes of sessions that are kept in mind; about 1 KiB for each of them and each device."""
 
 _RATES = frozenset({Dimension.DECODE, Dimension.SCALE, Dimension.ENCODE, Dimension.CORES})

@@ -10,25 +10,33 @@ from balancer.servicers.violations import SECOND
 from gpu_balancer.v1 import media_pb2
 
 if TYPE_CHECKING:
-    from gpu_balancer.v1.media_pb2 import AudioRendition, Output, Rendition, TranscodeSpec, VideoEncoding
+    from gpu_balancer.v1.media_pb2 import AudioRendition, Input, Output, Rendition, TranscodeSpec, VideoEncoding
 
 _PUBLISHER_TIMEOUT_S = 60
 _AUDIO_BIT_RATE_BPS = 128_000
 _AUDIO_SAMPLE_RATE_HZ = 48_000
 
 
-def fill_in(spec: TranscodeSpec) -> None:
-    """Fills in what the client left open; its input's size, and what follows from it, stay open.
+def fill_in_input(given: Input) -> None:
+    """Fills in what the client left open of where the media comes from. What it is stays open.
 
     Args:
-        spec: A transcode without violations, its profile's renditions in place. Changed.
+        given: An input without violations. Changed.
     """
-    spec.profile = ""
-    if spec.input.HasField("ingest"):
-        ingest = spec.input.ingest
+    if given.HasField("ingest"):
+        ingest = given.ingest
         ingest.protocol = ingest.protocol or media_pb2.INGEST_PROTOCOL_RTMP
         if not ingest.HasField("publisher_timeout"):
             ingest.publisher_timeout.seconds = _PUBLISHER_TIMEOUT_S
+
+
+def fill_in_ladder(spec: TranscodeSpec) -> None:
+    """Fills in what the client left open of renditions and outputs; what follows from the input's size stays open.
+
+    Args:
+        spec: A transcode without violations, its profile's renditions in place. Changed; its input plays no part.
+    """
+    spec.profile = ""
     for name, rendition in zip(rendition_ids(spec.renditions), spec.renditions, strict=True):
         _fill_rendition(rendition, name)
     if not spec.outputs:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 from balancer.admission import Admission, PlacementRefused
 from balancer.feed_watcher import FeedReset, FeedSynced, SessionRemoved, SessionUpdated
 from balancer.servicers.contract_words import SESSION_STATES
+from balancer.servicers.ladder_memory import LadderMemory
 from balancer.servicers.names import artifact_of, check_request_id, device_id_of, session_id_of, session_name
 from balancer.servicers.paging import page_of
 from balancer.servicers.placement_translation import placement_detail, placement_to_proto
@@ -69,6 +70,7 @@ class SessionServicer(SessionServiceServicer):
         self._uploads = uploads
         self._profiles = profiles
         self._tracer = tracer
+        self._ladders = LadderMemory()
 
     # ------------------------------------------------------------------------------------------------ asking for
 
@@ -77,7 +79,7 @@ class SessionServicer(SessionServiceServicer):
     ) -> pb.CreateSessionResponse:
         """Checks, looks at the input, admits."""
         check_request_id(request.request_id)
-        draft = draft_session(request.session, self._profiles.now())
+        draft = self._draft(request.session)
         record = None
         if request.request_id and self._questions.needs_agent(draft):
             # A retry must not fail where its first try has made the outputs, or where the input has gone since.
@@ -91,13 +93,16 @@ class SessionServicer(SessionServiceServicer):
         self, request: pb.PlanSessionRequest, _context: object
     ) -> pb.PlanSessionResponse:
         """Does as CreateSession does up to the admission, and tells the decision."""
-        draft = draft_session(request.session, self._profiles.now())
+        draft = self._draft(request.session)
         prepared = await self._prepared(draft)
         decision = self._engine.plan(prepared.workload)
         response = pb.PlanSessionResponse(placement=placement_to_proto(decision), session=planned_to_proto(prepared))
         if decision.device_id is not None:
             response.argv.extend(await self._questions.command_for(decision.device_id, prepared.session))
         return response
+
+    def _draft(self, given: Session) -> SessionDraft:
+        return draft_session(given, self._profiles.now(), self._ladders)
 
     async def _prepared(self, draft: SessionDraft) -> PreparedSession:
         check_upload(self._uploads, draft.session.transcode.input)

@@ -77,13 +77,11 @@ def prepare_session(draft: SessionDraft, facts: InputFacts) -> PreparedSession:
         RequestFailure: INVALID_REQUEST when the asked and the input do not fit together; INPUT_NO_VIDEO.
     """
     session = draft.session
-    spec = session.transcode
-    sizes = _checked_sizes(spec, facts)
     live = _is_live(draft, facts)
     priority = PRIORITIES.get(session.priority) or (Priority.LIVE if live else Priority.BATCH)
     session.priority = PRIORITY_NUMBERS[priority]
     session.input_facts.CopyFrom(facts)
-    workload = _workload(spec, facts, sizes, real_time=live or priority is Priority.LIVE)
+    workload = _checked_workload(draft, facts, real_time=live or priority is Priority.LIVE)
     return PreparedSession(session=session, workload=workload, priority=priority)
 
 
@@ -166,7 +164,22 @@ def _is_live(draft: SessionDraft, facts: InputFacts) -> bool:
     return draft.input_kind is InputKind.ON_DEMAND and "hls" in facts.format and not facts.HasField("duration")
 
 
-def _checked_sizes(spec: TranscodeSpec, facts: InputFacts) -> list[PictureSize | None]:
+def _checked_workload(draft: SessionDraft, facts: InputFacts, *, real_time: bool) -> Workload:
+    """Finds what a session costs, and that its ladder can be made of its input: once for each ladder and such input."""
+    spec = draft.session.transcode
+    found = Violations()
+    _check_start(found, spec.input, facts)
+    workload = draft.ladder.workload(facts, real_time=real_time)
+    if workload is not None:
+        found.refuse()
+        return workload
+    sizes = _checked_sizes(found, spec, facts)
+    workload = _workload(spec, facts, sizes, real_time=real_time)
+    draft.ladder.keep(facts, workload)
+    return workload
+
+
+def _checked_sizes(found: Violations, spec: TranscodeSpec, facts: InputFacts) -> list[PictureSize | None]:
     """Finds the size of each rendition, None where nothing is encoded, and notes what does not fit the input."""
     encoded = any(rendition.WhichOneof("video") == "encode" for rendition in spec.renditions)
     if encoded and not (facts.width and facts.height):
@@ -175,8 +188,6 @@ def _checked_sizes(spec: TranscodeSpec, facts: InputFacts) -> list[PictureSize |
             message="Cannot encode video: the input has none. Try another input, or renditions with sound only.",
             violations=(Violation(field=f"{SPEC}.input", description="has no video"),),
         )
-    found = Violations()
-    _check_start(found, spec.input, facts)
     sizes: list[PictureSize | None] = []
     for index, rendition in enumerate(spec.renditions):
         if rendition.WhichOneof("video") != "encode":

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from balancer.servicers.contract_words import PRIORITY_WORDS
 from balancer.servicers.input_validation import InputKind, check_input
+from balancer.servicers.ladder_memory import Ladder, LadderMemory, asked_ladder
 from balancer.servicers.output_validation import check_outputs
 from balancer.servicers.rendition_validation import check_renditions, rendition_ids
-from balancer.servicers.session_defaults import fill_in
+from balancer.servicers.session_defaults import fill_in_input, fill_in_ladder
 from balancer.servicers.violations import DAY, SECOND, Violations
 from gpu_balancer.runtime.failures import Reason
 from gpu_balancer.v1 import session_pb2
@@ -40,16 +41,21 @@ class SessionDraft:
     session: Session
     """What the client may say, nothing else, with profile, names and defaults filled in."""
     input_kind: InputKind
+    ladder: Ladder
+    """Its renditions and outputs; knows what they cost with inputs that they met."""
     digest: str
     """Hash of what the client said, to tell a retry from another request with the same id."""
 
 
-def draft_session(given: Session, profiles: Mapping[str, Sequence[Rendition]]) -> SessionDraft:
+def draft_session(
+    given: Session, profiles: Mapping[str, Sequence[Rendition]], ladders: LadderMemory | None = None
+) -> SessionDraft:
     """Checks a session and fills it in.
 
     Args:
         given: As the client asks for it; output-only fields are ignored.
         profiles: Every ladder of the settings by its name.
+        ladders: Remembers ladders that were checked. None: every one is checked anew.
 
     Returns:
         The draft.
@@ -70,11 +76,21 @@ def draft_session(given: Session, profiles: Mapping[str, Sequence[Rendition]]) -
     digest = hashlib.sha256(session.SerializeToString(deterministic=True)).hexdigest()
     _check_frame(found, given)
     input_kind = check_input(found, f"{SPEC}.input", given.transcode.input)
-    _check_ladder(found, session.transcode, profiles)
+    asked = asked_ladder(given.transcode)
+    ladder = ladders.known(asked, profiles) if ladders is not None else None
+    if ladder is None:
+        _check_ladder(found, session.transcode, profiles)
     found.refuse()
     assert input_kind is not None, "an input without violations has a kind"
-    fill_in(session.transcode)
-    return SessionDraft(session=session, input_kind=input_kind, digest=digest)
+    if ladder is not None:
+        ladder.fill_in(session.transcode)
+    else:
+        fill_in_ladder(session.transcode)
+        ladder = Ladder(session.transcode)
+        if ladders is not None:
+            ladders.keep(asked, ladder)
+    fill_in_input(session.transcode.input)
+    return SessionDraft(session=session, input_kind=input_kind, ladder=ladder, digest=digest)
 
 
 def _check_frame(found: Violations, given: Session) -> None:
