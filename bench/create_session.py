@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CLIENTS = 16
+_SIZES = ((1920, 1080), (1280, 720), (854, 480), (720, 576), (1920, 800))
+_FRAME_RATES = ((30, 1), (25, 1), (24, 1), (30_000, 1001), (24_000, 1001), (60, 1))
+_LADDERS = ((720, 480, 360), (1080, 720, 480), (480, 360, 240), (720, 540, 360))
 
 
 def measure(*, pair_count: int = 5, requests: int = 4_000) -> list[Figure]:
@@ -81,48 +84,55 @@ async def _load(target: str, requests: int) -> tuple[list[float], float]:
     """Has every client send its share, one request after the other; gives each one's time, and the time of all."""
     times: list[float] = []
 
-    async def client() -> None:
+    async def client(first: int) -> None:
         # Its own connection: channels with equal arguments would share one.
         options = (("grpc.use_local_subchannel_pool", 1),)
         async with grpc.aio.insecure_channel(target, options=options) as channel:
             stub = SessionServiceStub(channel)
             await channel.channel_ready()
             await ready.wait()
-            for _ in range(requests // CLIENTS):
+            for number in range(first, requests, CLIENTS):
+                request = _request(number)
                 began = time.perf_counter()
-                await stub.CreateSession(_request())
+                await stub.CreateSession(request)
                 times.append(time.perf_counter() - began)
 
     ready = asyncio.Barrier(CLIENTS + 1)
     async with asyncio.TaskGroup() as clients:
-        for _ in range(CLIENTS):
-            clients.create_task(client())
+        for first in range(CLIENTS):
+            clients.create_task(client(first))
         await ready.wait()
         began = time.perf_counter()
     return times, time.perf_counter() - began
 
 
-def _request() -> session_service_pb2.CreateSessionRequest:
-    """Asks for a three-rung ladder of an input that the client knows, so that no agent has to look at it."""
+def _request(number: int) -> session_service_pb2.CreateSessionRequest:
+    """Asks for a ladder of an input that the client knows, so that no agent has to look at it.
+
+    Inputs and ladders vary, as they do where many clients ask: the balancer remembers what it worked out for a shape of
+    session, and one shape alone would flatter it. Every input has a name and a length of its own.
+    """
+    width, height = _SIZES[number % len(_SIZES)]
+    numerator, denominator = _FRAME_RATES[number // len(_SIZES) % len(_FRAME_RATES)]
     facts = media_pb2.InputFacts(
-        width=1280,
-        height=720,
-        frame_rate=media_pb2.FrameRate(numerator=30, denominator=1),
+        width=width,
+        height=height,
+        frame_rate=media_pb2.FrameRate(numerator=numerator, denominator=denominator),
         video_codec=media_pb2.VIDEO_CODEC_H264,
         bit_depth=8,
         chroma="4:2:0",
         has_audio=True,
         audio_codec="aac",
     )
-    facts.duration.seconds = 60
+    facts.duration.seconds = 60 + number
     renditions = [
         media_pb2.Rendition(
-            id=f"{height}p", encode=media_pb2.VideoEncoding(codec=media_pb2.VIDEO_CODEC_H264, height=height)
+            id=f"{rung}p", encode=media_pb2.VideoEncoding(codec=media_pb2.VIDEO_CODEC_H264, height=rung)
         )
-        for height in (720, 480, 360)
+        for rung in _LADDERS[number // 7 % len(_LADDERS)]
     ]
     spec = media_pb2.TranscodeSpec(
-        input=media_pb2.Input(uri="/srv/media/film.mp4", declared_facts=facts), renditions=renditions
+        input=media_pb2.Input(uri=f"/srv/media/film-{number}.mp4", declared_facts=facts), renditions=renditions
     )
     return session_service_pb2.CreateSessionRequest(
         session=session_pb2.Session(transcode=spec, labels={"bench": "yes"}), request_id=random_id()
