@@ -110,8 +110,8 @@ async def test_what_is_no_film_is_told_apart(root: Path, settings: InputSettings
         "noise.mp4": (Reason.INPUT_UNREADABLE, ""),
         "cut.mp4": (Reason.INPUT_UNREADABLE, "cut short"),
         "head.mkv": (Reason.INPUT_UNREADABLE, ""),
-        "list.m3u8": (Reason.INPUT_NOT_ALLOWED, "such as a playlist"),
-        "list.txt": (Reason.INPUT_NOT_ALLOWED, "such as a playlist"),
+        "list.m3u8": (Reason.INPUT_NOT_ALLOWED, "a playlist"),
+        "list.txt": (Reason.INPUT_NOT_ALLOWED, "a playlist"),
     }
     for name, (reason, words) in expected.items():
         failure = await refusal(root / name, settings)
