@@ -1,7 +1,8 @@
 """Group commit: changes of many sessions become durable in one transaction.
 
-A commit costs a flush of the disk whether it carries one change or a hundred, so while one commit runs the next
-changes gather. Order is kept: what was submitted first becomes durable first, or together with what follows.
+A commit costs a flush of the disk, and a thread that is woken, whether it carries one change or a hundred. So while one
+commit runs the next changes gather, and after several came together, those on their way are let in too. Order is kept:
+what was submitted first becomes durable first, or together with what follows.
 
 What could not be kept is either given up by its owner (an admission, which is then refused) or tried again until it
 succeeds (what an agent reported is true, whether the disk is full or not).
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 
 _MAX_BATCH_WRITES = 512
+_GATHERING_TURNS = 8
+"""Turns of the event loop in which a request that has arrived gets to its write."""
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 """Between tries while the store fails; an admission made meanwhile waits at most this long for its refusal."""
@@ -83,13 +86,18 @@ class GroupCommit:
     async def run(self) -> None:
         """Commits what is submitted, for ever."""
         pause_s = _FIRST_PAUSE_S
+        several = False
         while True:
             if not self._waiting:
                 self._awake.clear()
                 await self._awake.wait()
+            if several:
+                for _ in range(_GATHERING_TURNS):
+                    await asyncio.sleep(0)
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_BATCH_WRITES))]
             try:
                 changes = _latest(batch)
+                several = len(changes) > 1
                 if changes:
                     await self._store.commit(changes)
             except StoreError as error:

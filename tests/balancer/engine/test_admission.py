@@ -193,3 +193,20 @@ async def test_a_plan_books_nothing(house: EngineHouse) -> None:
     assert decision.device_id == house.agent.device_id
     assert house.engine.ledger.session_count(house.agent.device_id) == 0
     assert house.engine.current(SessionId("any")) is None
+
+
+async def test_after_several_came_together_a_commit_lets_in_those_on_their_way(
+    house: EngineHouse, store: FakeSessionStore
+) -> None:
+    """One that comes alone is not kept waiting for others."""
+
+    async def late(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await house.admit()
+
+    await asyncio.gather(house.admit(), late(3))
+    assert [len(batch) for batch in store.batches] == [1, 1]
+    await asyncio.gather(house.admit(), house.admit())
+    await asyncio.gather(house.admit(), late(3))
+    assert [len(batch) for batch in store.batches] == [1, 1, 2, 2]
