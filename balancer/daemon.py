@@ -41,6 +41,7 @@ from balancer.uploads import UploadStore
 from balancer.web.application import web_application
 from balancer.web.server import WebServer
 from gpu_balancer.runtime.clock import SystemClock
+from gpu_balancer.runtime.garbage import collect_seldom
 from gpu_balancer.runtime.grpc_server import MIB, ServerLimits, build_server
 from gpu_balancer.runtime.listening import ListenFault
 from gpu_balancer.runtime.log import configure_logging, set_log_level
@@ -188,6 +189,7 @@ class _Daemon:
         await self._start_agents(await listing, engine, tasks)
         await server.set_serving(serving=True)
         self.serving = True
+        collect_seldom()
         announce_listening(http_address, server.addresses, options.state_dir)
         tasks.spawn(announce_devices(self.registry), name="announce devices")
         await shutdown.wished()

@@ -31,6 +31,7 @@ from balancer.settings_reload import SettingsReload, placement_rules
 from balancer.shutdown import Shutdown
 from balancer.uploads import UploadStore
 from gpu_balancer.runtime.clock import SystemClock
+from gpu_balancer.runtime.garbage import collect_seldom
 from gpu_balancer.runtime.grpc_server import build_server
 from gpu_balancer.runtime.task_guard import TaskGuard
 from gpu_balancer.runtime.telemetry import build_telemetry
@@ -107,6 +108,7 @@ async def serve_balancer(socket: str, state: Path) -> None:
         )
         async with build_server(addresses=[f"unix:{socket}"], services=Serving(parts).services) as server:
             await server.set_serving(serving=True)
+            collect_seldom()
             await _until_told()
         await engine.close()
 
