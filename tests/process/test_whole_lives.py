@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from asked import RUNNING, SUCCEEDED, await_state, encoded, live_input, transcode_of
-from daemons import eventually
+from daemons import daemon_running, eventually
 from decoded import decode
 
 from gpu_balancer.v1 import media_pb2, session_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from daemons import RunningDaemon, StartDaemon
 
 pytestmark = pytest.mark.process
@@ -34,6 +36,26 @@ def ready_daemon(start_daemon: StartDaemon, media: Path, probe_results: Path) ->
     daemon = start_daemon(f'# mine\n[inputs]\nroots = ["{media}"]\n', probe_results=probe_results)
     daemon.await_devices_ready()
     return daemon
+
+
+@pytest.fixture(scope="module")
+def steady_daemon(
+    tmp_path_factory: pytest.TempPathFactory, media: Path, probe_results: Path
+) -> Iterator[RunningDaemon]:
+    """A daemon for tests that put back what they change."""
+    settings = f'# mine\n[inputs]\nroots = ["{media}"]\n'
+    with daemon_running(tmp_path_factory.mktemp("steady"), settings, probe_results=probe_results) as daemon:
+        daemon.await_devices_ready()
+        yield daemon
+
+
+@pytest.fixture
+def tunable_daemon(steady_daemon: RunningDaemon) -> Iterator[RunningDaemon]:
+    """The steady daemon, whose settings are put back afterwards."""
+    before = steady_daemon.settings_path.read_text()
+    yield steady_daemon
+    steady_daemon.settings_path.write_text(before)
+    steady_daemon.json("reload")
 
 
 def test_a_session_loses_no_frame_when_balancer_and_agent_end_and_are_killed_meanwhile(
@@ -132,16 +154,16 @@ def test_shutdown_with_its_sessions_completes_their_outputs_and_leaves_no_proces
 def test_an_agent_without_sessions_goes_when_its_balancer_stays_away(
     start_daemon: StartDaemon, probe_results: Path
 ) -> None:
-    daemon = start_daemon("[agents]\norphan_exit_s = 1.0\n", probe_results=probe_results)
+    daemon = start_daemon("[agents]\norphan_exit_s = 5.0\n", probe_results=probe_results)
     daemon.await_devices_ready()
     assert daemon.terminate() == 0
     eventually(lambda: not daemon.processes(), "the agent has gone by itself")
 
 
 def test_a_reload_applies_all_of_a_file_or_nothing_and_leaves_sessions_alone(
-    ready_daemon: RunningDaemon, media: Path
+    tunable_daemon: RunningDaemon, media: Path
 ) -> None:
-    daemon = ready_daemon
+    daemon = tunable_daemon
     before = daemon.settings_path.read_text()
     cpu = '[[cpu_devices]]\nname = "cpu-0"\ncores = "0"\n'
     with daemon.client() as client:
@@ -149,7 +171,7 @@ def test_a_reload_applies_all_of_a_file_or_nothing_and_leaves_sessions_alone(
         await_state(client, session.name, RUNNING)
         daemon.settings_path.write_text(f'{before}[placement]\npolicy = "wowza"\nheadroom = 0.5\n')
         told = daemon.json("reload")
-        assert told["settingsVersion"] == "2"
+        version = int(told["settingsVersion"])
         assert any("wowza" in change for change in told["changes"])
         assert client.get_balancer().policy == "wowza"
 
@@ -158,9 +180,10 @@ def test_a_reload_applies_all_of_a_file_or_nothing_and_leaves_sessions_alone(
         refused = daemon.cli("reload")
         assert refused.returncode == 3
         assert f"line {line}: placement.factor: is no key. Did you mean factors?" in refused.stderr
-        assert client.get_balancer().settings_version == 2
+        assert client.get_balancer().settings_version == version
+        refusals = daemon.log.count("settings refused")
         daemon.process.send_signal(signal.SIGHUP)
-        eventually(lambda: daemon.log.count("settings refused") == 2, "the signal's refusal stands in the log")
+        eventually(lambda: daemon.log.count("settings refused") > refusals, "the signal's refusal stands in the log")
         assert client.get_balancer().policy == "wowza"
 
         daemon.settings_path.write_text(f"{before}{cpu}weight = 40\n")
@@ -172,8 +195,8 @@ def test_a_reload_applies_all_of_a_file_or_nothing_and_leaves_sessions_alone(
         client.wait(session.name)
 
 
-def test_a_weight_that_is_saved_keeps_every_comment_of_the_file(ready_daemon: RunningDaemon) -> None:
-    daemon = ready_daemon
+def test_a_weight_that_is_saved_keeps_every_comment_of_the_file(tunable_daemon: RunningDaemon) -> None:
+    daemon = tunable_daemon
     daemon.settings_path.write_text(
         f"{daemon.settings_path.read_text()}# which cores\n[[cpu_devices]]  # ours\nname = 'cpu-0'\ncores = '0-1'\n"
         "weight = 70  # measured in May\n"
@@ -194,17 +217,17 @@ def test_a_weight_that_is_saved_keeps_every_comment_of_the_file(ready_daemon: Ru
     assert daemon.json("devices", "show", "cpu-0")["weight"] == 55
 
 
-def test_a_deleted_session_takes_its_files_along(ready_daemon: RunningDaemon, media: Path) -> None:
-    with ready_daemon.client() as client:
+def test_a_deleted_session_takes_its_files_along(steady_daemon: RunningDaemon, media: Path) -> None:
+    with steady_daemon.client() as client:
         running = client.create_session(lasting(media, 30))
         await_state(client, running.name, RUNNING)
-        refused = ready_daemon.cli("delete", running.name)
+        refused = steady_daemon.cli("delete", running.name)
         assert refused.returncode == 3
         assert "it is running. Try to stop it first" in refused.stderr
         client.stop_session(running.name)
         client.wait(running)
-        folder = ready_daemon.attempt_folder(running.name)
+        folder = steady_daemon.attempt_folder(running.name)
         assert folder.exists()
-        ready_daemon.json("delete", running.name)
+        steady_daemon.json("delete", running.name)
         eventually(lambda: not folder.exists(), "its folder is gone")
-        assert not list(client.list_sessions())
+        assert running.name not in [one.name for one in client.list_sessions()]

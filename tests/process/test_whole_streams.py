@@ -261,19 +261,14 @@ def test_a_push_that_nobody_takes_fails_with_its_reason_and_without_its_key(open
     assert "s3cr3tpushkey" not in str(ended)
 
 
-def test_an_input_that_goes_away_is_told_as_lost_and_what_was_made_stays(
-    open_client: Client, media: Path, tmp_path: Path
+async def test_an_input_that_breaks_off_is_told_as_lost_and_what_was_made_stays(
+    open_daemon: RunningDaemon, presentation: dict[str, bytes], tmp_path: Path
 ) -> None:
-    port = free_port(socket.SOCK_DGRAM)
-    url = f"srt://127.0.0.1:{port}"
-    serve = ("-f", "mpegts", f"{url}?mode=listener")
-    with other_end("-re", "-stream_loop", "-1", "-i", media / "clip.mp4", "-c", "copy", *serve) as server:
-        eventually(lambda: listens(port, "udp"), "the server listens")
-        session = open_client.submit(transcode_of(known(url), encoded(height=90)))
-        await_state(open_client, session.name, RUNNING)
-        server.kill()
-        ended = open_client.wait(session)
-    assert ended.state == FAILED
-    assert ended.failure.reason == "INPUT_LOST"
-    open_client.download_artifacts(session.name, tmp_path)
-    assert decode(tmp_path / "out.mp4").frames > 0
+    whole = b"".join(presentation[f"a{number}.ts"] for number in range(len(presentation) - 1)) * 3
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(whole)}\r\n\r\n".encode()
+    async with HttpMediaServer() as server, AsyncClient(open_daemon.address) as client:
+        server.answers["/film.ts"] = head + whole[: len(whole) // 2]
+        ended = await client.transcode(f"{server.url}/film.ts", renditions=["160x90"])
+        assert (ended.state, ended.failure.reason) == (FAILED, "INPUT_LOST"), ended.failure
+        paths = await client.download_artifacts(ended.name, tmp_path / "out")
+    assert decode(paths[0]).frames > 20
