@@ -91,6 +91,7 @@ class SettingsReload:
         """
         self.settings = settings
         self.version = 1
+        self._started_with = settings
         self._path = path
         self._registry = registry
         self._engine = engine
@@ -142,7 +143,9 @@ class SettingsReload:
 
     def _apply(self, fresh: BalancerSettings) -> ReloadOutcome:
         rules = placement_rules(fresh, version=self.version + 1, host_capacity=self._engine.rules.host_capacity)
-        difference = diff_settings(self.settings, fresh)
+        changes = diff_settings(self.settings, fresh).live_changes
+        # Against what the daemon was started with: what waits for a restart is named until there is one.
+        restart_keys = diff_settings(self._started_with, fresh).restart_keys
         self._registry.apply_rules(device_rules(fresh))
         self._engine.rules = rules
         self.settings = fresh
@@ -151,12 +154,10 @@ class SettingsReload:
         _log.info(
             "settings applied",
             version=self.version,
-            changes=difference.live_changes,
-            after_restart=difference.restart_keys,
+            changes=changes,
+            after_restart=restart_keys,
         )
-        return ReloadOutcome(
-            version=self.version, changes=difference.live_changes, restart_keys=difference.restart_keys
-        )
+        return ReloadOutcome(version=self.version, changes=changes, restart_keys=restart_keys)
 
     def _required_path(self) -> Path:
         if self._path is None:

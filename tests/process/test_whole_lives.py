@@ -186,6 +186,10 @@ def test_a_reload_applies_all_of_a_file_or_nothing_and_leaves_sessions_alone(
         eventually(lambda: daemon.log.count("settings refused") > refusals, "the signal's refusal stands in the log")
         assert client.get_balancer().policy == "wowza"
 
+        daemon.settings_path.write_text(f"{before}[sessions]\nkeep_ended_h = 5\n")
+        # What waits for a restart is named at every reload, not only at the first.
+        assert [daemon.json("reload")["restartKeys"] for _ in range(2)] == [["sessions.keep_ended_h"]] * 2
+
         daemon.settings_path.write_text(f"{before}{cpu}weight = 40\n")
         daemon.process.send_signal(signal.SIGHUP)
         eventually(lambda: client.get_device("cpu-0").weight == 40, "the signal has applied the weight")
