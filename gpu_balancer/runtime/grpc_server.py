@@ -196,6 +196,9 @@ def _options(limits: ServerLimits) -> tuple[tuple[str, int], ...]:
     return (
         ("grpc.max_receive_message_length", limits.max_receive_bytes),
         ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
+        # Otherwise calls beyond the limit are refused at once (UNAVAILABLE, REFUSED_STREAM) instead of waiting in the
+        # client for their turn: a burst of creates met an agent that was well and seemed to be gone.
+        ("grpc.http.overload_protection", 0),
         ("grpc.keepalive_time_ms", _milliseconds(limits.keepalive)),
         ("grpc.keepalive_timeout_ms", _milliseconds(limits.keepalive_timeout)),
         # Clients may ask back every 10 s, also between calls: a watcher wants to know that its stream is dead.

@@ -256,6 +256,19 @@ async def test_one_caller_may_have_so_many_calls_open_and_no_more() -> None:
             call.cancel()
 
 
+async def test_a_burst_of_calls_waits_for_its_turn_instead_of_being_refused() -> None:
+    """Many times more calls than may be open, several times over, as finished ones are freed a moment later."""
+    limits = ServerLimits(max_concurrent_streams=4)
+    async with (
+        _server("127.0.0.1:0", limits=limits) as server,
+        grpc.aio.insecure_channel(server.addresses[0]) as channel,
+    ):
+        request = session_service_pb2.GetSessionRequest(name="x")
+        for _ in range(4):
+            answers = await asyncio.gather(*(_stub(channel).GetSession(request, timeout=30) for _ in range(100)))
+            assert {answer.session.name for answer in answers} == {"x"}
+
+
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.168.1.4:50051", "example.com:80", ":50051"])
 async def test_an_address_that_others_reach_is_refused_with_the_reason(address: str) -> None:
     with pytest.raises(ListenFault, match=r"no identities yet.*Try 127\.0\.0\.1"):
