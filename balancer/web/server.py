@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from balancer.web.prompt_heads import PromptHeadsConfig
 from gpu_balancer.runtime.listen_address import TcpAddress, parse_loopback_address
 from gpu_balancer.runtime.listening import ListenFault, refuse_other_hosts, why_not_bound
 from gpu_balancer.runtime.task_guard import TaskGuard
@@ -24,23 +25,47 @@ if TYPE_CHECKING:
 
 _BACKLOG = 128
 _MAX_CONNECTIONS = 512
+_HEAD_TIMEOUT = timedelta(seconds=10)
+"""Far more than a program on this machine needs to send a request."""
 _MAX_HEADER_BYTES = 32 * 1024
 
 
 class WebServer:
     """An HTTP server, not listening yet. `async with` starts it, gives its URL, and stops it."""
 
-    def __init__(self, address: str, app: ASGIApp, *, grace: timedelta = timedelta(seconds=2)) -> None:
+    def __init__(
+        self,
+        address: str,
+        app: ASGIApp,
+        *,
+        grace: timedelta = timedelta(seconds=2),
+        head_timeout: timedelta = _HEAD_TIMEOUT,
+        max_connections: int = _MAX_CONNECTIONS,
+    ) -> None:
         """Makes a server.
 
         Args:
             address: A loopback "HOST:PORT"; port 0 takes a free one.
             app: What it serves.
             grace: How long open requests may go on when it stops.
+            head_timeout: How long a request's head may take, from connecting or from the answer before it.
+            max_connections: Number of connections with a request that it bears. Those without make room.
         """
         self._wanted = address
-        self._app = app
         self._grace = grace
+        self._config = PromptHeadsConfig(
+            app,
+            head_timeout=head_timeout,
+            max_connections=max_connections,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+        )
         self._stack = AsyncExitStack()
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -58,7 +83,7 @@ class WebServer:
         host, port = listener.getsockname()[:2]
         try:
             tasks = await self._stack.enter_async_context(TaskGuard("web"))
-            self._server = _Server(self._app, self._grace)
+            self._server = _Server(self._config, self._grace)
             self._task = tasks.spawn(self._server.serve(sockets=[listener]), name="http")
             await self._server.ready.wait()
         except BaseException:
@@ -82,22 +107,8 @@ class WebServer:
 class _Server(uvicorn.Server):
     """uvicorn as a guest: signals are the daemon's."""
 
-    def __init__(self, app: ASGIApp, grace: timedelta) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=_MAX_CONNECTIONS,
-                h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
-            )
-        )
+    def __init__(self, config: uvicorn.Config, grace: timedelta) -> None:
+        super().__init__(config)
         self.ready = asyncio.Event()
         self._grace_s = grace.total_seconds()
 

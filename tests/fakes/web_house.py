@@ -48,7 +48,12 @@ class WebHouse:
 
 
 @asynccontextmanager
-async def web_house(*, grace: timedelta = timedelta(seconds=2)) -> AsyncIterator[WebHouse]:
+async def web_house(
+    *,
+    grace: timedelta = timedelta(seconds=2),
+    head_timeout: timedelta = timedelta(minutes=5),
+    max_connections: int = 512,
+) -> AsyncIterator[WebHouse]:
     """Starts a server with one session, whose artifacts the agent has."""
     agent = FakeAgentMedia()
     record = session_record(1)
@@ -60,6 +65,7 @@ async def web_house(*, grace: timedelta = timedelta(seconds=2)) -> AsyncIterator
 
     files = SessionFiles(find, {DeviceId("cpu-0"): agent})
     app = web_application(files, metrics=lambda: b"answer 42\n", healthy=lambda: made.healthy)
-    async with WebServer("127.0.0.1:0", app, grace=grace) as url, httpx.AsyncClient(base_url=url) as client:
+    server = WebServer("127.0.0.1:0", app, grace=grace, head_timeout=head_timeout, max_connections=max_connections)
+    async with server as url, httpx.AsyncClient(base_url=url) as client:
         made = WebHouse(agent=agent, client=client, url=url, port=int(url.rpartition(":")[2]))
         yield made
