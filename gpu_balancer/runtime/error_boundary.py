@@ -2,6 +2,9 @@
 
 A `RequestFailure` from any layer below becomes its rich status. Any other exception is logged whole, with a reference,
 and the caller learns the reference only: a traceback, a path or a query in an error message is a leak.
+
+A body that is no message of its method fails in gRPC, before any handler, which logs a traceback for whatever a caller
+sends. So a request that cannot be read travels as a failure in the request's place, up to the handler's door.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from gpu_balancer.runtime.failures import Reason, RequestFailure
@@ -54,22 +58,63 @@ def _wrap(handler: _Handler, method: str) -> _Handler:
     kind = ("stream" if handler.request_streaming else "unary") + "_"
     kind += "stream" if handler.response_streaming else "unary"
     behaviour = getattr(handler, kind)
+    readable = _ReadableRequests if handler.request_streaming else _readable
     if inspect.isasyncgenfunction(behaviour):
-        guarded: Any = _guarded_stream(behaviour, method)
+        guarded: Any = _guarded_stream(behaviour, readable, method)
     elif inspect.iscoroutinefunction(behaviour):
-        guarded = _guarded_call(behaviour, method)
+        guarded = _guarded_call(behaviour, readable, method)
     else:
         # A handler that would run in a thread: nothing of ours, and its errors cannot be caught from here.
         raise TypeError(f"Cannot serve {method}: its handler is no coroutine. Try async def.")
     return getattr(grpc, f"{kind}_rpc_method_handler")(
-        guarded, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+        guarded,
+        request_deserializer=_guarded_reading(handler.request_deserializer),
+        response_serializer=handler.response_serializer,
     )
 
 
-def _guarded_call(behaviour: Any, method: str) -> Any:
+def _guarded_reading(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    if deserializer is None:
+        return None
+
+    def guarded(body: bytes) -> Any:
+        try:
+            return deserializer(body)
+        except DecodeError:
+            told = "its body is no message of this method. Try a client made from the same version of the contract."
+            return RequestFailure(reason=Reason.INVALID_REQUEST, message=f"Cannot read the request: {told}")
+
+    return guarded
+
+
+def _readable(request: Any) -> Any:
+    """Gives a request back.
+
+    Raises:
+        RequestFailure: When the request is one: it could not be read.
+    """
+    if isinstance(request, RequestFailure):
+        raise request
+    return request
+
+
+class _ReadableRequests:
+    """The requests of a stream; the first that cannot be read is raised."""
+
+    def __init__(self, requests: Any) -> None:
+        self._requests = aiter(requests)
+
+    def __aiter__(self) -> _ReadableRequests:
+        return self
+
+    async def __anext__(self) -> Any:
+        return _readable(await anext(self._requests))
+
+
+def _guarded_call(behaviour: Any, readable: Callable[[Any], Any], method: str) -> Any:
     async def guarded(request: Any, context: Any) -> Any:
         try:
-            return await behaviour(request, context)
+            return await behaviour(readable(request), context)
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - the boundary: what nobody foresaw must not reach the caller
@@ -78,11 +123,11 @@ def _guarded_call(behaviour: Any, method: str) -> Any:
     return guarded
 
 
-def _guarded_stream(behaviour: Any, method: str) -> Any:
+def _guarded_stream(behaviour: Any, readable: Callable[[Any], Any], method: str) -> Any:
     async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
             # Closed here, not when it is collected: a caller that hangs up must free what the handler holds at once.
-            async with aclosing(behaviour(request, context)) as responses:
+            async with aclosing(behaviour(readable(request), context)) as responses:
                 async for response in responses:
                     yield response
         except grpc.aio.AbortError:

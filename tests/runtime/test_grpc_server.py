@@ -15,7 +15,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation
 from gpu_balancer.runtime.grpc_server import GrpcServer, ServedService, ServerLimits, build_server
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _NAME = session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name
 _SECRET = "/srv/secret/path"
+_NO_MESSAGE = b"\x0a\xff"
+"""A text field that ends before it has begun."""
 
 
 class _Sessions(session_service_pb2_grpc.SessionServiceServicer):
@@ -188,6 +190,36 @@ async def test_a_method_that_nobody_serves_is_unimplemented() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.unary_unary("/gpu_balancer.v1.SessionService/Nothing")(b"", timeout=10)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def _unary(channel: grpc.aio.Channel) -> Any:
+    return channel.unary_unary(f"/{_NAME}/GetSession")(_NO_MESSAGE, timeout=10)
+
+
+def _answers(channel: grpc.aio.Channel) -> Any:
+    return channel.unary_stream(f"/{_NAME}/WatchSession")(_NO_MESSAGE, timeout=10).read()
+
+
+def _requests(channel: Any) -> Any:
+    method = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
+    return channel.stream_stream(method)(iter([_NO_MESSAGE]), timeout=10).read()
+
+
+@pytest.mark.parametrize("call", [_unary, _answers, _requests])
+async def test_a_body_that_is_no_message_is_an_invalid_argument_and_logs_no_error(
+    call: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with _server("127.0.0.1:0") as server, grpc.aio.insecure_channel(server.addresses[0]) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(channel)
+        assert (await _get(server.addresses[0])).session.name == "sessions/1"
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    failure = failure_from_rpc_error(caught.value)
+    assert failure is not None
+    assert failure.reason is Reason.INVALID_REQUEST
+    assert failure.message.startswith("Cannot read the request: ")
+    assert "DecodeError" not in f"{caught.value.details()}{caught.value.debug_error_string()}"
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING or record.exc_info]
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
