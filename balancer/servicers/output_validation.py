@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from balancer.servicers.container_rules import Carrier, carries_copied_audio, carries_video
 from balancer.servicers.contract_words import CONTAINERS, ENCODED_CODECS, SEGMENT_FORMATS, VIDEO_CODECS
 from balancer.servicers.input_validation import MAX_URI_CHARACTERS, check_host
+from balancer.servicers.names import shown
 from balancer.servicers.rendition_validation import keyframe_interval_of
 from balancer.servicers.violations import DAY, SECOND, Violations
 from gpu_balancer.v1 import media_pb2
@@ -80,15 +81,12 @@ def check_outputs(
     Args:
         found: Takes what is wrong.
         where: Path of the list.
-        outputs: As the client gave them.
+        outputs: As the client gave them; at most MAX_OUTPUTS.
         renditions: Every rendition by its name.
 
     Returns:
         Names of the renditions that some output takes.
     """
-    if len(outputs) > MAX_OUTPUTS:
-        found.add(where, f"must be at most {MAX_OUTPUTS}, not {len(outputs):,}")
-        return frozenset(renditions)
     taken: dict[str, int] = {}
     places: list[_Place] = []
     used: set[str] = set()
@@ -145,10 +143,10 @@ def _check_choice(found: Violations, where: str, output: Output, renditions: Map
         chosen = []
         for index, name in enumerate(output.renditions):
             if name not in renditions:
-                known = ", ".join(renditions) or "none"
+                known = ", ".join(shown(other) for other in renditions) or "none"
                 found.add(f"{where}.renditions[{index}]", f"must be one of the renditions {known}")
             elif name in chosen:
-                found.add(f"{where}.renditions[{index}]", f"must not name {name!r} twice")
+                found.add(f"{where}.renditions[{index}]", f"must not name {shown(name)} twice")
             else:
                 chosen.append(name)
     return chosen
@@ -259,5 +257,5 @@ def _check_carrier(found: Violations, where: str, output: Output, chosen: list[t
             continue
         codec = ENCODED_CODECS.get(rendition.encode.codec)
         if codec is not None and not carries_video(carrier, codec):
-            told = f"cannot carry {codec.value} of {name!r} in {carrier.value}"
+            told = f"cannot carry {codec.value} of {shown(name)} in {carrier.value}"
             found.add(where, f"{told}; try h264 or hevc, or MP4, Matroska or fMP4 segments")

@@ -46,11 +46,12 @@ def rendition_ids(renditions: Sequence[Rendition]) -> list[str]:
     without video; where that is taken "720p-hevc", then "720p-2". What was given keeps its name, wherever it stands.
     """
     taken = {rendition.id for rendition in renditions if rendition.id}
+    numbers: dict[str, int] = {}
     ids: list[str] = []
     for rendition in renditions:
         name = rendition.id
         if not name:
-            name = _free_name(rendition, taken)
+            name = _free_name(rendition, taken, numbers)
             taken.add(name)
         ids.append(name)
     return ids
@@ -62,11 +63,8 @@ def check_renditions(found: Violations, where: str, renditions: Sequence[Renditi
     Args:
         found: Takes what is wrong.
         where: Path of the list.
-        renditions: As the client, or the settings, gave them.
+        renditions: As the client, or the settings, gave them; at most MAX_RENDITIONS.
     """
-    if len(renditions) > MAX_RENDITIONS:
-        found.add(where, f"must be at most {MAX_RENDITIONS}, not {len(renditions):,}")
-        return
     taken: dict[str, int] = {}
     for index, rendition in enumerate(renditions):
         place = f"{where}[{index}]"
@@ -173,7 +171,8 @@ def _check_audio(found: Violations, where: str, audio: AudioRendition) -> None:
         found.add(f"{where}.sample_rate_hz", f"must be one of {told}, not {audio.sample_rate_hz:,}")
 
 
-def _free_name(rendition: Rendition, taken: set[str]) -> str:
+def _free_name(rendition: Rendition, taken: set[str], numbers: dict[str, int]) -> str:
+    """Makes a name that is not taken; `numbers` remembers up to where those of a name are, as none is ever given up."""
     encoding = rendition.encode
     match rendition.WhichOneof("video"):
         case "passthrough":
@@ -192,7 +191,8 @@ def _free_name(rendition: Rendition, taken: set[str]) -> str:
     named = f"{plain}-{codec}"
     if rendition.WhichOneof("video") == "encode" and named not in taken:
         return named
-    number = 2
+    number = numbers.get(plain, 2)
     while f"{plain}-{number}" in taken:
         number += 1
+    numbers[plain] = number + 1
     return f"{plain}-{number}"

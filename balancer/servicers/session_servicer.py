@@ -18,8 +18,9 @@ from balancer.servicers.names import artifact_of, check_request_id, device_id_of
 from balancer.servicers.paging import page_of
 from balancer.servicers.placement_translation import placement_detail, placement_to_proto
 from balancer.servicers.session_translation import planned_to_proto, prepare_session, session_to_proto
-from balancer.servicers.session_validation import draft_session
+from balancer.servicers.session_validation import MAX_LABELS, draft_session
 from balancer.servicers.upload_servicer import check_upload
+from balancer.servicers.violations import Violations
 from balancer.session_listing import SessionFilter
 from gpu_balancer.runtime.failures import RequestFailure, Violation, invalid
 from gpu_balancer.v1 import session_service_pb2 as pb
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from balancer.session_files import SessionFiles
     from balancer.uploads import UploadStore
     from gpu_balancer.v1.session_pb2 import Session
+
+_MAX_FILTER_STATES = 32
+"""More than there are; a client may name one twice."""
 
 
 class SessionServicer(SessionServiceServicer):
@@ -246,8 +250,12 @@ def _filter(told: pb.SessionFilter) -> SessionFilter:
     """Reads which sessions are meant.
 
     Raises:
-        RequestFailure: INVALID_REQUEST for a state or a device that cannot be.
+        RequestFailure: INVALID_REQUEST for a state or a device that cannot be, or for more than any session has.
     """
+    found = Violations()
+    found.check_count("filter.states", told.states, _MAX_FILTER_STATES)
+    found.check_count("filter.labels", told.labels, MAX_LABELS)
+    found.refuse()
     unknown = next((number for number in told.states if number not in SESSION_STATES), None)
     if unknown is not None:
         names = ", ".join(state.name for state in SESSION_STATES.values())

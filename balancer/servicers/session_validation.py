@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from balancer.servicers.contract_words import PRIORITY_WORDS
 from balancer.servicers.input_validation import InputKind, check_input
 from balancer.servicers.ladder_memory import Ladder, LadderMemory, asked_ladder
-from balancer.servicers.output_validation import check_outputs
-from balancer.servicers.rendition_validation import check_renditions, rendition_ids
+from balancer.servicers.names import shown
+from balancer.servicers.output_validation import MAX_OUTPUTS, check_outputs
+from balancer.servicers.rendition_validation import MAX_RENDITIONS, check_renditions, rendition_ids
 from balancer.servicers.session_defaults import fill_in_input, fill_in_ladder
 from balancer.servicers.violations import DAY, SECOND, Violations
 from gpu_balancer.runtime.failures import Reason
@@ -67,6 +68,7 @@ def draft_session(
     if given.WhichOneof("spec") != "transcode":
         found.add(SPEC, "must say what is to be done")
         found.refuse()
+    _refuse_oversized(found, given)
     session = session_pb2.Session(
         transcode=given.transcode,
         priority=given.priority,
@@ -93,14 +95,26 @@ def draft_session(
     return SessionDraft(session=session, input_kind=input_kind, ladder=ladder, digest=digest)
 
 
+def _refuse_oversized(found: Violations, given: Session) -> None:
+    """Refuses lists that are too long, before anything is done with them: a megabyte holds half a million items.
+
+    Raises:
+        RequestFailure: INVALID_REQUEST with every such list.
+    """
+    spec = given.transcode
+    found.check_count("session.labels", given.labels, MAX_LABELS)
+    found.check_count(f"{SPEC}.renditions", spec.renditions, MAX_RENDITIONS)
+    found.check_count(f"{SPEC}.outputs", spec.outputs, MAX_OUTPUTS)
+    for index, output in enumerate(spec.outputs[:MAX_OUTPUTS]):
+        found.check_count(f"{SPEC}.outputs[{index}].renditions", output.renditions, MAX_RENDITIONS)
+    found.refuse()
+
+
 def _check_frame(found: Violations, given: Session) -> None:
     """Checks what is not about media."""
     found.check_enum("session.priority", given.priority, PRIORITY_WORDS)
     if given.HasField("max_duration"):
         found.check_duration("session.max_duration", given.max_duration, SECOND, 366 * DAY)
-    if len(given.labels) > MAX_LABELS:
-        found.add("session.labels", f"must be at most {MAX_LABELS}, not {len(given.labels):,}")
-        return
     for key, value in given.labels.items():
         if not 1 <= len(key) <= MAX_LABEL_KEY_CHARACTERS or not key.isprintable():
             told = f"must have keys of 1 to {MAX_LABEL_KEY_CHARACTERS} printable characters"
@@ -140,4 +154,4 @@ def _check_ladder(found: Violations, spec: TranscodeSpec, profiles: Mapping[str,
         return
     for index, name in enumerate(names):
         if name not in used:
-            found.add(f"{where}[{index}]", f"must go to some output; none takes {name!r}")
+            found.add(f"{where}[{index}]", f"must go to some output; none takes {shown(name)}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gpu_balancer.runtime.failures import Reason, Violation, invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sized
 
     from google.protobuf.duration_pb2 import Duration
 
@@ -20,6 +20,9 @@ SECOND = 1_000_000_000
 """In nanoseconds, which durations are counted in: exact, and without limits."""
 DAY = 86_400 * SECOND
 
+MAX_VIOLATIONS = 100
+"""Kept and told; further ones are counted. A status holds fewer still."""
+
 _MAX_FRAME_RATE_PART = 1_001_000
 """ffmpeg's own bound when it reads a frame rate (`av_parse_video_rate`)."""
 
@@ -27,12 +30,13 @@ _MAX_FRAME_RATE_PART = 1_001_000
 class Violations:
     """What was found so far."""
 
-    __slots__ = ("_found", "_reason")
+    __slots__ = ("_found", "_reason", "_untold")
 
     def __init__(self) -> None:
         """Begins with nothing found."""
         self._found: list[Violation] = []
         self._reason = Reason.INVALID_REQUEST
+        self._untold = 0
 
     def __bool__(self) -> bool:
         return bool(self._found)
@@ -46,16 +50,27 @@ class Violations:
             reason: The reason of the whole failure, should this remain the only violation.
         """
         self._reason = Reason.INVALID_REQUEST if self._found else reason
-        self._found.append(Violation(field=field, description=description))
+        if len(self._found) < MAX_VIOLATIONS:
+            self._found.append(Violation(field=field, description=description))
+        else:
+            self._untold += 1
 
     def refuse(self) -> None:
         """Raises what was found, if anything.
 
         Raises:
-            RequestFailure: With every violation.
+            RequestFailure: With every violation, up to MAX_VIOLATIONS and a last one that counts the rest.
         """
+        if self._untold:
+            more = Violation(field="request", description=f"must lose {self._untold:,} more mistakes like these")
+            raise invalid(*self._found, more, reason=self._reason)
         if self._found:
             raise invalid(*self._found, reason=self._reason)
+
+    def check_count(self, field: str, items: Sized, most: int) -> None:
+        """Notes a list that is too long; nothing else should then be done with it."""
+        if len(items) > most:
+            self.add(field, f"must be at most {most}, not {len(items):,}")
 
     def check_enum(self, field: str, number: int, known: Mapping[int, object]) -> bool:
         """Notes an enum number that this version of the contract does not know; tells whether it does."""

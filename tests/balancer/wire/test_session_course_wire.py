@@ -101,7 +101,13 @@ async def test_a_list_is_narrowed_by_state_device_and_labels(house: BalancerHous
 
 @pytest.mark.parametrize(
     ("wanted", "field"),
-    [(pb.SessionFilter(states=[99]), "filter.states"), (pb.SessionFilter(device="cpu-0"), "filter.device")],
+    [
+        (pb.SessionFilter(states=[99]), "filter.states"),
+        (pb.SessionFilter(device="cpu-0"), "filter.device"),
+        (pb.SessionFilter(states=[session_pb2.SESSION_STATE_RUNNING] * 500_000), "filter.states"),
+        (pb.SessionFilter(labels={f"{number}": "" for number in range(50_000)}), "filter.labels"),
+    ],
+    ids=["an unknown state", "no device", "too many states", "too many labels"],
 )
 async def test_a_filter_that_cannot_be_is_refused(house: BalancerHouse, wanted: pb.SessionFilter, field: str) -> None:
     failure = await failure_of(house.sessions.ListSessions(pb.ListSessionsRequest(filter=wanted)))

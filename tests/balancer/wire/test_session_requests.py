@@ -379,3 +379,13 @@ async def test_an_upload_must_be_there_and_whole(house: BalancerHouse) -> None:
 def test_facts_of_the_fake_are_complete() -> None:
     """Otherwise `declared` would not spare the look."""
     assert Parse(str(FULL_HD), media_pb2.InputFacts()).video_codec
+
+
+@pytest.mark.parametrize("method", ["CreateSession", "PlanSession"])
+async def test_three_hundred_thousand_renditions_are_refused(house: BalancerHouse, method: str) -> None:
+    kind = {"CreateSession": pb.CreateSessionRequest, "PlanSession": pb.PlanSessionRequest}[method]
+    request = kind(session=session(LADDER))
+    request.session.transcode.renditions.extend([media_pb2.Rendition()] * 300_000)
+    failure = await failure_of(getattr(house.sessions, method)(request))
+    assert failure.reason is Reason.INVALID_REQUEST
+    assert [violation.field for violation in failure.violations] == ["session.transcode.renditions"]
