@@ -39,7 +39,6 @@ _PUSH_CARRIERS = {"rtmp": Carrier.RTMP, "rtmps": Carrier.RTMP, "srt": Carrier.TS
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]+$", re.ASCII)
-_UNFIT = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
 class _Place(NamedTuple):
@@ -223,8 +222,9 @@ def _check_path(found: Violations, field: str, path: str, output: str, places: l
     parts = path.removeprefix("/").split("/")
     if len(path.encode(errors="replace")) > MAX_PATH_BYTES:
         found.add(field, f"must be at most {MAX_PATH_BYTES:,} bytes")
-    elif _UNFIT.search(path):
-        found.add(field, "must not have control characters or backslashes")
+    elif not path.isprintable() or "\\" in path:
+        # The rule of the agents, which would refuse it later.
+        found.add(field, "must be printable characters, without control characters or backslashes")
     elif any(part in ("", ".", "..") for part in parts):
         found.add(field, "must name files and folders only, without '.', '..', '//' or a '/' at its end")
     elif any(len(part.encode(errors="replace")) > MAX_NAME_BYTES for part in parts):

@@ -7,6 +7,7 @@ written, its agent knows. What comes out is a draft with profile, names and defa
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 MAX_LABELS = 32
 MAX_LABEL_KEY_CHARACTERS = 63
 MAX_LABEL_VALUE_CHARACTERS = 255
+
+_LINE_BREAKING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Controls, line and paragraph separators, and what turns the direction of the text around it. Wide spaces and joiners
+are not among them: titles have them."""
 
 SPEC = "session.transcode"
 """Path of the spec in the requests that carry one."""
@@ -122,6 +127,8 @@ def _check_frame(found: Violations, given: Session) -> None:
         elif len(value) > MAX_LABEL_VALUE_CHARACTERS:
             told = f"must be at most {MAX_LABEL_VALUE_CHARACTERS} characters, not {len(value):,}"
             found.add(f"session.labels[{key!r}]", told)
+        elif _LINE_BREAKING.search(value):
+            found.add(f"session.labels[{key!r}]", "must not have control characters or line breaks")
 
 
 def _check_ladder(found: Violations, spec: TranscodeSpec, profiles: Mapping[str, Sequence[Rendition]]) -> None:

@@ -155,6 +155,10 @@ BAD = {
     "a path with a zero": (output('file { path: "x\\000.mp4" }'), f"{OUTPUT}.file.path"),
     "a long path": (output(f'file {{ path: "{"a/" * 600}x.mp4" }}'), f"{OUTPUT}.file.path"),
     "a long name": (output(f'file {{ path: "{"a" * 300}.mp4" }}'), f"{OUTPUT}.file.path"),
+    "a path that turns around": (output('file { path: "x\u202e4pm.mp4" }'), f"{OUTPUT}.file.path"),
+    "a path over two lines": (output('file { path: "x\u2028y.mp4" }'), f"{OUTPUT}.file.path"),
+    "an absolute path over two lines": (output('file { path: "/srv/x\u0085y.mp4" }'), f"{OUTPUT}.file.path"),
+    "an HLS path that turns around": (output('hls { path: "x\u202ey" }'), f"{OUTPUT}.hls.path"),
     "HLS by numbers": (output('hls { path: "a%05d" }'), f"{OUTPUT}.hls.path"),
     "an unknown segment": (output('hls { path: "a" segment_format: 9 }'), f"{OUTPUT}.hls.segment_format"),
     "a short segment": (output('hls { path: "a" segment_duration { nanos: 5 } }'), f"{OUTPUT}.hls.segment_duration"),
@@ -187,6 +191,11 @@ BAD = {
         output('renditions: "720p" file { path: "x.mp4" }', ENCODE * 2),
         f"{SPEC}.renditions[1]",
     ),
+    "a name that turns around": (output('id: "x\u202ey" file { path: "x.mp4" }'), f"{OUTPUT}.id"),
+    "a rendition over two lines": (
+        spec(renditions='renditions { id: "x\u2028" encode {} }'),
+        f"{SPEC}.renditions[0].id",
+    ),
     "a bad name": (output('id: "a b" file { path: "x.mp4" }'), f"{OUTPUT}.id"),
     "33 outputs": (
         spec(outputs="".join(f'outputs {{ file {{ path: "{n}.mp4" }} }}' for n in range(33))),
@@ -201,6 +210,9 @@ BAD = {
     "a label without key": (spec(rest='labels { key: "" value: "x" }'), "session.labels"),
     "a long label": (spec(rest=f'labels {{ key: "{"k" * 64}" }}'), "session.labels"),
     "a long value": (spec(rest=f'labels {{ key: "k" value: "{"v" * 256}" }}'), "session.labels['k']"),
+    "a value over two lines": (spec(rest='labels { key: "k" value: "a\\nb" }'), "session.labels['k']"),
+    "a value that rings": (spec(rest='labels { key: "k" value: "\\a" }'), "session.labels['k']"),
+    "a value that turns around": (spec(rest='labels { key: "k" value: "a\u202eb" }'), "session.labels['k']"),
 }
 
 
@@ -418,6 +430,12 @@ def test_what_is_given_back_can_be_asked_for_again() -> None:
     )
     again = draft(str(first.session))
     assert again.session == first.session
+
+
+@pytest.mark.parametrize("value", ["", "映画\u3000一", "a\u00a0b", "👨\u200d👩\u200d👧"])
+def test_a_label_may_be_any_text_of_one_line(value: str) -> None:
+    made = draft(spec(rest=f'labels {{ key: "title" value: "{value}" }}')).session
+    assert dict(made.labels) == {"title": value}
 
 
 def test_the_digest_tells_sessions_apart_and_knows_nothing_of_output_only_fields() -> None:
