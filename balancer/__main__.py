@@ -12,7 +12,7 @@ from gpu_balancer import __version__
 from gpu_balancer.runtime.default_paths import default_state_dir
 from gpu_balancer.runtime.folder_lock import FolderLockedError, FolderUnusableError, owned_folder
 from gpu_balancer.runtime.plain_structlog import load_plain_structlog
-from gpu_balancer.runtime.settings_file import SettingsError, load_settings
+from gpu_balancer.runtime.settings_file import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,10 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     state_dir = (options.state_dir or default_state_dir()).absolute()
-    from balancer.settings import BalancerSettings
+    from balancer.usable_settings import load_usable_settings
 
     try:
-        settings = load_settings(options.config, BalancerSettings)
+        settings = load_usable_settings(options.config)
     except SettingsError as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR

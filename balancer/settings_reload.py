@@ -19,8 +19,9 @@ from balancer.placer import PlacementRules
 from balancer.settings import BalancerSettings
 from balancer.settings.changes import diff_settings
 from balancer.settings.saved_weights import save_weight
+from balancer.usable_settings import load_usable_settings
 from gpu_balancer.runtime.failures import Reason, RequestFailure
-from gpu_balancer.runtime.settings_file import SettingsError, load_settings
+from gpu_balancer.runtime.settings_file import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -111,7 +112,7 @@ class SettingsReload:
         """
         async with self._one_at_a_time:
             try:
-                fresh = await asyncio.to_thread(load_settings, self._required_path(), BalancerSettings)
+                fresh = await asyncio.to_thread(load_usable_settings, self._required_path())
                 return self._apply(fresh)
             except (SettingsError, PolicyUnavailable) as error:
                 _log.warning("settings refused", error=str(error))

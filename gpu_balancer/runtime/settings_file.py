@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from gpu_balancer.runtime.durable_file import replace_durably
-from gpu_balancer.runtime.settings_mistakes import Mistake, describe_mistakes
-from gpu_balancer.runtime.toml_positions import find_positions
+from gpu_balancer.runtime.settings_mistakes import Mistake, describe_mistakes, shown_path
+from gpu_balancer.runtime.toml_positions import find_positions, nearest_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from tomlkit import TOMLDocument
+
+    from gpu_balancer.runtime.toml_positions import KeyPath
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
@@ -73,6 +75,20 @@ def parse_settings(text: str, model: type[AnyModel], *, source: str) -> AnyModel
         return model.model_validate(raw)
     except ValidationError as error:
         raise _refusal(source, describe_mistakes(error, model, find_positions(text))) from error
+
+
+def settings_refusal(path: Path | None, wrong: Iterable[tuple[KeyPath, str]]) -> SettingsError:
+    """Makes the refusal of settings that are well formed but cannot be used here, for what only a machine can tell.
+
+    Args:
+        path: The file. None: the defaults.
+        wrong: Path of each key, and what is wrong with it.
+    """
+    positions = find_positions(_read(path)) if path is not None else {}
+    mistakes = tuple(
+        Mistake(key=shown_path(key), line=nearest_line(positions, key), message=message) for key, message in wrong
+    )
+    return _refusal(str(path) if path is not None else "the defaults", mistakes)
 
 
 def edit_settings(path: Path, edit: Callable[[TOMLDocument], None], model: type[AnyModel]) -> AnyModel:
