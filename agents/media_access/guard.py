@@ -153,9 +153,11 @@ def _checked_file(path: str, roots: tuple[str, ...]) -> str:
         raise INPUT_FIELD.failure(
             Reason.INPUT_NOT_ALLOWED, path, problem, "uploading it, or roots in [inputs] of the settings"
         )
+    # A slash at the end asks for a folder, so that "film.mp4/" is nothing; the real path has lost it.
+    asked = f"{real}/" if path.endswith(("/", "/.")) else real
     try:
         # Not blocking: opening a FIFO would wait for its writer. What is checked from here on is what was opened.
-        descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(asked, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise INPUT_FIELD.failure(Reason.INPUT_NOT_FOUND, path, "there is no such file", "another path") from None
     except PermissionError:
