@@ -197,6 +197,14 @@ async def test_nothing_outside_the_roots_is_read_or_told_of(root: Path, tmp_path
         assert "input roots only" in failure.message
 
 
+@pytest.mark.parametrize("end", ["/", "//", "/.", "/./"])
+async def test_a_file_with_a_slash_at_its_end_is_not_there(root: Path, end: str) -> None:
+    for path in [f"{root}/a film.mp4{end}", f"file://{root}/a%20film.mp4{end}"]:
+        assert (await file_refusal(path, root)).reason is Reason.INPUT_NOT_FOUND, path
+    folder = await file_refusal(f"{root}{end}", root)
+    assert (folder.reason, "it is a folder" in folder.message) == (Reason.INPUT_UNREADABLE, True)
+
+
 async def test_without_roots_no_file_is_read(root: Path) -> None:
     with pytest.raises(RequestFailure, match="which are: none"):
         await guard_input_file(str(root / "a film.mp4"), [])
