@@ -35,7 +35,7 @@ class HttpAnswer:
     reason: str
     """The words beside the status."""
     headers: Mapping[str, str]
-    """By lower-case name; of repeated ones the last."""
+    """By lower-case name; of repeated ones the last, but every content-encoding."""
     playlist: str | None
     """The body when it is an HLS playlist, else None."""
 
@@ -107,11 +107,16 @@ def _parse_head(head: bytes) -> tuple[int, str, dict[str, str]]:
     words = status_line.split(" ", 2)
     if len(words) < 2 or not words[1].isdigit():
         raise ValueError("it does not speak HTTP")
-    headers = {}
+    headers: dict[str, str] = {}
+    if any("\r" in line or "\n" in line for line in (status_line, *lines)):
+        # Others end a line there too, and would find headers that we do not.
+        raise ValueError("it does not speak HTTP: its head has line ends of two kinds")
     for line in lines:
         name, colon, value = line.partition(":")
         if colon:
-            headers[name.strip().lower()] = value.strip()
+            key = name.strip().lower()
+            joined = key == "content-encoding" and key in headers
+            headers[key] = f"{headers[key]}, {value.strip()}" if joined else value.strip()
     return int(words[1]), words[2] if len(words) > 2 else "", headers
 
 

@@ -7,12 +7,12 @@ redirects single segments, is stopped by an egress filter alone.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from agents.media_access.guard import INPUT_FIELD, guard_url
 from agents.media_access.http_fetch import FetchError, HttpAnswer, fetch_beginning
+from agents.media_access.playlists import Playlist, PlaylistError, read_playlist
 from gpu_balancer.runtime.failures import Reason
 from gpu_balancer.runtime.redaction import redact_url
 
@@ -25,8 +25,7 @@ _MOST_VARIANTS = 32
 _PLAYLIST_LIMIT_BYTES = 4 * 1024 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _STREAM_PROTOCOLS = frozenset({"http", "https"})
-_MASTER_TAG = "#EXT-X-STREAM-INF"
-_URI_ATTRIBUTE = re.compile(r'URI="([^"]*)"')
+_DECODED_BY_FFMPEG = ("gzip", "deflate")
 
 
 async def follow(url: str, rules: NetworkRules) -> str:
@@ -44,7 +43,7 @@ async def follow(url: str, rules: NetworkRules) -> str:
     """
     final, answer = await _last_hop(url, rules)
     if answer.playlist is not None:
-        await _check_playlist(final, answer.playlist, rules)
+        await _check_playlist(final, _read(final, answer.playlist), rules)
     return final
 
 
@@ -61,6 +60,8 @@ async def _last_hop(url: str, rules: NetworkRules) -> tuple[str, HttpAnswer]:
             ) from error
         if answer.status not in _REDIRECTS:
             _require_success(url, answer)
+            if any(coding in answer.headers.get("content-encoding", "").lower() for coding in _DECODED_BY_FFMPEG):
+                raise _refused(url, "its server compresses it, which hides a playlist from the check")
             return hop, answer
         hop = _next_hop(url, hop, answer)
     problem = f"it redirects more than {_MOST_REDIRECTS} times"
@@ -88,31 +89,36 @@ def _require_success(url: str, answer: HttpAnswer) -> None:
         )
 
 
-async def _check_playlist(url: str, playlist: str, rules: NetworkRules) -> None:
+def _read(url: str, text: str) -> Playlist:
+    try:
+        return read_playlist(url, text)
+    except PlaylistError as error:
+        raise _refused(url, str(error)) from error
+
+
+async def _check_playlist(url: str, playlist: Playlist, rules: NetworkRules) -> None:
     """Checks every host that a playlist names, and the playlists of a master playlist in turn."""
-    targets = list(dict.fromkeys(urljoin(url, name) for name in _named(playlist)))
-    await _guard_hosts(url, targets, rules)
-    if _MASTER_TAG not in playlist:
-        if any(urlsplit(target).path.endswith((".m3u8", ".m3u")) for target in targets):
+    await _guard_hosts(playlist.targets, rules)
+    if not playlist.names_playlists:
+        if any(urlsplit(target).path.endswith((".m3u8", ".m3u")) for target in playlist.targets):
             raise _refused(url, "its playlist names playlists as segments")
         return
-    if len(targets) > _MOST_VARIANTS:
+    if len(playlist.targets) > _MOST_VARIANTS:
         raise _refused(url, f"its playlist names more than {_MOST_VARIANTS} others")
-    for variant in targets:
-        final, answer = await _last_hop(variant, rules)
+    for target in playlist.targets:
+        final, answer = await _last_hop(target, rules)
         if answer.playlist is None:
             continue
-        if _MASTER_TAG in answer.playlist:
+        variant = _read(final, answer.playlist)
+        if variant.names_playlists:
             raise _refused(url, "its master playlist names master playlists")
-        await _check_playlist(final, answer.playlist, rules)
+        await _check_playlist(final, variant, rules)
 
 
-async def _guard_hosts(url: str, targets: list[str], rules: NetworkRules) -> None:
+async def _guard_hosts(targets: tuple[str, ...], rules: NetworkRules) -> None:
     checked: set[tuple[str, str]] = set()
     for target in targets:
         parts = urlsplit(target)
-        if parts.scheme not in _STREAM_PROTOCOLS:
-            raise _refused(url, f"its playlist names {redact_url(target)}, which is no HTTP")
         if (parts.scheme, parts.netloc) not in checked:
             checked.add((parts.scheme, parts.netloc))
             await guard_url(target, rules)
@@ -120,15 +126,3 @@ async def _guard_hosts(url: str, targets: list[str], rules: NetworkRules) -> Non
 
 def _refused(url: str, problem: str) -> RequestFailure:
     return INPUT_FIELD.failure(Reason.INPUT_NOT_ALLOWED, redact_url(url), problem, "another URL")
-
-
-def _named(playlist: str) -> list[str]:
-    """Lists what a playlist names: the lines that are no comments, and the URI attributes of tags."""
-    names: list[str] = []
-    for line in playlist.splitlines():
-        text = line.strip()
-        if text and not text.startswith("#"):
-            names.append(text)
-        elif text.startswith("#EXT"):
-            names += [name for name in _URI_ATTRIBUTE.findall(text) if not name.startswith("data:")]
-    return names
