@@ -36,6 +36,9 @@ _log = structlog.get_logger(__name__)
 
 _Input = TypeVar("_Input", bound="MediaInput")
 
+_MAX_INCOMPLETE = 64
+"""More than clients send at once to one machine, few enough for what they declare to be looked at each time."""
+_RETRY_AFTER = timedelta(minutes=1)
 _SPARE_BYTES = 64 * 1024 * 1024
 """Left on the disk for everybody else when an upload is begun."""
 
@@ -83,6 +86,7 @@ class UploadStore:
         expire_after: timedelta,
         clock: Clock,
         look_every: timedelta = timedelta(minutes=1),
+        max_incomplete: int = _MAX_INCOMPLETE,
     ) -> None:
         """Begins empty; `start` reads the folder.
 
@@ -92,12 +96,14 @@ class UploadStore:
             expire_after: How long an upload is kept after it was last written or used.
             clock: Tells the time.
             look_every: How often `expire` looks.
+            max_incomplete: Number of uploads at most whose bytes have not all arrived.
         """
         self.folder = folder
         self.max_bytes = max_bytes
         self._expire_after = expire_after
         self._clock = clock
         self._look_every = look_every
+        self._max_incomplete = max_incomplete
         self._uploads: dict[str, UploadFolder] = {}
         self._requests: dict[str, UploadFolder] = {}
         self._creating = asyncio.Lock()
@@ -123,8 +129,8 @@ class UploadStore:
             The upload.
 
         Raises:
-            RequestFailure: UPLOAD_TOO_LARGE; DISK_FULL when it cannot fit; REQUEST_ID_REUSED when the id was used for
-                another file.
+            RequestFailure: UPLOAD_TOO_LARGE; UPLOAD_TOO_MANY; DISK_FULL when it cannot fit beside what others are yet
+                to send; REQUEST_ID_REUSED when the id was used for another file.
         """
         self._check_size(size_bytes)
         name = sanitized(file_name)
@@ -142,7 +148,7 @@ class UploadStore:
                 create_time=self._clock.now(),
             )
             try:
-                await asyncio.to_thread(self._make, upload)
+                await asyncio.to_thread(self._make, upload, tuple(self._uploads.values()))
             except OSError as error:
                 raise disk_failure("begin the upload", error) from error
             self._enter(upload)
@@ -282,13 +288,25 @@ class UploadStore:
         self._touch(known)
         return self._told(known)
 
-    def _make(self, upload: UploadFolder) -> None:
+    def _make(self, upload: UploadFolder, others: tuple[UploadFolder, ...]) -> None:
+        # What a moment ago was yet to come may have arrived since: then too little is taken for free, never too much.
+        missing = [bytes_missing for other in others if (bytes_missing := _missing_bytes(other))]
+        if len(missing) >= self._max_incomplete:
+            raise RequestFailure(
+                reason=Reason.UPLOAD_TOO_MANY,
+                message=f"Cannot begin the upload: {len(missing):,} others wait for their bytes already, which is as "
+                "many as the balancer keeps. Try to end or delete one of them first.",
+                retry_after=_RETRY_AFTER,
+                metadata={"limit": str(self._max_incomplete)},
+            )
         free = shutil.disk_usage(self.folder).free
-        if upload.size_bytes + _SPARE_BYTES > free:
+        promised = sum(missing)
+        if upload.size_bytes + promised + _SPARE_BYTES > free:
             raise RequestFailure(
                 reason=Reason.DISK_FULL,
                 message=f"Cannot begin the upload: it needs {upload.size_bytes:,} bytes and the disk of the "
-                f"balancer's state folder has {free:,} left. Try again when there is room.",
+                f"balancer's state folder has {free:,} left, of which other uploads are yet to fill {promised:,}. "
+                "Try again when there is room.",
             )
         try:
             create_folder(upload)
@@ -359,6 +377,14 @@ class UploadStore:
             )
         except FileNotFoundError:
             raise self._missing(upload.id) from None
+
+
+def _missing_bytes(upload: UploadFolder) -> int:
+    """Tells how many bytes are yet to come; none of an upload that was removed meanwhile."""
+    try:
+        return upload.size_bytes - upload.received_bytes()
+    except FileNotFoundError:
+        return 0
 
 
 def _erase(upload: UploadFolder) -> None:
