@@ -10,6 +10,7 @@ from balancer.device_registry import MAX_WEIGHT
 from balancer.servicers.device_translation import device_to_proto
 from balancer.servicers.paging import page_of
 from balancer.servicers.violations import Violations
+from balancer.servicers.watch_places import WatchLimits, WatchPlaces
 from gpu_balancer.v1 import device_service_pb2 as pb
 from gpu_balancer.v1.device_service_pb2_grpc import DeviceServiceServicer
 
@@ -70,6 +71,7 @@ class DeviceServicer(DeviceServiceServicer):
         engine: SessionEngine,
         agents: AgentClients,
         settings: SettingsReloader,
+        watch_limits: WatchLimits | None = None,
     ) -> None:
         """Makes the servicer.
 
@@ -78,11 +80,13 @@ class DeviceServicer(DeviceServiceServicer):
             engine: Tells what is booked on them.
             agents: Try them again.
             settings: Reads and writes the settings file.
+            watch_limits: Numbers of watches at most. None: the usual ones.
         """
         self._registry = registry
         self._engine = engine
         self._agents = agents
         self._settings = settings
+        self._watches = WatchPlaces("WatchDevices", (watch_limits or WatchLimits()).devices)
 
     async def ListDevices(self, request: pb.ListDevicesRequest, _context: object) -> pb.ListDevicesResponse:  # noqa: N802
         """Gives a page of devices in device order."""
@@ -102,9 +106,10 @@ class DeviceServicer(DeviceServiceServicer):
         self, _request: pb.WatchDevicesRequest, _context: object
     ) -> AsyncIterator[pb.WatchDevicesResponse]:
         """Gives every device, then each change."""
-        async with aclosing(cast("AsyncGenerator[DeviceEntry, None]", self._registry.watch())) as entries:
-            async for entry in entries:
-                yield pb.WatchDevicesResponse(device=self._told(entry))
+        with self._watches.place():
+            async with aclosing(cast("AsyncGenerator[DeviceEntry, None]", self._registry.watch())) as entries:
+                async for entry in entries:
+                    yield pb.WatchDevicesResponse(device=self._told(entry))
 
     async def UpdateDevice(  # noqa: N802
         self, request: pb.UpdateDeviceRequest, _context: object

@@ -21,6 +21,7 @@ from balancer.servicers.session_translation import planned_to_proto, prepare_ses
 from balancer.servicers.session_validation import MAX_LABELS, draft_session
 from balancer.servicers.upload_servicer import check_upload
 from balancer.servicers.violations import Violations
+from balancer.servicers.watch_places import WatchLimits, WatchPlaces
 from balancer.session_listing import SessionFilter
 from gpu_balancer.runtime.failures import RequestFailure, Violation, invalid
 from gpu_balancer.v1 import session_service_pb2 as pb
@@ -57,6 +58,7 @@ class SessionServicer(SessionServiceServicer):
         uploads: UploadStore,
         profiles: KnownProfiles,
         tracer: SessionTracer,
+        watch_limits: WatchLimits | None = None,
     ) -> None:
         """Makes the servicer.
 
@@ -67,6 +69,7 @@ class SessionServicer(SessionServiceServicer):
             uploads: Tells whether an upload can be read.
             profiles: The ladders of the settings in force.
             tracer: Begins traces.
+            watch_limits: Numbers of watches at most. None: the usual ones.
         """
         self._engine = engine
         self._questions = questions
@@ -75,6 +78,9 @@ class SessionServicer(SessionServiceServicer):
         self._profiles = profiles
         self._tracer = tracer
         self._ladders = LadderMemory()
+        limits = watch_limits or WatchLimits()
+        self._watches_of_one = WatchPlaces("WatchSession", limits.one_session)
+        self._watches_of_all = WatchPlaces("WatchSessions", limits.all_sessions)
 
     # ------------------------------------------------------------------------------------------------ asking for
 
@@ -161,9 +167,10 @@ class SessionServicer(SessionServiceServicer):
         """Gives a session's changes until its end."""
         session_id = session_id_of(request.name)
         changes = self._engine.changes.watch_session(session_id, after_revision=request.after_revision)
-        async with aclosing(cast("AsyncGenerator[SessionRecord, None]", changes)) as records:
-            async for record in records:
-                yield pb.WatchSessionResponse(session=self._told(record, with_ingest_url=True))
+        with self._watches_of_one.place():
+            async with aclosing(cast("AsyncGenerator[SessionRecord, None]", changes)) as records:
+                async for record in records:
+                    yield pb.WatchSessionResponse(session=self._told(record, with_ingest_url=True))
 
     async def WatchSessions(  # noqa: N802
         self, request: pb.WatchSessionsRequest, _context: object
@@ -171,9 +178,10 @@ class SessionServicer(SessionServiceServicer):
         """Gives the changes of all sessions that match, for ever."""
         wanted = _filter(request.filter)
         changes = self._engine.changes.watch_sessions(matches=wanted.matches, resume_token=request.resume_token)
-        async with aclosing(cast("AsyncGenerator[FeedItem, None]", changes)) as items:
-            async for item in items:
-                yield self._change(item)
+        with self._watches_of_all.place():
+            async with aclosing(cast("AsyncGenerator[FeedItem, None]", changes)) as items:
+                async for item in items:
+                    yield self._change(item)
 
     def _change(self, item: FeedItem) -> pb.WatchSessionsResponse:
         match item:

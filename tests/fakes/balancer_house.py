@@ -27,6 +27,7 @@ from balancer.servicers.profile_translation import KnownProfiles
 from balancer.servicers.session_servicer import SessionServicer
 from balancer.servicers.session_translation import upload_of
 from balancer.servicers.upload_servicer import UploadServicer
+from balancer.servicers.watch_places import WatchLimits
 from balancer.session_engine import SessionEngine
 from balancer.session_files import SessionFiles
 from balancer.settings.profiles import BUILT_IN_PROFILES
@@ -152,7 +153,11 @@ def report_of(name: str, core_count: int) -> AgentReport:
 
 @asynccontextmanager
 async def balancer_house(
-    folder: Path, *, devices: dict[str, int] | None = None, probe_timeout: timedelta = timedelta(seconds=5)
+    folder: Path,
+    *,
+    devices: dict[str, int] | None = None,
+    probe_timeout: timedelta = timedelta(seconds=5),
+    watch_limits: WatchLimits | None = None,
 ) -> AsyncIterator[BalancerHouse]:
     """Starts a balancer on a Unix socket.
 
@@ -160,6 +165,7 @@ async def balancer_house(
         folder: For its socket and its uploads.
         devices: Numbers of cores by name. None: one device that is hardly ever full.
         probe_timeout: How long an agent may look at an input.
+        watch_limits: Numbers of watches at most. None: the usual ones.
     """
     devices = {"cpu-0": 1000} if devices is None else devices
     agents = {DeviceId(name): FakeAgentMedia(name) for name in devices}
@@ -205,12 +211,13 @@ async def balancer_house(
             uploads=uploads,
             profiles=profiles,
             tracer=tracer,
+            watch_limits=watch_limits,
         )
         upload = UploadServicer(
             uploads,
             in_use=lambda: {name for record in engine.live() if (name := upload_of(record.payload))},
         )
-        device = DeviceServicer(registry, engine=engine, agents=agents, settings=reloader)
+        device = DeviceServicer(registry, engine=engine, agents=agents, settings=reloader, watch_limits=watch_limits)
         server = build_server(
             addresses=[f"unix:{folder}/balancer.sock"],
             services=[
