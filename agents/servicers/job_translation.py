@@ -37,7 +37,7 @@ from agents.servicers.request_fields import Mistakes, session_id
 from gpu_balancer.v1 import media_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from google.protobuf.duration_pb2 import Duration
 
@@ -85,6 +85,10 @@ _PROTOCOLS: Mapping[int, IngestProtocol] = {
     media_pb2.INGEST_PROTOCOL_SRT: IngestProtocol.SRT,
 }
 
+_MOST_RENDITIONS = 16
+_MOST_OUTPUTS = 32
+"""The contract's bounds. A megabyte would hold hundreds of thousands."""
+
 
 def job_from_plan(plan: agent_service_pb2.LaunchPlan, *, path: str = "plan") -> Job:
     """Makes a job.
@@ -98,6 +102,9 @@ def job_from_plan(plan: agent_service_pb2.LaunchPlan, *, path: str = "plan") -> 
     """
     mistakes = Mistakes()
     spec, where = plan.transcode, f"{path}.transcode"
+    mistakes.check_count(f"{where}.renditions", spec.renditions, _MOST_RENDITIONS)
+    mistakes.check_count(f"{where}.outputs", spec.outputs, _MOST_OUTPUTS)
+    mistakes.refuse()
     if plan.id.attempt < 1:
         mistakes.add(f"{path}.id.attempt", "must be 1 or more.")
     if not spec.renditions:
@@ -137,13 +144,15 @@ def input_from_proto(message: media_pb2.Input) -> JobInput:
     return source
 
 
-def outputs_from_proto(messages: Iterable[media_pb2.Output]) -> tuple[JobOutput, ...]:
+def outputs_from_proto(messages: Sequence[media_pb2.Output]) -> tuple[JobOutput, ...]:
     """Makes a job's outputs.
 
     Raises:
         RequestFailure: INVALID_REQUEST with every mistake.
     """
     mistakes = Mistakes()
+    mistakes.check_count("session.transcode.outputs", messages, _MOST_OUTPUTS)
+    mistakes.refuse()
     outputs = _outputs(messages, "session.transcode.outputs", mistakes)
     mistakes.refuse()
     return outputs

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from gpu_balancer.runtime.failures import Violation, invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sized
 
 Value = TypeVar("Value")
 
@@ -25,6 +25,11 @@ class Mistakes:
     def add(self, path: str, description: str) -> None:
         """Notes that a field is wrong."""
         self.found.append(Violation(field=path, description=description))
+
+    def check_count(self, path: str, items: Sized, most: int) -> None:
+        """Notes a list that is too long; nothing else should then be done with it."""
+        if len(items) > most:
+            self.add(path, f"must be at most {most}, not {len(items):,}.")
 
     def choose(self, known: Mapping[int, Value], number: int, path: str) -> Value | None:
         """Looks an enum's value up; a number that this version does not know is a mistake."""

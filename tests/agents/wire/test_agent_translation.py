@@ -242,3 +242,18 @@ def test_an_artifact_s_address_is_fit_for_a_url() -> None:
     message = artifact_message("abc", artifact, final=True)
     assert message.name == "sessions/abc/artifacts/a b/ü.mp4"
     assert message.http_path == "/v1/sessions/abc/artifacts/a%20b/%C3%BC.mp4"
+
+
+@pytest.mark.parametrize(("field", "count"), [("renditions", 300_000), ("outputs", 300_000)])
+def test_a_plan_with_a_list_that_is_too_long_is_refused_by_its_count(field: str, count: int) -> None:
+    plan = whole_plan()
+    getattr(plan.transcode, field).extend([getattr(media_pb2, field[:-1].capitalize())()] * count)
+    with pytest.raises(RequestFailure) as caught:
+        job_from_plan(plan)
+    assert [violation.field for violation in caught.value.violations] == [f"plan.transcode.{field}"]
+
+
+def test_too_many_outputs_are_refused_by_their_count() -> None:
+    with pytest.raises(RequestFailure) as caught:
+        outputs_from_proto([media_pb2.Output()] * 300_000)
+    assert [violation.field for violation in caught.value.violations] == ["session.transcode.outputs"]
