@@ -216,6 +216,7 @@ def _launch_settings(settings: AgentSettings) -> LaunchSettings:
         rtmp_ports=parse_ports(settings.ingest.rtmp_ports),
         srt_ports=parse_ports(settings.ingest.srt_ports),
         first_frame_timeout=timedelta(seconds=settings.inputs.first_frame_timeout_s),
+        output_roots=settings.outputs.roots,
     )
 
 

@@ -193,6 +193,15 @@ def is_under(real_path: str, roots: Iterable[str]) -> bool:
     return any(Path(real_path).is_relative_to(os.path.realpath(root)) for root in roots)
 
 
+def shared_folder_problem(status: os.stat_result) -> str:
+    """Tells why a presentation cannot be written safely into an existing folder. Empty: it can."""
+    if status.st_uid != os.geteuid():
+        return "the folder exists and is another user's, who could plant links in it"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "the folder exists and others may write into it, who could plant links in it"
+    return ""
+
+
 def _split_url(url: str, rules: NetworkRules, request_field: RequestField, shown: str) -> SplitResult:
     try:
         parts = urlsplit(url)

@@ -1,7 +1,7 @@
 """Checks where a session wants to write, before anything is started and without writing.
 
 It saves the client an attempt that must fail; it is not what protects files. That is done where they are made: outputs
-are written under a name of their own and put in place at the end, without following a link.
+are written in a private folder and put in place at the end, without following a link.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, assert_never
 
-from agents.media_access.guard import RequestField, guard_url, is_under
+from agents.media_access.guard import RequestField, guard_url, is_under, shared_folder_problem
 from agents.pipelines.job import FileOutput, HlsOutput, JobOutput, PushOutput
 from gpu_balancer.runtime.failures import Reason
 
@@ -94,6 +94,9 @@ def _checked_folder(output: HlsOutput, settings: OutputSettings, request_field: 
     if path.is_symlink() or not path.is_dir():
         raise request_field.failure(Reason.OUTPUT_EXISTS, output.path, "there is a file of that name", "another folder")
     _require_writable(path, output.path, request_field)
+    if problem := shared_folder_problem(path.lstat()):
+        cure = "a folder that does not exist yet, or chown and chmod go-w"
+        raise request_field.failure(Reason.OUTPUT_NOT_ALLOWED, output.path, problem, cure)
     if any(path.iterdir()):
         raise request_field.failure(
             Reason.OUTPUT_EXISTS, output.path, "the folder exists and is not empty", "another folder, or emptying it"

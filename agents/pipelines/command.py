@@ -12,15 +12,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFolder:
+    """A folder as it was found, so that another one at its place is noticed."""
+
+    path: str
+    """Absolute, without links in it."""
+    device: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputMove:
-    """A file that is written under another name until it is complete."""
+    """A file that is written in a private folder until it is complete."""
 
     part_path: str
-    """Absolute path that ffmpeg writes; names session and attempt, so that no two attempts share it."""
+    """Absolute path that ffmpeg writes, inside a private folder that names session and attempt."""
     final_path: str
-    """Absolute path that was asked for, in the same folder."""
+    """Absolute path that was asked for; the private folder stands beside it."""
     overwrite: bool
     """Whether an existing file at `final_path` is replaced; otherwise finding one is a failure."""
+    folder: OutputFolder | None = None
+    """The folder of `final_path`. None: in a plan, where nothing was looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,10 +125,11 @@ def _file(
     )
     if not PurePosixPath(output.path).is_absolute():
         return _Place(muxer=muxer, directories=(str(final.parent),))
-    part = final.with_name(f".{final.name}.{job.session}.{job.attempt}.part")
+    # A name of our own inside the private folder: the final name may be as long as names can be.
+    part = final.with_name(f".gpu-balancer-{job.session}-{job.attempt}") / f"part-{index}.{output.container.value}"
     return _Place(
         muxer=Muxer(format=muxer.format, options=muxer.options, url=str(part), streams=streams),
-        directories=(str(final.parent),),
+        directories=(),
         move=OutputMove(part_path=str(part), final_path=str(final), overwrite=output.overwrite),
     )
 

@@ -17,6 +17,8 @@ from agents.pipelines.job import IngestInput, IngestProtocol
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Condition
 from agents.sessions.ingest import open_point
 from agents.sessions.launching import make_record, plan_command
+from agents.sessions.output_folders import look_up_folders, make_presentation_folders, make_private_folders
+from agents.sessions.output_moves import remove_parts
 from agents.sessions.records import dump_launch, dump_status
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.spawning import spawn_shim
@@ -24,12 +26,12 @@ from agents.sessions.status_book import Attempt
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from opentelemetry.trace import Tracer
 
     from agents.pipelines.capability import PipelineDevice
-    from agents.pipelines.command import Command
+    from agents.pipelines.command import Command, OutputMove
     from agents.sessions.folder import AttemptFolder, SessionFolders
     from agents.sessions.ingest import IngestPoint
     from agents.sessions.launching import LaunchOrder
@@ -47,6 +49,8 @@ class LaunchSettings:
     rtmp_ports: range = range(19350, 19450)
     srt_ports: range = range(19450, 19550)
     first_frame_timeout: timedelta = timedelta(seconds=30)
+    output_roots: tuple[str, ...] = ()
+    """Folders under which outputs with absolute paths may be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,13 +105,18 @@ class Launcher:
         device, folder = self._device(), self.folder(key)
         with self._claimed_point(order, used_ports) as point:
             command = plan_command(order.job, device, folder, None if point is None else point.url)
+            moves = await self._looked_up(key, command)
+            command = replace(command, output_moves=moves)
             record = make_record(order, command, point, first_frame_timeout=self._settings.first_frame_timeout)
             attempt = Attempt(folder, self._first_status(key, point))
             trace = SessionTrace(self._tracer, order.traceparent, key)
             with trace.launching():
                 try:
-                    await asyncio.to_thread(_write_folder, attempt, order.plan, record, command.directories)
-                    shim = spawn_shim(folder, record.argv, record.env)
+                    await asyncio.to_thread(self._write_folders, attempt, order.plan, record, command.directories)
+                    shim = await _spawned(folder, record)
+                except RequestFailure:
+                    await asyncio.to_thread(self._folders.remove_attempt, folder)
+                    raise
                 except OSError as error:
                     await asyncio.to_thread(self._folders.remove_attempt, folder)
                     raise _launch_failure(key, error) from error
@@ -135,6 +144,24 @@ class Launcher:
             description = f"{key.session!r} must be letters, digits, '-' and '_', at most 63."
             raise invalid(Violation(field="id.session", description=description)) from None
 
+    async def _looked_up(self, key: AttemptKey, command: Command) -> tuple[OutputMove, ...]:
+        if not command.output_moves:
+            return ()
+        try:
+            return await asyncio.to_thread(look_up_folders, command.output_moves, self._settings.output_roots)
+        except OSError as error:
+            raise _launch_failure(key, error) from error
+
+    def _write_folders(self, attempt: Attempt, plan: bytes, record: LaunchRecord, directories: Sequence[str]) -> None:
+        files = {"plan.binpb": plan, "launch.json": dump_launch(record), "status.json": dump_status(attempt.status)}
+        attempt.folder.create(files)
+        inside = [path for path in directories if Path(path).is_relative_to(attempt.folder.artifacts)]
+        for path in inside:
+            Path(path).mkdir(parents=True, exist_ok=True)
+        outside = [path for path in directories if path not in inside]
+        make_presentation_folders(outside, self._settings.output_roots)
+        make_private_folders(record.output_moves)
+
     @contextmanager
     def _claimed_point(self, order: LaunchOrder, used_ports: Collection[int]) -> Iterator[IngestPoint | None]:
         """Chooses an ingest's place and keeps it from other launches until the attempt itself is known to have it."""
@@ -161,11 +188,12 @@ class Launcher:
         return replace(status, conditions=(awaiting,), ingest_url=point.url)
 
 
-def _write_folder(attempt: Attempt, plan: bytes, record: LaunchRecord, directories: tuple[str, ...]) -> None:
-    files = {"plan.binpb": plan, "launch.json": dump_launch(record), "status.json": dump_status(attempt.status)}
-    attempt.folder.create(files)
-    for directory in directories:
-        Path(directory).mkdir(parents=True, exist_ok=True)
+async def _spawned(folder: AttemptFolder, record: LaunchRecord) -> int:
+    try:
+        return spawn_shim(folder, record.argv, record.env)
+    except OSError:
+        await asyncio.to_thread(remove_parts, record.output_moves, only_empty=False)
+        raise
 
 
 def _launch_failure(key: AttemptKey, error: OSError) -> RequestFailure:

@@ -3,7 +3,8 @@
 Moving is repeatable: an agent that is killed in the middle has a successor that does it again. So a file gets its
 final name as a second hard link, which fails when the name is taken (checking first would race), and loses its first
 name only when the end of the attempt is written down. Where there are no hard links, renameat2 with RENAME_NOREPLACE
-does it.
+does it. Folders are opened once and checked to be the ones of the start, and names are looked up in them without
+following links.
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ import contextlib
 import ctypes
 import errno
 import os
+import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpu_balancer.runtime.durable_file import flush_folder
+from agents.sessions.output_folders import open_folder, open_private_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from agents.pipelines.command import OutputMove
 
-_AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES)
 
@@ -50,71 +52,134 @@ def place_outputs(moves: Sequence[OutputMove], *, all_made: bool) -> None:
         OutputMoveError: When a name is taken or the file is missing. Files before it have their names already.
     """
     for move in moves:
-        part, final = Path(move.part_path), Path(move.final_path)
-        if not all_made and _is_empty(part):
-            continue
         try:
-            _place(part, final, overwrite=move.overwrite)
-            flush_folder(final.parent)
+            with _opened(move) as place:
+                if all_made or not _is_empty(place):
+                    _place(place, overwrite=move.overwrite)
+                os.fsync(place.parent)
         except FileExistsError:
             message = (
-                f"Cannot write {final}: another file has taken the name meanwhile. What was made is kept as {part}. "
-                "Try another path, or overwrite."
+                f"Cannot write {move.final_path}: another file has taken the name meanwhile. What was made is kept as "
+                f"{move.part_path}. Try another path, or overwrite."
             )
             raise OutputMoveError(message, taken=True) from None
         except OSError as error:
-            message = f"Cannot write {final}: {error.strerror}. What was made is kept as {part}."
+            message = (
+                f"Cannot write {move.final_path}: {error.strerror}. What was made is kept as {move.part_path}. "
+                "Try a folder that nobody else changes."
+            )
             raise OutputMoveError(message, taken=False) from error
 
 
 def forget_parts(moves: Sequence[OutputMove]) -> None:
     """Takes away the first names of files that have their final ones, once the end is written down."""
     for move in moves:
-        with contextlib.suppress(OSError):
-            if Path(move.part_path).samefile(move.final_path):
-                Path(move.part_path).unlink()
+        with contextlib.suppress(OSError), _opened(move) as place:
+            if _is_placed(place):
+                os.unlink(place.part, dir_fd=place.private)
+    _remove_private_folders(moves)
 
 
 def remove_parts(moves: Sequence[OutputMove], *, only_empty: bool) -> None:
-    """Removes what an attempt left unfinished.
+    """Removes what an attempt left unfinished, and private folders that are empty.
 
     Args:
         moves: The attempt's moves.
         only_empty: Keeps files that hold something: a recording cut short is better than none.
     """
     for move in moves:
-        part = Path(move.part_path)
-        with contextlib.suppress(OSError):
-            if not only_empty or part.stat().st_size == 0:
-                part.unlink()
+        with contextlib.suppress(OSError), _opened(move) as place:
+            if not only_empty or _is_empty(place):
+                os.unlink(place.part, dir_fd=place.private)
+    _remove_private_folders(moves)
 
 
-def _place(part: Path, final: Path, *, overwrite: bool) -> None:
-    if final.exists() and (not part.exists() or part.samefile(final)):
-        # Done by a predecessor. A missing part cannot mean a failed attempt: only completed ones are moved.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where a file is and where it goes, as open folders: their paths may lead elsewhere by now."""
+
+    parent: int
+    final: str
+    private: int | None
+    """None: a predecessor has removed it."""
+    part: str
+
+
+@contextlib.contextmanager
+def _opened(move: OutputMove) -> Iterator[_Place]:
+    part, final = Path(move.part_path), Path(move.final_path)
+    with contextlib.ExitStack() as stack:
+        parent = stack.enter_context(open_folder(move.folder))
+        private = None
+        with contextlib.suppress(FileNotFoundError):
+            private = stack.enter_context(open_private_folder(parent, part.parent.name))
+        yield _Place(parent=parent, final=final.name, private=private, part=part.name)
+
+
+def _remove_private_folders(moves: Sequence[OutputMove]) -> None:
+    for move in moves:
+        with contextlib.suppress(OSError), open_folder(move.folder) as parent:
+            os.rmdir(Path(move.part_path).parent.name, dir_fd=parent)
+
+
+def _place(place: _Place, *, overwrite: bool) -> None:
+    if _is_placed(place):
         return
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
+    if place.private is None:
+        raise FileNotFoundError(errno.ENOENT, "the folder of the unfinished file is gone")
+    _flush_own_file(place.part, place.private)
     if overwrite:
-        part.replace(final)
+        os.replace(place.part, place.final, src_dir_fd=place.private, dst_dir_fd=place.parent)
         return
     try:
-        os.link(part, final)
+        os.link(place.part, place.final, src_dir_fd=place.private, dst_dir_fd=place.parent, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        _rename_without_replacing(part, final)
+        _rename_without_replacing(place.private, place.part, place.parent, place.final)
 
 
-def _is_empty(part: Path) -> bool:
+def _is_placed(place: _Place) -> bool:
+    """Tells whether a predecessor has done it. A failed attempt's part is never moved."""
+    final, part = _status(place.final, place.parent), _part_status(place)
+    if final is None or not _is_own_file(final):
+        return False
+    return part is None or (part.st_dev, part.st_ino) == (final.st_dev, final.st_ino)
+
+
+def _flush_own_file(name: str, folder: int) -> None:
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if not _is_own_file(status):
+        raise OSError(errno.EPERM, "the unfinished file was replaced by something that is no file of this daemon", name)
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     try:
-        return part.stat().st_size == 0
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_own_file(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+
+
+def _is_empty(place: _Place) -> bool:
+    part = _part_status(place)
+    return part is None or (stat.S_ISREG(part.st_mode) and part.st_size == 0)
+
+
+def _part_status(place: _Place) -> os.stat_result | None:
+    return None if place.private is None else _status(place.part, place.private)
+
+
+def _status(name: str, folder: int) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
-        return True
+        return None
 
 
-def _rename_without_replacing(part: Path, final: Path) -> None:
-    result = _libc.renameat2(_AT_FDCWD, os.fsencode(part), _AT_FDCWD, os.fsencode(final), _RENAME_NOREPLACE)
+def _rename_without_replacing(part_folder: int, part: str, final_folder: int, final: str) -> None:
+    result = _libc.renameat2(part_folder, os.fsencode(part), final_folder, os.fsencode(final), _RENAME_NOREPLACE)
     if result != 0:
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(part), None, str(final))
+        raise OSError(number, os.strerror(number), part, None, final)

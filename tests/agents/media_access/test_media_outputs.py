@@ -104,6 +104,25 @@ async def test_a_presentation_needs_a_folder_of_its_own(root: Path, settings: Ou
         assert failure.reason is Reason.OUTPUT_EXISTS
 
 
+@pytest.mark.parametrize("mode", [0o775, 0o757])
+async def test_a_presentation_does_not_go_where_others_may_write(
+    root: Path, settings: OutputSettings, mode: int
+) -> None:
+    (root / "shared").mkdir()
+    (root / "shared").chmod(mode)
+    failure = await refusal(settings, HlsOutput(id="h", path=str(root / "shared")))
+    assert (failure.reason, "others may write" in failure.message) == (Reason.OUTPUT_NOT_ALLOWED, True)
+
+
+async def test_a_presentation_does_not_go_into_the_folder_of_another_user(
+    root: Path, settings: OutputSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "theirs").mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    failure = await refusal(settings, HlsOutput(id="h", path=str(root / "theirs")))
+    assert (failure.reason, "another user's" in failure.message) == (Reason.OUTPUT_NOT_ALLOWED, True)
+
+
 async def test_a_missing_folder_is_told(root: Path, settings: OutputSettings) -> None:
     failure = await refusal(settings, file(root / "no" / "a.mp4"))
     assert (failure.reason, "does not exist" in failure.message) == (Reason.OUTPUT_UNWRITABLE, True)

@@ -228,7 +228,7 @@ CASES = (
             "b and source.ts": ("h264 160x90/8", "h264 320x180/8", "aac", "aac"),
             "hls": ("a 2", "b 2"),
             "hls|ts": ("a 2",),
-            "/srv/out/.final.mp4.s1.2.part": ("h264 160x90/8", "aac"),
+            "/srv/out/.gpu-balancer-s1-2/part-5.mp4": ("h264 160x90/8", "aac"),
         },
     ),
     Case(

@@ -282,10 +282,10 @@ def test_a_rendition_of_nothing_is_refused() -> None:
     assert _refused(_one((replace(sound, audio=NONE),)), cpu()).reason is PipelineErrorReason.UNSUPPORTED
 
 
-def test_files_outside_the_artifacts_are_written_beside_their_name() -> None:
+def test_files_outside_the_artifacts_are_written_in_a_private_folder_beside_their_name() -> None:
     command = _build(job("clip.mp4", CLIP, LADDER[:1], (mp4("/srv/out/a.mp4", overwrite=True),)), cpu())
     move = command.output_moves[0]
-    assert move.part_path == "/srv/out/.a.mp4.s1.2.part"
+    assert move.part_path == "/srv/out/.gpu-balancer-s1-2/part-0.mp4"
     assert move.final_path == "/srv/out/a.mp4"
     assert move.overwrite
     assert command.argv[-1] == move.part_path

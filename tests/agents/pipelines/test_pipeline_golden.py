@@ -80,7 +80,8 @@ def test_a_cpu_command_makes_what_was_asked_for(
         artifacts_dir=str(tmp_path / "artifacts"),
         progress_path=str(tmp_path / "progress"),
     )
-    for directory in command.directories:
+    private = [str(Path(move.part_path).parent) for move in command.output_moves]
+    for directory in (*command.directories, *private):
         Path(directory).mkdir(exist_ok=True, parents=True)
     done = subprocess.run(
         command.argv,
@@ -121,7 +122,8 @@ def test_an_nvidia_command_gets_as_far_as_the_missing_driver(
         artifacts_dir=str(tmp_path / "artifacts"),
         progress_path=str(tmp_path / "progress"),
     )
-    for directory in command.directories:
+    private = [str(Path(move.part_path).parent) for move in command.output_moves]
+    for directory in (*command.directories, *private):
         Path(directory).mkdir(exist_ok=True, parents=True)
     done = run_program(*command.argv)
     assert not _WRONG_OPTION.search(done.stderr), done.stderr

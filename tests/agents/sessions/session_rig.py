@@ -140,7 +140,10 @@ class Rigs:
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
         self.launch_settings = LaunchSettings(
-            rtmp_ports=range(31_350, 31_450), srt_ports=range(31_450, 31_550), first_frame_timeout=timedelta(seconds=20)
+            rtmp_ports=range(31_350, 31_450),
+            srt_ports=range(31_450, 31_550),
+            first_frame_timeout=timedelta(seconds=20),
+            output_roots=(str(state_dir.parent),),
         )
         self.runner_settings = RunnerSettings(stop_timeout=timedelta(seconds=8))
         self.tracer: Tracer = NoOpTracer()

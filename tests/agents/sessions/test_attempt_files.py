@@ -15,6 +15,7 @@ from agents.sessions.attempt import AttemptKey
 from agents.sessions.bounded_files import bound_file, first_data_offset
 from agents.sessions.folder import SessionFolders
 from agents.sessions.logs import LogReader, follow_log, read_tail
+from agents.sessions.output_folders import look_up_folders, make_private_folders
 from agents.sessions.output_moves import OutputMoveError, forget_parts, place_outputs, remove_parts
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.runtime.redaction import Redactor
@@ -251,7 +252,16 @@ async def test_links_folders_and_pipes_are_no_artifacts(tmp_path: Path, path: st
 
 
 def move_of(folder: Path, *, overwrite: bool = False) -> OutputMove:
-    return OutputMove(part_path=str(folder / "out.part.mp4"), final_path=str(folder / "out.mp4"), overwrite=overwrite)
+    """Looks a folder up and makes the private folder in it, as a launch does."""
+    part, final = folder / ".gpu-balancer-s1-1" / "part-0.mp4", folder / "out.mp4"
+    planned = OutputMove(part_path=str(part), final_path=str(final), overwrite=overwrite)
+    moves = look_up_folders([planned], [str(folder)])
+    make_private_folders(moves)
+    return moves[0]
+
+
+def files_of(folder: Path) -> list[tuple[str, bytes]]:
+    return [(entry.name, entry.read_bytes()) for entry in folder.iterdir()]
 
 
 def test_a_complete_file_gets_its_name_and_loses_the_other_one(tmp_path: Path) -> None:
@@ -261,7 +271,7 @@ def test_a_complete_file_gets_its_name_and_loses_the_other_one(tmp_path: Path) -
     place_outputs([move], all_made=True)  # a successor of an agent that was killed here
     forget_parts([move])
     place_outputs([move], all_made=True)
-    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("out.mp4", b"film")]
+    assert files_of(tmp_path) == [("out.mp4", b"film")]
 
 
 def test_a_file_that_came_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
@@ -282,18 +292,19 @@ def test_a_file_is_overwritten_when_that_was_asked_for(tmp_path: Path) -> None:
     Path(move.final_path).write_bytes(b"old")
     place_outputs([move], all_made=True)
     place_outputs([move], all_made=True)
-    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("out.mp4", b"new")]
+    forget_parts([move])
+    assert files_of(tmp_path) == [("out.mp4", b"new")]
 
 
 def test_where_there_are_no_hard_links_a_rename_does_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
     move = move_of(tmp_path)
     Path(move.part_path).write_bytes(b"film")
     place_outputs([move], all_made=True)
-    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("out.mp4", b"film")]
+    assert Path(move.final_path).read_bytes() == b"film"
     Path(move.part_path).write_bytes(b"second")
     with pytest.raises(OutputMoveError) as caught:
         place_outputs([move], all_made=True)
@@ -301,20 +312,23 @@ def test_where_there_are_no_hard_links_a_rename_does_it(tmp_path: Path, monkeypa
 
 
 def test_a_file_that_a_complete_program_did_not_make_is_a_failure(tmp_path: Path) -> None:
+    move = move_of(tmp_path)
     with pytest.raises(OutputMoveError) as caught:
-        place_outputs([move_of(tmp_path)], all_made=True)
+        place_outputs([move], all_made=True)
     assert not caught.value.taken
-    place_outputs([move_of(tmp_path)], all_made=False)
+    place_outputs([move], all_made=False)
+    remove_parts([move], only_empty=True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_parts_without_content_are_removed_and_others_kept(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
     empty, full = move_of(tmp_path / "a"), move_of(tmp_path / "b")
     for move, content in ((empty, b""), (full, b"half a film")):
-        Path(move.part_path).parent.mkdir()
         Path(move.part_path).write_bytes(content)
     remove_parts([empty, full], only_empty=True)
-    assert not Path(empty.part_path).exists()
-    assert Path(full.part_path).exists()
+    assert list((tmp_path / "a").iterdir()) == []
+    assert Path(full.part_path).read_bytes() == b"half a film"
     remove_parts([empty, full], only_empty=False)
-    assert not Path(full.part_path).exists()
+    assert list((tmp_path / "b").iterdir()) == []

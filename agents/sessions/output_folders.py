@@ -1,0 +1,161 @@
+"""The folders outside of an attempt's own that it writes into, which others may be able to write into as well.
+
+A file is written inside a private folder beside its final name, where nobody else can plant a link, and the folder it
+will stand in is remembered by device and inode: a name may lead elsewhere by the time the file is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agents.pipelines.command import OutputFolder
+from gpu_balancer.runtime.failures import Reason, RequestFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from agents.pipelines.command import OutputMove
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_PRIVATE_MODE = 0o700
+_PRESENTATION_MODE = 0o755
+
+
+def look_up_folders(moves: Sequence[OutputMove], roots: Sequence[str]) -> tuple[OutputMove, ...]:
+    """Notes which folder each file will stand in, links followed.
+
+    Args:
+        moves: As planned.
+        roots: Folders under which outputs may be written.
+
+    Returns:
+        The moves, each with its folder.
+
+    Raises:
+        RequestFailure: OUTPUT_NOT_ALLOWED when a folder is not under the roots.
+        OSError: When there is no such folder.
+    """
+    found = []
+    for move in moves:
+        with _opened(Path(move.final_path).parent) as parent:
+            real = _real_path(parent, move.final_path, roots)
+            status = os.fstat(parent)
+        found.append(replace(move, folder=OutputFolder(path=real, device=status.st_dev, inode=status.st_ino)))
+    return tuple(found)
+
+
+def make_private_folders(moves: Sequence[OutputMove]) -> None:
+    """Makes the folders in which files are written until they are complete; all of them or none.
+
+    Raises:
+        OSError: When one exists already or cannot be made.
+    """
+    made: list[tuple[OutputFolder | None, str]] = []
+    try:
+        for folder, name in dict.fromkeys((move.folder, Path(move.part_path).parent.name) for move in moves):
+            with open_folder(folder) as parent:
+                os.mkdir(name, _PRIVATE_MODE, dir_fd=parent)
+                made.append((folder, name))
+                with open_private_folder(parent, name):
+                    pass  # private indeed, whatever the file system made of the mode
+    except OSError:
+        for folder, name in made:
+            with contextlib.suppress(OSError), open_folder(folder) as parent:
+                os.rmdir(name, dir_fd=parent)
+        raise
+
+
+def make_presentation_folders(directories: Sequence[str], roots: Sequence[str]) -> None:
+    """Makes the folders of HLS presentations outside of the artifacts.
+
+    Args:
+        directories: Absolute paths, outer ones first.
+        roots: Folders under which outputs may be written.
+
+    Raises:
+        RequestFailure: OUTPUT_NOT_ALLOWED when a folder is not under the roots, or others could write into it.
+        OSError: When one cannot be made.
+    """
+    from agents.media_access.guard import shared_folder_problem  # when it is needed: an idle agent stays small
+
+    for top in directories:
+        if any(Path(top).is_relative_to(other) for other in directories if other != top):
+            continue
+        inner = [path for path in directories if path != top and Path(path).is_relative_to(top)]
+        with _opened(Path(top).parent) as parent:
+            _real_path(parent, top, roots)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(Path(top).name, _PRESENTATION_MODE, dir_fd=parent)
+            with _opened(Path(top).name, os.O_NOFOLLOW, dir_fd=parent) as folder:
+                if (problem := shared_folder_problem(os.fstat(folder))) or any(_names(folder)):
+                    raise _refusal(top, problem or "the folder is not empty")
+                for path in inner:
+                    os.mkdir(str(Path(path).relative_to(top)), _PRESENTATION_MODE, dir_fd=folder)
+
+
+@contextlib.contextmanager
+def open_folder(folder: OutputFolder | None) -> Iterator[int]:
+    """Opens the folder that was noted before the start; gives its descriptor.
+
+    Raises:
+        OSError: When something else stands at its place by now.
+    """
+    if folder is None:
+        raise OSError(errno.ESTALE, "its folder was not noted when the session began")
+    with _opened(folder.path, os.O_NOFOLLOW) as descriptor:
+        status = os.fstat(descriptor)
+        noted = (folder.device, folder.inode, folder.path)
+        if (status.st_dev, status.st_ino, _path_of(descriptor)) != noted:
+            raise OSError(errno.ESTALE, "its folder was replaced by another while the session ran", folder.path)
+        yield descriptor
+
+
+@contextlib.contextmanager
+def open_private_folder(parent: int, name: str) -> Iterator[int]:
+    """Opens a private folder inside an open one; gives its descriptor.
+
+    Raises:
+        OSError: When it is a link, another user's, or open to others.
+    """
+    with _opened(name, os.O_NOFOLLOW, dir_fd=parent) as descriptor:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+            raise OSError(errno.EPERM, "the private folder of the unfinished file is not private", name)
+        yield descriptor
+
+
+@contextlib.contextmanager
+def _opened(path: Path | str, flags: int = 0, *, dir_fd: int | None = None) -> Iterator[int]:
+    descriptor = os.open(path, _FOLDER | flags, dir_fd=dir_fd)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _real_path(folder: int, shown: str, roots: Sequence[str]) -> str:
+    from agents.media_access.guard import is_under
+
+    real = _path_of(folder)
+    if not is_under(real, roots):
+        raise _refusal(shown, "its folder leads outside of the output roots")
+    return real
+
+
+def _names(folder: int) -> list[str]:
+    return os.listdir(folder)
+
+
+def _path_of(descriptor: int) -> str:
+    return str(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+
+def _refusal(path: str, problem: str) -> RequestFailure:
+    message = f"Cannot write to {path}: {problem}. Try another folder."
+    return RequestFailure(reason=Reason.OUTPUT_NOT_ALLOWED, message=message)
