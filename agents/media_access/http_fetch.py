@@ -61,7 +61,7 @@ async def fetch_beginning(url: str, guarded: GuardedHost, *, playlist_limit_byte
         await writer.drain()
         head = await reader.readuntil(b"\r\n\r\n")
         status, reason, headers = _parse_head(head)
-        playlist = await _playlist(reader, headers, playlist_limit_bytes) if status == 200 else None
+        playlist = await _playlist(reader, headers, playlist_limit_bytes) if _has_body(status) else None
         return HttpAnswer(status=status, reason=reason, headers=headers, playlist=playlist)
     except (OSError, EOFError, asyncio.LimitOverrunError, ValueError) as error:
         raise FetchError(_told(error)) from error
@@ -100,6 +100,11 @@ def _request(parts: SplitResult) -> bytes:
         credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         lines.append(f"Authorization: Basic {base64.b64encode(credentials.encode()).decode()}")
     return "\r\n".join([*lines, "", ""]).encode()
+
+
+def _has_body(status: int) -> bool:
+    # ffmpeg reads what comes with any success, not with 200 alone.
+    return 200 <= status < 300 and status not in (204, 205)
 
 
 def _parse_head(head: bytes) -> tuple[int, str, dict[str, str]]:

@@ -174,6 +174,13 @@ async def test_a_rendition_is_a_playlist_whatever_its_name(server: HttpMediaServ
         await follow(f"{server.url}/index.m3u8", InputSettings())
 
 
+@pytest.mark.parametrize("status", ["200 OK", "203 Other", "206 Partial Content"])
+async def test_a_playlist_is_one_with_every_success(server: HttpMediaServer, status: str) -> None:
+    server.answers["/a"] = f"HTTP/1.1 {status}\r\n\r\n{HEAD}#EXTINF:2,\nhttp://127.0.0.2/x.ts\n".encode()
+    with pytest.raises(RequestFailure, match="not public"):
+        await follow(f"{server.url}/a", InputSettings())
+
+
 @pytest.mark.parametrize(
     ("headers", "words"),
     [
