@@ -8,6 +8,7 @@ missing library or a deadline are tried again, because an operator or the next m
 from __future__ import annotations
 
 import json
+import logging
 import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from agents.devices.identity import DeviceIdentity
 
+_LOG = logging.getLogger(__name__)
 _VERSION = 1
 _LASTING_FAILURE = re.compile(
     r"no capable devices found|unsupported device|not supported|unsupported|does ?n.t support|does not support"
@@ -62,9 +64,17 @@ class ProbeStore:
             content = json.loads(self._path.read_bytes())
             if content["version"] != _VERSION:
                 return {}
-            return {key: TrialOutcome(**outcome) for key, outcome in content["outcomes"].items()}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            outcomes = {key: TrialOutcome(**outcome) for key, outcome in content["outcomes"].items()}
+        except FileNotFoundError:
             return {}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            # RecursionError: JSON nested deeper than Python reads.
+            _LOG.warning("Cannot read %s: %s. Everything is tried anew", self._path, type(error).__name__)
+            return {}
+        if not all(map(_well_formed, outcomes.values())):
+            _LOG.warning("Cannot read %s: an outcome is damaged. Everything is tried anew", self._path)
+            return {}
+        return outcomes
 
     def save(self, outcomes: Mapping[str, TrialOutcome]) -> None:
         """Replaces the file by the lasting ones among some outcomes.
@@ -75,6 +85,12 @@ class ProbeStore:
         kept = {key: asdict(outcome) for key, outcome in sorted(outcomes.items()) if outcome.lasting}
         text = json.dumps({"version": _VERSION, "outcomes": kept}, indent=1)
         write_durably(self._path, text.encode())
+
+
+def _well_formed(outcome: TrialOutcome) -> bool:
+    implementation = outcome.implementation
+    named = implementation is None or isinstance(implementation, str)
+    return isinstance(outcome.works, bool) and isinstance(outcome.message, str) and named
 
 
 def outcome_key(identity: DeviceIdentity, build_fingerprint: str, trial_name: str) -> str:

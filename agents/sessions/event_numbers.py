@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _BLOCK = 1000
+_MAX_DIGITS = 18
+"""More do not fit into the 64 bits in which numbers travel."""
 
 
 class EventNumbers:
@@ -32,12 +34,8 @@ class EventNumbers:
             clock: For a new state folder.
         """
         self._path = path
-        try:
-            kept = path.read_text(encoding="ascii", errors="replace").strip()
-        except FileNotFoundError:
-            kept = ""
-        start = int(clock.now().timestamp() * 1000)
-        self.last = int(kept) if kept.isdecimal() else start
+        kept = _read(path)
+        self.last = int(clock.now().timestamp() * 1000) if kept is None else kept
         """Number given last."""
         self._reserved = self.last
 
@@ -57,3 +55,17 @@ class EventNumbers:
                 _LOG.error("Cannot reserve event numbers in %s: %s", self._path, error.strerror)
                 self._reserved = self.last
         return self.last
+
+
+def _read(path: Path) -> int | None:
+    try:
+        kept = path.read_text(encoding="ascii", errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _LOG.error("Cannot read %s: %s. Event numbers begin with the time of day", path, error.strerror)
+        return None
+    if kept.isdecimal() and len(kept) <= _MAX_DIGITS:
+        return int(kept)
+    _LOG.error("Cannot read %s: it holds no number. Event numbers begin with the time of day", path)
+    return None

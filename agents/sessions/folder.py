@@ -25,6 +25,8 @@ _RESERVED = b" " * 15 + b"\n"
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _ATTEMPT = re.compile(r"[1-9][0-9]{0,8}")
 _FOLDER_MODE = 0o700
+_MAX_DIGITS = 9
+"""Of process ids and exit statuses; more are no such thing."""
 
 
 def is_session_id(text: str) -> bool:
@@ -147,16 +149,21 @@ class SessionFolders:
 
     def found(self) -> tuple[AttemptFolder, ...]:
         """Lists the folders that exist, by session and attempt. Leftovers of interrupted launches are removed."""
-        folders = []
+        folders: list[AttemptFolder] = []
         for session in sorted(self.root.iterdir()) if self.root.exists() else ():
             if not (session.is_dir() and is_session_id(session.name)):
                 continue
-            for entry in session.iterdir():
-                if entry.name.startswith(".new-"):
-                    shutil.rmtree(entry, ignore_errors=True)
-                elif entry.is_dir() and _ATTEMPT.fullmatch(entry.name):
-                    folders.append(self.of(AttemptKey(session=session.name, attempt=int(entry.name))))
-        return tuple(sorted(folders, key=lambda folder: folder.key))
+            for entry in session.glob(".new-*"):
+                shutil.rmtree(entry, ignore_errors=True)
+            folders.extend(self.of_session(session.name))
+        return tuple(folders)
+
+    def of_session(self, session: str) -> tuple[AttemptFolder, ...]:
+        """Lists the folders of a session's attempts that exist, by attempt."""
+        parent = self.of(AttemptKey(session=session, attempt=1)).path.parent
+        entries = parent.iterdir() if parent.is_dir() else ()
+        numbers = [int(entry.name) for entry in entries if entry.is_dir() and _ATTEMPT.fullmatch(entry.name)]
+        return tuple(self.of(AttemptKey(session=session, attempt=number)) for number in sorted(numbers))
 
     def remove_attempt(self, folder: AttemptFolder) -> None:
         """Removes the folder of an attempt that was not started, and its session's when that is empty then."""
@@ -174,7 +181,7 @@ def _read_number(path: Path) -> int | None:
         text = path.read_text(encoding="ascii", errors="replace").strip()
     except FileNotFoundError:
         return None
-    return int(text) if text.isdecimal() else None
+    return int(text) if text.isdecimal() and len(text) <= _MAX_DIGITS else None
 
 
 def _write_synced(path: Path, content: bytes) -> None:

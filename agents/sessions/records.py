@@ -55,6 +55,8 @@ class RecordUnreadableError(Exception):
     """A folder's record is damaged, or was written by a newer agent."""
 
 
+_MAX_EVENT_NUMBER = 10**18
+"""Below the 64 bits in which numbers travel, with room to go on."""
 _LAUNCH = TypeAdapter(LaunchRecord)
 _STATUS = TypeAdapter(StatusRecord)
 
@@ -88,6 +90,12 @@ def load_status(content: bytes) -> AttemptStatus:
         RecordUnreadableError: When it is none of this version.
     """
     try:
-        return _STATUS.validate_json(content).status
+        status = _STATUS.validate_json(content).status
     except ValidationError as error:
         raise RecordUnreadableError(f"Cannot read a status: {error.errors()[0]['msg']}.") from error
+    times = (status.launch_time, status.running_time, status.end_time, status.signal_time)
+    if any(time is not None and time.tzinfo is None for time in times):
+        raise RecordUnreadableError("Cannot read a status: a time lacks its zone.")
+    if not 0 <= status.event_number <= _MAX_EVENT_NUMBER:
+        raise RecordUnreadableError("Cannot read a status: its event number is out of range.")
+    return status

@@ -69,7 +69,7 @@ def decode_session(row: tuple[Any, ...]) -> SessionRecord:
     stored = SessionRow._make(row)
     try:
         return _decoded(stored, json.loads(stored.fixed), json.loads(stored.changing))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 

@@ -167,7 +167,7 @@ def read_folder(path: Path) -> UploadFolder | None:
     """Reads a folder again after a restart. None: the upload was not wholly made, or is no upload of ours."""
     try:
         facts: dict[str, Any] = json.loads((path / FACTS_NAME).read_bytes())
-        if facts["version"] != _VERSION:
+        if facts["version"] != _VERSION or not _well_typed(facts):
             return None
         upload = UploadFolder(
             id=path.name,
@@ -177,10 +177,19 @@ def read_folder(path: Path) -> UploadFolder | None:
             request_id=facts["request_id"],
             create_time=datetime.fromisoformat(facts["create_time"]),
         )
-        received = upload.received_bytes()
-    except (OSError, ValueError, KeyError, TypeError):
+        whole = upload.create_time.tzinfo is not None and upload.received_bytes() <= upload.size_bytes
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return upload if received <= upload.size_bytes else None
+    return upload if whole else None
+
+
+def _well_typed(facts: dict[str, Any]) -> bool:
+    """Tells whether facts that were read are of their types; a name that is no UTF-8 raises ValueError."""
+    file_name, request_id = facts["file_name"], facts["request_id"]
+    if not isinstance(file_name, str) or not isinstance(facts["size_bytes"], int):
+        return False
+    file_name.encode()
+    return request_id is None or isinstance(request_id, str)
 
 
 def sanitized(file_name: str) -> str:

@@ -20,6 +20,7 @@ from agents.devices import golden_probe
 from agents.devices.cpu import cpu_identity
 from agents.devices.golden_probe import ProbeResult, probe_device
 from agents.devices.identity import DeviceIdentity, DeviceKind
+from agents.devices.probe_store import ProbeStore
 from agents.devices.probe_trials import Trial, trials_of
 from agents.pipelines.capability import Capability, PipelineDevice
 from agents.pipelines.coders import choose_coders
@@ -151,6 +152,31 @@ async def test_a_spoilt_store_is_no_obstacle(tmp_path: Path) -> None:
     result = await probe_device(CPU, ["bundled"], state_folder=tmp_path)
     assert result.fault_message is None
     assert json.loads((tmp_path / "probe.json").read_text())["version"] == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"1" * 5000,
+        b"7",
+        b"[]",
+        b"{}",
+        b'{"version": 1, "outcomes": 7}',
+        b'{"version": 1, "outcomes": {"a": []}}',
+        b'{"version": 1, "outcomes": {"a": {"works": true, "unheard": 1}}}',
+        b'{"version": 1, "outcomes": {"a": {"works": false, "message": 7}}}',
+    ],
+    ids=range(11),
+)
+def test_a_store_that_cannot_be_read_is_empty_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    (tmp_path / "probe.json").write_bytes(content)
+    assert ProbeStore(tmp_path / "probe.json").load() == {}
+    assert f"Cannot read {tmp_path / 'probe.json'}" in caplog.text
 
 
 @pytest.mark.usefixtures("few_trials")

@@ -199,6 +199,23 @@ async def test_a_status_that_cannot_be_written_is_told_all_the_same(tmp_path: Pa
     assert book.statuses[attempt.key].event_number == book.last_number
 
 
+@pytest.mark.parametrize("content", [b"", b"many", b"\xff\xfe", b"9" * 19, b"9" * 10_000], ids=range(5))
+def test_a_counter_that_cannot_be_read_begins_with_the_time_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    (tmp_path / "event-number").write_bytes(content)
+    assert EventNumbers(tmp_path / "event-number", FixedClock()).last == NOW.timestamp() * 1000
+    assert "it holds no number" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\xff\xfe", b"9" * 10, b"9" * 10_000], ids=range(5))
+def test_a_process_id_that_cannot_be_read_is_none(tmp_path: Path, content: bytes) -> None:
+    folder = AttemptFolder(path=tmp_path, key=AttemptKey(session="s1", attempt=1))
+    for name in ("shim.pid", "program.pid", "exit"):
+        (tmp_path / name).write_bytes(content)
+    assert (folder.shim_pid(), folder.program_pid(), folder.exit_code()) == (None, None, None)
+
+
 # Records
 
 

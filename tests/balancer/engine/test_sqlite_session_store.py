@@ -138,6 +138,9 @@ async def test_a_damaged_page_is_refused(path: Path) -> None:
         "changing = '{\"progress\": 7}'",
         "changing = '[]'",
         "create_time_us = 'noon'",
+        "create_time_us = 9223372036854775807",
+        "fixed = printf('%.*c', 100000, '[')",
+        "changing = printf('%.*c', 100000, '[')",
     ],
 )
 async def test_a_session_that_cannot_be_read_is_named(path: Path, damage: str) -> None:
