@@ -170,9 +170,12 @@ class AgentServicer(AgentServiceServicer):
         """Streams an attempt's log."""
         session = session_id(request.id.session, path="id.session")
         attempt = self._registry.attempt(session, request.id.attempt or None)
+        secrets = self._registry.secrets(attempt.key)
+        if secrets is None:  # it never ran here, or its launch record is lost and with it what must be hidden
+            return
         batches = follow_log(
             attempt.folder.log,
-            Redactor(self._registry.secrets(attempt.key)),
+            Redactor(secrets),
             tail_lines=request.tail_lines if request.HasField("tail_lines") else None,
             ended=(lambda: not attempt.status.live) if request.follow else None,
             interval=_LOG_INTERVAL,

@@ -57,6 +57,13 @@ _UNSEEN = (
     "PROCESS_LOST",
     "Cannot tell how the program ended: it went away without a trace, as when the machine goes down. Try again.",
 )
+_DAMAGED = (
+    "RECORD_DAMAGED",
+    (
+        "Cannot go on: what the agent wrote down of the session cannot be read any more, so whatever still ran of it "
+        "was ended. Try again, and see whether the disk of the state folder works."
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +101,11 @@ def conclude(
         return _failed("OUTPUT_EXISTS" if error.taken else "OUTPUT_UNWRITABLE", str(error), code, shown)
     stopped = outcome.kind is ExitOutcome.STOPPED and status.stop_cause is StopCause.ASKED
     return Conclusion(ending=Ending.STOPPED if stopped else Ending.COMPLETED)
+
+
+def conclude_damaged(folder: AttemptFolder) -> Conclusion:
+    """Gives the end of an attempt whose launch record is lost. No line of its log: secrets in it are not known."""
+    return _failed(*_DAMAGED, folder.exit_code(), ())
 
 
 def tidy_outputs(launch: LaunchRecord, ending: Ending) -> None:

@@ -7,6 +7,7 @@ inherited from the agent that launched it. The lock being free proves that all o
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -16,9 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from types import TracebackType
 
     from agents.sessions.folder import AttemptFolder
+    from gpu_balancer.runtime.clock import Clock
+
+_KILL_AGAIN_S = 0.05
 
 
 class AttemptProcesses:
@@ -150,6 +155,27 @@ class AttemptProcesses:
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             return False
         return False
+
+
+async def end_processes(folder: AttemptFolder, *, within: timedelta, clock: Clock) -> bool:
+    """Kills everything of an attempt and awaits that its lock is free.
+
+    Args:
+        folder: The attempt's folder, which need not exist.
+        within: How long a process may take to go; one that waits for a disk cannot be killed before.
+        clock: For the time that it takes.
+
+    Returns:
+        Whether nothing of it lives.
+    """
+    give_up_s = clock.monotonic_s() + within.total_seconds()
+    with AttemptProcesses(folder) as processes:
+        while await asyncio.to_thread(processes.any_alive):
+            if clock.monotonic_s() >= give_up_s:
+                return False
+            await asyncio.to_thread(processes.kill_all)
+            await asyncio.sleep(_KILL_AGAIN_S)
+    return True
 
 
 def _has_ended(pidfd: int) -> bool:

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from agents.sessions.adoption import read_attempt
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Ending, Phase, StopCause
+from agents.sessions.endings import conclude_damaged
 from agents.sessions.output_moves import remove_parts
-from agents.sessions.records import RecordUnreadableError, dump_status, load_launch, load_status
+from agents.sessions.processes import end_processes
+from agents.sessions.records import RecordUnreadableError, dump_status
 from agents.sessions.runner import AttemptRunner, RunnerSettings
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.status_book import Attempt, StatusBook
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.task_guard import TaskGuard
 
 _LOG = logging.getLogger(__name__)
+
+_KILLED_WITHIN = timedelta(seconds=10)
 
 Result = TypeVar("Result")
 
@@ -82,7 +89,10 @@ class SessionRegistry:
         return sum(attempt.status.live for attempt in self._attempts.values()) + len(self._flights)
 
     async def adopt(self) -> None:
-        """Watches every attempt whose folder is found, live or ended while no agent was there."""
+        """Watches every attempt whose folder is found, live or ended while no agent was there.
+
+        What still runs in a folder that says too little to be watched is ended.
+        """
         for folder in await asyncio.to_thread(self._folders.found):
             try:
                 await self._adopt(folder)
@@ -154,6 +164,7 @@ class SessionRegistry:
                 reason=Reason.SESSION_NOT_ENDED,
                 message=f"Cannot delete sessions/{session}: {live[0]} has not ended. Try to stop it first.",
             )
+        await self._end_remains(session)
         for key in keys:
             del self._attempts[key]
             if (record := self._launches.pop(key, None)) is not None:
@@ -181,10 +192,10 @@ class SessionRegistry:
             )
         return found
 
-    def secrets(self, key: AttemptKey) -> tuple[str, ...]:
-        """Tells what must not be shown of an attempt's log."""
+    def secrets(self, key: AttemptKey) -> tuple[str, ...] | None:
+        """Tells what must not be shown of an attempt's log. None: that is not known, so nothing may be shown."""
         record = self._launches.get(key)
-        return () if record is None else record.secrets
+        return None if record is None else record.secrets
 
     def _start(
         self, work: Coroutine[Any, Any, Result], outcome: asyncio.Future[Result], key: AttemptKey, *, name: str
@@ -243,25 +254,59 @@ class SessionRegistry:
             _LOG.info("Ended %s%s", status.ending, reason)
 
     async def _adopt(self, folder: AttemptFolder) -> None:
-        status = load_status(folder.status.read_bytes())
+        found = await asyncio.to_thread(read_attempt, folder)
+        status, record = found.status, found.launch
         attempt = Attempt(folder, status)
-        record = load_launch(folder.launch.read_bytes()) if folder.launch.exists() else None
         self._attempts[folder.key] = attempt
         if record is not None:
             self._launches[folder.key] = record
         self._book.enter(attempt)
-        if record is not None and status.live:
+        if status.event_number == 0:
+            await self._book.publish(attempt)
+        if found.unwatchable:
+            self._tasks.spawn(self._end_damaged(attempt), name=f"end {folder.key}")
+        elif record is not None and status.live:
             with _logging(folder.key):
                 _LOG.info("Adopted")
             self._watch(attempt, record, SessionTrace(self._tracer, record.traceparent, folder.key), None)
-        elif status.event_number == 0:
+
+    async def _end_damaged(self, attempt: Attempt) -> None:
+        """Ends what runs of an attempt that cannot be watched, however long that takes, and tells how it ended."""
+        with _logging(attempt.key):
+            while not await end_processes(attempt.folder, within=_KILLED_WITHIN, clock=self._clock):
+                _LOG.error("Cannot end what runs of %s; trying again", attempt.key)
+            conclusion = await asyncio.to_thread(conclude_damaged, attempt.folder)
+            attempt.status = replace(
+                attempt.status,
+                phase=Phase.ENDED,
+                ending=conclusion.ending,
+                failure=conclusion.failure,
+                conditions=(),
+                end_time=self._clock.now(),
+            )
             await self._book.publish(attempt)
+            _LOG.error("Ended what ran of %s: its records are damaged", attempt.key)
+
+    async def _end_remains(self, session: str) -> None:
+        """Ends what still runs in folders that could not be adopted.
+
+        Raises:
+            RequestFailure: SESSION_NOT_ENDED when something of it cannot be ended.
+        """
+        for folder in await asyncio.to_thread(self._folders.of_session, session):
+            if not await end_processes(folder, within=_KILLED_WITHIN, clock=self._clock):
+                raise RequestFailure(
+                    reason=Reason.SESSION_NOT_ENDED,
+                    message=f"Cannot delete sessions/{session}: a process of {folder.key} cannot be ended. Try again.",
+                )
 
     async def _enter_tombstone(self, key: AttemptKey) -> None:
         now = self._clock.now()
         status = AttemptStatus(key=key, phase=Phase.ENDED, ending=Ending.STOPPED, end_time=now)
         attempt = Attempt(self._launcher.folder(key), status)
         self._attempts[key] = attempt
+        if not await end_processes(attempt.folder, within=_KILLED_WITHIN, clock=self._clock):
+            _LOG.error("Cannot end what runs of %s", key)
         try:
             await asyncio.to_thread(attempt.folder.create, {"status.json": dump_status(status)})
         except OSError as error:
