@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -244,6 +245,21 @@ def test_a_record_of_another_version_is_refused(content: bytes) -> None:
         load_status(content)
     with pytest.raises(RecordUnreadableError):
         load_launch(content)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"launch_time": NOW.replace(tzinfo=None)}, "a time lacks its zone"),
+        ({"event_number": 10**18 + 1}, "out of range"),
+        ({"event_number": -1}, "out of range"),
+    ],
+)
+def test_a_status_with_values_that_nobody_can_use_is_refused(changes: dict[str, Any], problem: str) -> None:
+    status = AttemptStatus(key=AttemptKey(session="s1", attempt=3), launch_time=NOW, event_number=10**18)
+    assert load_status(dump_status(status)) == status
+    with pytest.raises(RecordUnreadableError, match=problem):
+        load_status(dump_status(replace(status, **changes)))
 
 
 # Ingest
