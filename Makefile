@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | system-packages
 	@touch $@
 
 node_modules/.installed: package.json package-lock.json | test-packages
-	npm ci --silent --no-audit --no-fund
+	npm install --silent --no-audit --no-fund --no-save
 	@touch $@
 
 demo: setup ## Transcodes a real video into a ladder, from nothing (INPUT=file for your own)
