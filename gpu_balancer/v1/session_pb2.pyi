@@ -284,7 +284,7 @@ class Session(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The client's own notes: at most 32, keys up to 63 and values up to 255 characters."""
+        """The client's own notes: at most 32, keys up to 63 and values up to 255 characters of one line, no control characters."""
 
     @_builtins.property
     def max_duration(self) -> _duration_pb2.Duration:
