@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from gpu_balancer.runtime.failures import Reason, RequestFailure
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -34,20 +32,6 @@ class AgentDirectory(Generic[Client]):
     def get(self, device_id: DeviceId) -> Client | None:
         """Gives the client of a device, or None."""
         return self._clients.get(device_id)
-
-    def require(self, device_id: DeviceId) -> Client:
-        """Gives the client of a device.
-
-        Raises:
-            RequestFailure: AGENT_UNREACHABLE when no agent speaks for the device.
-        """
-        client = self._clients.get(device_id)
-        if client is None:
-            raise RequestFailure(
-                reason=Reason.AGENT_UNREACHABLE,
-                message=f"Cannot reach device {device_id}: no agent speaks for it. Try again when its agent runs.",
-            )
-        return client
 
     def __iter__(self) -> Iterator[tuple[DeviceId, Client]]:
         return iter(tuple(self._clients.items()))
