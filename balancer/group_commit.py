@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
 
-from balancer.ports.session_store import Change, PutCursor, PutSession, RemoveSession, StoreError
+from balancer.ports.session_store import Change, PutCursor, PutFinding, PutSession, RemoveSession, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -124,9 +124,16 @@ def _latest(batch: Iterable[Write]) -> list[Change]:
         for change in write.changes:
             match change:
                 case PutSession():
-                    latest[(PutSession, change.record.id)] = change
+                    key = (PutSession, change.record.id)
+                    before = latest.get(key)
+                    if isinstance(before, PutSession) and before.decision:
+                        decision = f"{before.decision}\n{change.decision}" if change.decision else before.decision
+                        change = replace(change, decision=decision)
+                    latest[key] = change
                 case RemoveSession():
                     latest[(PutSession, change.session_id)] = change
                 case PutCursor():
                     latest[(PutCursor, change.device_id)] = change
+                case PutFinding():
+                    latest[(PutFinding, change.key)] = change
     return list(latest.values())

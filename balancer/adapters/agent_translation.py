@@ -117,6 +117,11 @@ def measurements_from_proto(message: device_pb2.DeviceMeasurements) -> Measureme
         encoder_sessions=optional_int("encoder_sessions"),
         temperature_celsius=optional_int("temperature_celsius"),
         measure_time=_time(message.measure_time) if message.HasField("measure_time") else None,
+        foreign_encoder_sessions=optional_int("foreign_encoder_sessions"),
+        foreign_encoder_utilization_percent=optional_int("foreign_encoder_utilization_percent"),
+        foreign_decoder_utilization_percent=optional_int("foreign_decoder_utilization_percent"),
+        foreign_memory_used_mib=optional_int("foreign_memory_used_mib"),
+        foreign_compute_utilization_percent=optional_int("foreign_compute_utilization_percent"),
     )
 
 

@@ -23,6 +23,7 @@ from gpu_balancer.v1.agent_service_pb2_grpc import AgentServiceStub
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from datetime import timedelta
+    from fractions import Fraction
 
     from balancer.domain.session import SessionRecord
     from balancer.ports.agent_client import AgentEvent, AgentReport
@@ -70,14 +71,23 @@ class GrpcAgentClient:
         session = session_pb2.Session.FromString(record.payload)
         request = pb.LaunchSessionRequest(plan=self._plan(session, record.id, record.attempt))
         request.plan.traceparent = record.traceparent or ""
+        if record.speed_limit is not None:
+            request.plan.speed_limit = float(record.speed_limit)
         answer = await self._call(self._stub.LaunchSession(request, timeout=_CALL_TIMEOUT_S))
         return answer.ingest_url or None
 
-    async def stop(self, session_id: SessionId, attempt: int) -> None:
-        """Asks an attempt to end."""
+    async def stop(self, session_id: SessionId, attempt: int, *, discard_outputs: bool = False) -> None:
+        """Asks an attempt to end, and what it made to be thrown away where another one begins anew."""
         attempt_id = pb.AttemptId(session=session_name(session_id), attempt=attempt)
-        request = pb.AgentServiceStopSessionRequest(id=attempt_id)
+        request = pb.AgentServiceStopSessionRequest(id=attempt_id, discard_outputs=discard_outputs)
         await self._call(self._stub.StopSession(request, timeout=_CALL_TIMEOUT_S))
+
+    async def pace(self, session_id: SessionId, attempt: int, speed_limit: Fraction | None) -> None:
+        """Holds an attempt at a speed, in times real time, or lets it run freely."""
+        attempt_id = pb.AttemptId(session=session_name(session_id), attempt=attempt)
+        limit = None if speed_limit is None else float(speed_limit)
+        request = pb.PaceSessionRequest(id=attempt_id, speed_limit=limit)
+        await self._call(self._stub.PaceSession(request, timeout=_CALL_TIMEOUT_S))
 
     async def delete(self, session_id: SessionId) -> None:
         """Removes what an ended session left."""

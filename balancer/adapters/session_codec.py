@@ -8,7 +8,9 @@ functions and the C encoder, no model classes, and workloads, which come in few 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,6 +23,8 @@ from balancer.domain.workload import DecodeTask, EncodeTask, EncodingSpeed, Vide
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _KEPT_WORKLOADS = 256
+_PLAIN = ("ingest_url", "stop_requested", "preemptible", "requeue", "preemption_count", "retry_count")
+_INSTANTS = ("running_time", "end_time", "queued_time", "queue_deadline")
 _encode_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
 
@@ -107,6 +111,7 @@ def _workload_json(workload: Workload) -> str:
             ],
             "real_time": workload.real_time,
             "allow_software_encode": workload.allow_software_encode,
+            "reserved_speed": workload.reserved_speed and str(workload.reserved_speed),
         }
     )
 
@@ -119,9 +124,12 @@ def _changing(record: SessionRecord) -> dict[str, Any]:
         changing["reservation"] = {
             "device_id": reservation.device_id,
             "cost_pixels_per_second": reservation.cost_pixels_per_second,
-            "device": {str(dimension.value): amount for dimension, amount in reservation.device_amounts.items()},
-            "host": {str(dimension.value): amount for dimension, amount in reservation.host_amounts.items()},
+            "device": _amounts(reservation.device_amounts),
+            "host": _amounts(reservation.host_amounts),
         }
+        if reservation.firm_device_amounts is not None and reservation.firm_host_amounts is not None:
+            changing["reservation"]["firm_device"] = _amounts(reservation.firm_device_amounts)
+            changing["reservation"]["firm_host"] = _amounts(reservation.firm_host_amounts)
     if record.conditions:
         changing["conditions"] = [
             [condition.type, condition.message, _microseconds(condition.since_time)] for condition in record.conditions
@@ -131,15 +139,17 @@ def _changing(record: SessionRecord) -> dict[str, Any]:
     failure = record.failure
     if failure is not None:
         changing["failure"] = [failure.reason, failure.message, failure.exit_code, failure.log_tail]
-    if record.ingest_url is not None:
-        changing["ingest_url"] = record.ingest_url
-    if record.running_time is not None:
-        changing["running_time_us"] = _microseconds(record.running_time)
-    if record.end_time is not None:
-        changing["end_time_us"] = _microseconds(record.end_time)
-    if record.stop_requested:
-        changing["stop_requested"] = True
+    for name in _PLAIN:
+        if value := getattr(record, name):
+            changing[name] = value
+    for name in _INSTANTS:
+        if (instant := getattr(record, name)) is not None:
+            changing[f"{name}_us"] = _microseconds(instant)
     return changing
+
+
+def _amounts(amounts: Mapping[Dimension, int]) -> dict[str, int]:
+    return {str(dimension.value): amount for dimension, amount in amounts.items()}
 
 
 def _progress(progress: Progress) -> dict[str, Any]:
@@ -179,6 +189,12 @@ def _decoded(row: SessionRow, fixed: dict[str, Any], changing: dict[str, Any]) -
         running_time=_instant_or_none(changing.get("running_time_us")),
         end_time=_instant_or_none(changing.get("end_time_us")),
         stop_requested=changing.get("stop_requested", False),
+        preemptible=changing.get("preemptible", False),
+        requeue=changing.get("requeue", False),
+        preemption_count=changing.get("preemption_count", 0),
+        retry_count=changing.get("retry_count", 0),
+        queued_time=_instant_or_none(changing.get("queued_time_us")),
+        queue_deadline=_instant_or_none(changing.get("queue_deadline_us")),
         revision=row.revision,
         traceparent=fixed["traceparent"],
     )
@@ -195,6 +211,7 @@ def _workload(stored: dict[str, Any]) -> Workload:
         ),
         real_time=stored["real_time"],
         allow_software_encode=stored["allow_software_encode"],
+        reserved_speed=_speed(stored.get("reserved_speed")),
     )
 
 
@@ -204,9 +221,19 @@ def _reservation(stored: dict[str, Any] | None) -> Reservation | None:
     return Reservation(
         device_id=DeviceId(stored["device_id"]),
         cost_pixels_per_second=stored["cost_pixels_per_second"],
-        device_amounts={Dimension(int(number)): amount for number, amount in stored["device"].items()},
-        host_amounts={Dimension(int(number)): amount for number, amount in stored["host"].items()},
+        device_amounts=_decoded_amounts(stored["device"]),
+        host_amounts=_decoded_amounts(stored["host"]),
+        firm_device_amounts=_decoded_amounts(stored["firm_device"]) if "firm_device" in stored else None,
+        firm_host_amounts=_decoded_amounts(stored["firm_host"]) if "firm_host" in stored else None,
     )
+
+
+def _decoded_amounts(stored: dict[str, int]) -> dict[Dimension, int]:
+    return {Dimension(int(number)): amount for number, amount in stored.items()}
+
+
+def _speed(stored: str | None) -> Fraction | None:
+    return None if stored is None else Fraction(stored)
 
 
 def _decoded_progress(stored: dict[str, Any] | None) -> Progress | None:

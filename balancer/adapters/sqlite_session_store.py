@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 
 from balancer.adapters.session_codec import SessionRow, decode_session, encode_session
-from balancer.domain.ids import DeviceId
+from balancer.domain.ids import DeviceId, SessionId
 from balancer.ports.session_store import (
     Change,
     PutCursor,
+    PutFinding,
     PutSession,
     RemoveSession,
     StoredState,
@@ -80,24 +81,41 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
     ),
+    # 2: why sessions went where they went, and what was found out about devices.
+    (
+        # Beside the session, not in a table of its own: an admission stays one statement.
+        # JSON, a line each, oldest first.
+        "ALTER TABLE sessions ADD COLUMN decisions TEXT NOT NULL DEFAULT ''",
+        """
+        CREATE TABLE findings (
+            key  TEXT PRIMARY KEY,               -- "calibration/GPU-…"
+            text TEXT NOT NULL                   -- JSON
+        )
+        """,
+    ),
 )
 
 _COLUMNS = ", ".join(SessionRow._fields)
 _SELECT_SESSIONS = f"SELECT {_COLUMNS} FROM sessions ORDER BY create_time_us, id"  # noqa: S608 - our own names
 _SELECT_CURSORS = "SELECT device_id, event_number FROM cursors"
+_SELECT_FINDINGS = "SELECT key, text FROM findings"
+_SELECT_DECISIONS = "SELECT decisions FROM sessions WHERE id = ?"
 # What a client said never changes, so an update leaves it alone. One statement for several rows: each statement costs
 # two changes of the interpreter's lock, which a busy event loop gives back late.
 _PUT_SESSIONS = (
-    f"INSERT INTO sessions ({_COLUMNS}) VALUES {{rows}} ON CONFLICT (id) DO UPDATE SET state = excluded.state, "  # noqa: S608
+    f"INSERT INTO sessions ({_COLUMNS}, decisions) VALUES {{rows}} ON CONFLICT (id) DO UPDATE SET "  # noqa: S608
+    "state = excluded.state, decisions = decisions || excluded.decisions, "
     "device_id = excluded.device_id, attempt = excluded.attempt, revision = excluded.revision, "
     "changing = excluded.changing"
 )
-_ROW = f"({', '.join('?' * len(SessionRow._fields))})"
+_ROW = f"({', '.join('?' * (len(SessionRow._fields) + 1))})"
 _REMOVE_SESSION = "DELETE FROM sessions WHERE id = ?"
 _PUT_CURSOR = (
     "INSERT INTO cursors (device_id, event_number) VALUES (?, ?) "
     "ON CONFLICT (device_id) DO UPDATE SET event_number = excluded.event_number"
 )
+_PUT_FINDING = "INSERT INTO findings (key, text) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET text = excluded.text"
+_FORGET_FINDING = "DELETE FROM findings WHERE key = ?"
 _MAX_ROWS = 64
 _RESERVE_BYTES = 1024 * 1024
 """Kept for ends and removals: a session that filled the disk can be removed only once its end was written."""
@@ -140,6 +158,14 @@ class SqliteSessionStore:
         statements = list(_statements(changes))
         frees = any(isinstance(change, RemoveSession) or _ends(change) for change in changes)
         await self._run(lambda: self._commit_or_make_room(statements, frees=frees))
+
+    async def read_decisions(self, session_id: SessionId) -> Sequence[str]:
+        """Reads the decisions that are kept of a session, oldest first.
+
+        Raises:
+            StoreError: They cannot be read.
+        """
+        return await self._run(lambda: self._decisions(session_id))
 
     async def close(self) -> None:
         """Closes the file. Closing again does nothing."""
@@ -189,7 +215,16 @@ class SqliteSessionStore:
                 records.append(decode_session(row))
             except ValueError as error:
                 raise StoreError(_damaged(self._path, f"session {row[0]} cannot be read: {error}")) from error
-        return StoredState(records=records, cursors=cursors)
+        return StoredState(records=records, cursors=cursors, findings=dict(connection.execute(_SELECT_FINDINGS)))
+
+    def _decisions(self, session_id: SessionId) -> Sequence[str]:
+        row = self._required().execute(_SELECT_DECISIONS, (session_id,)).fetchone()
+        return row[0].splitlines() if row else ()
+
+    def _required(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreError(f"Cannot use {self._path}: it is not open.")
+        return self._connection
 
     def _opened(self) -> sqlite3.Connection:
         # The client's words may hold stream keys; SQLite gives the log beside it the same mode.
@@ -232,9 +267,7 @@ class SqliteSessionStore:
             self._reserve.take()
 
     def _commit(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
-        connection = self._connection
-        if connection is None:
-            raise StoreError(f"Cannot write {self._path}: it is not open.")
+        connection = self._required()
         try:
             if len(statements) == 1:
                 # A transaction by itself. Every further statement would fight for the interpreter's lock twice.
@@ -263,12 +296,12 @@ def _ends(change: Change) -> bool:
 def _statements(changes: Sequence[Change]) -> list[tuple[str, Sequence[Any]]]:
     """Makes the statements of a batch, in order; neighbouring records share one."""
     statements: list[tuple[str, Sequence[Any]]] = []
-    rows: list[SessionRow] = []
+    rows: list[tuple[SessionRow, str]] = []
 
     def put_rows() -> None:
         if rows:
             statement = _PUT_SESSIONS.format(rows=", ".join([_ROW] * len(rows)))
-            statements.append((statement, [value for row in rows for value in row]))
+            statements.append((statement, [value for row, decision in rows for value in (*row, decision)]))
             rows.clear()
 
     for change in changes:
@@ -276,11 +309,15 @@ def _statements(changes: Sequence[Change]) -> list[tuple[str, Sequence[Any]]]:
             put_rows()
         match change:
             case PutSession():
-                rows.append(encode_session(change.record))
+                rows.append((encode_session(change.record), f"{change.decision}\n" if change.decision else ""))
             case RemoveSession():
                 statements.append((_REMOVE_SESSION, (change.session_id,)))
             case PutCursor():
                 statements.append((_PUT_CURSOR, (change.device_id, change.event_number)))
+            case PutFinding(text=None):
+                statements.append((_FORGET_FINDING, (change.key,)))
+            case PutFinding():
+                statements.append((_PUT_FINDING, (change.key, change.text)))
     put_rows()
     return statements
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from balancer.domain.device import Dimension
-from balancer.domain.ids import DeviceId
+from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.workload import CostFactors, Workload
 
 
@@ -21,6 +21,10 @@ class PlacementSettings:
     factors: CostFactors = field(default_factory=CostFactors)
     headroom: Fraction = Fraction(9, 10)
     """Share of each dimension's capacity that may be booked, in (0, 1]."""
+    least_batch_speed: Fraction = Fraction(1, 10)
+    """What a session that is content with what is left keeps when LIVE work needs the room, in times real time."""
+    admission: bool = True
+    """Whether a device without room refuses. False compares policies as if nobody counted: for the simulator."""
     version: int = 1
     """Raised by one at each reload."""
 
@@ -49,6 +53,28 @@ class Reservation:
     device_amounts: Mapping[Dimension, int]
     """In the dimensions' units."""
     host_amounts: Mapping[Dimension, int]
+    firm_device_amounts: Mapping[Dimension, int] | None = None
+    """What of it stays when work in real time needs the room. None: all of it."""
+    firm_host_amounts: Mapping[Dimension, int] | None = None
+    """The same of the host's. None: all of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DimensionNeed:
+    """What a session needs in one limited dimension of a device or its host, and what there was, in its unit."""
+
+    dimension: Dimension
+    host: bool
+    """Whether it is about the host that the device sits in."""
+    needed: int
+    used: int
+    """Taken before it, by sessions and by others."""
+    bookable: int
+    """What may be taken by all together."""
+
+
+Need = tuple[Dimension, int, int]
+"""A limited dimension, how much of it a session needs, and how much of it may be booked by all sessions together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +89,31 @@ class Verdict:
     score: int | None = None
     """Rounded down for showing; the choice was made on exact figures. None when refused."""
     refusal: Refusal | None = None
+    device_needs: tuple[Need, ...] = ()
+    """Empty when the device cannot do it however empty it is."""
+    device_used: tuple[int, ...] = ()
+    """What was taken of each of those before, by what counts for the session."""
+    host_needs: tuple[Need, ...] = ()
+    host_used: tuple[int, ...] = ()
+
+    @property
+    def needs(self) -> tuple[DimensionNeed, ...]:
+        """What the session would take of device and host, and what there was."""
+        both = ((self.device_needs, self.device_used, False), (self.host_needs, self.host_used, True))
+        return tuple(
+            DimensionNeed(dimension=dimension, host=host, needed=needed, used=used, bookable=bookable)
+            for needs, taken, host in both
+            for (dimension, needed, bookable), used in zip(needs, taken, strict=True)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OmittedVerdicts:
+    """Devices that are counted instead of listed, because there are very many."""
+
+    rule: str | None
+    """By which they refused. None: they were eligible, with scores no better than the listed ones."""
+    device_count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +126,13 @@ class Decision:
     workload: Workload
     cost_pixels_per_second: int
     verdicts: tuple[Verdict, ...]
-    """In device order."""
+    """In device order; of very many devices those that mattered."""
     settings_version: int
     reservation: Reservation | None
     """What is to be booked. None when every device refused."""
+    omitted: tuple[OmittedVerdicts, ...] = ()
+    """What is not among the verdicts."""
+    policy_fault: str = ""
+    """What was wrong with the policy of the settings, which is why `policy` decided instead. Empty: nothing."""
+    preempted: tuple[SessionId, ...] = ()
+    """Sessions that are stopped and queued again to make room."""

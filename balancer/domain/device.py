@@ -138,6 +138,8 @@ class FigureSource(StrEnum):
 
     SETTINGS = "settings"
     OPERATOR = "operator"
+    CALIBRATION = "calibration"
+    LEARNED = "learned"
     TABLE = "table"
     PROBE = "probe"
     DEFAULT = "default"
@@ -160,6 +162,16 @@ class DeviceCapacity:
     """By codec and speed preset ("p1", "p3", "p5", "p7")."""
     scale_rate: int
     """Pixels per second of the whole device (NVIDIA) or of one core (CPU)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Utilization:
+    """How busy a device was lately, whoever keeps it so, in percent. None: unknown."""
+
+    encoder_percent: int | None = None
+    decoder_percent: int | None = None
+    compute_percent: int | None = None
+    memory_percent: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

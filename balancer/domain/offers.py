@@ -8,11 +8,13 @@ is another `Offers`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import repeat
 
 from balancer.domain.capacity import ENGINE
-from balancer.domain.decision import PlacementSettings, Refusal, Reservation
+from balancer.domain.decision import Need, PlacementSettings, Refusal, Reservation
 from balancer.domain.demand import Demand, demand_on
 from balancer.domain.device import DeviceState, DeviceView, Dimension
 from balancer.domain.workload import Workload
@@ -20,12 +22,9 @@ from balancer.domain.workload import Workload
 KEPT_WORKLOADS = 256
 """Shapes of sessions that are kept in mind; about 1 KiB for each of them and each device."""
 
-_RATES = frozenset({Dimension.DECODE, Dimension.SCALE, Dimension.ENCODE, Dimension.CORES})
+RATES = frozenset({Dimension.DECODE, Dimension.SCALE, Dimension.ENCODE, Dimension.CORES})
 """Dimensions that are used over time: there is headroom, and a session without a deadline takes what there is."""
 _STREAM_ENGINES = (Dimension.DECODE, Dimension.ENCODE)
-
-Need = tuple[Dimension, int, int]
-"""A limited dimension, how much of it a session needs, and how much of it may be booked by all sessions together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +32,13 @@ class Offer:
     """What a device would book for a session, and where it may turn out to be full."""
 
     reservation: Reservation
+    """For a session that is content with what is left: at real time, or what an empty device gives."""
     device_needs: tuple[Need, ...]
+    """What there must be: for a session that is content with what is left, at the least speed."""
     host_needs: tuple[Need, ...]
+    device_wants: tuple[Need, ...] = ()
+    """What a session would like that is content with what is left. Empty for any other."""
+    host_wants: tuple[Need, ...] = ()
     too_fast: Refusal | None
     """Why a single engine cannot do one of the streams in real time, however many engines there are. None: it can."""
 
@@ -85,27 +89,49 @@ class Offers:
         demand = demand_on(workload, view, self.settings.factors)
         if isinstance(demand, Refusal):
             return demand
-        limits, host_limits = self._bookable(view.capacity.limits), self._bookable(self._host_capacity)
-        device_amounts, host_amounts = demand.device_amounts, demand.host_amounts
-        if not workload.real_time:
-            device_amounts, host_amounts = _clipped(device_amounts, limits), _clipped(host_amounts, host_limits)
+        if workload.elastic:
+            return self._elastic_offer(demand, view)
+        if workload.reserved_speed is not None:
+            demand = _at_speed(demand, workload.reserved_speed)
         return Offer(
             reservation=Reservation(
                 device_id=view.id,
                 cost_pixels_per_second=demand.cost_pixels_per_second,
-                device_amounts=device_amounts,
-                host_amounts=host_amounts,
+                device_amounts=demand.device_amounts,
+                host_amounts=demand.host_amounts,
             ),
-            device_needs=_needs(device_amounts, limits),
-            host_needs=_needs(host_amounts, host_limits),
-            too_fast=self._too_fast(demand) if workload.real_time else None,
+            device_needs=_needs(demand.device_amounts, self._bookable(view.capacity.limits)),
+            host_needs=_needs(demand.host_amounts, self._bookable(self._host_capacity)),
+            too_fast=self._too_fast(demand) if self.settings.admission else None,
+        )
+
+    def _elastic_offer(self, demand: Demand, view: DeviceView) -> Offer:
+        """Offers real time, or what an empty device gives, down to the least speed, or what an empty device gives."""
+        limits, host_limits = self._bookable(view.capacity.limits), self._bookable(self._host_capacity)
+        wants, host_wants = _needs(demand.device_amounts, limits), _needs(demand.host_amounts, host_limits)
+        speed = speed_within(((wants, repeat(0)), (host_wants, repeat(0))))
+        wanted, least = _at_speed(demand, speed), _at_speed(demand, min(speed, self.settings.least_batch_speed))
+        return Offer(
+            reservation=Reservation(
+                device_id=view.id,
+                cost_pixels_per_second=demand.cost_pixels_per_second,
+                device_amounts=wanted.device_amounts,
+                host_amounts=wanted.host_amounts,
+                firm_device_amounts=least.device_amounts,
+                firm_host_amounts=least.host_amounts,
+            ),
+            device_needs=_needs(least.device_amounts, limits),
+            host_needs=_needs(least.host_amounts, host_limits),
+            device_wants=_needs(wanted.device_amounts, limits),
+            host_wants=_needs(wanted.host_amounts, host_limits),
+            too_fast=None,
         )
 
     def _bookable(self, limits: Mapping[Dimension, int]) -> dict[Dimension, int]:
         """Gives how much of each limit may be booked."""
         headroom = self.settings.headroom
         return {
-            dimension: limit * headroom.numerator // headroom.denominator if dimension in _RATES else limit
+            dimension: limit * headroom.numerator // headroom.denominator if dimension in RATES else limit
             for dimension, limit in limits.items()
         }
 
@@ -124,12 +150,43 @@ class Offers:
         return None
 
 
-def _clipped(amounts: Mapping[Dimension, int], limits: Mapping[Dimension, int]) -> Mapping[Dimension, int]:
-    """Takes from a session that may be slower than real time what even an empty device does not have."""
+def speed_within(needs_and_used: Iterable[tuple[Sequence[Need], Iterable[int]]]) -> Fraction:
+    """Tells at which share of what it wants a session fits into what is left, at most 1.
+
+    Args:
+        needs_and_used: What it wants at full speed, by dimension, and what is taken of each already; of its device,
+            and of the host.
+
+    Returns:
+        The share, 0 where nothing is left. Only what is used over time is shared.
+    """
+    speed = Fraction(1)
+    for needs, used in needs_and_used:
+        for (dimension, wanted, bookable), taken in zip(needs, used, strict=False):
+            # A limit of 0 is a dimension that the device does not have; whoever needs it was refused before.
+            if dimension in RATES and wanted and bookable and wanted > bookable - taken:
+                speed = min(speed, Fraction(max(0, bookable - taken), wanted))
+    return speed
+
+
+def scaled(amounts: Mapping[Dimension, int], speed: Fraction) -> Mapping[Dimension, int]:
+    """Gives what amounts are at another speed, rounded up. Only what is used over time follows the speed."""
+    if speed == 1:
+        return amounts
     return {
-        dimension: min(amount, limits.get(dimension) or amount) if dimension in _RATES else amount
+        dimension: -(-amount * speed.numerator // speed.denominator) if dimension in RATES else amount
         for dimension, amount in amounts.items()
     }
+
+
+def _at_speed(demand: Demand, speed: Fraction) -> Demand:
+    cost = -(-demand.cost_pixels_per_second * speed.numerator // speed.denominator)
+    return Demand(
+        cost_pixels_per_second=cost,
+        device_amounts=scaled(demand.device_amounts, speed),
+        host_amounts=scaled(demand.host_amounts, speed),
+        largest_amounts=scaled(demand.largest_amounts, speed),
+    )
 
 
 def _needs(amounts: Mapping[Dimension, int], limits: Mapping[Dimension, int]) -> tuple[Need, ...]:

@@ -7,13 +7,15 @@ policy chooses among the rest. A refusal is a value, never an exception. All com
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
-from balancer.domain.decision import Decision, PlacementSettings, Refusal, Reservation, Verdict
+from balancer.domain.decision import Decision, Need, PlacementSettings, Refusal, Reservation, Verdict
 from balancer.domain.demand import nominal_cost
 from balancer.domain.device import DeviceView, Dimension
 from balancer.domain.ids import DeviceId
 from balancer.domain.ledger import Ledger
-from balancer.domain.offers import Need, Offer, Offers, amount_in_words
+from balancer.domain.offers import RATES, Offer, Offers, amount_in_words, scaled, speed_within
 from balancer.domain.policies.policy import Candidate, Policy
 from balancer.domain.workload import Workload
 
@@ -66,76 +68,122 @@ def decide(workload: Workload, offers: Offers, ledger: Ledger, policy: Policy) -
     Raises:
         PolicyFault: The policy chose a device that is none of the candidates.
     """
-    candidates: list[Candidate] = []
-    reservations: dict[DeviceId, Reservation] = {}
-    refusals: dict[DeviceId, Refusal] = {}
-    for view, offer in zip(offers.views, offers.of(workload), strict=True):
-        device_id = view.identity.id
-        refusal = offer if isinstance(offer, Refusal) else _full(offer, ledger)
-        if refusal is not None:
-            refusals[device_id] = refusal
-            continue
-        assert isinstance(offer, Offer), "what is no refusal is an offer"
-        reservations[device_id] = offer.reservation
-        candidates.append(
-            Candidate(
-                view=view,
-                cost_pixels_per_second=offer.reservation.cost_pixels_per_second,
-                booked_pixels_per_second=ledger.cost(device_id),
-                session_count=ledger.session_count(device_id),
-                highest_weight=offers.highest_weight,
+    judged = [
+        _judged(view, offer, workload, offers, ledger)
+        for view, offer in zip(offers.views, offers.of(workload), strict=True)
+    ]
+    candidates = tuple(one.candidate for one in judged if one.candidate is not None)
+    choice = policy.choose(candidates, workload) if candidates else None
+    chosen = None
+    if choice is not None:
+        chosen = next((one for one in judged if one.candidate and one.view.id == choice.device_id), None)
+        if chosen is None:
+            raise PolicyFault(
+                f"Cannot place: policy {policy.name!r} chose {choice.device_id!r}, which is no candidate."
             )
-        )
-    choice = policy.choose(tuple(candidates), workload) if candidates else None
-    if choice is not None and choice.device_id not in reservations:
-        raise PolicyFault(f"Cannot place: policy {policy.name!r} chose {choice.device_id!r}, which is no candidate.")
-    reservation = reservations[choice.device_id] if choice is not None else None
+    reservation = _reserved(chosen) if chosen is not None else None
     return Decision(
-        device_id=choice.device_id if choice is not None else None,
+        device_id=chosen.view.id if chosen is not None else None,
         policy=policy.name,
         workload=workload,
         cost_pixels_per_second=reservation.cost_pixels_per_second
         if reservation
         else nominal_cost(workload, offers.settings.factors),
-        verdicts=_verdicts(offers, ledger, choice.scores if choice is not None else {}, refusals),
+        verdicts=tuple(_verdict(one, offers, ledger, choice.scores if choice is not None else {}) for one in judged),
         settings_version=offers.settings.version,
         reservation=reservation,
     )
 
 
-def _verdicts(
-    offers: Offers, ledger: Ledger, scores: Mapping[DeviceId, int], refusals: Mapping[DeviceId, Refusal]
-) -> tuple[Verdict, ...]:
-    verdicts: list[Verdict] = []
-    for view in offers.views:
-        device_id, weight = view.identity.id, view.weight
-        verdicts.append(
-            Verdict(
-                device_id=device_id,
-                weight=weight,
-                session_count=ledger.session_count(device_id),
-                weighted_load_before=ledger.cost(device_id) * offers.highest_weight // weight if weight else None,
-                score=scores.get(device_id),
-                refusal=refusals.get(device_id),
-            )
-        )
-    return tuple(verdicts)
+class _Judged(NamedTuple):
+    """A device in the course of one decision. What was taken is a copy: the ledger moves on."""
+
+    view: DeviceView
+    offer: Offer | None
+    refusal: Refusal | None
+    candidate: Candidate | None
+    device_used: tuple[int, ...] = ()
+    host_used: tuple[int, ...] = ()
 
 
-def _full(offer: Offer, ledger: Ledger) -> Refusal | None:
-    """Tells the first rule that speaks against an offer now."""
-    return (
-        _no_room(offer.device_needs, ledger.used(offer.reservation.device_id), "It")
+def _judged(view: DeviceView, offer: Offer | Refusal, workload: Workload, offers: Offers, ledger: Ledger) -> _Judged:
+    if isinstance(offer, Refusal):
+        return _Judged(view, None, offer, None)
+    device_id = view.identity.id
+    in_real_time = workload.real_time
+    device_used = _taken(offer.device_needs, ledger.used(device_id), in_real_time and ledger.yielding(device_id))
+    host_used = _taken(offer.host_needs, ledger.host_used(), in_real_time and ledger.host_yielding())
+    refusal = (
+        _no_room(offer.device_needs, device_used, "It")
         or offer.too_fast
-        or _no_room(offer.host_needs, ledger.host_used(), "Its host")
+        or _no_room(offer.host_needs, host_used, "Its host")
+    )
+    if refusal is not None and not offers.settings.admission and refusal.dimension in RATES:
+        refusal = None
+    if refusal is not None:
+        return _Judged(view, offer, refusal, None, device_used, host_used)
+    candidate = Candidate(
+        view=view,
+        cost_pixels_per_second=offer.reservation.cost_pixels_per_second,
+        booked_pixels_per_second=ledger.cost(device_id),
+        session_count=ledger.session_count(device_id),
+        highest_weight=offers.highest_weight,
+        device_needs=offer.device_needs,
+        device_used=device_used,
+        host_needs=offer.host_needs,
+        host_used=host_used,
+    )
+    return _Judged(view, offer, None, candidate, device_used, host_used)
+
+
+def _taken(
+    needs: tuple[Need, ...], used: Mapping[Dimension, int], yielding: Mapping[Dimension, int] | bool
+) -> tuple[int, ...]:
+    """Gives what is taken of each needed dimension; what yields to the session does not count."""
+    if yielding:
+        assert not isinstance(yielding, bool)
+        return tuple([used.get(dimension, 0) - yielding.get(dimension, 0) for dimension, _, _ in needs])
+    return tuple([used.get(dimension, 0) for dimension, _, _ in needs])
+
+
+def _reserved(chosen: _Judged) -> Reservation:
+    """Gives what is to be booked. Who is content with what is left books that, of what it would like to have."""
+    assert chosen.offer is not None, "what is no refusal is an offer"
+    reservation = chosen.offer.reservation
+    wants, host_wants = chosen.offer.device_wants, chosen.offer.host_wants
+    if not wants and not host_wants:
+        return reservation
+    speed = speed_within(((wants, chosen.device_used), (host_wants, chosen.host_used)))
+    if speed == 1:
+        return reservation
+    return replace(
+        reservation,
+        device_amounts=scaled(reservation.device_amounts, speed),
+        host_amounts=scaled(reservation.host_amounts, speed),
     )
 
 
-def _no_room(needs: tuple[Need, ...], used: Mapping[Dimension, int], whose: str) -> Refusal | None:
+def _verdict(one: _Judged, offers: Offers, ledger: Ledger, scores: Mapping[DeviceId, int]) -> Verdict:
+    device_id, weight = one.view.identity.id, one.view.weight
+    return Verdict(
+        device_id=device_id,
+        weight=weight,
+        session_count=ledger.session_count(device_id),
+        weighted_load_before=ledger.cost(device_id) * offers.highest_weight // weight if weight else None,
+        score=scores.get(device_id) if one.candidate is not None else None,
+        refusal=one.refusal,
+        device_needs=one.offer.device_needs if one.offer is not None else (),
+        device_used=one.device_used,
+        host_needs=one.offer.host_needs if one.offer is not None else (),
+        host_used=one.host_used,
+    )
+
+
+def _no_room(needs: tuple[Need, ...], used: tuple[int, ...], whose: str) -> Refusal | None:
     """Refuses by the first dimension that lacks room, encoder sessions before all others."""
     full: Refusal | None = None
-    for dimension, needed, bookable in needs:
-        available = bookable - used.get(dimension, 0)
+    for (dimension, needed, bookable), taken in zip(needs, used, strict=True):
+        available = bookable - taken
         if needed <= available:
             continue
         refusal = _lacking(dimension, needed, max(0, available), whose)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from fractions import Fraction
 
 from balancer.domain.decision import Reservation
 from balancer.domain.ids import DeviceId, SessionId
@@ -73,6 +74,18 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStanding:
+    """Where a session stands that waits for a device."""
+
+    position: int
+    """From 1."""
+    estimated_wait: timedelta | None
+    """How long it may still take. None: unknown."""
+    message: str
+    """What it waits for, as a sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
     """Everything the balancer knows of a session."""
 
@@ -91,7 +104,7 @@ class SessionRecord:
     attempt: int = 0
     """Number of the present placement, from 1. 0: never placed."""
     reservation: Reservation | None = None
-    """None: nothing is booked."""
+    """None: nothing is booked. Of a queued session: room that is being made for it."""
     conditions: tuple[Condition, ...] = ()
     progress: Progress | None = None
     failure: Failure | None = None
@@ -99,5 +112,20 @@ class SessionRecord:
     running_time: datetime | None = None
     end_time: datetime | None = None
     stop_requested: bool = False
+    preemptible: bool = False
+    """Whether it may be stopped and queued again for the sake of LIVE work."""
+    requeue: bool = False
+    """Whether it is being stopped to be queued again."""
+    preemption_count: int = 0
+    retry_count: int = 0
+    """Attempts that a device could not begin, so that another one was tried."""
+    queued_time: datetime | None = None
+    """When it began to wait, the last time it did. None: it never waited."""
+    queue_deadline: datetime | None = None
+    """When it is given up if it still waits. None: never."""
+    standing: QueueStanding | None = None
+    """Not stored: it is true again a second later."""
+    speed_limit: Fraction | None = None
+    """The speed at which it is held, in times real time. None: as fast as it goes. Not stored."""
     revision: int = 1
     traceparent: str | None = None

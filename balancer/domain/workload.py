@@ -1,13 +1,14 @@
 """What a session asks of whatever device takes it, in pixels per second, before anything is known of the device.
 
-A session that is not bound to real time (a file as fast as it goes) is described at real time too: that is the share
-it is promised, not a limit.
+A session that is not bound to real time (a file as fast as it goes) is described at real time too. What is booked for
+it is that times the speed that is kept free for it; how fast it then runs is another matter, see `pacing`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 
 
 class VideoCodec(StrEnum):
@@ -73,6 +74,14 @@ class Workload:
     """Whether the session falls behind when its device is slower than real time."""
     allow_software_encode: bool
     """Whether a GPU may leave encoding to the cores of its host."""
+    reserved_speed: Fraction | None = None
+    """The speed that is kept free for it, in times real time; never given where `real_time` is. None: real time for
+    a session that is bound to it, else what the device has left, at most real time."""
+
+    @property
+    def elastic(self) -> bool:
+        """Whether it is content with what a device has left."""
+        return not self.real_time and self.reserved_speed is None
 
     @property
     def decode_pixels_per_second(self) -> int:

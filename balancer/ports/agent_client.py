@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from fractions import Fraction
 from typing import Protocol
 
 from balancer.domain.device import Capability, DeviceIdentity
@@ -56,6 +57,13 @@ class Measurements:
     encoder_sessions: int | None = None
     temperature_celsius: int | None = None
     measure_time: datetime | None = None
+    foreign_encoder_sessions: int | None = None
+    """Of processes that are not the agent's own, like the figures that follow."""
+    foreign_encoder_utilization_percent: int | None = None
+    foreign_decoder_utilization_percent: int | None = None
+    foreign_memory_used_mib: int | None = None
+    foreign_compute_utilization_percent: int | None = None
+    """Of the cores of a CPU device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +106,18 @@ class AgentClient(Protocol):
         """
         ...
 
-    async def stop(self, session_id: SessionId, attempt: int) -> None:
-        """Asks an attempt to end."""
+    async def stop(self, session_id: SessionId, attempt: int, *, discard_outputs: bool = False) -> None:
+        """Asks an attempt to end.
+
+        Args:
+            session_id: Of which session.
+            attempt: Which one.
+            discard_outputs: Whether what it made is thrown away, because another attempt begins anew.
+        """
+        ...
+
+    async def pace(self, session_id: SessionId, attempt: int, speed_limit: Fraction | None) -> None:
+        """Holds an attempt at a speed, in times real time. None: lets it run freely. An ended one is left alone."""
         ...
 
     async def delete(self, session_id: SessionId) -> None:

@@ -6,7 +6,7 @@ Load is never stored, only sessions are; nothing is read in the hot path.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from balancer.domain.ids import DeviceId, SessionId
@@ -18,11 +18,13 @@ class PutSession:
     """Write the record, new or changed."""
 
     record: SessionRecord
+    decision: str = ""
+    """Why it was placed or not: a line of JSON, added to those that are kept of the session. Empty: nothing to add."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveSession:
-    """Forget the session and its request id."""
+    """Forget the session, its request id and its decisions."""
 
     session_id: SessionId
 
@@ -35,7 +37,17 @@ class PutCursor:
     event_number: int
 
 
-Change = PutSession | RemoveSession | PutCursor
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutFinding:
+    """Remember what was found out about a device or the host, such as a calibration."""
+
+    key: str
+    """"calibration/GPU-…" for instance."""
+    text: str | None
+    """JSON, opaque to the store. None: forget it."""
+
+
+Change = PutSession | RemoveSession | PutCursor | PutFinding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +57,7 @@ class StoredState:
     records: Sequence[SessionRecord]
     """Oldest first."""
     cursors: Mapping[DeviceId, int]
+    findings: Mapping[str, str] = field(default_factory=dict)
 
 
 class StoreError(Exception):
@@ -68,6 +81,10 @@ class SessionStore(Protocol):
 
     async def commit(self, changes: Sequence[Change]) -> None:
         """Applies changes in order, in one transaction."""
+        ...
+
+    async def read_decisions(self, session_id: SessionId) -> Sequence[str]:
+        """Reads the decisions that are kept of a session, oldest first. Not for the hot path."""
         ...
 
     async def close(self) -> None:

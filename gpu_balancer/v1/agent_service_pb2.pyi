@@ -313,8 +313,11 @@ class LaunchPlan(_message.Message):
     INPUT_FACTS_FIELD_NUMBER: _builtins.int
     MAX_DURATION_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    SPEED_LIMIT_FIELD_NUMBER: _builtins.int
     traceparent: _builtins.str
     """W3C trace context of the session's trace. Empty when tracing is off."""
+    speed_limit: _builtins.float
+    """The speed at which it begins, in times real time. Unset: as fast as it goes."""
     @_builtins.property
     def id(self) -> Global___AttemptId:
         """Which attempt."""
@@ -339,12 +342,15 @@ class LaunchPlan(_message.Message):
         input_facts: _media_pb2.InputFacts | None = ...,
         max_duration: _duration_pb2.Duration | None = ...,
         traceparent: _builtins.str = ...,
+        speed_limit: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "input_facts", b"input_facts", "max_duration", b"max_duration", "transcode", b"transcode"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit", "id", b"id", "input_facts", b"input_facts", "max_duration", b"max_duration", "speed_limit", b"speed_limit", "transcode", b"transcode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "input_facts", b"input_facts", "max_duration", b"max_duration", "traceparent", b"traceparent", "transcode", b"transcode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit", "id", b"id", "input_facts", b"input_facts", "max_duration", b"max_duration", "speed_limit", b"speed_limit", "traceparent", b"traceparent", "transcode", b"transcode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__speed_limit: _TypeAlias = _typing.Literal["speed_limit"]  # noqa: Y015
+    _WhichOneofArgType__speed_limit: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__speed_limit) -> _WhichOneofReturnType__speed_limit | None: ...
 
 Global___LaunchPlan: _TypeAlias = LaunchPlan  # noqa: Y015
 
@@ -449,6 +455,9 @@ class AgentServiceStopSessionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    DISCARD_OUTPUTS_FIELD_NUMBER: _builtins.int
+    discard_outputs: _builtins.bool
+    """Throws away what it made, because another attempt begins anew: no output is put into place."""
     @_builtins.property
     def id(self) -> Global___AttemptId:
         """Which attempt."""
@@ -457,10 +466,11 @@ class AgentServiceStopSessionRequest(_message.Message):
         self,
         *,
         id: Global___AttemptId | None = ...,
+        discard_outputs: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["discard_outputs", b"discard_outputs", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -482,6 +492,53 @@ class AgentServiceStopSessionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AgentServiceStopSessionResponse: _TypeAlias = AgentServiceStopSessionResponse  # noqa: Y015
+
+@_typing.final
+class PaceSessionRequest(_message.Message):
+    """Request of PaceSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SPEED_LIMIT_FIELD_NUMBER: _builtins.int
+    speed_limit: _builtins.float
+    """The speed at which it is held, in times real time, above 0. Unset: as fast as it goes."""
+    @_builtins.property
+    def id(self) -> Global___AttemptId:
+        """Which attempt. One that has ended, or is not known, is left alone."""
+
+    def __init__(
+        self,
+        *,
+        id: Global___AttemptId | None = ...,
+        speed_limit: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit", "id", b"id", "speed_limit", b"speed_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit", "id", b"id", "speed_limit", b"speed_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__speed_limit: _TypeAlias = _typing.Literal["speed_limit"]  # noqa: Y015
+    _WhichOneofArgType__speed_limit: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__speed_limit) -> _WhichOneofReturnType__speed_limit | None: ...
+
+Global___PaceSessionRequest: _TypeAlias = PaceSessionRequest  # noqa: Y015
+
+@_typing.final
+class PaceSessionResponse(_message.Message):
+    """Response of PaceSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PaceSessionResponse: _TypeAlias = PaceSessionResponse  # noqa: Y015
 
 @_typing.final
 class AgentServiceDeleteSessionRequest(_message.Message):
@@ -886,6 +943,55 @@ class AgentServiceProbeDeviceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AgentServiceProbeDeviceResponse: _TypeAlias = AgentServiceProbeDeviceResponse  # noqa: Y015
+
+@_typing.final
+class AgentServiceCalibrateDeviceRequest(_message.Message):
+    """Request of CalibrateDevice."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentServiceCalibrateDeviceRequest: _TypeAlias = AgentServiceCalibrateDeviceRequest  # noqa: Y015
+
+@_typing.final
+class AgentServiceCalibrateDeviceResponse(_message.Message):
+    """Response of CalibrateDevice."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _device_pb2.CalibrationProgress:
+        """It goes on."""
+
+    @_builtins.property
+    def calibration(self) -> _device_pb2.DeviceCalibration:
+        """It has ended."""
+
+    def __init__(
+        self,
+        *,
+        progress: _device_pb2.CalibrationProgress | None = ...,
+        calibration: _device_pb2.DeviceCalibration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "news", b"news", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "news", b"news", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_news: _TypeAlias = _typing.Literal["progress", "calibration"]  # noqa: Y015
+    _WhichOneofArgType_news: _TypeAlias = _typing.Literal["news", b"news"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_news) -> _WhichOneofReturnType_news | None: ...
+
+Global___AgentServiceCalibrateDeviceResponse: _TypeAlias = AgentServiceCalibrateDeviceResponse  # noqa: Y015
 
 @_typing.final
 class ShutdownAgentRequest(_message.Message):

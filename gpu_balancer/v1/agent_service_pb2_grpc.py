@@ -65,6 +65,11 @@ class AgentServiceStub:
                 request_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceStopSessionRequest.SerializeToString,
                 response_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceStopSessionResponse.FromString,
                 _registered_method=True)
+        self.PaceSession = channel.unary_unary(
+                '/gpu_balancer.v1.AgentService/PaceSession',
+                request_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.PaceSessionRequest.SerializeToString,
+                response_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.PaceSessionResponse.FromString,
+                _registered_method=True)
         self.DeleteSession = channel.unary_unary(
                 '/gpu_balancer.v1.AgentService/DeleteSession',
                 request_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceDeleteSessionRequest.SerializeToString,
@@ -94,6 +99,11 @@ class AgentServiceStub:
                 '/gpu_balancer.v1.AgentService/ProbeDevice',
                 request_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceProbeDeviceRequest.SerializeToString,
                 response_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceProbeDeviceResponse.FromString,
+                _registered_method=True)
+        self.CalibrateDevice = channel.unary_stream(
+                '/gpu_balancer.v1.AgentService/CalibrateDevice',
+                request_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceCalibrateDeviceRequest.SerializeToString,
+                response_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceCalibrateDeviceResponse.FromString,
                 _registered_method=True)
         self.ShutdownAgent = channel.unary_unary(
                 '/gpu_balancer.v1.AgentService/ShutdownAgent',
@@ -148,6 +158,13 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PaceSession(self, request, context):
+        """Holds an attempt at a speed, or lets it run freely. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteSession(self, request, context):
         """Removes the folders of an ended session.
         """
@@ -185,6 +202,14 @@ class AgentServiceServicer:
 
     def ProbeDevice(self, request, context):
         """Runs the golden probe again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CalibrateDevice(self, request, context):
+        """Measures by real runs how much the device carries. Streams how far it is, last the result. Refused while the agent
+        has live sessions; sessions are refused meanwhile. Ends, its runs too, when the caller leaves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -230,6 +255,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     request_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceStopSessionRequest.FromString,
                     response_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceStopSessionResponse.SerializeToString,
             ),
+            'PaceSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.PaceSession,
+                    request_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.PaceSessionRequest.FromString,
+                    response_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.PaceSessionResponse.SerializeToString,
+            ),
             'DeleteSession': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteSession,
                     request_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceDeleteSessionRequest.FromString,
@@ -259,6 +289,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.ProbeDevice,
                     request_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceProbeDeviceRequest.FromString,
                     response_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceProbeDeviceResponse.SerializeToString,
+            ),
+            'CalibrateDevice': grpc.unary_stream_rpc_method_handler(
+                    servicer.CalibrateDevice,
+                    request_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceCalibrateDeviceRequest.FromString,
+                    response_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceCalibrateDeviceResponse.SerializeToString,
             ),
             'ShutdownAgent': grpc.unary_unary_rpc_method_handler(
                     servicer.ShutdownAgent,
@@ -440,6 +475,33 @@ class AgentService:
             _registered_method=True)
 
     @staticmethod
+    def PaceSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpu_balancer.v1.AgentService/PaceSession',
+            gpu__balancer_dot_v1_dot_agent__service__pb2.PaceSessionRequest.SerializeToString,
+            gpu__balancer_dot_v1_dot_agent__service__pb2.PaceSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteSession(request,
             target,
             options=(),
@@ -591,6 +653,33 @@ class AgentService:
             '/gpu_balancer.v1.AgentService/ProbeDevice',
             gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceProbeDeviceRequest.SerializeToString,
             gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceProbeDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CalibrateDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gpu_balancer.v1.AgentService/CalibrateDevice',
+            gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceCalibrateDeviceRequest.SerializeToString,
+            gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceCalibrateDeviceResponse.FromString,
             options,
             channel_credentials,
             insecure,

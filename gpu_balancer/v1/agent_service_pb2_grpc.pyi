@@ -45,6 +45,8 @@ class AgentServiceStub:
     """Starts an attempt of a session. Idempotent by (session, attempt)."""
     StopSession: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.AgentServiceStopSessionRequest, _agent_service_pb2.AgentServiceStopSessionResponse]
     """Asks an attempt to complete its outputs and end. Idempotent. An attempt that never came here is reported as ended."""
+    PaceSession: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.PaceSessionRequest, _agent_service_pb2.PaceSessionResponse]
+    """Holds an attempt at a speed, or lets it run freely. Idempotent."""
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.AgentServiceDeleteSessionRequest, _agent_service_pb2.AgentServiceDeleteSessionResponse]
     """Removes the folders of an ended session."""
     WatchEvents: _grpc.UnaryStreamMultiCallable[_agent_service_pb2.WatchEventsRequest, _agent_service_pb2.WatchEventsResponse]
@@ -57,6 +59,10 @@ class AgentServiceStub:
     """Streams an artifact or a range of it."""
     ProbeDevice: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.AgentServiceProbeDeviceRequest, _agent_service_pb2.AgentServiceProbeDeviceResponse]
     """Runs the golden probe again."""
+    CalibrateDevice: _grpc.UnaryStreamMultiCallable[_agent_service_pb2.AgentServiceCalibrateDeviceRequest, _agent_service_pb2.AgentServiceCalibrateDeviceResponse]
+    """Measures by real runs how much the device carries. Streams how far it is, last the result. Refused while the agent
+    has live sessions; sessions are refused meanwhile. Ends, its runs too, when the caller leaves.
+    """
     ShutdownAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ShutdownAgentRequest, _agent_service_pb2.ShutdownAgentResponse]
     """Ends the agent. Refused with FAILED_PRECONDITION while it has live sessions."""
 
@@ -77,6 +83,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Starts an attempt of a session. Idempotent by (session, attempt)."""
     StopSession: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.AgentServiceStopSessionRequest, _agent_service_pb2.AgentServiceStopSessionResponse]  # type: ignore[assignment]
     """Asks an attempt to complete its outputs and end. Idempotent. An attempt that never came here is reported as ended."""
+    PaceSession: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.PaceSessionRequest, _agent_service_pb2.PaceSessionResponse]  # type: ignore[assignment]
+    """Holds an attempt at a speed, or lets it run freely. Idempotent."""
     DeleteSession: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.AgentServiceDeleteSessionRequest, _agent_service_pb2.AgentServiceDeleteSessionResponse]  # type: ignore[assignment]
     """Removes the folders of an ended session."""
     WatchEvents: _aio.UnaryStreamMultiCallable[_agent_service_pb2.WatchEventsRequest, _agent_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
@@ -89,6 +97,10 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Streams an artifact or a range of it."""
     ProbeDevice: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.AgentServiceProbeDeviceRequest, _agent_service_pb2.AgentServiceProbeDeviceResponse]  # type: ignore[assignment]
     """Runs the golden probe again."""
+    CalibrateDevice: _aio.UnaryStreamMultiCallable[_agent_service_pb2.AgentServiceCalibrateDeviceRequest, _agent_service_pb2.AgentServiceCalibrateDeviceResponse]  # type: ignore[assignment]
+    """Measures by real runs how much the device carries. Streams how far it is, last the result. Refused while the agent
+    has live sessions; sessions are refused meanwhile. Ends, its runs too, when the caller leaves.
+    """
     ShutdownAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ShutdownAgentRequest, _agent_service_pb2.ShutdownAgentResponse]  # type: ignore[assignment]
     """Ends the agent. Refused with FAILED_PRECONDITION while it has live sessions."""
 
@@ -144,6 +156,14 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Asks an attempt to complete its outputs and end. Idempotent. An attempt that never came here is reported as ended."""
 
     @_abc_1.abstractmethod
+    def PaceSession(
+        self,
+        request: _agent_service_pb2.PaceSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.PaceSessionResponse, _abc.Awaitable[_agent_service_pb2.PaceSessionResponse]]:
+        """Holds an attempt at a speed, or lets it run freely. Idempotent."""
+
+    @_abc_1.abstractmethod
     def DeleteSession(
         self,
         request: _agent_service_pb2.AgentServiceDeleteSessionRequest,
@@ -190,6 +210,16 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.AgentServiceProbeDeviceResponse, _abc.Awaitable[_agent_service_pb2.AgentServiceProbeDeviceResponse]]:
         """Runs the golden probe again."""
+
+    @_abc_1.abstractmethod
+    def CalibrateDevice(
+        self,
+        request: _agent_service_pb2.AgentServiceCalibrateDeviceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_agent_service_pb2.AgentServiceCalibrateDeviceResponse], _abc.AsyncIterator[_agent_service_pb2.AgentServiceCalibrateDeviceResponse]]:
+        """Measures by real runs how much the device carries. Streams how far it is, last the result. Refused while the agent
+        has live sessions; sessions are refused meanwhile. Ends, its runs too, when the caller leaves.
+        """
 
     @_abc_1.abstractmethod
     def ShutdownAgent(

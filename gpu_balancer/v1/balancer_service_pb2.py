@@ -22,27 +22,30 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from gpu_balancer.v1 import media_pb2 as gpu__balancer_dot_v1_dot_media__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&gpu_balancer/v1/balancer_service.proto\x12\x0fgpu_balancer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bgpu_balancer/v1/media.proto\"G\n\x07Profile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\nrenditions\x18\x02 \x03(\x0b\x32\x1a.gpu_balancer.v1.Rendition\"\x14\n\x12GetBalancerRequest\"\xb4\x02\n\x13GetBalancerResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\nprocess_id\x18\x02 \x01(\r\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10listen_addresses\x18\x04 \x03(\t\x12\x14\n\x0chttp_address\x18\x05 \x01(\t\x12\x11\n\tstate_dir\x18\x06 \x01(\t\x12\x15\n\rsettings_path\x18\x07 \x01(\t\x12\x18\n\x10settings_version\x18\x08 \x01(\x04\x12\x0e\n\x06policy\x18\t \x01(\t\x12*\n\x08profiles\x18\n \x03(\x0b\x32\x18.gpu_balancer.v1.Profile\x12\x18\n\x10max_upload_bytes\x18\x0b \x01(\x04\"(\n\x0fShutdownRequest\x12\x15\n\rstop_sessions\x18\x01 \x01(\x08\"F\n\x10ShutdownResponse\x12\x18\n\x10stopped_sessions\x18\x01 \x01(\r\x12\x18\n\x10running_sessions\x18\x02 \x03(\t2\xbc\x01\n\x0f\x42\x61lancerService\x12X\n\x0bGetBalancer\x12#.gpu_balancer.v1.GetBalancerRequest\x1a$.gpu_balancer.v1.GetBalancerResponse\x12O\n\x08Shutdown\x12 .gpu_balancer.v1.ShutdownRequest\x1a!.gpu_balancer.v1.ShutdownResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&gpu_balancer/v1/balancer_service.proto\x12\x0fgpu_balancer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bgpu_balancer/v1/media.proto\"G\n\x07Profile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\nrenditions\x18\x02 \x03(\x0b\x32\x1a.gpu_balancer.v1.Rendition\"~\n\x0cQueueSummary\x12\x12\n\nlive_count\x18\x01 \x01(\r\x12\x13\n\x0b\x62\x61tch_count\x18\x02 \x01(\r\x12\x14\n\x0cmax_sessions\x18\x03 \x01(\r\x12/\n\x0clongest_wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x14\n\x12GetBalancerRequest\"\xe2\x02\n\x13GetBalancerResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\nprocess_id\x18\x02 \x01(\r\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10listen_addresses\x18\x04 \x03(\t\x12\x14\n\x0chttp_address\x18\x05 \x01(\t\x12\x11\n\tstate_dir\x18\x06 \x01(\t\x12\x15\n\rsettings_path\x18\x07 \x01(\t\x12\x18\n\x10settings_version\x18\x08 \x01(\x04\x12\x0e\n\x06policy\x18\t \x01(\t\x12*\n\x08profiles\x18\n \x03(\x0b\x32\x18.gpu_balancer.v1.Profile\x12\x18\n\x10max_upload_bytes\x18\x0b \x01(\x04\x12,\n\x05queue\x18\x0c \x01(\x0b\x32\x1d.gpu_balancer.v1.QueueSummary\"(\n\x0fShutdownRequest\x12\x15\n\rstop_sessions\x18\x01 \x01(\x08\"F\n\x10ShutdownResponse\x12\x18\n\x10stopped_sessions\x18\x01 \x01(\r\x12\x18\n\x10running_sessions\x18\x02 \x03(\t2\xbc\x01\n\x0f\x42\x61lancerService\x12X\n\x0bGetBalancer\x12#.gpu_balancer.v1.GetBalancerRequest\x1a$.gpu_balancer.v1.GetBalancerResponse\x12O\n\x08Shutdown\x12 .gpu_balancer.v1.ShutdownRequest\x1a!.gpu_balancer.v1.ShutdownResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gpu_balancer.v1.balancer_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROFILE']._serialized_start=121
-  _globals['_PROFILE']._serialized_end=192
-  _globals['_GETBALANCERREQUEST']._serialized_start=194
-  _globals['_GETBALANCERREQUEST']._serialized_end=214
-  _globals['_GETBALANCERRESPONSE']._serialized_start=217
-  _globals['_GETBALANCERRESPONSE']._serialized_end=525
-  _globals['_SHUTDOWNREQUEST']._serialized_start=527
-  _globals['_SHUTDOWNREQUEST']._serialized_end=567
-  _globals['_SHUTDOWNRESPONSE']._serialized_start=569
-  _globals['_SHUTDOWNRESPONSE']._serialized_end=639
-  _globals['_BALANCERSERVICE']._serialized_start=642
-  _globals['_BALANCERSERVICE']._serialized_end=830
+  _globals['_PROFILE']._serialized_start=153
+  _globals['_PROFILE']._serialized_end=224
+  _globals['_QUEUESUMMARY']._serialized_start=226
+  _globals['_QUEUESUMMARY']._serialized_end=352
+  _globals['_GETBALANCERREQUEST']._serialized_start=354
+  _globals['_GETBALANCERREQUEST']._serialized_end=374
+  _globals['_GETBALANCERRESPONSE']._serialized_start=377
+  _globals['_GETBALANCERRESPONSE']._serialized_end=731
+  _globals['_SHUTDOWNREQUEST']._serialized_start=733
+  _globals['_SHUTDOWNREQUEST']._serialized_end=773
+  _globals['_SHUTDOWNRESPONSE']._serialized_start=775
+  _globals['_SHUTDOWNRESPONSE']._serialized_end=845
+  _globals['_BALANCERSERVICE']._serialized_start=848
+  _globals['_BALANCERSERVICE']._serialized_end=1036
 # @@protoc_insertion_point(module_scope)

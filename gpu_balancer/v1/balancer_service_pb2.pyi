@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -49,6 +50,42 @@ class Profile(_message.Message):
 Global___Profile: _TypeAlias = Profile  # noqa: Y015
 
 @_typing.final
+class QueueSummary(_message.Message):
+    """What waits for a device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIVE_COUNT_FIELD_NUMBER: _builtins.int
+    BATCH_COUNT_FIELD_NUMBER: _builtins.int
+    MAX_SESSIONS_FIELD_NUMBER: _builtins.int
+    LONGEST_WAIT_FIELD_NUMBER: _builtins.int
+    live_count: _builtins.int
+    """LIVE sessions that wait."""
+    batch_count: _builtins.int
+    """BATCH sessions that wait."""
+    max_sessions: _builtins.int
+    """Sessions that may wait at most, of both kinds together."""
+    @_builtins.property
+    def longest_wait(self) -> _duration_pb2.Duration:
+        """How long the first of them has waited. Unset: none waits."""
+
+    def __init__(
+        self,
+        *,
+        live_count: _builtins.int = ...,
+        batch_count: _builtins.int = ...,
+        max_sessions: _builtins.int = ...,
+        longest_wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["longest_wait", b"longest_wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_count", b"batch_count", "live_count", b"live_count", "longest_wait", b"longest_wait", "max_sessions", b"max_sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueSummary: _TypeAlias = QueueSummary  # noqa: Y015
+
+@_typing.final
 class GetBalancerRequest(_message.Message):
     """Request of GetBalancer."""
 
@@ -82,6 +119,7 @@ class GetBalancerResponse(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     PROFILES_FIELD_NUMBER: _builtins.int
     MAX_UPLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the program."""
     process_id: _builtins.int
@@ -110,6 +148,10 @@ class GetBalancerResponse(_message.Message):
     def profiles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Profile]:
         """The ladders of the settings."""
 
+    @_builtins.property
+    def queue(self) -> Global___QueueSummary:
+        """What waits for a device."""
+
     def __init__(
         self,
         *,
@@ -124,10 +166,11 @@ class GetBalancerResponse(_message.Message):
         policy: _builtins.str = ...,
         profiles: _abc.Iterable[Global___Profile] | None = ...,
         max_upload_bytes: _builtins.int = ...,
+        queue: Global___QueueSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["http_address", b"http_address", "listen_addresses", b"listen_addresses", "max_upload_bytes", b"max_upload_bytes", "policy", b"policy", "process_id", b"process_id", "profiles", b"profiles", "settings_path", b"settings_path", "settings_version", b"settings_version", "start_time", b"start_time", "state_dir", b"state_dir", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["http_address", b"http_address", "listen_addresses", b"listen_addresses", "max_upload_bytes", b"max_upload_bytes", "policy", b"policy", "process_id", b"process_id", "profiles", b"profiles", "queue", b"queue", "settings_path", b"settings_path", "settings_version", b"settings_version", "start_time", b"start_time", "state_dir", b"state_dir", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -202,6 +202,10 @@ class DimensionLoad(_message.Message):
     USED_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    FOREIGN_FIELD_NUMBER: _builtins.int
+    YIELDING_FIELD_NUMBER: _builtins.int
+    BOOKABLE_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     dimension: _placement_pb2.Dimension.ValueType
     """The dimension, which tells the unit."""
     used: _builtins.int
@@ -209,7 +213,15 @@ class DimensionLoad(_message.Message):
     capacity: _builtins.int
     """What the device has. Unset: not limited."""
     source: _builtins.str
-    """Where the figure is from: "settings", "table", "probe" or "default"."""
+    """Where the capacity is from: "settings", "calibration", "learned", "table", "probe" or "default"."""
+    foreign: _builtins.int
+    """Taken by others than this balancer, as measured. Unset: not known."""
+    yielding: _builtins.int
+    """How much of what is booked gives way when LIVE work needs the room."""
+    bookable: _builtins.int
+    """What may be taken by all together: capacity times headroom, where headroom applies. Unset: not limited."""
+    explanation: _builtins.str
+    """How the capacity was found, as a sentence for people."""
     def __init__(
         self,
         *,
@@ -217,16 +229,219 @@ class DimensionLoad(_message.Message):
         used: _builtins.int = ...,
         capacity: _builtins.int | None = ...,
         source: _builtins.str = ...,
+        foreign: _builtins.int | None = ...,
+        yielding: _builtins.int = ...,
+        bookable: _builtins.int | None = ...,
+        explanation: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_capacity", b"_capacity", "capacity", b"capacity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bookable", b"_bookable", "_capacity", b"_capacity", "_foreign", b"_foreign", "bookable", b"bookable", "capacity", b"capacity", "foreign", b"foreign"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_capacity", b"_capacity", "capacity", b"capacity", "dimension", b"dimension", "source", b"source", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bookable", b"_bookable", "_capacity", b"_capacity", "_foreign", b"_foreign", "bookable", b"bookable", "capacity", b"capacity", "dimension", b"dimension", "explanation", b"explanation", "foreign", b"foreign", "source", b"source", "used", b"used", "yielding", b"yielding"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__bookable: _TypeAlias = _typing.Literal["bookable"]  # noqa: Y015
+    _WhichOneofArgType__bookable: _TypeAlias = _typing.Literal["_bookable", b"_bookable"]  # noqa: Y015
     _WhichOneofReturnType__capacity: _TypeAlias = _typing.Literal["capacity"]  # noqa: Y015
     _WhichOneofArgType__capacity: _TypeAlias = _typing.Literal["_capacity", b"_capacity"]  # noqa: Y015
+    _WhichOneofReturnType__foreign: _TypeAlias = _typing.Literal["foreign"]  # noqa: Y015
+    _WhichOneofArgType__foreign: _TypeAlias = _typing.Literal["_foreign", b"_foreign"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bookable) -> _WhichOneofReturnType__bookable | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__capacity) -> _WhichOneofReturnType__capacity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__foreign) -> _WhichOneofReturnType__foreign | None: ...
 
 Global___DimensionLoad: _TypeAlias = DimensionLoad  # noqa: Y015
+
+@_typing.final
+class DeviceRate(_message.Message):
+    """How fast one engine, or one core of a CPU device, does one kind of work."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    CODEC_FIELD_NUMBER: _builtins.int
+    SPEED_FIELD_NUMBER: _builtins.int
+    PIXELS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    direction: Global___CodingDirection.ValueType
+    """Decode or encode."""
+    codec: _media_pb2.VideoCodec.ValueType
+    """Video format."""
+    speed: _media_pb2.EncodingSpeed.ValueType
+    """Work per picture. Unspecified for decoding."""
+    pixels_per_second: _builtins.int
+    """Pixels per second of one engine, or one core, that is kept wholly busy."""
+    source: _builtins.str
+    """Where it is from: "settings", "calibration", "table" or "default"."""
+    def __init__(
+        self,
+        *,
+        direction: Global___CodingDirection.ValueType = ...,
+        codec: _media_pb2.VideoCodec.ValueType = ...,
+        speed: _media_pb2.EncodingSpeed.ValueType = ...,
+        pixels_per_second: _builtins.int = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "direction", b"direction", "pixels_per_second", b"pixels_per_second", "source", b"source", "speed", b"speed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceRate: _TypeAlias = DeviceRate  # noqa: Y015
+
+@_typing.final
+class CalibrationFigure(_message.Message):
+    """One figure of a calibration: how much of one kind of work a device carries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIMENSION_FIELD_NUMBER: _builtins.int
+    CODEC_FIELD_NUMBER: _builtins.int
+    SPEED_FIELD_NUMBER: _builtins.int
+    PIXELS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
+    STREAM_WIDTH_FIELD_NUMBER: _builtins.int
+    STREAM_HEIGHT_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    dimension: _placement_pb2.Dimension.ValueType
+    """The dimension that it fills: DECODE, SCALE or ENCODE; on a CPU device these are ways to spend core time."""
+    codec: _media_pb2.VideoCodec.ValueType
+    """Video format. Unspecified for scaling."""
+    speed: _media_pb2.EncodingSpeed.ValueType
+    """Work per picture. Unspecified unless encoding."""
+    pixels_per_second: _builtins.int
+    """Pixels per second of the whole device while every stream kept real time."""
+    streams: _builtins.int
+    """Streams that ran side by side then."""
+    stream_width: _builtins.int
+    """Width in pixels of one such stream."""
+    stream_height: _builtins.int
+    """Height in pixels of one such stream."""
+    problem: _builtins.str
+    """Why it could not be measured. Empty: it was."""
+    def __init__(
+        self,
+        *,
+        dimension: _placement_pb2.Dimension.ValueType = ...,
+        codec: _media_pb2.VideoCodec.ValueType = ...,
+        speed: _media_pb2.EncodingSpeed.ValueType = ...,
+        pixels_per_second: _builtins.int = ...,
+        streams: _builtins.int = ...,
+        stream_width: _builtins.int = ...,
+        stream_height: _builtins.int = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "dimension", b"dimension", "pixels_per_second", b"pixels_per_second", "problem", b"problem", "speed", b"speed", "stream_height", b"stream_height", "stream_width", b"stream_width", "streams", b"streams"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CalibrationFigure: _TypeAlias = CalibrationFigure  # noqa: Y015
+
+@_typing.final
+class DeviceCalibration(_message.Message):
+    """What real runs showed of a device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALIBRATION_TIME_FIELD_NUMBER: _builtins.int
+    FFMPEG_FIELD_NUMBER: _builtins.int
+    DRIVER_VERSION_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    driver_version: _builtins.str
+    """Driver version then. Empty for a CPU device."""
+    @_builtins.property
+    def calibration_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended."""
+
+    @_builtins.property
+    def ffmpeg(self) -> Global___FfmpegBuild:
+        """The ffmpeg that ran."""
+
+    @_builtins.property
+    def figures(self) -> _containers.RepeatedCompositeFieldContainer[Global___CalibrationFigure]:
+        """Its figures."""
+
+    def __init__(
+        self,
+        *,
+        calibration_time: _timestamp_pb2.Timestamp | None = ...,
+        ffmpeg: Global___FfmpegBuild | None = ...,
+        driver_version: _builtins.str = ...,
+        figures: _abc.Iterable[Global___CalibrationFigure] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration_time", b"calibration_time", "ffmpeg", b"ffmpeg"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration_time", b"calibration_time", "driver_version", b"driver_version", "ffmpeg", b"ffmpeg", "figures", b"figures"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceCalibration: _TypeAlias = DeviceCalibration  # noqa: Y015
+
+@_typing.final
+class CalibrationProgress(_message.Message):
+    """How far a calibration is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    STEP_COUNT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Steps done."""
+    step_count: _builtins.int
+    """Steps in all, as far as can be told."""
+    message: _builtins.str
+    """What is being measured, as words for people."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        step_count: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "step", b"step", "step_count", b"step_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CalibrationProgress: _TypeAlias = CalibrationProgress  # noqa: Y015
+
+@_typing.final
+class DeviceQuarantine(_message.Message):
+    """Why and until when a device takes no session although its operator lets it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILURE_COUNT_FIELD_NUMBER: _builtins.int
+    RETRY_TIME_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    failure_count: _builtins.int
+    """Failures that led to it."""
+    message: _builtins.str
+    """The last failure, as a sentence."""
+    @_builtins.property
+    def retry_time(self) -> _timestamp_pb2.Timestamp:
+        """When the golden probe is tried; sessions come back only after it has passed."""
+
+    def __init__(
+        self,
+        *,
+        failure_count: _builtins.int = ...,
+        retry_time: _timestamp_pb2.Timestamp | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_time", b"retry_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_count", b"failure_count", "message", b"message", "retry_time", b"retry_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceQuarantine: _TypeAlias = DeviceQuarantine  # noqa: Y015
 
 @_typing.final
 class DeviceMeasurements(_message.Message):
@@ -241,6 +456,11 @@ class DeviceMeasurements(_message.Message):
     ENCODER_SESSIONS_FIELD_NUMBER: _builtins.int
     TEMPERATURE_CELSIUS_FIELD_NUMBER: _builtins.int
     MEASURE_TIME_FIELD_NUMBER: _builtins.int
+    FOREIGN_ENCODER_SESSIONS_FIELD_NUMBER: _builtins.int
+    FOREIGN_ENCODER_UTILIZATION_PERCENT_FIELD_NUMBER: _builtins.int
+    FOREIGN_DECODER_UTILIZATION_PERCENT_FIELD_NUMBER: _builtins.int
+    FOREIGN_MEMORY_USED_MIB_FIELD_NUMBER: _builtins.int
+    FOREIGN_COMPUTE_UTILIZATION_PERCENT_FIELD_NUMBER: _builtins.int
     encoder_utilization_percent: _builtins.int
     """Busy share of the encoder engines in percent."""
     decoder_utilization_percent: _builtins.int
@@ -253,6 +473,16 @@ class DeviceMeasurements(_message.Message):
     """Open encoder sessions, of anybody."""
     temperature_celsius: _builtins.int
     """Core temperature in degrees Celsius."""
+    foreign_encoder_sessions: _builtins.int
+    """Open encoder sessions of processes that are not this agent's."""
+    foreign_encoder_utilization_percent: _builtins.int
+    """Busy share of the encoder engines by such processes, in percent."""
+    foreign_decoder_utilization_percent: _builtins.int
+    """Busy share of the decoder engines by such processes, in percent."""
+    foreign_memory_used_mib: _builtins.int
+    """Device memory of such processes in MiB."""
+    foreign_compute_utilization_percent: _builtins.int
+    """Busy share of the cores of a CPU device by such processes, in percent."""
     @_builtins.property
     def measure_time(self) -> _timestamp_pb2.Timestamp:
         """When measured."""
@@ -267,10 +497,15 @@ class DeviceMeasurements(_message.Message):
         encoder_sessions: _builtins.int | None = ...,
         temperature_celsius: _builtins.int | None = ...,
         measure_time: _timestamp_pb2.Timestamp | None = ...,
+        foreign_encoder_sessions: _builtins.int | None = ...,
+        foreign_encoder_utilization_percent: _builtins.int | None = ...,
+        foreign_decoder_utilization_percent: _builtins.int | None = ...,
+        foreign_memory_used_mib: _builtins.int | None = ...,
+        foreign_compute_utilization_percent: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_compute_utilization_percent", b"_compute_utilization_percent", "_decoder_utilization_percent", b"_decoder_utilization_percent", "_encoder_sessions", b"_encoder_sessions", "_encoder_utilization_percent", b"_encoder_utilization_percent", "_memory_used_mib", b"_memory_used_mib", "_temperature_celsius", b"_temperature_celsius", "compute_utilization_percent", b"compute_utilization_percent", "decoder_utilization_percent", b"decoder_utilization_percent", "encoder_sessions", b"encoder_sessions", "encoder_utilization_percent", b"encoder_utilization_percent", "measure_time", b"measure_time", "memory_used_mib", b"memory_used_mib", "temperature_celsius", b"temperature_celsius"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_compute_utilization_percent", b"_compute_utilization_percent", "_decoder_utilization_percent", b"_decoder_utilization_percent", "_encoder_sessions", b"_encoder_sessions", "_encoder_utilization_percent", b"_encoder_utilization_percent", "_foreign_compute_utilization_percent", b"_foreign_compute_utilization_percent", "_foreign_decoder_utilization_percent", b"_foreign_decoder_utilization_percent", "_foreign_encoder_sessions", b"_foreign_encoder_sessions", "_foreign_encoder_utilization_percent", b"_foreign_encoder_utilization_percent", "_foreign_memory_used_mib", b"_foreign_memory_used_mib", "_memory_used_mib", b"_memory_used_mib", "_temperature_celsius", b"_temperature_celsius", "compute_utilization_percent", b"compute_utilization_percent", "decoder_utilization_percent", b"decoder_utilization_percent", "encoder_sessions", b"encoder_sessions", "encoder_utilization_percent", b"encoder_utilization_percent", "foreign_compute_utilization_percent", b"foreign_compute_utilization_percent", "foreign_decoder_utilization_percent", b"foreign_decoder_utilization_percent", "foreign_encoder_sessions", b"foreign_encoder_sessions", "foreign_encoder_utilization_percent", b"foreign_encoder_utilization_percent", "foreign_memory_used_mib", b"foreign_memory_used_mib", "measure_time", b"measure_time", "memory_used_mib", b"memory_used_mib", "temperature_celsius", b"temperature_celsius"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compute_utilization_percent", b"_compute_utilization_percent", "_decoder_utilization_percent", b"_decoder_utilization_percent", "_encoder_sessions", b"_encoder_sessions", "_encoder_utilization_percent", b"_encoder_utilization_percent", "_memory_used_mib", b"_memory_used_mib", "_temperature_celsius", b"_temperature_celsius", "compute_utilization_percent", b"compute_utilization_percent", "decoder_utilization_percent", b"decoder_utilization_percent", "encoder_sessions", b"encoder_sessions", "encoder_utilization_percent", b"encoder_utilization_percent", "measure_time", b"measure_time", "memory_used_mib", b"memory_used_mib", "temperature_celsius", b"temperature_celsius"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compute_utilization_percent", b"_compute_utilization_percent", "_decoder_utilization_percent", b"_decoder_utilization_percent", "_encoder_sessions", b"_encoder_sessions", "_encoder_utilization_percent", b"_encoder_utilization_percent", "_foreign_compute_utilization_percent", b"_foreign_compute_utilization_percent", "_foreign_decoder_utilization_percent", b"_foreign_decoder_utilization_percent", "_foreign_encoder_sessions", b"_foreign_encoder_sessions", "_foreign_encoder_utilization_percent", b"_foreign_encoder_utilization_percent", "_foreign_memory_used_mib", b"_foreign_memory_used_mib", "_memory_used_mib", b"_memory_used_mib", "_temperature_celsius", b"_temperature_celsius", "compute_utilization_percent", b"compute_utilization_percent", "decoder_utilization_percent", b"decoder_utilization_percent", "encoder_sessions", b"encoder_sessions", "encoder_utilization_percent", b"encoder_utilization_percent", "foreign_compute_utilization_percent", b"foreign_compute_utilization_percent", "foreign_decoder_utilization_percent", b"foreign_decoder_utilization_percent", "foreign_encoder_sessions", b"foreign_encoder_sessions", "foreign_encoder_utilization_percent", b"foreign_encoder_utilization_percent", "foreign_memory_used_mib", b"foreign_memory_used_mib", "measure_time", b"measure_time", "memory_used_mib", b"memory_used_mib", "temperature_celsius", b"temperature_celsius"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__compute_utilization_percent: _TypeAlias = _typing.Literal["compute_utilization_percent"]  # noqa: Y015
     _WhichOneofArgType__compute_utilization_percent: _TypeAlias = _typing.Literal["_compute_utilization_percent", b"_compute_utilization_percent"]  # noqa: Y015
@@ -280,6 +515,16 @@ class DeviceMeasurements(_message.Message):
     _WhichOneofArgType__encoder_sessions: _TypeAlias = _typing.Literal["_encoder_sessions", b"_encoder_sessions"]  # noqa: Y015
     _WhichOneofReturnType__encoder_utilization_percent: _TypeAlias = _typing.Literal["encoder_utilization_percent"]  # noqa: Y015
     _WhichOneofArgType__encoder_utilization_percent: _TypeAlias = _typing.Literal["_encoder_utilization_percent", b"_encoder_utilization_percent"]  # noqa: Y015
+    _WhichOneofReturnType__foreign_compute_utilization_percent: _TypeAlias = _typing.Literal["foreign_compute_utilization_percent"]  # noqa: Y015
+    _WhichOneofArgType__foreign_compute_utilization_percent: _TypeAlias = _typing.Literal["_foreign_compute_utilization_percent", b"_foreign_compute_utilization_percent"]  # noqa: Y015
+    _WhichOneofReturnType__foreign_decoder_utilization_percent: _TypeAlias = _typing.Literal["foreign_decoder_utilization_percent"]  # noqa: Y015
+    _WhichOneofArgType__foreign_decoder_utilization_percent: _TypeAlias = _typing.Literal["_foreign_decoder_utilization_percent", b"_foreign_decoder_utilization_percent"]  # noqa: Y015
+    _WhichOneofReturnType__foreign_encoder_sessions: _TypeAlias = _typing.Literal["foreign_encoder_sessions"]  # noqa: Y015
+    _WhichOneofArgType__foreign_encoder_sessions: _TypeAlias = _typing.Literal["_foreign_encoder_sessions", b"_foreign_encoder_sessions"]  # noqa: Y015
+    _WhichOneofReturnType__foreign_encoder_utilization_percent: _TypeAlias = _typing.Literal["foreign_encoder_utilization_percent"]  # noqa: Y015
+    _WhichOneofArgType__foreign_encoder_utilization_percent: _TypeAlias = _typing.Literal["_foreign_encoder_utilization_percent", b"_foreign_encoder_utilization_percent"]  # noqa: Y015
+    _WhichOneofReturnType__foreign_memory_used_mib: _TypeAlias = _typing.Literal["foreign_memory_used_mib"]  # noqa: Y015
+    _WhichOneofArgType__foreign_memory_used_mib: _TypeAlias = _typing.Literal["_foreign_memory_used_mib", b"_foreign_memory_used_mib"]  # noqa: Y015
     _WhichOneofReturnType__memory_used_mib: _TypeAlias = _typing.Literal["memory_used_mib"]  # noqa: Y015
     _WhichOneofArgType__memory_used_mib: _TypeAlias = _typing.Literal["_memory_used_mib", b"_memory_used_mib"]  # noqa: Y015
     _WhichOneofReturnType__temperature_celsius: _TypeAlias = _typing.Literal["temperature_celsius"]  # noqa: Y015
@@ -292,6 +537,16 @@ class DeviceMeasurements(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__encoder_sessions) -> _WhichOneofReturnType__encoder_sessions | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__encoder_utilization_percent) -> _WhichOneofReturnType__encoder_utilization_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__foreign_compute_utilization_percent) -> _WhichOneofReturnType__foreign_compute_utilization_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__foreign_decoder_utilization_percent) -> _WhichOneofReturnType__foreign_decoder_utilization_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__foreign_encoder_sessions) -> _WhichOneofReturnType__foreign_encoder_sessions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__foreign_encoder_utilization_percent) -> _WhichOneofReturnType__foreign_encoder_utilization_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__foreign_memory_used_mib) -> _WhichOneofReturnType__foreign_memory_used_mib | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_used_mib) -> _WhichOneofReturnType__memory_used_mib | None: ...
     @_typing.overload
@@ -409,6 +664,9 @@ class Device(_message.Message):
     SESSION_COUNT_FIELD_NUMBER: _builtins.int
     MEASUREMENTS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    RATES_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
+    QUARANTINE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"devices/{id}"."""
     weight: _builtins.int
@@ -445,6 +703,18 @@ class Device(_message.Message):
     def measurements(self) -> Global___DeviceMeasurements:
         """Measurements."""
 
+    @_builtins.property
+    def rates(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceRate]:
+        """How fast its engines or cores are, by format and work per picture."""
+
+    @_builtins.property
+    def calibration(self) -> Global___DeviceCalibration:
+        """The stored calibration. Unset: there is none."""
+
+    @_builtins.property
+    def quarantine(self) -> Global___DeviceQuarantine:
+        """Set while the device is UNHEALTHY because sessions failed on it."""
+
     def __init__(
         self,
         *,
@@ -461,10 +731,13 @@ class Device(_message.Message):
         session_count: _builtins.int = ...,
         measurements: Global___DeviceMeasurements | None = ...,
         revision: _builtins.int = ...,
+        rates: _abc.Iterable[Global___DeviceRate] | None = ...,
+        calibration: Global___DeviceCalibration | None = ...,
+        quarantine: Global___DeviceQuarantine | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "identity", b"identity", "measurements", b"measurements", "weighted_load", b"weighted_load"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "calibration", b"calibration", "identity", b"identity", "measurements", b"measurements", "quarantine", b"quarantine", "weighted_load", b"weighted_load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "capabilities", b"capabilities", "ffmpeg_builds", b"ffmpeg_builds", "identity", b"identity", "loads", b"loads", "measurements", b"measurements", "name", b"name", "revision", b"revision", "session_count", b"session_count", "state", b"state", "state_message", b"state_message", "weight", b"weight", "weight_source", b"weight_source", "weighted_load", b"weighted_load"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "calibration", b"calibration", "capabilities", b"capabilities", "ffmpeg_builds", b"ffmpeg_builds", "identity", b"identity", "loads", b"loads", "measurements", b"measurements", "name", b"name", "quarantine", b"quarantine", "rates", b"rates", "revision", b"revision", "session_count", b"session_count", "state", b"state", "state_message", b"state_message", "weight", b"weight", "weight_source", b"weight_source", "weighted_load", b"weighted_load"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__weighted_load: _TypeAlias = _typing.Literal["weighted_load"]  # noqa: Y015
     _WhichOneofArgType__weighted_load: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load"]  # noqa: Y015

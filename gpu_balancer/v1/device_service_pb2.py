@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from gpu_balancer.v1 import device_pb2 as gpu__balancer_dot_v1_dot_device__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$gpu_balancer/v1/device_service.proto\x12\x0fgpu_balancer.v1\x1a\x1cgpu_balancer/v1/device.proto\";\n\x12ListDevicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x13ListDevicesResponse\x12(\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x17.gpu_balancer.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x11GetDeviceResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\"\x15\n\x13WatchDevicesRequest\"?\n\x14WatchDevicesResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\"u\n\x13UpdateDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08\x63ordoned\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x0c\n\x04save\x18\x04 \x01(\x08\x42\t\n\x07_weightB\x0b\n\t_cordoned\"S\n\x14UpdateDeviceResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\x12\x12\n\nsaved_path\x18\x02 \x01(\t\"\"\n\x12ProbeDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x13ProbeDeviceResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\"\x17\n\x15ReloadSettingsRequest\"Y\n\x16ReloadSettingsResponse\x12\x18\n\x10settings_version\x18\x01 \x01(\x04\x12\x0f\n\x07\x63hanges\x18\x02 \x03(\t\x12\x14\n\x0crestart_keys\x18\x03 \x03(\t2\xb6\x04\n\rDeviceService\x12X\n\x0bListDevices\x12#.gpu_balancer.v1.ListDevicesRequest\x1a$.gpu_balancer.v1.ListDevicesResponse\x12R\n\tGetDevice\x12!.gpu_balancer.v1.GetDeviceRequest\x1a\".gpu_balancer.v1.GetDeviceResponse\x12]\n\x0cWatchDevices\x12$.gpu_balancer.v1.WatchDevicesRequest\x1a%.gpu_balancer.v1.WatchDevicesResponse0\x01\x12[\n\x0cUpdateDevice\x12$.gpu_balancer.v1.UpdateDeviceRequest\x1a%.gpu_balancer.v1.UpdateDeviceResponse\x12X\n\x0bProbeDevice\x12#.gpu_balancer.v1.ProbeDeviceRequest\x1a$.gpu_balancer.v1.ProbeDeviceResponse\x12\x61\n\x0eReloadSettings\x12&.gpu_balancer.v1.ReloadSettingsRequest\x1a\'.gpu_balancer.v1.ReloadSettingsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$gpu_balancer/v1/device_service.proto\x12\x0fgpu_balancer.v1\x1a\x1cgpu_balancer/v1/device.proto\";\n\x12ListDevicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x13ListDevicesResponse\x12(\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x17.gpu_balancer.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x11GetDeviceResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\"\x15\n\x13WatchDevicesRequest\"?\n\x14WatchDevicesResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\"u\n\x13UpdateDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08\x63ordoned\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x0c\n\x04save\x18\x04 \x01(\x08\x42\t\n\x07_weightB\x0b\n\t_cordoned\"S\n\x14UpdateDeviceResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\x12\x12\n\nsaved_path\x18\x02 \x01(\t\"\"\n\x12ProbeDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x13ProbeDeviceResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\"&\n\x16\x43\x61librateDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x0fSuggestedWeight\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\x12\x16\n\x0epresent_weight\x18\x03 \x01(\r\"\xc3\x01\n\x17\x43\x61librateDeviceResponse\x12\x38\n\x08progress\x18\x01 \x01(\x0b\x32$.gpu_balancer.v1.CalibrationProgressH\x00\x12)\n\x06\x64\x65vice\x18\x02 \x01(\x0b\x32\x17.gpu_balancer.v1.DeviceH\x00\x12;\n\x11suggested_weights\x18\x03 \x03(\x0b\x32 .gpu_balancer.v1.SuggestedWeightB\x06\n\x04news\"(\n\x18\x44\x65leteCalibrationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x19\x44\x65leteCalibrationResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\"\x17\n\x15ReloadSettingsRequest\"Y\n\x16ReloadSettingsResponse\x12\x18\n\x10settings_version\x18\x01 \x01(\x04\x12\x0f\n\x07\x63hanges\x18\x02 \x03(\t\x12\x14\n\x0crestart_keys\x18\x03 \x03(\t2\x8a\x06\n\rDeviceService\x12X\n\x0bListDevices\x12#.gpu_balancer.v1.ListDevicesRequest\x1a$.gpu_balancer.v1.ListDevicesResponse\x12R\n\tGetDevice\x12!.gpu_balancer.v1.GetDeviceRequest\x1a\".gpu_balancer.v1.GetDeviceResponse\x12]\n\x0cWatchDevices\x12$.gpu_balancer.v1.WatchDevicesRequest\x1a%.gpu_balancer.v1.WatchDevicesResponse0\x01\x12[\n\x0cUpdateDevice\x12$.gpu_balancer.v1.UpdateDeviceRequest\x1a%.gpu_balancer.v1.UpdateDeviceResponse\x12X\n\x0bProbeDevice\x12#.gpu_balancer.v1.ProbeDeviceRequest\x1a$.gpu_balancer.v1.ProbeDeviceResponse\x12\x66\n\x0f\x43\x61librateDevice\x12\'.gpu_balancer.v1.CalibrateDeviceRequest\x1a(.gpu_balancer.v1.CalibrateDeviceResponse0\x01\x12j\n\x11\x44\x65leteCalibration\x12).gpu_balancer.v1.DeleteCalibrationRequest\x1a*.gpu_balancer.v1.DeleteCalibrationResponse\x12\x61\n\x0eReloadSettings\x12&.gpu_balancer.v1.ReloadSettingsRequest\x1a\'.gpu_balancer.v1.ReloadSettingsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,10 +52,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROBEDEVICEREQUEST']._serialized_end=660
   _globals['_PROBEDEVICERESPONSE']._serialized_start=662
   _globals['_PROBEDEVICERESPONSE']._serialized_end=724
-  _globals['_RELOADSETTINGSREQUEST']._serialized_start=726
-  _globals['_RELOADSETTINGSREQUEST']._serialized_end=749
-  _globals['_RELOADSETTINGSRESPONSE']._serialized_start=751
-  _globals['_RELOADSETTINGSRESPONSE']._serialized_end=840
-  _globals['_DEVICESERVICE']._serialized_start=843
-  _globals['_DEVICESERVICE']._serialized_end=1409
+  _globals['_CALIBRATEDEVICEREQUEST']._serialized_start=726
+  _globals['_CALIBRATEDEVICEREQUEST']._serialized_end=764
+  _globals['_SUGGESTEDWEIGHT']._serialized_start=766
+  _globals['_SUGGESTEDWEIGHT']._serialized_end=839
+  _globals['_CALIBRATEDEVICERESPONSE']._serialized_start=842
+  _globals['_CALIBRATEDEVICERESPONSE']._serialized_end=1037
+  _globals['_DELETECALIBRATIONREQUEST']._serialized_start=1039
+  _globals['_DELETECALIBRATIONREQUEST']._serialized_end=1079
+  _globals['_DELETECALIBRATIONRESPONSE']._serialized_start=1081
+  _globals['_DELETECALIBRATIONRESPONSE']._serialized_end=1149
+  _globals['_RELOADSETTINGSREQUEST']._serialized_start=1151
+  _globals['_RELOADSETTINGSREQUEST']._serialized_end=1174
+  _globals['_RELOADSETTINGSRESPONSE']._serialized_start=1176
+  _globals['_RELOADSETTINGSRESPONSE']._serialized_end=1265
+  _globals['_DEVICESERVICE']._serialized_start=1268
+  _globals['_DEVICESERVICE']._serialized_end=2046
 # @@protoc_insertion_point(module_scope)

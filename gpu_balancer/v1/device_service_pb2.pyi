@@ -276,6 +276,142 @@ class ProbeDeviceResponse(_message.Message):
 Global___ProbeDeviceResponse: _TypeAlias = ProbeDeviceResponse  # noqa: Y015
 
 @_typing.final
+class CalibrateDeviceRequest(_message.Message):
+    """Request of CalibrateDevice."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"devices/{id}", or what GetDevice accepts."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CalibrateDeviceRequest: _TypeAlias = CalibrateDeviceRequest  # noqa: Y015
+
+@_typing.final
+class SuggestedWeight(_message.Message):
+    """A weight that follows from capacity."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    PRESENT_WEIGHT_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """"devices/{id}"."""
+    weight: _builtins.int
+    """The weight, relative to the best device's 100."""
+    present_weight: _builtins.int
+    """The weight in force."""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        weight: _builtins.int = ...,
+        present_weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "present_weight", b"present_weight", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuggestedWeight: _TypeAlias = SuggestedWeight  # noqa: Y015
+
+@_typing.final
+class CalibrateDeviceResponse(_message.Message):
+    """Response of CalibrateDevice."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    SUGGESTED_WEIGHTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _device_pb2.CalibrationProgress:
+        """It goes on."""
+
+    @_builtins.property
+    def device(self) -> _device_pb2.Device:
+        """It has ended: the device with its calibration."""
+
+    @_builtins.property
+    def suggested_weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuggestedWeight]:
+        """Beside the device: what weights all devices would have by capacity now, in device order."""
+
+    def __init__(
+        self,
+        *,
+        progress: _device_pb2.CalibrationProgress | None = ...,
+        device: _device_pb2.Device | None = ...,
+        suggested_weights: _abc.Iterable[Global___SuggestedWeight] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "news", b"news", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "news", b"news", "progress", b"progress", "suggested_weights", b"suggested_weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_news: _TypeAlias = _typing.Literal["progress", "device"]  # noqa: Y015
+    _WhichOneofArgType_news: _TypeAlias = _typing.Literal["news", b"news"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_news) -> _WhichOneofReturnType_news | None: ...
+
+Global___CalibrateDeviceResponse: _TypeAlias = CalibrateDeviceResponse  # noqa: Y015
+
+@_typing.final
+class DeleteCalibrationRequest(_message.Message):
+    """Request of DeleteCalibration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"devices/{id}", or what GetDevice accepts."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteCalibrationRequest: _TypeAlias = DeleteCalibrationRequest  # noqa: Y015
+
+@_typing.final
+class DeleteCalibrationResponse(_message.Message):
+    """Response of DeleteCalibration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def device(self) -> _device_pb2.Device:
+        """The device without it."""
+
+    def __init__(
+        self,
+        *,
+        device: _device_pb2.Device | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteCalibrationResponse: _TypeAlias = DeleteCalibrationResponse  # noqa: Y015
+
+@_typing.final
 class ReloadSettingsRequest(_message.Message):
     """Request of ReloadSettings."""
 

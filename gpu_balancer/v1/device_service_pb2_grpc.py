@@ -60,6 +60,16 @@ class DeviceServiceStub:
                 request_serializer=gpu__balancer_dot_v1_dot_device__service__pb2.ProbeDeviceRequest.SerializeToString,
                 response_deserializer=gpu__balancer_dot_v1_dot_device__service__pb2.ProbeDeviceResponse.FromString,
                 _registered_method=True)
+        self.CalibrateDevice = channel.unary_stream(
+                '/gpu_balancer.v1.DeviceService/CalibrateDevice',
+                request_serializer=gpu__balancer_dot_v1_dot_device__service__pb2.CalibrateDeviceRequest.SerializeToString,
+                response_deserializer=gpu__balancer_dot_v1_dot_device__service__pb2.CalibrateDeviceResponse.FromString,
+                _registered_method=True)
+        self.DeleteCalibration = channel.unary_unary(
+                '/gpu_balancer.v1.DeviceService/DeleteCalibration',
+                request_serializer=gpu__balancer_dot_v1_dot_device__service__pb2.DeleteCalibrationRequest.SerializeToString,
+                response_deserializer=gpu__balancer_dot_v1_dot_device__service__pb2.DeleteCalibrationResponse.FromString,
+                _registered_method=True)
         self.ReloadSettings = channel.unary_unary(
                 '/gpu_balancer.v1.DeviceService/ReloadSettings',
                 request_serializer=gpu__balancer_dot_v1_dot_device__service__pb2.ReloadSettingsRequest.SerializeToString,
@@ -106,6 +116,21 @@ class DeviceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CalibrateDevice(self, request, context):
+        """Measures by real runs how much a device carries, keeps the result and places by it. Streams how far it is; the last
+        answer has the result. Refused while the device is busy; meanwhile it takes no session. Ends when the caller leaves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCalibration(self, request, context):
+        """Forgets a device's calibration: published figures count again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReloadSettings(self, request, context):
         """Reads the settings file again and applies it, or refuses the whole file.
         """
@@ -140,6 +165,16 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.ProbeDevice,
                     request_deserializer=gpu__balancer_dot_v1_dot_device__service__pb2.ProbeDeviceRequest.FromString,
                     response_serializer=gpu__balancer_dot_v1_dot_device__service__pb2.ProbeDeviceResponse.SerializeToString,
+            ),
+            'CalibrateDevice': grpc.unary_stream_rpc_method_handler(
+                    servicer.CalibrateDevice,
+                    request_deserializer=gpu__balancer_dot_v1_dot_device__service__pb2.CalibrateDeviceRequest.FromString,
+                    response_serializer=gpu__balancer_dot_v1_dot_device__service__pb2.CalibrateDeviceResponse.SerializeToString,
+            ),
+            'DeleteCalibration': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCalibration,
+                    request_deserializer=gpu__balancer_dot_v1_dot_device__service__pb2.DeleteCalibrationRequest.FromString,
+                    response_serializer=gpu__balancer_dot_v1_dot_device__service__pb2.DeleteCalibrationResponse.SerializeToString,
             ),
             'ReloadSettings': grpc.unary_unary_rpc_method_handler(
                     servicer.ReloadSettings,
@@ -283,6 +318,60 @@ class DeviceService:
             '/gpu_balancer.v1.DeviceService/ProbeDevice',
             gpu__balancer_dot_v1_dot_device__service__pb2.ProbeDeviceRequest.SerializeToString,
             gpu__balancer_dot_v1_dot_device__service__pb2.ProbeDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CalibrateDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gpu_balancer.v1.DeviceService/CalibrateDevice',
+            gpu__balancer_dot_v1_dot_device__service__pb2.CalibrateDeviceRequest.SerializeToString,
+            gpu__balancer_dot_v1_dot_device__service__pb2.CalibrateDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCalibration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpu_balancer.v1.DeviceService/DeleteCalibration',
+            gpu__balancer_dot_v1_dot_device__service__pb2.DeleteCalibrationRequest.SerializeToString,
+            gpu__balancer_dot_v1_dot_device__service__pb2.DeleteCalibrationResponse.FromString,
             options,
             channel_credentials,
             insecure,

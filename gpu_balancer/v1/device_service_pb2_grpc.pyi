@@ -43,6 +43,12 @@ class DeviceServiceStub:
     """Changes a device's weight, or closes it to new sessions."""
     ProbeDevice: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.ProbeDeviceRequest, _device_service_pb2.ProbeDeviceResponse]
     """Runs the golden probe again."""
+    CalibrateDevice: _grpc.UnaryStreamMultiCallable[_device_service_pb2.CalibrateDeviceRequest, _device_service_pb2.CalibrateDeviceResponse]
+    """Measures by real runs how much a device carries, keeps the result and places by it. Streams how far it is; the last
+    answer has the result. Refused while the device is busy; meanwhile it takes no session. Ends when the caller leaves.
+    """
+    DeleteCalibration: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.DeleteCalibrationRequest, _device_service_pb2.DeleteCalibrationResponse]
+    """Forgets a device's calibration: published figures count again."""
     ReloadSettings: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.ReloadSettingsRequest, _device_service_pb2.ReloadSettingsResponse]
     """Reads the settings file again and applies it, or refuses the whole file."""
 
@@ -61,6 +67,12 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     """Changes a device's weight, or closes it to new sessions."""
     ProbeDevice: _aio.UnaryUnaryMultiCallable[_device_service_pb2.ProbeDeviceRequest, _device_service_pb2.ProbeDeviceResponse]  # type: ignore[assignment]
     """Runs the golden probe again."""
+    CalibrateDevice: _aio.UnaryStreamMultiCallable[_device_service_pb2.CalibrateDeviceRequest, _device_service_pb2.CalibrateDeviceResponse]  # type: ignore[assignment]
+    """Measures by real runs how much a device carries, keeps the result and places by it. Streams how far it is; the last
+    answer has the result. Refused while the device is busy; meanwhile it takes no session. Ends when the caller leaves.
+    """
+    DeleteCalibration: _aio.UnaryUnaryMultiCallable[_device_service_pb2.DeleteCalibrationRequest, _device_service_pb2.DeleteCalibrationResponse]  # type: ignore[assignment]
+    """Forgets a device's calibration: published figures count again."""
     ReloadSettings: _aio.UnaryUnaryMultiCallable[_device_service_pb2.ReloadSettingsRequest, _device_service_pb2.ReloadSettingsResponse]  # type: ignore[assignment]
     """Reads the settings file again and applies it, or refuses the whole file."""
 
@@ -106,6 +118,24 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_device_service_pb2.ProbeDeviceResponse, _abc.Awaitable[_device_service_pb2.ProbeDeviceResponse]]:
         """Runs the golden probe again."""
+
+    @_abc_1.abstractmethod
+    def CalibrateDevice(
+        self,
+        request: _device_service_pb2.CalibrateDeviceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_device_service_pb2.CalibrateDeviceResponse], _abc.AsyncIterator[_device_service_pb2.CalibrateDeviceResponse]]:
+        """Measures by real runs how much a device carries, keeps the result and places by it. Streams how far it is; the last
+        answer has the result. Refused while the device is busy; meanwhile it takes no session. Ends when the caller leaves.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteCalibration(
+        self,
+        request: _device_service_pb2.DeleteCalibrationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_device_service_pb2.DeleteCalibrationResponse, _abc.Awaitable[_device_service_pb2.DeleteCalibrationResponse]]:
+        """Forgets a device's calibration: published figures count again."""
 
     @_abc_1.abstractmethod
     def ReloadSettings(

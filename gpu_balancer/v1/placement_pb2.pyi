@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from gpu_balancer.v1 import media_pb2 as _media_pb2
@@ -69,22 +70,34 @@ class EncodeWork(_message.Message):
     CODEC_FIELD_NUMBER: _builtins.int
     BIT_DEPTH_FIELD_NUMBER: _builtins.int
     PIXELS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    SPEED_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
     codec: _media_pb2.VideoCodec.ValueType
     """Output format."""
     bit_depth: _builtins.int
     """Bits per sample."""
     pixels_per_second: _builtins.int
     """Pixels per second."""
+    speed: _media_pb2.EncodingSpeed.ValueType
+    """Work per picture."""
+    width: _builtins.int
+    """Width in pixels."""
+    height: _builtins.int
+    """Height in pixels."""
     def __init__(
         self,
         *,
         codec: _media_pb2.VideoCodec.ValueType = ...,
         bit_depth: _builtins.int = ...,
         pixels_per_second: _builtins.int = ...,
+        speed: _media_pb2.EncodingSpeed.ValueType = ...,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bit_depth", b"bit_depth", "codec", b"codec", "pixels_per_second", b"pixels_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bit_depth", b"bit_depth", "codec", b"codec", "height", b"height", "pixels_per_second", b"pixels_per_second", "speed", b"speed", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -103,6 +116,7 @@ class Workload(_message.Message):
     ENCODES_FIELD_NUMBER: _builtins.int
     COST_PIXELS_PER_SECOND_FIELD_NUMBER: _builtins.int
     REAL_TIME_FIELD_NUMBER: _builtins.int
+    RESERVED_SPEED_FIELD_NUMBER: _builtins.int
     decode_pixels_per_second: _builtins.int
     """Pixels per second to be decoded. 0 when nothing is decoded."""
     decode_codec: _media_pb2.VideoCodec.ValueType
@@ -115,6 +129,8 @@ class Workload(_message.Message):
     """Cost in pixels per second: the decode, scale and encode sums, each times its factor in the settings."""
     real_time: _builtins.bool
     """Whether the session falls behind when the device is slower than real time."""
+    reserved_speed: _builtins.float
+    """The speed that is kept free for it, in times real time. Unset: what the device has left, at most real time."""
     @_builtins.property
     def encodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncodeWork]:
         """Each encoded rendition."""
@@ -129,14 +145,55 @@ class Workload(_message.Message):
         encodes: _abc.Iterable[Global___EncodeWork] | None = ...,
         cost_pixels_per_second: _builtins.int = ...,
         real_time: _builtins.bool = ...,
+        reserved_speed: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed", "reserved_speed", b"reserved_speed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed", "cost_pixels_per_second", b"cost_pixels_per_second", "decode_bit_depth", b"decode_bit_depth", "decode_codec", b"decode_codec", "decode_pixels_per_second", b"decode_pixels_per_second", "encodes", b"encodes", "real_time", b"real_time", "reserved_speed", b"reserved_speed", "scale_pixels_per_second", b"scale_pixels_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__reserved_speed: _TypeAlias = _typing.Literal["reserved_speed"]  # noqa: Y015
+    _WhichOneofArgType__reserved_speed: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reserved_speed) -> _WhichOneofReturnType__reserved_speed | None: ...
+
+Global___Workload: _TypeAlias = Workload  # noqa: Y015
+
+@_typing.final
+class DimensionNeed(_message.Message):
+    """What a session needs in one dimension of a device or its host, and what there is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIMENSION_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    NEEDED_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    BOOKABLE_FIELD_NUMBER: _builtins.int
+    dimension: Global___Dimension.ValueType
+    """The dimension, which tells the unit."""
+    host: _builtins.bool
+    """Whether it is about the host that the device sits in."""
+    needed: _builtins.int
+    """Needed by the session."""
+    used: _builtins.int
+    """Taken before it: by sessions, and by others than this balancer."""
+    bookable: _builtins.int
+    """What may be taken by all together: capacity times headroom, where headroom applies."""
+    def __init__(
+        self,
+        *,
+        dimension: Global___Dimension.ValueType = ...,
+        host: _builtins.bool = ...,
+        needed: _builtins.int = ...,
+        used: _builtins.int = ...,
+        bookable: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_pixels_per_second", b"cost_pixels_per_second", "decode_bit_depth", b"decode_bit_depth", "decode_codec", b"decode_codec", "decode_pixels_per_second", b"decode_pixels_per_second", "encodes", b"encodes", "real_time", b"real_time", "scale_pixels_per_second", b"scale_pixels_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookable", b"bookable", "dimension", b"dimension", "host", b"host", "needed", b"needed", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Workload: _TypeAlias = Workload  # noqa: Y015
+Global___DimensionNeed: _TypeAlias = DimensionNeed  # noqa: Y015
 
 @_typing.final
 class Refusal(_message.Message):
@@ -195,6 +252,7 @@ class DeviceVerdict(_message.Message):
     WEIGHTED_LOAD_BEFORE_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     SESSION_COUNT_FIELD_NUMBER: _builtins.int
+    NEEDS_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     """"devices/{id}"."""
     score: _builtins.int
@@ -209,6 +267,10 @@ class DeviceVerdict(_message.Message):
     def refusal(self) -> Global___Refusal:
         """Not eligible."""
 
+    @_builtins.property
+    def needs(self) -> _containers.RepeatedCompositeFieldContainer[Global___DimensionNeed]:
+        """What the session would take, by dimension; empty when the device cannot do it however empty it is."""
+
     def __init__(
         self,
         *,
@@ -218,10 +280,11 @@ class DeviceVerdict(_message.Message):
         weighted_load_before: _builtins.int | None = ...,
         weight: _builtins.int = ...,
         session_count: _builtins.int = ...,
+        needs: _abc.Iterable[Global___DimensionNeed] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_weighted_load_before", b"_weighted_load_before", "refusal", b"refusal", "score", b"score", "verdict", b"verdict", "weighted_load_before", b"weighted_load_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weighted_load_before", b"_weighted_load_before", "device", b"device", "refusal", b"refusal", "score", b"score", "session_count", b"session_count", "verdict", b"verdict", "weight", b"weight", "weighted_load_before", b"weighted_load_before"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weighted_load_before", b"_weighted_load_before", "device", b"device", "needs", b"needs", "refusal", b"refusal", "score", b"score", "session_count", b"session_count", "verdict", b"verdict", "weight", b"weight", "weighted_load_before", b"weighted_load_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__weighted_load_before: _TypeAlias = _typing.Literal["weighted_load_before"]  # noqa: Y015
     _WhichOneofArgType__weighted_load_before: _TypeAlias = _typing.Literal["_weighted_load_before", b"_weighted_load_before"]  # noqa: Y015
@@ -235,6 +298,32 @@ class DeviceVerdict(_message.Message):
 Global___DeviceVerdict: _TypeAlias = DeviceVerdict  # noqa: Y015
 
 @_typing.final
+class OmittedVerdicts(_message.Message):
+    """Devices that are not listed one by one, because there are too many."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    DEVICE_COUNT_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    """The rule by which they refused. Empty: they were eligible, with scores no better than those that are listed."""
+    device_count: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        device_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_count", b"device_count", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OmittedVerdicts: _TypeAlias = OmittedVerdicts  # noqa: Y015
+
+@_typing.final
 class Placement(_message.Message):
     """A decision with its reasons."""
 
@@ -245,19 +334,40 @@ class Placement(_message.Message):
     WORKLOAD_FIELD_NUMBER: _builtins.int
     VERDICTS_FIELD_NUMBER: _builtins.int
     SETTINGS_VERSION_FIELD_NUMBER: _builtins.int
+    DECISION_TIME_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    OMITTED_VERDICTS_FIELD_NUMBER: _builtins.int
+    POLICY_FAULT_FIELD_NUMBER: _builtins.int
+    PREEMPTED_SESSIONS_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     """The chosen device. Empty when every device refused."""
     policy: _builtins.str
     """Name of the policy that decided."""
     settings_version: _builtins.int
     """Number of the settings in force, raised by one at each reload."""
+    attempt: _builtins.int
+    """The attempt that it was made for, from 1. 0 for a plan."""
+    policy_fault: _builtins.str
+    """What was wrong with the policy of the settings, which is why the default one decided. Empty: nothing."""
     @_builtins.property
     def workload(self) -> Global___Workload:
         """What was to be placed."""
 
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceVerdict]:
-        """Every device, in device order."""
+        """Every device, in device order; of very many devices those that mattered."""
+
+    @_builtins.property
+    def decision_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was decided."""
+
+    @_builtins.property
+    def omitted_verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___OmittedVerdicts]:
+        """What is not among the verdicts."""
+
+    @_builtins.property
+    def preempted_sessions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sessions that are stopped and queued again to make room, "sessions/{id}"."""
 
     def __init__(
         self,
@@ -267,10 +377,15 @@ class Placement(_message.Message):
         workload: Global___Workload | None = ...,
         verdicts: _abc.Iterable[Global___DeviceVerdict] | None = ...,
         settings_version: _builtins.int = ...,
+        decision_time: _timestamp_pb2.Timestamp | None = ...,
+        attempt: _builtins.int = ...,
+        omitted_verdicts: _abc.Iterable[Global___OmittedVerdicts] | None = ...,
+        policy_fault: _builtins.str = ...,
+        preempted_sessions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision_time", b"decision_time", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "policy", b"policy", "settings_version", b"settings_version", "verdicts", b"verdicts", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "decision_time", b"decision_time", "device", b"device", "omitted_verdicts", b"omitted_verdicts", "policy", b"policy", "policy_fault", b"policy_fault", "preempted_sessions", b"preempted_sessions", "settings_version", b"settings_version", "verdicts", b"verdicts", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

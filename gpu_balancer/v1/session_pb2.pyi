@@ -101,7 +101,7 @@ class Condition(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     SINCE_TIME_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """"AWAITING_PUBLISHER", "UNREACHABLE" or "STALLED"."""
+    """"AWAITING_PUBLISHER", "UNREACHABLE", "STALLED" or "PREEMPTED"."""
     message: _builtins.str
     """The same as a sentence for people."""
     @_builtins.property
@@ -218,6 +218,50 @@ class Failure(_message.Message):
 Global___Failure: _TypeAlias = Failure  # noqa: Y015
 
 @_typing.final
+class QueueStatus(_message.Message):
+    """Where a session stands that waits for a device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    QUEUED_TIME_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    ESTIMATED_WAIT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Place in the queue, from 1."""
+    message: _builtins.str
+    """What it waits for, as a sentence for people."""
+    @_builtins.property
+    def queued_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began to wait, the last time it did."""
+
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When it is given up, FAILED with QUEUE_TIMEOUT. Unset: never, as for a session that was preempted."""
+
+    @_builtins.property
+    def estimated_wait(self) -> _duration_pb2.Duration:
+        """How long it may still take, from how long sessions have been running lately. Unset: unknown."""
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        queued_time: _timestamp_pb2.Timestamp | None = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        estimated_wait: _duration_pb2.Duration | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "estimated_wait", b"estimated_wait", "queued_time", b"queued_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "estimated_wait", b"estimated_wait", "message", b"message", "position", b"position", "queued_time", b"queued_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueStatus: _TypeAlias = QueueStatus  # noqa: Y015
+
+@_typing.final
 class Session(_message.Message):
     """One unit of work, placed whole on one device."""
 
@@ -262,6 +306,12 @@ class Session(_message.Message):
     INPUT_FACTS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    MAX_WAIT_FIELD_NUMBER: _builtins.int
+    PREEMPTIBLE_FIELD_NUMBER: _builtins.int
+    RESERVED_SPEED_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    SPEED_LIMIT_FIELD_NUMBER: _builtins.int
+    PREEMPTION_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"sessions/{id}". Output only."""
     priority: Global___Priority.ValueType
@@ -278,6 +328,20 @@ class Session(_message.Message):
     """Raised at every change of this session. Output only."""
     trace_id: _builtins.str
     """W3C trace id of the session's trace, hexadecimal. Empty when tracing is off. Output only."""
+    preemptible: _builtins.bool
+    """Whether it may be stopped, its files thrown away, and queued again when LIVE work would be refused otherwise. BATCH
+    only.
+    """
+    reserved_speed: _builtins.float
+    """The speed that is kept free for it whatever else comes, in times real time, 0.01 to 1,000. Only for work that is
+    not bound to real time. Unset: what the device has left, at most real time.
+    """
+    speed_limit: _builtins.float
+    """The speed at which it is held while LIVE work shares its device, in times real time. Unset: as fast as it goes.
+    Output only.
+    """
+    preemption_count: _builtins.int
+    """How often it was stopped for LIVE work and queued again. Output only."""
     @_builtins.property
     def transcode(self) -> _media_pb2.TranscodeSpec:
         """A transcode."""
@@ -322,6 +386,16 @@ class Session(_message.Message):
     def input_facts(self) -> _media_pb2.InputFacts:
         """What is known of the input. Output only."""
 
+    @_builtins.property
+    def max_wait(self) -> _duration_pb2.Duration:
+        """How long it may wait for a device when none has room, up to the settings' queue.max_wait_s. Unset or 0: not at all,
+        it is refused then.
+        """
+
+    @_builtins.property
+    def queue(self) -> Global___QueueStatus:
+        """Set while the state is QUEUED. Output only."""
+
     def __init__(
         self,
         *,
@@ -344,13 +418,28 @@ class Session(_message.Message):
         input_facts: _media_pb2.InputFacts | None = ...,
         revision: _builtins.int = ...,
         trace_id: _builtins.str = ...,
+        max_wait: _duration_pb2.Duration | None = ...,
+        preemptible: _builtins.bool = ...,
+        reserved_speed: _builtins.float | None = ...,
+        queue: Global___QueueStatus | None = ...,
+        speed_limit: _builtins.float | None = ...,
+        preemption_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "input_facts", b"input_facts", "max_duration", b"max_duration", "progress", b"progress", "running_time", b"running_time", "spec", b"spec", "transcode", b"transcode", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed", "_speed_limit", b"_speed_limit", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "input_facts", b"input_facts", "max_duration", b"max_duration", "max_wait", b"max_wait", "progress", b"progress", "queue", b"queue", "reserved_speed", b"reserved_speed", "running_time", b"running_time", "spec", b"spec", "speed_limit", b"speed_limit", "transcode", b"transcode", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "conditions", b"conditions", "create_time", b"create_time", "device", b"device", "end_time", b"end_time", "failure", b"failure", "ingest_url", b"ingest_url", "input_facts", b"input_facts", "labels", b"labels", "max_duration", b"max_duration", "name", b"name", "priority", b"priority", "progress", b"progress", "revision", b"revision", "running_time", b"running_time", "spec", b"spec", "state", b"state", "trace_id", b"trace_id", "transcode", b"transcode", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed", "_speed_limit", b"_speed_limit", "attempt", b"attempt", "conditions", b"conditions", "create_time", b"create_time", "device", b"device", "end_time", b"end_time", "failure", b"failure", "ingest_url", b"ingest_url", "input_facts", b"input_facts", "labels", b"labels", "max_duration", b"max_duration", "max_wait", b"max_wait", "name", b"name", "preemptible", b"preemptible", "preemption_count", b"preemption_count", "priority", b"priority", "progress", b"progress", "queue", b"queue", "reserved_speed", b"reserved_speed", "revision", b"revision", "running_time", b"running_time", "spec", b"spec", "speed_limit", b"speed_limit", "state", b"state", "trace_id", b"trace_id", "transcode", b"transcode", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__reserved_speed: _TypeAlias = _typing.Literal["reserved_speed"]  # noqa: Y015
+    _WhichOneofArgType__reserved_speed: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed"]  # noqa: Y015
+    _WhichOneofReturnType__speed_limit: _TypeAlias = _typing.Literal["speed_limit"]  # noqa: Y015
+    _WhichOneofArgType__speed_limit: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit"]  # noqa: Y015
     _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["transcode"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reserved_speed) -> _WhichOneofReturnType__reserved_speed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__speed_limit) -> _WhichOneofReturnType__speed_limit | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_spec) -> _WhichOneofReturnType_spec | None: ...
 
 Global___Session: _TypeAlias = Session  # noqa: Y015

@@ -78,6 +78,16 @@ class SessionServiceStub:
                 request_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.PlanSessionRequest.SerializeToString,
                 response_deserializer=gpu__balancer_dot_v1_dot_session__service__pb2.PlanSessionResponse.FromString,
                 _registered_method=True)
+        self.ExplainSession = channel.unary_unary(
+                '/gpu_balancer.v1.SessionService/ExplainSession',
+                request_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.ExplainSessionRequest.SerializeToString,
+                response_deserializer=gpu__balancer_dot_v1_dot_session__service__pb2.ExplainSessionResponse.FromString,
+                _registered_method=True)
+        self.ExportTrace = channel.unary_stream(
+                '/gpu_balancer.v1.SessionService/ExportTrace',
+                request_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.ExportTraceRequest.SerializeToString,
+                response_deserializer=gpu__balancer_dot_v1_dot_session__service__pb2.ExportTraceResponse.FromString,
+                _registered_method=True)
         self.ReadSessionLog = channel.unary_stream(
                 '/gpu_balancer.v1.SessionService/ReadSessionLog',
                 request_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.ReadSessionLogRequest.SerializeToString,
@@ -103,7 +113,7 @@ class SessionServiceServicer:
     """
 
     def CreateSession(self, request, context):
-        """Places a session and starts it. Answers once the placement is durable.
+        """Places a session and starts it, or queues it when it may wait. Answers once that is durable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,6 +163,20 @@ class SessionServiceServicer:
 
     def PlanSession(self, request, context):
         """Tells where a session would go, and why, without starting it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainSession(self, request, context):
+        """Tells why a session went where it went: the decision of each of its attempts, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportTrace(self, request, context):
+        """Writes down what was asked for and when, as a trace for the simulator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -221,6 +245,16 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.PlanSession,
                     request_deserializer=gpu__balancer_dot_v1_dot_session__service__pb2.PlanSessionRequest.FromString,
                     response_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.PlanSessionResponse.SerializeToString,
+            ),
+            'ExplainSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainSession,
+                    request_deserializer=gpu__balancer_dot_v1_dot_session__service__pb2.ExplainSessionRequest.FromString,
+                    response_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.ExplainSessionResponse.SerializeToString,
+            ),
+            'ExportTrace': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportTrace,
+                    request_deserializer=gpu__balancer_dot_v1_dot_session__service__pb2.ExportTraceRequest.FromString,
+                    response_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.ExportTraceResponse.SerializeToString,
             ),
             'ReadSessionLog': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadSessionLog,
@@ -458,6 +492,60 @@ class SessionService:
             '/gpu_balancer.v1.SessionService/PlanSession',
             gpu__balancer_dot_v1_dot_session__service__pb2.PlanSessionRequest.SerializeToString,
             gpu__balancer_dot_v1_dot_session__service__pb2.PlanSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpu_balancer.v1.SessionService/ExplainSession',
+            gpu__balancer_dot_v1_dot_session__service__pb2.ExplainSessionRequest.SerializeToString,
+            gpu__balancer_dot_v1_dot_session__service__pb2.ExplainSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportTrace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gpu_balancer.v1.SessionService/ExportTrace',
+            gpu__balancer_dot_v1_dot_session__service__pb2.ExportTraceRequest.SerializeToString,
+            gpu__balancer_dot_v1_dot_session__service__pb2.ExportTraceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,7 +38,7 @@ class SessionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SessionServiceAsyncStub: ...
     CreateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.CreateSessionResponse]
-    """Places a session and starts it. Answers once the placement is durable."""
+    """Places a session and starts it, or queues it when it may wait. Answers once that is durable."""
     GetSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]
     """Gives one session."""
     ListSessions: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionsRequest, _session_service_pb2.ListSessionsResponse]
@@ -53,6 +53,10 @@ class SessionServiceStub:
     """Removes an ended session and its artifacts."""
     PlanSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.PlanSessionRequest, _session_service_pb2.PlanSessionResponse]
     """Tells where a session would go, and why, without starting it."""
+    ExplainSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ExplainSessionRequest, _session_service_pb2.ExplainSessionResponse]
+    """Tells why a session went where it went: the decision of each of its attempts, oldest first."""
+    ExportTrace: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ExportTraceRequest, _session_service_pb2.ExportTraceResponse]
+    """Writes down what was asked for and when, as a trace for the simulator."""
     ReadSessionLog: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ReadSessionLogRequest, _session_service_pb2.ReadSessionLogResponse]
     """Streams a session's log, secrets redacted."""
     ListArtifacts: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListArtifactsRequest, _session_service_pb2.ListArtifactsResponse]
@@ -70,7 +74,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.CreateSessionResponse]  # type: ignore[assignment]
-    """Places a session and starts it. Answers once the placement is durable."""
+    """Places a session and starts it, or queues it when it may wait. Answers once that is durable."""
     GetSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionRequest, _session_service_pb2.GetSessionResponse]  # type: ignore[assignment]
     """Gives one session."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionsRequest, _session_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
@@ -85,6 +89,10 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Removes an ended session and its artifacts."""
     PlanSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.PlanSessionRequest, _session_service_pb2.PlanSessionResponse]  # type: ignore[assignment]
     """Tells where a session would go, and why, without starting it."""
+    ExplainSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ExplainSessionRequest, _session_service_pb2.ExplainSessionResponse]  # type: ignore[assignment]
+    """Tells why a session went where it went: the decision of each of its attempts, oldest first."""
+    ExportTrace: _aio.UnaryStreamMultiCallable[_session_service_pb2.ExportTraceRequest, _session_service_pb2.ExportTraceResponse]  # type: ignore[assignment]
+    """Writes down what was asked for and when, as a trace for the simulator."""
     ReadSessionLog: _aio.UnaryStreamMultiCallable[_session_service_pb2.ReadSessionLogRequest, _session_service_pb2.ReadSessionLogResponse]  # type: ignore[assignment]
     """Streams a session's log, secrets redacted."""
     ListArtifacts: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListArtifactsRequest, _session_service_pb2.ListArtifactsResponse]  # type: ignore[assignment]
@@ -105,7 +113,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.CreateSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.CreateSessionResponse, _abc.Awaitable[_session_service_pb2.CreateSessionResponse]]:
-        """Places a session and starts it. Answers once the placement is durable."""
+        """Places a session and starts it, or queues it when it may wait. Answers once that is durable."""
 
     @_abc_1.abstractmethod
     def GetSession(
@@ -162,6 +170,22 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.PlanSessionResponse, _abc.Awaitable[_session_service_pb2.PlanSessionResponse]]:
         """Tells where a session would go, and why, without starting it."""
+
+    @_abc_1.abstractmethod
+    def ExplainSession(
+        self,
+        request: _session_service_pb2.ExplainSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ExplainSessionResponse, _abc.Awaitable[_session_service_pb2.ExplainSessionResponse]]:
+        """Tells why a session went where it went: the decision of each of its attempts, oldest first."""
+
+    @_abc_1.abstractmethod
+    def ExportTrace(
+        self,
+        request: _session_service_pb2.ExportTraceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_session_service_pb2.ExportTraceResponse], _abc.AsyncIterator[_session_service_pb2.ExportTraceResponse]]:
+        """Writes down what was asked for and when, as a trace for the simulator."""
 
     @_abc_1.abstractmethod
     def ReadSessionLog(

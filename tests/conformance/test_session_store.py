@@ -12,7 +12,7 @@ from balancer.adapters.sqlite_session_store import SqliteSessionStore
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.session import SessionState
 from balancer.domain.workload import Workload
-from balancer.ports.session_store import PutCursor, PutSession, RemoveSession, SessionStore, StoreError
+from balancer.ports.session_store import PutCursor, PutFinding, PutSession, RemoveSession, SessionStore, StoreError
 from fakes.session_records import full_record, session_record
 from fakes.session_store import FakeSessionStore
 
@@ -120,3 +120,25 @@ async def test_a_closed_store_refuses_to_commit(store: SessionStore, reopen: Reo
     await store.close()
     with pytest.raises(StoreError, match="Cannot"):
         await store.commit([PutSession(record=session_record())])
+
+
+async def test_decisions_add_up_and_go_with_their_session(store: SessionStore, reopen: Reopen) -> None:
+    record = session_record()
+    await store.commit([PutSession(record=record, decision='{"first":1}')])
+    await store.commit([PutSession(record=record)])
+    await store.commit([PutSession(record=record, decision='{"second":2}')])
+    again = await reopen(store)
+    await again.load()
+    assert list(await again.read_decisions(record.id)) == ['{"first":1}', '{"second":2}']
+    assert list(await again.read_decisions(SessionId("unknown"))) == []
+    await again.commit([RemoveSession(session_id=record.id), PutSession(record=record)])
+    assert list(await again.read_decisions(record.id)) == []
+    await again.close()
+
+
+async def test_findings_are_kept_replaced_and_forgotten(store: SessionStore, reopen: Reopen) -> None:
+    await store.commit([PutFinding(key="calibration/GPU-1", text="{}"), PutFinding(key="cap", text="8")])
+    await store.commit([PutFinding(key="cap", text="12"), PutFinding(key="calibration/GPU-1", text=None)])
+    again = await reopen(store)
+    assert dict((await again.load()).findings) == {"cap": "12"}
+    await again.close()

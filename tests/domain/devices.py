@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from balancer.domain.capacity import CapacityOverride, capacity_of
 from balancer.domain.device import (
     Capability,
@@ -165,6 +167,7 @@ def workload(
     input_task: DecodeTask | None = None,
     real_time: bool = True,
     allow_software_encode: bool = False,
+    reserved_speed: Fraction | None = None,
 ) -> Workload:
     """Makes a session's workload; renditions of another size than the input's are scaled."""
     return Workload(
@@ -177,6 +180,7 @@ def workload(
         encodes=encodes,
         real_time=real_time,
         allow_software_encode=allow_software_encode,
+        reserved_speed=reserved_speed,
     )
 
 

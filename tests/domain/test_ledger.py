@@ -54,13 +54,16 @@ def test_releasing_tells_what_was_booked_and_twice_does_nothing() -> None:
     assert vars(ledger) == vars(Ledger())
 
 
+device_ids = st.sampled_from([A, B, DeviceId("cpu-0")])
 amounts = st.dictionaries(st.sampled_from(list(Dimension)), st.integers(0, 10**12))
 reservations = st.builds(
     Reservation,
-    device_id=st.sampled_from([A, B, DeviceId("cpu-0")]),
+    device_id=device_ids,
     cost_pixels_per_second=st.integers(0, 10**12),
     device_amounts=amounts,
     host_amounts=amounts,
+    firm_device_amounts=st.none() | amounts,
+    firm_host_amounts=st.none() | amounts,
 )
 session_ids = st.integers(0, 9).map(lambda number: SessionId(f"s-{number}"))
 
@@ -72,15 +75,22 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         super().__init__()
         self.ledger = Ledger()
         self.model: dict[SessionId, Reservation] = {}
+        self.foreign: dict[DeviceId, dict[Dimension, int]] = {}
 
     @rule(session_id=session_ids, booked=reservations)
     def book(self, session_id: SessionId, booked: Reservation) -> None:
         self.ledger.book(session_id, booked)
+        self.model.pop(session_id, None)
         self.model[session_id] = booked
 
     @rule(session_id=session_ids)
     def release(self, session_id: SessionId) -> None:
         assert self.ledger.release(session_id) == self.model.pop(session_id, None)
+
+    @rule(device_id=device_ids, taken=amounts)
+    def others_take(self, device_id: DeviceId, taken: dict[Dimension, int]) -> None:
+        self.ledger.set_foreign(device_id, taken)
+        self.foreign[device_id] = taken
 
     @invariant()
     def sums_are_those_of_the_reservations(self) -> None:
@@ -90,7 +100,17 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             assert self.ledger.cost(device_id) == sum(booked.cost_pixels_per_second for booked in here)
             for dimension in Dimension:
                 total = sum(booked.device_amounts.get(dimension, 0) for booked in here)
-                assert self.ledger.used(device_id).get(dimension, 0) == total
+                others = self.foreign.get(device_id, {}).get(dimension, 0)
+                assert self.ledger.used(device_id).get(dimension, 0) == total + others
+                yielding = sum(
+                    booked.device_amounts[dimension] - booked.firm_device_amounts.get(dimension, 0)
+                    for booked in here
+                    if booked.firm_device_amounts is not None and dimension in booked.device_amounts
+                )
+                assert self.ledger.yielding(device_id).get(dimension, 0) == yielding
+            assert list(self.ledger.sessions(device_id)) == [
+                session_id for session_id, booked in self.model.items() if booked.device_id == device_id
+            ]
         for dimension in Dimension:
             total = sum(booked.host_amounts.get(dimension, 0) for booked in self.model.values())
             assert self.ledger.host_used().get(dimension, 0) == total
@@ -98,6 +118,8 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def teardown(self) -> None:
         for session_id in tuple(self.model):
             self.ledger.release(session_id)
+        for device_id in self.foreign:
+            self.ledger.set_foreign(device_id, {})
         assert vars(self.ledger) == vars(Ledger())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -35,14 +36,14 @@ def decide(
     return place(asked, views, ledger, policy or LeastWeightedLoad(), settings, capacity_of_host(host_cores))
 
 
-def fill(asked: Workload, *views: DeviceView, ledger: Ledger, limit: int = 1000) -> list[str]:
+def fill(asked: Workload, *views: DeviceView, ledger: Ledger, limit: int = 1000, name: str = "s") -> list[str]:
     """Places the same session until every device refuses; gives the devices in order."""
     chosen: list[str] = []
     while len(chosen) < limit:
         decision = decide(asked, *views, ledger=ledger)
         if decision.reservation is None:
             return chosen
-        ledger.book(SessionId(f"s-{len(chosen)}"), decision.reservation)
+        ledger.book(SessionId(f"{name}-{len(chosen)}"), decision.reservation)
         chosen.append(decision.reservation.device_id)
     raise AssertionError("no end to it")
 
@@ -234,8 +235,79 @@ def test_clipping_leaves_memory_and_encoder_sessions_alone() -> None:
         assert decide(asked, gpu(override=override)).device_id is None
 
 
-def test_a_session_that_fits_is_not_clipped() -> None:
-    assert decide(ladder(real_time=False), gpu()).reservation == decide(ladder(real_time=True), gpu()).reservation
+def test_a_file_that_fits_books_real_time_and_keeps_the_least_speed_whatever_comes() -> None:
+    file, live = decide(ladder(real_time=False), gpu()).reservation, decide(ladder(real_time=True), gpu()).reservation
+    assert file is not None
+    assert live is not None
+    assert file.device_amounts == live.device_amounts
+    assert live.firm_device_amounts is None
+    assert file.firm_device_amounts is not None
+    tenth = -(-file.device_amounts[Dimension.ENCODE] // 10)
+    assert file.firm_device_amounts[Dimension.ENCODE] == tenth
+    for hard in (Dimension.MEMORY, Dimension.ENCODER_SESSIONS):
+        assert file.firm_device_amounts[hard] == file.device_amounts[hard]
+
+
+def test_a_file_takes_what_is_left_and_a_further_one_is_refused() -> None:
+    """1.24 of 1.8 cores, then the rest, which is above the least speed; then nothing is left."""
+    ledger = Ledger()
+    assert fill(ladder(real_time=False), cpu(2), ledger=ledger) == ["cpu-0", "cpu-0"]
+    assert ledger.used(DeviceId("cpu-0"))[Dimension.CORES] == 1_800_000
+    found = refusal(decide(ladder(real_time=False), cpu(2), ledger=ledger), "cpu-0")
+    assert (found.rule, found.dimension, found.available) == ("CAPACITY", Dimension.CORES, 0)
+
+
+def test_live_work_takes_the_room_of_files_down_to_their_least_speed() -> None:
+    ledger, live = Ledger(), workload(encode(480), input_task=decode(480))
+    assert fill(ladder(real_time=False), cpu(2), ledger=ledger) == ["cpu-0", "cpu-0"]
+    taken = fill(live, cpu(2), ledger=ledger, name="live")
+    assert len(taken) == len(fill(live, cpu(2), ledger=Ledger())) - 1, "two files keep a tenth of their speed"
+    assert ledger.used(DeviceId("cpu-0"))[Dimension.CORES] > 1_800_000, "what yields is still told"
+
+
+def test_a_speed_that_was_asked_for_is_kept_free_whatever_comes() -> None:
+    doubled = workload(encode(480), input_task=decode(480), real_time=False, reserved_speed=Fraction(2))
+    once, twice = decide(replace(doubled, real_time=True, reserved_speed=None), gpu()), decide(doubled, gpu())
+    assert once.reservation is not None
+    assert twice.reservation is not None
+    assert twice.reservation.device_amounts[Dimension.ENCODE] in (
+        2 * once.reservation.device_amounts[Dimension.ENCODE],
+        2 * once.reservation.device_amounts[Dimension.ENCODE] - 1,
+    )
+    assert twice.reservation.firm_device_amounts is None
+    assert twice.cost_pixels_per_second == 2 * once.cost_pixels_per_second
+
+
+def test_without_admission_only_what_never_fits_is_refused() -> None:
+    """How the simulator compares policies that do not count."""
+    settings = PlacementSettings(admission=False)
+    ledger = Ledger()
+    for number in range(50):
+        decision = decide(ladder(), cpu(2), ledger=ledger, settings=settings)
+        assert decision.reservation is not None
+        ledger.book(SessionId(str(number)), decision.reservation)
+    capped = gpu(override=CapacityOverride(encoder_sessions=2))
+    assert refusal(decide(ladder(), capped, settings=settings)).rule == "ENCODER_SESSIONS"
+
+
+def test_what_others_take_of_a_device_is_not_there_for_sessions() -> None:
+    view, ledger = gpu(override=CapacityOverride(encoder_sessions=4)), Ledger()
+    ledger.set_foreign(view.id, {Dimension.ENCODER_SESSIONS: 2})
+    found = refusal(decide(ladder(), view, ledger=ledger))
+    assert (found.rule, found.needed, found.available) == ("ENCODER_SESSIONS", 3, 2)
+    ledger.set_foreign(view.id, {})
+    assert decide(ladder(), view, ledger=ledger).device_id == view.id
+
+
+def test_a_verdict_says_what_the_session_would_take_and_what_there_was() -> None:
+    ledger = Ledger()
+    fill(ladder(), cpu(2), ledger=ledger)
+    (verdict,) = decide(ladder(), cpu(2), ledger=ledger).verdicts
+    [cores] = [need for need in verdict.needs if not need.host and need.dimension is Dimension.CORES]
+    assert (cores.used, cores.bookable) == (ledger.used(DeviceId("cpu-0"))[Dimension.CORES], 1_800_000)
+    assert verdict.refusal is not None
+    assert (verdict.refusal.needed, verdict.refusal.available) == (cores.needed, cores.bookable - cores.used)
+    assert any(need.host for need in verdict.needs)
 
 
 def test_the_host_clips_too() -> None:
@@ -378,5 +450,7 @@ def test_whatever_comes_no_device_is_ever_overbooked(arrivals: list[tuple[Worklo
         for view in views:
             for dimension, limit in view.capacity.limits.items():
                 bound = limit if dimension in hard else limit * headroom
-                assert ledger.used(view.id).get(dimension, 0) <= bound
-        assert ledger.host_used().get(Dimension.CORES, 0) <= HOST[Dimension.CORES] * headroom
+                yielding = ledger.yielding(view.id).get(dimension, 0)
+                assert ledger.used(view.id).get(dimension, 0) - yielding <= bound
+        yielding = ledger.host_yielding().get(Dimension.CORES, 0)
+        assert ledger.host_used().get(Dimension.CORES, 0) - yielding <= HOST[Dimension.CORES] * headroom

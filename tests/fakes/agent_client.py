@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from fractions import Fraction
 
 from balancer.domain.device import DeviceIdentity, DeviceKind
 from balancer.domain.ids import DeviceId, SessionId
@@ -35,6 +36,11 @@ class FakeAgentClient:
         self.launches: list[tuple[SessionId, int]] = []
         """Every call, repeated ones too."""
         self.stops: list[tuple[SessionId, int]] = []
+        self.discarded: list[tuple[SessionId, int]] = []
+        """Stops that threw outputs away."""
+        self.keeps_stopping = False
+        """Takes stops, but its attempts end only when the test says so."""
+        self.paces: list[tuple[SessionId, int, Fraction | None]] = []
         self.deleted: list[SessionId] = []
         self.attempts: dict[SessionId, AttemptReported] = {}
         self.kept: list[AgentEvent] = []
@@ -84,12 +90,20 @@ class FakeAgentClient:
             self.tell(record.id, AttemptReported(attempt=record.attempt, phase=AttemptPhase.STARTING))
         return self.ingest_url
 
-    async def stop(self, session_id: SessionId, attempt: int) -> None:
+    async def stop(self, session_id: SessionId, attempt: int, *, discard_outputs: bool = False) -> None:
         self._check()
         self.stops.append((session_id, attempt))
+        if discard_outputs:
+            self.discarded.append((session_id, attempt))
+        if self.keeps_stopping:
+            return
         known = self.attempts.get(session_id)
         if known is None or (known.attempt == attempt and known.phase is not AttemptPhase.ENDED):
             self.end(session_id, attempt, AttemptOutcome.STOPPED)
+
+    async def pace(self, session_id: SessionId, attempt: int, speed_limit: Fraction | None) -> None:
+        self._check()
+        self.paces.append((session_id, attempt, speed_limit))
 
     async def delete(self, session_id: SessionId) -> None:
         self._check()

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
 
-from balancer.domain.decision import PlacementSettings
-from balancer.domain.device import DeviceView
+from balancer.domain.decision import Need, PlacementSettings
+from balancer.domain.device import DeviceView, Utilization
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.workload import Workload
 
@@ -30,6 +30,13 @@ class Candidate:
     """Sessions on the device already."""
     highest_weight: int
     """Of all devices, eligible or not."""
+    device_needs: tuple[Need, ...] = ()
+    """Each limited dimension of the device, how much of it the session needs, and how much all may book."""
+    device_used: tuple[int, ...] = ()
+    """What is taken of each of those already."""
+    host_needs: tuple[Need, ...] = ()
+    """The same of the host that the device sits in."""
+    host_used: tuple[int, ...] = ()
 
     @property
     def weighted_load_before(self) -> Fraction:
@@ -75,6 +82,10 @@ class Policy(Protocol):
         """Hears of all devices, in device order, whenever one was inspected, changed its state or its weight."""
         ...
 
+    def on_measured(self, device_id: DeviceId, utilization: Utilization) -> None:
+        """Hears how busy a device was, about once a second for each."""
+        ...
+
     def on_session_created(self, session_id: SessionId, workload: Workload) -> None:
         """Hears of a session that is about to be placed."""
         ...
@@ -105,6 +116,9 @@ class IndifferentPolicy:
 
     def on_devices(self, devices: Sequence[DeviceView]) -> None:
         """Ignores devices."""
+
+    def on_measured(self, device_id: DeviceId, utilization: Utilization) -> None:
+        """Ignores measurements."""
 
     def on_session_created(self, session_id: SessionId, workload: Workload) -> None:
         """Ignores a new session."""

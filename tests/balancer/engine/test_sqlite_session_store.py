@@ -107,7 +107,7 @@ async def test_a_schema_that_is_there_is_not_made_again(path: Path) -> None:
     await filled(path)
     await filled(path)
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT version FROM schema_versions").fetchall() == [(1,)]
+        assert connection.execute("SELECT version FROM schema_versions").fetchall() == [(1,), (2,)]
 
 
 async def test_a_file_that_is_no_store_is_refused(path: Path) -> None:
