@@ -1,4 +1,4 @@
-"""Carries out what a session's life demands of an agent: launching and stopping, however long the agent is away.
+"""Carries out what a session's life demands of an agent: launching, pacing, stopping, however long the agent is away.
 
 Every command is idempotent on the agent and is tried again until the agent answers or the session has moved on. What
 an agent answers becomes an event of the session. A stop waits for a launch that is on its way, so that the two never
@@ -15,13 +15,24 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from balancer.domain.lifecycle import Command, LaunchAccepted, LaunchOnAgent, LaunchRefused, SessionEvent, StopOnAgent
 from balancer.domain.session import Failure, SessionRecord, SessionState
+from balancer.domain.session_events import (
+    Command,
+    LaunchAccepted,
+    LaunchOnAgent,
+    LaunchRefused,
+    PaceOnAgent,
+    SessionEvent,
+    StopOnAgent,
+)
 from balancer.ports.agent_client import AgentUnreachableError
 from gpu_balancer.runtime.failures import Reason, RequestFailure, StatusCode
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from balancer.domain.ids import DeviceId, SessionId
+    from balancer.ports.agent_client import AgentClient
     from balancer.ports.agent_clients import AgentClients
     from gpu_balancer.runtime.task_guard import TaskGuard
 
@@ -84,6 +95,8 @@ class AgentCommands:
                 self._tasks.spawn(self._launch(command, running), name="launch")
             case StopOnAgent():
                 self._tasks.spawn(self._stop(command, running), name="stop")
+            case PaceOnAgent():
+                self._tasks.spawn(self._pace(command, running), name="pace")
 
     def nudge(self, device_id: DeviceId) -> None:
         """Tries again at once what waits for a device's agent, which answers."""
@@ -92,21 +105,24 @@ class AgentCommands:
                 running.nudged.set()
 
     async def delete(self, record: SessionRecord) -> None:
-        """Asks the agent to remove what an ended session left. A device without an agent has nothing to remove.
+        """Asks its agents to remove what an ended session left. A device without an agent has nothing to remove.
 
         Raises:
-            RequestFailure: The agent does not answer, or refuses.
+            RequestFailure: An agent does not answer, or refuses.
         """
-        agent = self._agents.get(record.device_id) if record.device_id else None
-        if agent is None:
-            return
+        for device_id in dict.fromkeys((*record.earlier_device_ids, record.device_id)):
+            agent = self._agents.get(device_id) if device_id else None
+            if agent is not None:
+                await self._delete_on(agent, device_id, record)
+
+    async def _delete_on(self, agent: AgentClient, device_id: DeviceId | None, record: SessionRecord) -> None:
         try:
             async with asyncio.timeout(self._times.delete_timeout.total_seconds()):
                 await agent.delete(record.id)
         except (AgentUnreachableError, TimeoutError) as error:
             raise RequestFailure(
                 reason=Reason.AGENT_UNREACHABLE,
-                message=f"Cannot delete sessions/{record.id}: the agent of device {record.device_id}, which has its "
+                message=f"Cannot delete sessions/{record.id}: the agent of device {device_id}, which has its "
                 f"files, does not answer ({error or 'no answer in time'}). Try again when it does.",
             ) from error
 
@@ -178,7 +194,42 @@ class AgentCommands:
             return False
         try:
             async with asyncio.timeout(self._times.stop_timeout.total_seconds()):
-                await agent.stop(command.session_id, command.attempt)
+                await agent.stop(command.session_id, command.attempt, discard_outputs=command.discard_outputs)
+        except (AgentUnreachableError, TimeoutError, RequestFailure) as error:
+            _tell(command, error, aloud=aloud)
+            return False
+        return True
+
+    async def _pace(self, command: PaceOnAgent, running: _Running) -> None:
+        """Tells the speed that the session has by then, until it was told or the attempt is none of the agent's."""
+        pause = self._times.first_pause
+        try:
+            while (record := self._paced(command)) is not None:
+                running.nudged.clear()
+                told = record.speed_limit
+                if await self._try_pace(command, told, aloud=pause == self._times.first_pause):
+                    now = self._paced(command)
+                    if now is None or now.speed_limit == told:
+                        return
+                    continue
+                await self._wait(running, pause)
+                pause = min(2 * pause, self._times.longest_pause)
+        finally:
+            self._end(running)
+
+    def _paced(self, command: PaceOnAgent) -> SessionRecord | None:
+        record = self._door.current(command.session_id)
+        if record is None or record.attempt != command.attempt or record.state.final:
+            return None
+        return record if record.device_id == command.device_id else None
+
+    async def _try_pace(self, command: PaceOnAgent, speed_limit: Fraction | None, *, aloud: bool) -> bool:
+        agent = self._agents.get(command.device_id)
+        if agent is None:
+            return False
+        try:
+            async with asyncio.timeout(self._times.stop_timeout.total_seconds()):
+                await agent.pace(command.session_id, command.attempt, speed_limit)
         except (AgentUnreachableError, TimeoutError, RequestFailure) as error:
             _tell(command, error, aloud=aloud)
             return False
@@ -201,7 +252,7 @@ def _tell(command: Command, error: Exception, *, aloud: bool) -> None:
     _log.log(
         logging.WARNING if aloud else logging.DEBUG,
         "the agent gave no answer, trying again",
-        command="launch" if isinstance(command, LaunchOnAgent) else "stop",
+        command=type(command).__name__.removesuffix("OnAgent").lower(),
         session=command.session_id,
         attempt=command.attempt,
         device=command.device_id,

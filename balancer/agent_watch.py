@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 import structlog
 
-from balancer.domain.lifecycle import AgentHeard, AgentSilent, AttemptMissing, AttemptPhase, SessionEvent, StopRequested
 from balancer.domain.session import SessionState
+from balancer.domain.session_events import (
+    AgentHeard,
+    AgentSilent,
+    AttemptMissing,
+    AttemptPhase,
+    SessionEvent,
+    StopRequested,
+)
 from balancer.ports.agent_client import (
     AgentEvent,
     AgentReport,

@@ -19,7 +19,9 @@ import structlog
 from balancer.admission import Admission, placement_refused
 from balancer.agent_commands import AgentCommands, CommandTimes
 from balancer.domain.ids import SessionId
-from balancer.domain.lifecycle import (
+from balancer.domain.lifecycle import advance
+from balancer.domain.session import SessionRecord, SessionState
+from balancer.domain.session_events import (
     AttemptReported,
     Command,
     LaunchAccepted,
@@ -28,9 +30,7 @@ from balancer.domain.lifecycle import (
     SessionEvent,
     StopOnAgent,
     StopRequested,
-    advance,
 )
-from balancer.domain.session import SessionRecord, SessionState
 from balancer.group_commit import GroupCommit, Write
 from balancer.placer import PlacementRules, Placer
 from balancer.ports.session_observer import SessionObserver, SilentObserver

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from balancer.domain.device import Capability, DeviceIdentity, DeviceKind, Direction
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.lifecycle import AttemptOutcome, AttemptPhase, AttemptReported
 from balancer.domain.session import Condition, Failure, Progress
+from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
 from balancer.domain.workload import VideoCodec
 from balancer.ports.agent_client import AgentEvent, AgentReport, AttemptEvent, CaughtUp, FfmpegBuild, Measurements
 from gpu_balancer.v1 import agent_service_pb2, device_pb2, media_pb2, session_pb2

@@ -8,7 +8,7 @@ functions and the C encoder, no model classes, and workloads, which come in few 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import lru_cache
@@ -23,7 +23,16 @@ from balancer.domain.workload import DecodeTask, EncodeTask, EncodingSpeed, Vide
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _KEPT_WORKLOADS = 256
-_PLAIN = ("ingest_url", "stop_requested", "preemptible", "requeue", "preemption_count", "retry_count")
+_PLAIN = (
+    "ingest_url",
+    "stop_requested",
+    "preemptible",
+    "requeue",
+    "preemption_count",
+    "retry_count",
+    "avoided_device_ids",
+    "earlier_device_ids",
+)
 _INSTANTS = ("running_time", "end_time", "queued_time", "queue_deadline")
 _encode_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
@@ -193,6 +202,8 @@ def _decoded(row: SessionRow, fixed: dict[str, Any], changing: dict[str, Any]) -
         requeue=changing.get("requeue", False),
         preemption_count=changing.get("preemption_count", 0),
         retry_count=changing.get("retry_count", 0),
+        avoided_device_ids=_device_ids(changing.get("avoided_device_ids", ())),
+        earlier_device_ids=_device_ids(changing.get("earlier_device_ids", ())),
         queued_time=_instant_or_none(changing.get("queued_time_us")),
         queue_deadline=_instant_or_none(changing.get("queue_deadline_us")),
         revision=row.revision,
@@ -230,6 +241,10 @@ def _reservation(stored: dict[str, Any] | None) -> Reservation | None:
 
 def _decoded_amounts(stored: dict[str, int]) -> dict[Dimension, int]:
     return {Dimension(int(number)): amount for number, amount in stored.items()}
+
+
+def _device_ids(stored: Sequence[str]) -> tuple[DeviceId, ...]:
+    return tuple(DeviceId(device_id) for device_id in stored)
 
 
 def _speed(stored: str | None) -> Fraction | None:

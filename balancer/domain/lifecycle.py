@@ -3,21 +3,58 @@
 Every state × event cell is filled, because late and duplicate events are normal. Final states never change.
 RUNNING means evidence: the agent reported the first encoded frame. A reservation is released only when the processes
 are known to be gone, or known never to have been.
+
+Two ways lead back to QUEUED: an attempt that was stopped for the sake of work in real time, and one that its device
+could not begin. The next attempt begins anew.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import datetime
-from enum import StrEnum
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import assert_never
 
-from balancer.domain.decision import Reservation
-from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.session import Condition, Failure, Progress, SessionRecord, SessionState
+from balancer.domain.session_events import (
+    AgentHeard,
+    AgentSilent,
+    AttemptMissing,
+    AttemptOutcome,
+    AttemptPhase,
+    AttemptReported,
+    Command,
+    LaunchAccepted,
+    LaunchOnAgent,
+    LaunchRefused,
+    Paced,
+    PaceOnAgent,
+    Placed,
+    Preempted,
+    Ranked,
+    RoomKept,
+    RoomLost,
+    SessionEvent,
+    StopOnAgent,
+    StopRequested,
+    WaitEnded,
+)
 
 UNREACHABLE = "UNREACHABLE"
 """Type of the condition of a session whose agent does not answer. The balancer's own; agents never report it."""
+
+RETRIES = 2
+"""Further attempts of a session that devices could not begin."""
+
+_RETRY_WAIT = timedelta(seconds=10)
+"""How long such a session waits for another device, if its client would not have waited longer."""
+_NOT_BEGUN = frozenset(
+    {"ENCODER_SESSION_LIMIT", "ENCODER_UNAVAILABLE", "DEVICE_LOST", "DEVICE_MEMORY", "FFMPEG_CRASHED"}
+)
+"""Failures before the first frame that another device may not have."""
+_WAITED_IN_VAIN = Failure(
+    reason="QUEUE_TIMEOUT",
+    message="Cannot start: no device had room while the session might wait. Try a longer wait, or ask for less.",
+)
 
 _PLACED = frozenset({SessionState.STARTING, SessionState.RUNNING, SessionState.STOPPING})
 """States in which an attempt may live."""
@@ -32,117 +69,6 @@ _UNEXPLAINED = Failure(
 )
 
 
-class AttemptPhase(StrEnum):
-    """Where an attempt stands on its agent."""
-
-    STARTING = "starting"
-    RUNNING = "running"
-    ENDED = "ended"
-
-
-class AttemptOutcome(StrEnum):
-    """How an attempt ended."""
-
-    COMPLETED = "completed"
-    STOPPED = "stopped"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """A device took the session; its reservation is booked."""
-
-    reservation: Reservation
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptReported:
-    """The agent told the whole truth about an attempt."""
-
-    attempt: int
-    phase: AttemptPhase
-    outcome: AttemptOutcome | None = None
-    failure: Failure | None = None
-    progress: Progress | None = None
-    conditions: tuple[Condition, ...] = ()
-    ingest_url: str | None = None
-    running_time: datetime | None = None
-    end_time: datetime | None = None
-    device_id: DeviceId | None = None
-    """Whose agent told it; an attempt that moved on may live on another device. None: the session's device."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaunchAccepted:
-    """The agent took the attempt."""
-
-    attempt: int
-    ingest_url: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaunchRefused:
-    """The agent answered that it will not run the attempt; nothing was started."""
-
-    attempt: int
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptMissing:
-    """The agent does not know the attempt although it was launched, and nothing of it runs."""
-
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopRequested:
-    """A client or the operator asked for the end."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentSilent:
-    """The agent of the session's device does not answer."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentHeard:
-    """The agent answers again."""
-
-
-SessionEvent = (
-    Placed
-    | AttemptReported
-    | LaunchAccepted
-    | LaunchRefused
-    | AttemptMissing
-    | StopRequested
-    | AgentSilent
-    | AgentHeard
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaunchOnAgent:
-    """Start the attempt on its device's agent. Idempotent there."""
-
-    session_id: SessionId
-    device_id: DeviceId
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopOnAgent:
-    """End the attempt on its device's agent. Idempotent there."""
-
-    session_id: SessionId
-    device_id: DeviceId
-    attempt: int
-
-
-Command = LaunchOnAgent | StopOnAgent
-
-
 def advance(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:
     """Tells what an event makes of a session.
 
@@ -155,29 +81,39 @@ def advance(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple[
         The session as it is then, and what is to be done once that is stored. The very same record when nothing
         changed; else its revision is higher by one.
     """
-    match event:
-        case Placed():
-            # In the path of every admission, and always a change when it is one: copied once, not twice.
-            return _on_placed(record, event)
-        case AttemptReported():
-            changed, commands = _on_reported(record, event, now)
-        case LaunchAccepted():
-            changed, commands = _on_accepted(record, event)
-        case LaunchRefused():
-            changed, commands = _on_refused(record, event, now)
-        case AttemptMissing():
-            changed, commands = _on_missing(record, event, now)
-        case StopRequested():
-            changed, commands = _on_stop(record, now)
-        case AgentSilent():
-            changed, commands = _on_silent(record, now), ()
-        case AgentHeard():
-            changed, commands = _on_heard(record), ()
-        case _:
-            assert_never(event)
+    if isinstance(event, Placed):
+        # In the path of every admission, and always a change when it is one: copied once, not twice.
+        return _on_placed(record, event)
+    changed, commands = _changed(record, event, now)
     if changed is record or changed == record:
         return record, commands
     return replace(changed, revision=record.revision + 1), commands
+
+
+def _changed(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:
+    match event:
+        case Placed():
+            return _on_placed(record, event)
+        case RoomKept() | RoomLost() | WaitEnded() | Ranked():
+            return _on_waiting(record, event, now), ()
+        case Preempted():
+            return _on_preempted(record)
+        case Paced():
+            return _on_paced(record, event)
+        case AttemptReported():
+            return _on_reported(record, event, now)
+        case LaunchAccepted():
+            return _on_accepted(record, event)
+        case LaunchRefused():
+            return _on_refused(record, event, now)
+        case AttemptMissing():
+            return _on_missing(record, event, now)
+        case StopRequested():
+            return _on_stop(record, now)
+        case AgentSilent() | AgentHeard():
+            return _on_silent(record, now) if isinstance(event, AgentSilent) else _on_heard(record), ()
+        case _:
+            assert_never(event)
 
 
 def _on_placed(record: SessionRecord, event: Placed) -> tuple[SessionRecord, tuple[Command, ...]]:
@@ -190,9 +126,39 @@ def _on_placed(record: SessionRecord, event: Placed) -> tuple[SessionRecord, tup
         device_id=device_id,
         attempt=record.attempt + 1,
         reservation=event.reservation,
+        queue_deadline=None,
+        standing=None,
+        failure=None,
         revision=record.revision + 1,
     )
     return placed, (LaunchOnAgent(session_id=record.id, device_id=device_id, attempt=placed.attempt),)
+
+
+def _on_waiting(record: SessionRecord, event: RoomKept | RoomLost | WaitEnded | Ranked, now: datetime) -> SessionRecord:
+    if record.state is not SessionState.QUEUED:
+        return record
+    match event:
+        case RoomKept():
+            return replace(record, reservation=event.reservation)
+        case RoomLost():
+            return replace(record, reservation=None)
+        case WaitEnded():
+            return _final(record, SessionState.FAILED, now, record.failure or _WAITED_IN_VAIN)
+        case Ranked():
+            return replace(record, standing=event.standing)
+
+
+def _on_preempted(record: SessionRecord) -> tuple[SessionRecord, tuple[Command, ...]]:
+    if record.state not in (SessionState.STARTING, SessionState.RUNNING) or not record.preemptible:
+        return record, ()
+    stopping = replace(record, state=SessionState.STOPPING, requeue=True)
+    return stopping, _stop(stopping)
+
+
+def _on_paced(record: SessionRecord, event: Paced) -> tuple[SessionRecord, tuple[Command, ...]]:
+    if record.state not in _PLACED or record.speed_limit == event.speed_limit:
+        return record, ()
+    return replace(record, speed_limit=event.speed_limit), _pace(record)
 
 
 def _on_reported(
@@ -232,6 +198,10 @@ def _ended(record: SessionRecord, event: AttemptReported, now: datetime) -> Sess
         progress=_further(record.progress, event.progress),
         running_time=record.running_time or event.running_time,
     )
+    if event.outcome is not AttemptOutcome.COMPLETED and record.requeue:
+        return _preempted(told, now)
+    if event.outcome is AttemptOutcome.FAILED and event.failure is not None and _begins_elsewhere(told, event.failure):
+        return _retried(told, event.failure, now)
     end_time = event.end_time or now
     match event.outcome:
         case AttemptOutcome.COMPLETED:
@@ -244,14 +214,65 @@ def _ended(record: SessionRecord, event: AttemptReported, now: datetime) -> Sess
             assert_never(event.outcome)
 
 
+def _preempted(record: SessionRecord, now: datetime) -> SessionRecord:
+    """Queues a session again whose attempt was ended for the sake of others."""
+    return replace(_requeued(record, now), preemption_count=record.preemption_count + 1)
+
+
+def _begins_elsewhere(record: SessionRecord, failure: Failure) -> bool:
+    return (
+        failure.reason in _NOT_BEGUN
+        and record.running_time is None
+        and not record.stop_requested
+        and record.retry_count < RETRIES
+    )
+
+
+def _retried(record: SessionRecord, failure: Failure, now: datetime) -> SessionRecord:
+    """Queues a session again that its device could not begin. The failure is told if nothing else takes it."""
+    avoided = record.avoided_device_ids
+    if record.device_id is not None and record.device_id not in avoided:
+        avoided = (*avoided, record.device_id)
+    return replace(
+        _requeued(record, now),
+        failure=failure,
+        retry_count=record.retry_count + 1,
+        avoided_device_ids=avoided,
+        queue_deadline=now + _RETRY_WAIT,
+    )
+
+
+def _requeued(record: SessionRecord, now: datetime) -> SessionRecord:
+    earlier = record.earlier_device_ids
+    if record.device_id is not None and record.device_id not in earlier:
+        earlier = (*earlier, record.device_id)
+    return replace(
+        record,
+        state=SessionState.QUEUED,
+        device_id=None,
+        reservation=None,
+        requeue=False,
+        earlier_device_ids=earlier,
+        queued_time=now,
+        queue_deadline=None,
+        conditions=(),
+        progress=None,
+        ingest_url=None,
+        running_time=None,
+        speed_limit=None,
+    )
+
+
 def _on_accepted(record: SessionRecord, event: LaunchAccepted) -> tuple[SessionRecord, tuple[Command, ...]]:
     if record.state not in _PLACED or event.attempt != record.attempt:
         # An attempt accepted for nothing shows itself in the agent's events, and is stopped then.
         return record, ()
     news = event.ingest_url is not None and event.ingest_url != record.ingest_url
     changed = replace(record, ingest_url=event.ingest_url) if news else record
-    # A stop may have overtaken its launch; said again, it cannot be lost.
-    return changed, _stop(record) if record.state is SessionState.STOPPING else ()
+    # A stop, or a pace, may have overtaken its launch; said again, it cannot be lost.
+    if record.state is SessionState.STOPPING:
+        return changed, _stop(record)
+    return changed, _pace(record) if record.speed_limit is not None else ()
 
 
 def _on_refused(
@@ -263,7 +284,7 @@ def _on_refused(
         return _final(record, SessionState.FAILED, now, event.failure), ()
     if record.state is SessionState.STOPPING and record.running_time is None:
         # Nothing was started, which is what was asked for.
-        return _final(record, SessionState.CANCELLED, now), ()
+        return _stopped(record, now), ()
     # Frames were reported: the refusal is of a repeated launch, or old.
     return record, ()
 
@@ -274,8 +295,12 @@ def _on_missing(
     if record.state not in _PLACED or event.attempt != record.attempt:
         return record, ()
     if record.state is SessionState.STOPPING:
-        return _final(record, SessionState.CANCELLED, now), ()
+        return _stopped(record, now), ()
     return _final(record, SessionState.FAILED, now, _LOST), ()
+
+
+def _stopped(record: SessionRecord, now: datetime) -> SessionRecord:
+    return _preempted(record, now) if record.requeue else _final(record, SessionState.CANCELLED, now)
 
 
 def _on_stop(record: SessionRecord, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:
@@ -285,7 +310,9 @@ def _on_stop(record: SessionRecord, now: datetime) -> tuple[SessionRecord, tuple
         case SessionState.STARTING | SessionState.RUNNING:
             return replace(record, state=SessionState.STOPPING, stop_requested=True), _stop(record)
         case SessionState.STOPPING:
-            return record, _stop(record)
+            # Whoever was to be queued again is not, now that its end was asked for.
+            stopping = replace(record, stop_requested=True, requeue=False)
+            return stopping, _stop(stopping)
         case SessionState.SUCCEEDED | SessionState.FAILED | SessionState.CANCELLED:
             return record, ()
         case _:
@@ -309,7 +336,16 @@ def _stop(record: SessionRecord) -> tuple[Command, ...]:
     # A placed session always has a device.
     if record.device_id is None:
         return ()
-    return (StopOnAgent(session_id=record.id, device_id=record.device_id, attempt=record.attempt),)
+    command = StopOnAgent(
+        session_id=record.id, device_id=record.device_id, attempt=record.attempt, discard_outputs=record.requeue
+    )
+    return (command,)
+
+
+def _pace(record: SessionRecord) -> tuple[Command, ...]:
+    if record.device_id is None:
+        return ()
+    return (PaceOnAgent(session_id=record.id, device_id=record.device_id, attempt=record.attempt),)
 
 
 def _final(
@@ -324,6 +360,9 @@ def _final(
         failure=failure,
         ingest_url=None,
         end_time=end_time,
+        requeue=False,
+        standing=None,
+        speed_limit=None,
     )
 
 

@@ -119,6 +119,10 @@ class SessionRecord:
     preemption_count: int = 0
     retry_count: int = 0
     """Attempts that a device could not begin, so that another one was tried."""
+    avoided_device_ids: tuple[DeviceId, ...] = ()
+    """Where that was."""
+    earlier_device_ids: tuple[DeviceId, ...] = ()
+    """Devices of earlier attempts, whose agents may keep something of them."""
     queued_time: datetime | None = None
     """When it began to wait, the last time it did. None: it never waited."""
     queue_deadline: datetime | None = None

@@ -14,8 +14,8 @@ from typing import Protocol
 
 from balancer.domain.device import Capability, DeviceIdentity
 from balancer.domain.ids import SessionId
-from balancer.domain.lifecycle import AttemptReported
 from balancer.domain.session import SessionRecord
+from balancer.domain.session_events import AttemptReported
 
 
 class AgentUnreachableError(Exception):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.lifecycle import (
+from balancer.domain.lifecycle import RETRIES, advance
+from balancer.domain.placement import Reservation
+from balancer.domain.session import Condition, Failure, Priority, Progress, QueueStanding, SessionRecord, SessionState
+from balancer.domain.session_events import (
     AgentHeard,
     AgentSilent,
     AttemptMissing,
@@ -21,14 +25,18 @@ from balancer.domain.lifecycle import (
     LaunchAccepted,
     LaunchOnAgent,
     LaunchRefused,
+    Paced,
+    PaceOnAgent,
     Placed,
+    Preempted,
+    Ranked,
+    RoomKept,
+    RoomLost,
     SessionEvent,
     StopOnAgent,
     StopRequested,
-    advance,
+    WaitEnded,
 )
-from balancer.domain.placement import Reservation
-from balancer.domain.session import Condition, Failure, Priority, Progress, SessionRecord, SessionState
 from balancer.domain.workload import Workload
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -55,6 +63,7 @@ def record_in(state: SessionState) -> SessionRecord:
         ),
         create_time=EARLIER,
         attempt=ATTEMPT - 1,
+        preemptible=True,
         revision=7,
     )
     if state is QUEUED:
@@ -81,8 +90,12 @@ def reported(
 ENDED, LIVE = AttemptPhase.ENDED, AttemptPhase.RUNNING
 NEW_PLACE = Placed(reservation=replace(RESERVATION, device_id=OTHER_DEVICE))
 
+STANDING = QueueStanding(position=3, estimated_wait=None, message="Waits.")
+NOT_BEGUN = Failure(reason="DEVICE_LOST", message="Cannot use the GPU: it is lost.")
+
 # One row per event, one cell per state, in the order of SessionState: the state afterwards ("." unchanged) and the
-# commands: ! stops the record's attempt, ? stops the reported one, ^ launches.
+# commands: ! stops the record's attempt, - stops it and throws away what it made, ? stops the reported one, ^ launches,
+# ~ paces.
 CELLS: dict[str, tuple[SessionEvent, str]] = {
     # ------------------------------------------------------------- QUEUED STARTING RUNNING STOPPING SUCC FAIL CANC
     "placed": (NEW_PLACE, "starting^ . . . . . ."),
@@ -104,6 +117,14 @@ CELLS: dict[str, tuple[SessionEvent, str]] = {
     "missing": (AttemptMissing(attempt=ATTEMPT), ". failed failed cancelled . . ."),
     "older missing": (AttemptMissing(attempt=1), ". . . . . . ."),
     "stop": (StopRequested(), "cancelled stopping! stopping! .! . . ."),
+    "room kept": (RoomKept(reservation=NEW_PLACE.reservation), "queued . . . . . ."),
+    "room lost": (RoomLost(), ". . . . . . ."),
+    "wait ended": (WaitEnded(), "failed . . . . . ."),
+    "ranked": (Ranked(standing=STANDING), "queued . . . . . ."),
+    "preempted": (Preempted(), ". stopping- stopping- . . . ."),
+    "paced": (Paced(speed_limit=Fraction(1, 2)), ". starting~ running~ stopping~ . . ."),
+    "unpaced": (Paced(speed_limit=None), ". . . . . . ."),
+    "not begun": (reported(ENDED, AttemptOutcome.FAILED, failure=NOT_BEGUN), ". queued failed failed . . ."),
     "silent": (AgentSilent(), ". starting running stopping . . ."),
     "heard": (AgentHeard(), ". . . . . . ."),
 }
@@ -113,6 +134,10 @@ def commands_of(marks: str, event: SessionEvent) -> tuple[Command, ...]:
     """Spells out the marks of a cell."""
     if marks == "!":
         return (StopOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT),)
+    if marks == "-":
+        return (StopOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT, discard_outputs=True),)
+    if marks == "~":
+        return (PaceOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT),)
     if marks == "?":
         assert isinstance(event, AttemptReported)
         return (StopOnAgent(session_id=SESSION, device_id=OTHER_DEVICE, attempt=event.attempt),)
@@ -281,6 +306,75 @@ def test_an_ended_session_has_no_conditions() -> None:
     assert ended.conditions == ()
 
 
+def test_a_preempted_session_waits_again_with_nothing_of_its_attempt() -> None:
+    progress = Progress(frames=50)
+    running = replace(record_in(RUNNING), progress=progress, speed_limit=Fraction(1, 2))
+    stopping, _ = advance(running, Preempted(), NOW)
+    for end in (
+        reported(ENDED, AttemptOutcome.STOPPED),
+        reported(ENDED, AttemptOutcome.FAILED, failure=FAILURE),
+        AttemptMissing(attempt=ATTEMPT),
+    ):
+        waiting, commands = advance(stopping, end, NOW)
+        assert (waiting.state, commands, waiting.preemption_count) == (QUEUED, (), 1)
+        assert (waiting.reservation, waiting.device_id, waiting.progress, waiting.running_time) == (None,) * 4
+        assert (waiting.queued_time, waiting.queue_deadline, waiting.speed_limit) == (NOW, None, None)
+        assert waiting.earlier_device_ids == (DEVICE,)
+        placed, _ = advance(waiting, NEW_PLACE, NOW)
+        assert placed.attempt == ATTEMPT + 1
+
+
+def test_a_preempted_session_that_was_done_has_succeeded() -> None:
+    stopping, _ = advance(record_in(RUNNING), Preempted(), NOW)
+    assert advance(stopping, reported(ENDED, AttemptOutcome.COMPLETED), NOW)[0].state is SUCCEEDED
+
+
+def test_a_stop_wins_over_being_queued_again() -> None:
+    stopping, _ = advance(record_in(RUNNING), Preempted(), NOW)
+    asked, commands = advance(stopping, StopRequested(), NOW)
+    assert commands == (StopOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT),)
+    assert advance(asked, reported(ENDED, AttemptOutcome.STOPPED), NOW)[0].state is CANCELLED
+
+
+def test_only_who_said_so_is_preempted() -> None:
+    firm = replace(record_in(RUNNING), preemptible=False)
+    assert advance(firm, Preempted(), NOW) == (firm, ())
+
+
+def test_a_session_that_its_device_could_not_begin_is_tried_on_others_and_then_fails_for_that_reason() -> None:
+    """Three attempts in all, each elsewhere, and a bounded wait for a device."""
+    record = record_in(STARTING)
+    for count in range(1, RETRIES + 1):
+        waiting, _ = advance(record, reported(ENDED, AttemptOutcome.FAILED, failure=NOT_BEGUN), NOW)
+        assert (waiting.state, waiting.retry_count, waiting.failure) == (QUEUED, count, NOT_BEGUN)
+        assert waiting.queue_deadline is not None
+        assert record.device_id in waiting.avoided_device_ids
+        assert advance(waiting, WaitEnded(), NOW)[0].failure == NOT_BEGUN
+        placed, _ = advance(waiting, NEW_PLACE, NOW)
+        assert placed.failure is None
+        record = replace(placed, attempt=ATTEMPT)
+    assert advance(record, reported(ENDED, AttemptOutcome.FAILED, failure=NOT_BEGUN), NOW)[0].state is FAILED
+
+
+def test_room_that_is_made_is_booked_and_may_be_lost_again() -> None:
+    kept, _ = advance(record_in(QUEUED), RoomKept(reservation=RESERVATION), NOW)
+    assert kept.reservation is RESERVATION
+    assert advance(kept, RoomLost(), NOW)[0].reservation is None
+    assert advance(kept, StopRequested(), NOW)[0].reservation is None
+
+
+def test_who_waited_in_vain_is_told_so() -> None:
+    failed, _ = advance(record_in(QUEUED), WaitEnded(), NOW)
+    assert failed.failure is not None
+    assert failed.failure.reason == "QUEUE_TIMEOUT"
+
+
+def test_an_agent_that_takes_a_session_late_is_told_its_pace_again() -> None:
+    paced, _ = advance(record_in(STARTING), Paced(speed_limit=Fraction(2)), NOW)
+    _, commands = advance(paced, LaunchAccepted(attempt=ATTEMPT), NOW)
+    assert commands == (PaceOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT),)
+
+
 EVENTS = [event for event, _ in CELLS.values()]
 
 
@@ -293,9 +387,13 @@ def test_laws_hold_whatever_happens_in_whatever_order(events: list[SessionEvent]
         assert (after.revision - record.revision) == (0 if after is record else 1)
         if record.state.final:
             assert after is record
-        assert (after.reservation is not None) == (after.state in (STARTING, RUNNING, STOPPING))
+        if after.state is not QUEUED:
+            assert (after.reservation is not None) == (after.state in (STARTING, RUNNING, STOPPING))
+        assert after.requeue <= (after.state is STOPPING)
+        assert (after.speed_limit is None) or after.state in (STARTING, RUNNING, STOPPING)
         assert after.state.final == (after.end_time is not None)
-        assert (after.failure is not None) == (after.state is FAILED)
+        if after.state is not QUEUED:
+            assert (after.failure is not None) == (after.state is FAILED)
         if after.state is RUNNING:
             assert after.running_time is not None
         again, _ = advance(after, event, NOW)

@@ -9,8 +9,8 @@ from fractions import Fraction
 
 from balancer.domain.device import DeviceIdentity, DeviceKind
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.lifecycle import AttemptOutcome, AttemptPhase, AttemptReported
 from balancer.domain.session import Progress, SessionRecord
+from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
 from balancer.ports.agent_client import (
     AgentEvent,
     AgentReport,

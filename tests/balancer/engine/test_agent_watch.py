@@ -9,8 +9,9 @@ import pytest
 
 from balancer.agent_watch import AgentWatch
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.lifecycle import UNREACHABLE, AttemptOutcome, AttemptPhase, AttemptReported
+from balancer.domain.lifecycle import UNREACHABLE
 from balancer.domain.session import SessionState
+from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
 from balancer.ports.agent_client import AgentEvent, AgentReport, CaughtUp
 from balancer.ports.session_store import StoreError
 from fakes.engine_house import EngineHouse
@@ -230,7 +231,7 @@ async def test_a_stop_that_a_restarted_agent_has_forgotten_is_said_again(
 ) -> None:
     told: list[SessionId] = []
 
-    async def forgetful(session_id: SessionId, attempt: int) -> None:
+    async def forgetful(session_id: SessionId, attempt: int, *, discard_outputs: bool = False) -> None:
         told.append(session_id)
 
     monkeypatch.setattr(house.agent, "stop", forgetful)

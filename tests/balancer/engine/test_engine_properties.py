@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancer.domain.ids import SessionId
-from balancer.domain.lifecycle import (
+from balancer.domain.session import Failure, Progress, SessionRecord
+from balancer.domain.session_events import (
     AgentHeard,
     AgentSilent,
     AttemptMissing,
@@ -21,7 +22,6 @@ from balancer.domain.lifecycle import (
     LaunchRefused,
     SessionEvent,
 )
-from balancer.domain.session import Failure, Progress, SessionRecord
 from balancer.ports.session_store import StoreError
 from balancer.session_listing import SessionFilter
 from fakes.device_views import device_view

@@ -9,9 +9,9 @@ import pytest
 
 from balancer.domain.decision import PlacementSettings
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.lifecycle import AttemptPhase, AttemptReported, StopRequested
 from balancer.domain.policies import LeastWeightedLoad
 from balancer.domain.session import Progress, SessionState
+from balancer.domain.session_events import AttemptPhase, AttemptReported, StopRequested
 from balancer.domain.workload import Workload
 from balancer.placer import PlacementRules
 from balancer.ports.session_store import StoreError, StoreFullError

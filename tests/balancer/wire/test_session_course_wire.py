@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from balancer.domain.ids import SessionId
-from balancer.domain.lifecycle import AttemptOutcome, AttemptPhase, AttemptReported
 from balancer.domain.session import Failure, Progress
+from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
 from fakes.agent_media import FULL_HD
 from fakes.balancer_house import BalancerHouse, failure_of
 from fakes.session_texts import LADDER, session

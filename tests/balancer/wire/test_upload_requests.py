@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from balancer.domain.ids import SessionId
-from balancer.domain.lifecycle import AttemptOutcome, AttemptPhase, AttemptReported
+from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
 from fakes.balancer_house import MAX_UPLOAD_BYTES, BalancerHouse, failure_of
 from fakes.session_texts import session
 from gpu_balancer.runtime.failures import Reason

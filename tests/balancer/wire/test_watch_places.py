@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from balancer.domain.ids import SessionId
-from balancer.domain.lifecycle import AttemptOutcome, AttemptPhase, AttemptReported
+from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
 from balancer.servicers.watch_places import WatchLimits, WatchPlaces
 from fakes.balancer_house import BalancerHouse, balancer_house, failure_of
 from fakes.session_texts import session
