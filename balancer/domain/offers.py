@@ -80,6 +80,10 @@ class Offers:
             self._known[workload] = known
         return known
 
+    def bookable_on(self, view: DeviceView) -> Mapping[Dimension, int]:
+        """Gives how much of a device may be booked by all sessions together."""
+        return self._bookable(view.capacity.limits)
+
     def _offer(self, workload: Workload, view: DeviceView) -> Offer | Refusal:
         if view.state is not DeviceState.READY:
             told = f": {view.state_message}" if view.state_message else "."

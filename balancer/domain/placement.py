@@ -22,6 +22,9 @@ from balancer.domain.workload import Workload
 __all__ = ["Decision", "PlacementSettings", "PolicyFault", "Refusal", "Reservation", "Verdict", "decide", "place"]
 
 
+_NONE_CLOSED: Mapping[DeviceId, Refusal] = {}
+
+
 class PolicyFault(Exception):
     """A policy chose something that was not to choose from. The message names it."""
 
@@ -53,7 +56,14 @@ def place(
     return decide(workload, Offers(views, settings, host_capacity), ledger, policy)
 
 
-def decide(workload: Workload, offers: Offers, ledger: Ledger, policy: Policy) -> Decision:
+def decide(
+    workload: Workload,
+    offers: Offers,
+    ledger: Ledger,
+    policy: Policy,
+    *,
+    closed: Mapping[DeviceId, Refusal] = _NONE_CLOSED,
+) -> Decision:
     """Decides which device takes a session. Books nothing.
 
     Args:
@@ -61,6 +71,7 @@ def decide(workload: Workload, offers: Offers, ledger: Ledger, policy: Policy) -
         offers: Of all devices.
         ledger: What is booked.
         policy: Chooses among the devices that can take it.
+        closed: Devices that do not take this session whatever room they have, and why.
 
     Returns:
         The device with the reservation to book, or neither; and every device's score or refusal.
@@ -69,7 +80,7 @@ def decide(workload: Workload, offers: Offers, ledger: Ledger, policy: Policy) -
         PolicyFault: The policy chose a device that is none of the candidates.
     """
     judged = [
-        _judged(view, offer, workload, offers, ledger)
+        _judged(view, offer, workload, offers, ledger, closed.get(view.identity.id) if closed else None)
         for view, offer in zip(offers.views, offers.of(workload), strict=True)
     ]
     candidates = tuple(one.candidate for one in judged if one.candidate is not None)
@@ -106,7 +117,14 @@ class _Judged(NamedTuple):
     host_used: tuple[int, ...] = ()
 
 
-def _judged(view: DeviceView, offer: Offer | Refusal, workload: Workload, offers: Offers, ledger: Ledger) -> _Judged:
+def _judged(
+    view: DeviceView,
+    offer: Offer | Refusal,
+    workload: Workload,
+    offers: Offers,
+    ledger: Ledger,
+    closed: Refusal | None,
+) -> _Judged:
     if isinstance(offer, Refusal):
         return _Judged(view, None, offer, None)
     device_id = view.identity.id
@@ -120,6 +138,7 @@ def _judged(view: DeviceView, offer: Offer | Refusal, workload: Workload, offers
     )
     if refusal is not None and not offers.settings.admission and refusal.dimension in RATES:
         refusal = None
+    refusal = refusal or closed
     if refusal is not None:
         return _Judged(view, offer, refusal, None, device_used, host_used)
     candidate = Candidate(
