@@ -24,6 +24,10 @@ class Admission:
     workload: Workload
     priority: Priority
     labels: Mapping[str, str] = field(default_factory=dict)
+    max_wait: timedelta | None = None
+    """How long it may wait for a device when none has room. None: not at all."""
+    preemptible: bool = False
+    """Whether it may be stopped and queued again for the sake of LIVE work."""
     request_id: str | None = None
     """None: every admission makes a session."""
     request_digest: str | None = None

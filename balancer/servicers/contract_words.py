@@ -31,6 +31,7 @@ SPEEDS = {
     media_pb2.ENCODING_SPEED_BALANCED: EncodingSpeed.BALANCED,
     media_pb2.ENCODING_SPEED_THOROUGH: EncodingSpeed.THOROUGH,
 }
+SPEED_NUMBERS = {speed: number for number, speed in SPEEDS.items() if number != media_pb2.ENCODING_SPEED_UNSPECIFIED}
 
 PRIORITIES = {
     session_pb2.PRIORITY_LIVE: Priority.LIVE,

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from balancer.servicers.contract_words import VIDEO_CODEC_NUMBERS
-from balancer.servicers.names import device_name
+from balancer.domain.device import Dimension
+from balancer.servicers.contract_words import SPEED_NUMBERS, VIDEO_CODEC_NUMBERS
+from balancer.servicers.names import device_name, session_name
 from gpu_balancer.v1 import placement_pb2
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from balancer.domain.decision import Decision, Refusal, Verdict
     from balancer.domain.workload import Workload
 
 MAX_DETAIL_BYTES = 5_000
-"""Of a placement inside an error: errors travel in headers, whose size callers bound. Sentences are left out first."""
+"""Of a placement inside an error: errors travel in headers, whose size callers bound. What it leaves out, it leaves
+out in this order: needs, sentences, the workload."""
+
+_MAX_DETAILED_VERDICTS = 8
+"""In an error with more, needs are left out before they are made: they would not fit, and a refusal must be quick."""
+
+_DIMENSIONS = {one: placement_pb2.Dimension.Value(f"DIMENSION_{one.name}") for one in Dimension}
 
 
 def workload_to_proto(workload: Workload, cost_pixels_per_second: int) -> placement_pb2.Workload:
@@ -33,24 +42,51 @@ def workload_to_proto(workload: Workload, cost_pixels_per_second: int) -> placem
             codec=VIDEO_CODEC_NUMBERS[task.codec],
             bit_depth=task.bit_depth,
             pixels_per_second=task.pixels_per_second,
+            speed=SPEED_NUMBERS[task.speed],
+            width=task.width,
+            height=task.height,
         )
+    if workload.reserved_speed is not None:
+        message.reserved_speed = float(workload.reserved_speed)
     return message
 
 
-def placement_to_proto(decision: Decision) -> placement_pb2.Placement:
-    """Makes the message of a decision with every device's score or refusal."""
-    return placement_pb2.Placement(
+def placement_to_proto(
+    decision: Decision, *, attempt: int = 0, decision_time: datetime | None = None, with_needs: bool = True
+) -> placement_pb2.Placement:
+    """Makes the message of a decision with every device's score or refusal.
+
+    Args:
+        decision: The decision.
+        attempt: The one that it was made for, from 1. 0: it is a plan.
+        decision_time: When it was made. None: now, it is a plan.
+        with_needs: Whether to tell what the session would take of each device.
+    """
+    placement = placement_pb2.Placement(
         device=device_name(decision.device_id),
         policy=decision.policy,
         workload=workload_to_proto(decision.workload, decision.cost_pixels_per_second),
-        verdicts=[_verdict(verdict) for verdict in decision.verdicts],
+        verdicts=[_verdict(verdict, with_needs=with_needs) for verdict in decision.verdicts],
         settings_version=decision.settings_version,
+        attempt=attempt,
+        omitted_verdicts=[
+            placement_pb2.OmittedVerdicts(rule=omitted.rule or "", device_count=omitted.device_count)
+            for omitted in decision.omitted
+        ],
+        policy_fault=decision.policy_fault,
+        preempted_sessions=[session_name(session_id) for session_id in decision.preempted],
     )
+    if decision_time is not None:
+        placement.decision_time.FromDatetime(decision_time)
+    return placement
 
 
 def placement_detail(decision: Decision) -> placement_pb2.Placement:
-    """Makes the detail of a refusal: every device's refusal, in full or, where that is too much, without sentences."""
-    placement = placement_to_proto(decision)
+    """Makes the detail of a refusal: every device's refusal, whole or, where that is too much, with less."""
+    placement = placement_to_proto(decision, with_needs=len(decision.verdicts) <= _MAX_DETAILED_VERDICTS)
+    if placement.ByteSize() > MAX_DETAIL_BYTES:
+        for verdict in placement.verdicts:
+            verdict.ClearField("needs")
     if placement.ByteSize() > MAX_DETAIL_BYTES:
         for verdict in placement.verdicts:
             verdict.refusal.message = ""
@@ -59,7 +95,7 @@ def placement_detail(decision: Decision) -> placement_pb2.Placement:
     return placement
 
 
-def _verdict(verdict: Verdict) -> placement_pb2.DeviceVerdict:
+def _verdict(verdict: Verdict, *, with_needs: bool) -> placement_pb2.DeviceVerdict:
     message = placement_pb2.DeviceVerdict(
         device=device_name(verdict.device_id),
         weighted_load_before=verdict.weighted_load_before,
@@ -70,13 +106,21 @@ def _verdict(verdict: Verdict) -> placement_pb2.DeviceVerdict:
         message.refusal.CopyFrom(_refusal(verdict.refusal))
     elif verdict.score is not None:
         message.score = verdict.score
+    for need in verdict.needs if with_needs else ():
+        message.needs.add(
+            dimension=_DIMENSIONS[need.dimension],
+            host=need.host,
+            needed=need.needed,
+            used=need.used,
+            bookable=need.bookable,
+        )
     return message
 
 
 def _refusal(refusal: Refusal) -> placement_pb2.Refusal:
     dimension = placement_pb2.DIMENSION_UNSPECIFIED
     if refusal.dimension is not None:
-        dimension = placement_pb2.Dimension.Value(f"DIMENSION_{refusal.dimension.name}")
+        dimension = _DIMENSIONS[refusal.dimension]
     return placement_pb2.Refusal(
         rule=refusal.rule,
         dimension=dimension,

@@ -10,7 +10,10 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+import structlog
+
 from balancer.admission import Admission, PlacementRefused
+from balancer.decision_text import UnreadableDecision, decision_from_text
 from balancer.feed_watcher import FeedReset, FeedSynced, SessionRemoved, SessionUpdated
 from balancer.servicers.contract_words import SESSION_STATES
 from balancer.servicers.ladder_memory import LadderMemory
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
     from balancer.change_feed import FeedItem
+    from balancer.domain.ids import SessionId
     from balancer.domain.session import SessionRecord
     from balancer.ports.session_tracer import SessionTracer
     from balancer.servicers.media_questions import MediaQuestions
@@ -40,7 +44,10 @@ if TYPE_CHECKING:
     from balancer.session_engine import SessionEngine
     from balancer.session_files import SessionFiles
     from balancer.uploads import UploadStore
+    from gpu_balancer.v1.placement_pb2 import Placement
     from gpu_balancer.v1.session_pb2 import Session
+
+_log = structlog.stdlib.get_logger(__name__)
 
 _MAX_FILTER_STATES = 32
 """More than there are; a client may name one twice."""
@@ -127,6 +134,8 @@ class SessionServicer(SessionServiceServicer):
             workload=prepared.workload,
             priority=prepared.priority,
             labels=dict(prepared.session.labels),
+            max_wait=prepared.max_wait,
+            preemptible=prepared.preemptible,
             request_id=request_id or None,
             request_digest=digest if request_id else None,
             traceparent=traceparent,
@@ -150,6 +159,15 @@ class SessionServicer(SessionServiceServicer):
         """Gives one session."""
         record = self._engine.get(session_id_of(request.name))
         return pb.GetSessionResponse(session=self._told(record, with_ingest_url=True))
+
+    async def ExplainSession(  # noqa: N802
+        self, request: pb.ExplainSessionRequest, _context: object
+    ) -> pb.ExplainSessionResponse:
+        """Tells the decisions that were made for a session, oldest first."""
+        session_id = session_id_of(request.name)
+        lines = await self._engine.decisions(session_id)
+        placements = [placement for line in lines if (placement := _explained(line, session_id)) is not None]
+        return pb.ExplainSessionResponse(placements=placements)
 
     async def ListSessions(  # noqa: N802
         self, request: pb.ListSessionsRequest, _context: object
@@ -252,6 +270,16 @@ class SessionServicer(SessionServiceServicer):
 
     def _told(self, record: SessionRecord, *, with_ingest_url: bool = False) -> Session:
         return session_to_proto(record, self._engine.rules.settings.factors, with_ingest_url=with_ingest_url)
+
+
+def _explained(line: str, session_id: SessionId) -> Placement | None:
+    """Reads one decision. None: it cannot be read, which costs that decision alone."""
+    try:
+        decision, attempt, decision_time = decision_from_text(line)
+    except UnreadableDecision as error:
+        _log.warning("a decision cannot be read and is left out", session_id=session_id, error=str(error))
+        return None
+    return placement_to_proto(decision, attempt=attempt, decision_time=decision_time)
 
 
 def _filter(told: pb.SessionFilter) -> SessionFilter:

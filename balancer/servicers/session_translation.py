@@ -5,12 +5,13 @@ Answers never carry secrets: credentials in inputs and keys in pushes are stored
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from balancer.domain.demand import nominal_cost
-from balancer.domain.session import Priority
+from balancer.domain.session import Priority, SessionState
 from balancer.domain.workload import DecodeTask, EncodeTask, VideoCodec, Workload
 from balancer.servicers.contract_words import (
     ENCODED_CODECS,
@@ -25,7 +26,7 @@ from balancer.servicers.names import device_name, session_name
 from balancer.servicers.output_validation import check_copied_formats
 from balancer.servicers.placement_translation import workload_to_proto
 from balancer.servicers.rendition_validation import LARGEST_SIDE, SMALLEST_SIDE
-from balancer.servicers.session_validation import SPEC, SessionDraft
+from balancer.servicers.session_validation import SPEC, SessionDraft, check_pace
 from balancer.servicers.violations import SECOND, Violations
 from gpu_balancer.pictures.sizes import PictureSize, fitted_size
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation
@@ -56,6 +57,9 @@ class PreparedSession:
     """With profile, names, defaults, priority and input facts filled in; it has the client's secrets."""
     workload: Workload
     priority: Priority
+    max_wait: timedelta | None
+    """How long it may wait for a device. None: not at all."""
+    preemptible: bool
 
     @property
     def payload(self) -> bytes:
@@ -81,8 +85,20 @@ def prepare_session(draft: SessionDraft, facts: InputFacts) -> PreparedSession:
     priority = PRIORITIES.get(session.priority) or (Priority.LIVE if live else Priority.BATCH)
     session.priority = PRIORITY_NUMBERS[priority]
     session.input_facts.CopyFrom(facts)
+    found = Violations()
+    check_pace(found, session, live=live)
+    found.refuse()
     workload = _checked_workload(draft, facts, real_time=live or priority is Priority.LIVE)
-    return PreparedSession(session=session, workload=workload, priority=priority)
+    if session.HasField("reserved_speed"):
+        # Ladders that are remembered know nothing of it: the same one may be asked for at another speed.
+        workload = replace(workload, reserved_speed=_exact(session.reserved_speed))
+    return PreparedSession(
+        session=session,
+        workload=workload,
+        priority=priority,
+        max_wait=(session.max_wait.ToTimedelta() or None) if session.HasField("max_wait") else None,
+        preemptible=session.preemptible,
+    )
 
 
 def session_to_proto(record: SessionRecord, factors: CostFactors, *, with_ingest_url: bool = False) -> Session:
@@ -118,6 +134,11 @@ def session_to_proto(record: SessionRecord, factors: CostFactors, *, with_ingest
         _fill_failure(session.failure, record.failure, redactor)
     if with_ingest_url and not record.state.final:
         session.ingest_url = record.ingest_url or ""
+    if record.state is SessionState.QUEUED:
+        _fill_queue(session.queue, record)
+    if record.speed_limit is not None:
+        session.speed_limit = float(record.speed_limit)
+    session.preemption_count = record.preemption_count
     session.trace_id = trace_id_of(record.traceparent)
     return session
 
@@ -291,6 +312,11 @@ def _encode_task(
     return task, rate
 
 
+def _exact(speed: float) -> Fraction:
+    """Takes a speed for the decimal that its client wrote: 0.1 is a tenth, not the binary fraction beside it."""
+    return Fraction(repr(speed)).limit_denominator(1000)
+
+
 def _source_rate(facts: InputFacts) -> tuple[int, int]:
     """Gives the input's frame rate; 30 when it is unknown or, as with some streams, what was read is a time base."""
     numerator, denominator = _fraction(facts.frame_rate)
@@ -320,6 +346,20 @@ def _stamp(told: Timestamp, instant: datetime) -> None:
     since = instant - _EPOCH
     told.seconds = since.days * 86_400 + since.seconds
     told.nanos = since.microseconds * 1_000
+
+
+def _fill_queue(told: session_pb2.QueueStatus, record: SessionRecord) -> None:
+    if record.queued_time is not None:
+        _stamp(told.queued_time, record.queued_time)
+    if record.queue_deadline is not None:
+        _stamp(told.deadline, record.queue_deadline)
+    standing = record.standing
+    if standing is None:
+        return
+    told.position = standing.position
+    told.message = standing.message
+    if standing.estimated_wait is not None:
+        told.estimated_wait.FromTimedelta(standing.estimated_wait)
 
 
 def _fill_progress(told: session_pb2.Progress, progress: Progress) -> None:

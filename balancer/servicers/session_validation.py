@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 MAX_LABELS = 32
 MAX_LABEL_KEY_CHARACTERS = 63
 MAX_LABEL_VALUE_CHARACTERS = 255
+LONGEST_WAIT = 7 * DAY
+LOWEST_RESERVED_SPEED, HIGHEST_RESERVED_SPEED = 0.01, 1000.0
+"""In times real time."""
 
 _LINE_BREAKING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Controls, line and paragraph separators, and what turns the direction of the text around it. Wide spaces and joiners
@@ -79,10 +82,15 @@ def draft_session(
         priority=given.priority,
         labels=given.labels,
         max_duration=given.max_duration if given.HasField("max_duration") else None,
+        max_wait=given.max_wait if given.HasField("max_wait") else None,
+        preemptible=given.preemptible,
+        reserved_speed=given.reserved_speed if given.HasField("reserved_speed") else None,
     )
     digest = hashlib.sha256(session.SerializeToString(deterministic=True)).hexdigest()
     _check_frame(found, given)
     input_kind = check_input(found, f"{SPEC}.input", given.transcode.input)
+    live = given.transcode.input.native_rate or input_kind in (InputKind.LIVE, InputKind.INGEST)
+    check_pace(found, given, live=live)
     asked = asked_ladder(given.transcode)
     ladder = ladders.known(asked, profiles) if ladders is not None else None
     if ladder is None:
@@ -98,6 +106,22 @@ def draft_session(
             ladders.keep(asked, ladder)
     fill_in_input(session.transcode.input)
     return SessionDraft(session=session, input_kind=input_kind, ladder=ladder, digest=digest)
+
+
+def check_pace(found: Violations, session: Session, *, live: bool) -> None:
+    """Notes what may be asked only for work that need not keep up with anything.
+
+    Args:
+        found: What was found so far.
+        session: Its priority may still be open.
+        live: Whether its input is known to set the pace.
+    """
+    asked_live = session.priority == session_pb2.PRIORITY_LIVE
+    if session.preemptible and (asked_live or (live and session.priority != session_pb2.PRIORITY_BATCH)):
+        found.add("session.preemptible", "must be false for LIVE work, which nothing may stop; priority BATCH may be")
+    if session.HasField("reserved_speed") and (asked_live or live):
+        told = "must be unset for what is bound to real time: a live input, native_rate or priority LIVE keeps speed 1"
+        found.add("session.reserved_speed", told)
 
 
 def _refuse_oversized(found: Violations, given: Session) -> None:
@@ -120,6 +144,13 @@ def _check_frame(found: Violations, given: Session) -> None:
     found.check_enum("session.priority", given.priority, PRIORITY_WORDS)
     if given.HasField("max_duration"):
         found.check_duration("session.max_duration", given.max_duration, SECOND, 366 * DAY)
+    if given.HasField("max_wait"):
+        found.check_duration("session.max_wait", given.max_wait, 0, LONGEST_WAIT)
+    # Put so that NaN, which is within no bounds, is refused.
+    speed = given.reserved_speed if given.HasField("reserved_speed") else 1.0
+    if not LOWEST_RESERVED_SPEED <= speed <= HIGHEST_RESERVED_SPEED:
+        bounds = f"{LOWEST_RESERVED_SPEED:g} to {HIGHEST_RESERVED_SPEED:,.0f} times real time"
+        found.add("session.reserved_speed", f"must be {bounds}, not {speed:g}")
     for key, value in given.labels.items():
         if not 1 <= len(key) <= MAX_LABEL_KEY_CHARACTERS or not key.isprintable():
             told = f"must have keys of 1 to {MAX_LABEL_KEY_CHARACTERS} printable characters"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from fractions import Fraction
 
 import pytest
 from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.domain.session import Failure, Priority, SessionState
+from balancer.domain.session import Failure, Priority, QueueStanding, SessionState
 from balancer.domain.workload import CostFactors, EncodingSpeed, VideoCodec
 from balancer.servicers.session_translation import (
     PreparedSession,
@@ -183,6 +184,36 @@ def violations(text: str, facts_text: str = FULL_HD) -> list[str]:
     return [violation.field for violation in caught.value.violations]
 
 
+def test_how_long_a_session_may_wait_and_whether_it_gives_way_is_told_to_the_engine() -> None:
+    made = prepared(LADDER + "max_wait { seconds: 90 } preemptible: true")
+    assert (made.max_wait, made.preemptible) == (timedelta(seconds=90), True)
+    kept = session_pb2.Session.FromString(made.payload)
+    assert (kept.max_wait.seconds, kept.preemptible) == (90, True)
+
+
+@pytest.mark.parametrize("told", ["", "max_wait {}", "max_wait { nanos: 1 }"])
+def test_who_does_not_say_how_long_does_not_wait(told: str) -> None:
+    assert prepared(LADDER + told).max_wait is None
+
+
+@pytest.mark.parametrize(
+    ("told", "speed"),
+    [("0.1", Fraction(1, 10)), ("1", Fraction(1)), ("2.5", Fraction(5, 2)), ("0.3333333", Fraction(1, 3))],
+)
+def test_a_reserved_speed_is_the_fraction_that_was_written(told: str, speed: Fraction) -> None:
+    made = prepared(f"{LADDER} reserved_speed: {told}")
+    assert made.workload.reserved_speed == speed
+    assert not made.workload.elastic
+    assert prepared(LADDER).workload == replace(made.workload, reserved_speed=None)
+
+
+def test_what_turns_out_to_be_live_may_neither_give_way_nor_ask_for_a_speed() -> None:
+    playlist = encode(source='uri: "http://h/i.m3u8"') + "preemptible: true reserved_speed: 2"
+    assert violations(playlist, FULL_HD + ' format: "hls"') == ["session.preemptible", "session.reserved_speed"]
+    on_demand = prepared(playlist, FULL_HD + ' format: "hls" duration { seconds: 9 }')
+    assert (on_demand.preemptible, on_demand.workload.reserved_speed) == (True, Fraction(2))
+
+
 SPEC = "session.transcode"
 
 
@@ -304,6 +335,38 @@ def test_what_is_unknown_of_a_session_is_unset() -> None:
     told = session_to_proto(session_record(payload=prepared(LADDER).payload), FACTORS)
     assert not any(told.HasField(name) for name in ("progress", "failure", "running_time", "end_time"))
     assert told.trace_id == told.ingest_url == ""
+
+
+def test_a_session_that_waits_tells_its_place_and_how_long() -> None:
+    standing = QueueStanding(position=3, estimated_wait=timedelta(seconds=90), message="It waits for an encoder.")
+    begin = session_record().create_time
+    record = session_record(
+        payload=prepared(LADDER + "max_wait { seconds: 600 }").payload,
+        state=SessionState.QUEUED,
+        device_id=None,
+        reservation=None,
+        attempt=0,
+        queued_time=begin,
+        queue_deadline=begin + timedelta(minutes=10),
+        standing=standing,
+    )
+    told = session_to_proto(record, FACTORS)
+    assert (told.queue.position, told.queue.message) == (3, "It waits for an encoder.")
+    assert told.queue.estimated_wait.seconds == 90
+    assert told.queue.deadline.ToDatetime(begin.tzinfo) - told.queue.queued_time.ToDatetime(begin.tzinfo) == timedelta(
+        minutes=10
+    )
+    unknown = session_to_proto(replace(record, standing=replace(standing, estimated_wait=None)), FACTORS)
+    assert not unknown.queue.HasField("estimated_wait")
+    assert not session_to_proto(replace(record, queue_deadline=None), FACTORS).queue.HasField("deadline")
+    assert not session_to_proto(replace(record, state=SessionState.STARTING), FACTORS).HasField("queue")
+
+
+def test_a_session_that_gives_way_tells_its_speed_and_how_often_it_was_stopped() -> None:
+    record = session_record(payload=prepared(LADDER).payload)
+    told = session_to_proto(replace(record, speed_limit=Fraction(3, 2), preemption_count=2), FACTORS)
+    assert (told.speed_limit, told.preemption_count) == (1.5, 2)
+    assert not session_to_proto(record, FACTORS).HasField("speed_limit")
 
 
 def test_a_session_that_has_nothing_booked_still_tells_its_cost() -> None:

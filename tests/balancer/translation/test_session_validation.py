@@ -206,6 +206,27 @@ BAD = {
     "an unknown priority": (spec(rest="priority: 9"), "session.priority"),
     "no time": (spec(rest="max_duration {}"), "session.max_duration"),
     "time backwards": (spec(rest="max_duration { seconds: -1 }"), "session.max_duration"),
+    "a wait backwards": (spec(rest="max_wait { seconds: -1 }"), "session.max_wait"),
+    "a wait of more than a week": (spec(rest="max_wait { seconds: 604801 }"), "session.max_wait"),
+    "a wait at odds": (spec(rest="max_wait { seconds: 1 nanos: -5 }"), "session.max_wait"),
+    "live work that may be stopped": (spec(rest="priority: PRIORITY_LIVE preemptible: true"), "session.preemptible"),
+    "a stream that may be stopped": (spec(source='uri: "srt://h:9"', rest="preemptible: true"), "session.preemptible"),
+    "no speed": (spec(rest="reserved_speed: 0"), "session.reserved_speed"),
+    "a speed backwards": (spec(rest="reserved_speed: -1"), "session.reserved_speed"),
+    "a crawl": (spec(rest="reserved_speed: 0.0099"), "session.reserved_speed"),
+    "an absurd speed": (spec(rest="reserved_speed: 1000.1"), "session.reserved_speed"),
+    "an endless speed": (spec(rest="reserved_speed: inf"), "session.reserved_speed"),
+    "a speed that is none": (spec(rest="reserved_speed: nan"), "session.reserved_speed"),
+    "a speed for live work": (spec(rest="priority: PRIORITY_LIVE reserved_speed: 2"), "session.reserved_speed"),
+    "a speed for a stream": (spec(source='uri: "rtmp://h/a/k"', rest="reserved_speed: 2"), "session.reserved_speed"),
+    "a speed at native rate": (
+        spec(source=f"{FILE} native_rate: true", rest="priority: PRIORITY_BATCH reserved_speed: 1"),
+        "session.reserved_speed",
+    ),
+    "a speed for an ingest": (
+        spec(source=f"ingest {{}} {INGEST_FACTS}", rest="reserved_speed: 1"),
+        "session.reserved_speed",
+    ),
     "33 labels": (spec(rest="".join(f'labels {{ key: "{n}" }}' for n in range(33))), "session.labels"),
     "a label without key": (spec(rest='labels { key: "" value: "x" }'), "session.labels"),
     "a long label": (spec(rest=f'labels {{ key: "{"k" * 64}" }}'), "session.labels"),
@@ -332,6 +353,13 @@ GOOD = {
     "umlauts": output('file { path: "Übung/Größe 1.mp4" }'),
     "the largest picture": encode("width: 16384 height: 8704"),
     "the smallest picture": encode("width: 16 height: 16"),
+    "waiting for a week": spec(rest="max_wait { seconds: 604800 }"),
+    "not waiting": spec(rest="max_wait {}"),
+    "what gives way": spec(rest="preemptible: true reserved_speed: 0.01"),
+    "what gives way at its own pace": spec(
+        source=f"{FILE} native_rate: true", rest="priority: PRIORITY_BATCH preemptible: true"
+    ),
+    "the highest speed": spec(rest="priority: PRIORITY_BATCH reserved_speed: 1000"),
 }
 
 
@@ -441,7 +469,10 @@ def test_a_label_may_be_any_text_of_one_line(value: str) -> None:
 def test_the_digest_tells_sessions_apart_and_knows_nothing_of_output_only_fields() -> None:
     plain = draft(LADDER)
     assert draft(LADDER + 'name: "sessions/x" state: SESSION_STATE_FAILED revision: 7').digest == plain.digest
-    assert draft(LADDER + "priority: PRIORITY_LIVE").digest != plain.digest
+    told = "queue { position: 2 } speed_limit: 0.5 preemption_count: 3"
+    assert draft(LADDER + told).digest == plain.digest
+    for asked in ("priority: PRIORITY_LIVE", "max_wait { seconds: 9 }", "preemptible: true", "reserved_speed: 2"):
+        assert draft(LADDER + asked).digest != plain.digest
     labels = [f'labels {{ key: "{key}" value: "1" }}' for key in ("a", "b", "c")]
     assert draft(LADDER + "".join(labels)).digest == draft(LADDER + "".join(reversed(labels))).digest
 

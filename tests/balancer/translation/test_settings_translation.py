@@ -7,20 +7,18 @@ from datetime import UTC, datetime
 import pytest
 
 from balancer.device_registry import DeviceEntry
-from balancer.domain.decision import Decision, Refusal, Reservation, Verdict
+from balancer.domain.decision import Reservation
 from balancer.domain.device import Capability, DeviceIdentity, DeviceKind, Dimension, Direction, FigureSource
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.ledger import Ledger
 from balancer.domain.workload import VideoCodec
 from balancer.ports.agent_client import FfmpegBuild, Measurements
 from balancer.servicers.device_translation import device_to_proto
-from balancer.servicers.placement_translation import MAX_DETAIL_BYTES, placement_detail, placement_to_proto
 from balancer.servicers.profile_translation import KnownProfiles, rendition_to_proto
 from balancer.servicers.rendition_validation import check_renditions
 from balancer.servicers.violations import Violations
 from balancer.settings.profiles import BUILT_IN_PROFILES, AudioSettings, ProfileSettings, RenditionSettings
 from fakes.device_views import device_view
-from fakes.session_records import LADDER
 from gpu_balancer.v1 import device_pb2, media_pb2, placement_pb2
 
 GPU = DeviceId("GPU-1")
@@ -185,47 +183,3 @@ def test_loads_are_told_where_a_device_is_limited_or_loaded() -> None:
 
 def test_a_device_without_weight_has_no_weighted_load() -> None:
     assert not device_to_proto(entry(weight=0), booked(), highest_weight=100).HasField("weighted_load")
-
-
-def decision(count: int, message: str = "no room for it") -> Decision:
-    return Decision(
-        device_id=None,
-        policy="least_weighted_load",
-        workload=LADDER,
-        cost_pixels_per_second=7,
-        verdicts=tuple(
-            Verdict(
-                device_id=DeviceId(f"GPU-7f3c2a10-0000-0000-0000-{number:012}"),
-                weight=100,
-                session_count=1,
-                weighted_load_before=5,
-                refusal=Refusal(
-                    rule="CAPACITY", message=message, dimension=Dimension.ENCODE, needed=number, available=0
-                ),
-            )
-            for number in range(count)
-        ),
-        settings_version=2,
-        reservation=None,
-    )
-
-
-def test_a_decision_is_told_with_every_score_and_refusal() -> None:
-    told = placement_to_proto(decision(2))
-    assert (told.device, told.policy, told.settings_version) == ("", "least_weighted_load", 2)
-    assert told.workload.cost_pixels_per_second == 7
-    refusal = told.verdicts[1].refusal
-    assert (refusal.rule, refusal.needed, refusal.available) == ("CAPACITY", 1, 0)
-    assert refusal.HasField("available")
-    assert refusal.dimension == placement_pb2.DIMENSION_ENCODE
-    assert told.verdicts[0].weighted_load_before == 5
-
-
-def test_a_refusal_by_few_devices_is_told_with_sentences() -> None:
-    assert placement_detail(decision(2)).verdicts[0].refusal.message == "no room for it"
-
-
-def test_a_refusal_by_many_devices_keeps_every_refusal_and_fits_an_error() -> None:
-    told = placement_detail(decision(48, message="no room for it " * 20))
-    assert told.ByteSize() <= MAX_DETAIL_BYTES
-    assert [verdict.refusal.needed for verdict in told.verdicts] == list(range(48))

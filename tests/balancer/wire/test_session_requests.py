@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 
 import grpc
 import pytest
 from google.protobuf.text_format import Parse
 
+from balancer.admission import Admission
+from balancer.decision_text import decision_to_text
 from balancer.domain.device import DeviceState
 from balancer.domain.ids import DeviceId
+from balancer.domain.session import SessionRecord
 from balancer.ports.session_store import StoreFullError
 from fakes.agent_media import FULL_HD
 from fakes.balancer_house import BalancerHouse, balancer_house, failure_of
 from fakes.session_texts import LADDER, session
+from fakes.virtual_time import START_TIME
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation
 from gpu_balancer.v1 import media_pb2, placement_pb2, session_pb2
 from gpu_balancer.v1 import session_service_pb2 as pb
@@ -362,6 +366,48 @@ async def test_a_session_carries_the_trace_that_was_begun_for_it(house: Balancer
     answer = await house.sessions.CreateSession(create())
     assert answer.session.trace_id == f"{1:032x}"
     assert house.tracer.abandoned == []
+
+
+async def test_a_plan_tells_what_the_session_would_take_of_each_device(house: BalancerHouse) -> None:
+    (verdict,) = (await house.sessions.PlanSession(plan())).placement.verdicts
+    [cores] = [need for need in verdict.needs if not need.host]
+    assert cores.dimension == placement_pb2.DIMENSION_CORES
+    assert 0 == cores.used < cores.needed < cores.bookable == 900_000_000
+
+
+async def test_the_engine_hears_how_long_a_session_may_wait_and_whether_it_gives_way(
+    house: BalancerHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admissions: list[Admission] = []
+    admit = house.engine.admit
+
+    async def noted(admission: Admission) -> SessionRecord:
+        admissions.append(admission)
+        return await admit(admission)
+
+    monkeypatch.setattr(house.engine, "admit", noted)
+    answer = await house.sessions.CreateSession(create(LADDER + "max_wait { seconds: 60 } preemptible: true"))
+    await house.sessions.CreateSession(create())
+    assert [(one.max_wait, one.preemptible) for one in admissions] == [(timedelta(minutes=1), True), (None, False)]
+    assert (answer.session.max_wait.seconds, answer.session.preemptible) == (60, True)
+
+
+async def test_a_session_is_explained_by_every_decision_that_was_made_for_it(house: BalancerHouse) -> None:
+    name = (await house.sessions.CreateSession(create())).session.name
+    (session_id,) = house.store.records
+    decision = house.engine.plan(house.store.records[session_id].workload)
+    lines = [decision_to_text(decision, attempt=number, decision_time=START_TIME) for number in (1, 2)]
+    house.store.decisions[session_id] = [lines[0], '{"v": 999}', lines[1]]
+    placements = (await house.sessions.ExplainSession(pb.ExplainSessionRequest(name=name))).placements
+    assert [one.attempt for one in placements] == [1, 2], "a line that nobody can read costs that line alone"
+    assert {one.decision_time.ToDatetime(UTC) for one in placements} == {START_TIME}
+    assert placements[0].device == "devices/cpu-0"
+    assert placements[0].verdicts[0].needs
+
+
+async def test_nobody_explains_a_session_that_is_not_there(house: BalancerHouse) -> None:
+    failure = await failure_of(house.sessions.ExplainSession(pb.ExplainSessionRequest(name="sessions/nope")))
+    assert failure.reason is Reason.SESSION_NOT_FOUND
 
 
 async def test_an_upload_must_be_there_and_whole(house: BalancerHouse) -> None:
