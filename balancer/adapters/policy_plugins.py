@@ -9,14 +9,37 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final, cast
 
-from balancer.domain.policies import LeastWeightedLoad, Policy, Wowza
+from balancer.domain.policies import (
+    Adaptive,
+    BestFit,
+    DominantResource,
+    FirstFit,
+    LeastUtilization,
+    LeastWeightedLoad,
+    Livepeer,
+    Policy,
+    RoundRobin,
+    SessionCount,
+    Wowza,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 ENTRY_POINT_GROUP: Final = "gpu_balancer.policies"
 
-_SHIPPED: Mapping[str, Callable[[], Policy]] = {"least_weighted_load": LeastWeightedLoad, "wowza": Wowza}
+_SHIPPED: Mapping[str, Callable[[], Policy]] = {
+    "least_weighted_load": LeastWeightedLoad,
+    "adaptive": Adaptive,
+    "dominant_resource": DominantResource,
+    "best_fit": BestFit,
+    "wowza": Wowza,
+    "livepeer": Livepeer,
+    "round_robin": RoundRobin,
+    "first_fit": FirstFit,
+    "session_count": SessionCount,
+    "utilization": LeastUtilization,
+}
 _HOOKS = ("on_settings", "on_devices", "on_session_created", "on_session_placed", "on_session_ended", "choose")
 
 

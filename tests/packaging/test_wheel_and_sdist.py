@@ -125,4 +125,5 @@ def test_the_shipped_policies_are_found_by_their_entry_points(server_environment
         "from importlib.metadata import entry_points\n"
         "print(*sorted(one.load()().name for one in entry_points(group='gpu_balancer.policies')))"
     )
-    assert server_environment.run("python", "-c", program).stdout.split() == ["least_weighted_load", "wowza"]
+    names = "adaptive best_fit dominant_resource first_fit least_weighted_load livepeer round_robin session_count"
+    assert server_environment.run("python", "-c", program).stdout.split() == [*names.split(), "utilization", "wowza"]

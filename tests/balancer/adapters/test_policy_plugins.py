@@ -74,7 +74,7 @@ def test_a_shipped_policy_goes_by_the_name_it_is_loaded_by(name: str) -> None:
 
 def test_an_operators_policy_is_found_by_its_entry_point(site: Path) -> None:
     assert load_policy("first").name == "first"
-    assert policy_names()[:2] == ("least_weighted_load", "wowza")
+    assert policy_names()[:2] == ("least_weighted_load", "adaptive")
     assert "first" in policy_names()
 
 
@@ -87,7 +87,7 @@ def test_a_shipped_name_cannot_be_taken_over() -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("nowhere", "there is none of that name. Try one of least_weighted_load, wowza, "),
+        ("nowhere", "there is none of that name. Try one of least_weighted_load, adaptive, "),
         ("absent", "no_such_module"),
         ("missing", "AttributeError"),
         ("broken", "RuntimeError: no licence"),

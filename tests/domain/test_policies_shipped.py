@@ -1,0 +1,273 @@
+"""What holds for every policy that ships, and what sets each one apart."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from domain.devices import encode, gpu, ladder, workload
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balancer.adapters.policy_plugins import load_policy, policy_names
+from balancer.domain.capacity import CapacityOverride, capacity_of_host
+from balancer.domain.decision import Need, PlacementSettings
+from balancer.domain.device import DeviceView, Dimension, Utilization
+from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.ledger import Ledger
+from balancer.domain.placement import place
+from balancer.domain.policies import (
+    BestFit,
+    Candidate,
+    DominantResource,
+    FirstFit,
+    LeastUtilization,
+    LeastWeightedLoad,
+    Livepeer,
+    Policy,
+    RoundRobin,
+    SessionCount,
+)
+from balancer.domain.policies.utilization import busy_score
+from balancer.domain.workload import Workload
+
+SHIPPED = (
+    "least_weighted_load",
+    "adaptive",
+    "dominant_resource",
+    "best_fit",
+    "wowza",
+    "livepeer",
+    "round_robin",
+    "first_fit",
+    "session_count",
+    "utilization",
+)
+HOST = capacity_of_host(8)
+SHAPES = (ladder(), workload(encode(2160)), workload(encode(360)), workload())
+
+
+def candidate(
+    device_id: str,
+    *dimensions: tuple[int, int, int],
+    weight: int = 100,
+    sessions: int = 0,
+    booked: int = 0,
+    cost: int = 10,
+) -> Candidate:
+    """Makes a device to choose, with what is used, needed and bookable of each dimension."""
+    names = (Dimension.ENCODE, Dimension.DECODE, Dimension.MEMORY)
+    needs: tuple[Need, ...] = tuple(
+        (name, needed, bookable) for name, (_, needed, bookable) in zip(names, dimensions, strict=False)
+    )
+    return Candidate(
+        view=gpu(device_id=device_id, weight=weight),
+        cost_pixels_per_second=cost,
+        booked_pixels_per_second=booked,
+        session_count=sessions,
+        highest_weight=100,
+        device_needs=needs,
+        device_used=tuple(used for used, _, _ in dimensions),
+    )
+
+
+CANDIDATES = st.lists(
+    st.tuples(
+        st.lists(
+            st.tuples(st.integers(0, 10**7), st.integers(0, 10**6), st.integers(0, 10**7)), min_size=2, max_size=2
+        ),
+        st.integers(1, 100),
+        st.integers(0, 9),
+        st.integers(0, 10**9),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def told(name: str, devices: Sequence[Candidate]) -> Policy:
+    """Makes a policy that knows the devices and a few sessions."""
+    policy = load_policy(name)
+    policy.on_settings(PlacementSettings())
+    policy.on_devices([one.view for one in devices])
+    for number, one in enumerate(devices):
+        session_id = SessionId(str(number))
+        policy.on_session_created(session_id, SHAPES[number % len(SHAPES)])
+        policy.on_session_placed(session_id, one.view.id, SHAPES[number % len(SHAPES)])
+        policy.on_measured(one.view.id, Utilization(encoder_percent=number * 10, compute_percent=7 * number))
+    policy.on_session_ended(SessionId("0"))
+    return policy
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@given(devices=CANDIDATES)
+def test_every_choice_is_a_candidate_with_the_lowest_score_and_is_the_same_when_asked_again(
+    name: str, devices: list[tuple[list[tuple[int, int, int]], int, int, int]]
+) -> None:
+    candidates = [
+        candidate(f"GPU-{index}", *dimensions, weight=weight, sessions=sessions, booked=booked)
+        for index, (dimensions, weight, sessions, booked) in enumerate(devices)
+    ]
+    policy = told(name, candidates)
+    choice = policy.choose(candidates, ladder())
+    assert choice.scores.keys() == {one.view.id for one in candidates}
+    assert choice.scores[choice.device_id] == min(choice.scores.values())
+    assert all(type(score) is int for score in choice.scores.values())
+    assert [policy.choose(candidates, ladder()) for _ in range(3)] == [choice] * 3
+    policy.choose(candidates[:1], workload(encode(2160)))
+    assert policy.choose(candidates, ladder()) == choice, "having been asked is nothing that a policy was told"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_no_policy_chooses_from_nothing(name: str) -> None:
+    with pytest.raises(ValueError, match="no candidate"):
+        load_policy(name).choose((), ladder())
+
+
+def test_the_entry_points_are_the_policies_that_ship() -> None:
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    declared = [EntryPoint(name, value, "") for name, value in project["entry-points"]["gpu_balancer.policies"].items()]
+    assert {one.name: one.load()().name for one in declared} == {name: name for name in SHIPPED}
+    assert policy_names()[: len(SHIPPED)] == SHIPPED
+    assert {name: load_policy(name).name for name in SHIPPED} == {name: name for name in SHIPPED}
+
+
+def chosen(policy: Policy, *candidates: Candidate, asked: Workload | None = None) -> str:
+    return policy.choose(candidates, asked or ladder()).device_id
+
+
+def test_dominant_resource_looks_at_the_fullest_dimension_after_placing() -> None:
+    """By cost the first is idle, but its memory is nearly gone."""
+    lopsided = candidate("GPU-1", (0, 1, 10), (0, 1, 10), (8, 1, 10))
+    even = candidate("GPU-2", (5, 1, 10), (5, 1, 10), (5, 1, 10), booked=1000)
+    assert chosen(DominantResource(), lopsided, even) == "GPU-2"
+    assert chosen(LeastWeightedLoad(), lopsided, even) == "GPU-1"
+    assert DominantResource().choose((lopsided, even), ladder()).scores == {"GPU-1": 900_000, "GPU-2": 600_000}
+
+
+def test_between_equals_spreading_takes_fewer_sessions_and_packing_more() -> None:
+    busy, calm = candidate("GPU-1", (1, 1, 4), sessions=2), candidate("GPU-2", (2, 2, 8), sessions=1)
+    twin = candidate("GPU-3", (1, 1, 4), sessions=1)
+    assert chosen(DominantResource(), busy, calm, twin) == "GPU-2"
+    assert chosen(BestFit(), calm, busy, twin) == "GPU-1"
+
+
+def test_best_fit_fills_the_fullest_device_where_the_session_fits() -> None:
+    empty, half, full = candidate("GPU-1", (0, 2, 10)), candidate("GPU-2", (5, 2, 10)), candidate("GPU-3", (9, 2, 10))
+    assert chosen(BestFit(), empty, half, full) == "GPU-2"
+    assert chosen(BestFit(), full, candidate("GPU-4", (10, 2, 10))) == "GPU-3", "nobody has room: least is missing"
+
+
+def test_an_operators_weight_leans_the_rules_that_go_by_shares() -> None:
+    """Both devices are the same model: at half the weight one counts as twice as full, and is packed last."""
+    views = [gpu(device_id="GPU-1", weight=50), gpu(device_id="GPU-2", weight=100)]
+    one = candidate("GPU-1", (3, 1, 10), weight=50)
+    other = candidate("GPU-2", (5, 1, 10))
+    spread, pack = DominantResource(), BestFit()
+    assert (chosen(spread, one, other), chosen(pack, other, one)) == ("GPU-1", "GPU-2")
+    fuller = replace(one, device_used=(7,))
+    assert (chosen(spread, fuller, other), chosen(pack, other, fuller)) == ("GPU-2", "GPU-1")
+    spread.on_devices(views)
+    pack.on_devices(views)
+    assert (chosen(spread, one, other), chosen(pack, other, fuller)) == ("GPU-2", "GPU-2")
+
+
+def test_weights_that_follow_from_capacity_lean_to_nobody() -> None:
+    """The small device is as full as it is, though its weight is a tenth of the other's."""
+    small = gpu(device_id="GPU-1", weight=10, override=CapacityOverride(encode_pixels_per_second=10**8))
+    large = gpu(device_id="GPU-2", weight=100, override=CapacityOverride(encode_pixels_per_second=10**9))
+    policy = DominantResource()
+    policy.on_devices([small, large])
+    candidates = (
+        replace(candidate("GPU-1", (4, 1, 10)), view=small),
+        replace(candidate("GPU-2", (5, 1, 10)), view=large),
+    )
+    assert policy.choose(candidates, ladder()).scores == {"GPU-1": 500_000, "GPU-2": 600_000}
+
+
+def test_livepeer_counts_output_pixels_on_equal_cards() -> None:
+    policy = Livepeer()
+    weak, strong = candidate("GPU-1", weight=1), candidate("GPU-2", weight=100)
+    assert chosen(policy, weak, strong) == "GPU-1"
+    policy.on_session_placed(SessionId("s"), DeviceId("GPU-1"), workload(encode(720)))
+    assert policy.loads == {"GPU-1": 1280 * 720 * 30}
+    assert chosen(policy, weak, strong) == "GPU-2"
+
+
+def test_livepeer_leaves_a_session_that_moves_in_the_books_of_its_first_device() -> None:
+    policy = Livepeer()
+    policy.on_session_placed(SessionId("s"), DeviceId("GPU-1"), workload(encode(720)))
+    policy.on_session_placed(SessionId("s"), DeviceId("GPU-2"), workload(encode(720)))
+    assert list(policy.loads) == ["GPU-1"]
+    policy.on_session_ended(SessionId("s"))
+    policy.on_session_ended(SessionId("s"))
+    assert policy.loads == {}
+
+
+def test_round_robin_moves_on_when_a_session_is_placed_and_skips_who_cannot() -> None:
+    policy = RoundRobin()
+    one, two, three = (candidate(f"GPU-{number}") for number in (1, 2, 3))
+    policy.on_devices([one.view, two.view, three.view])
+    order = []
+    for number in range(4):
+        assert chosen(policy, one, two, three) == chosen(policy, one, two, three)
+        order.append(chosen(policy, one, two, three))
+        policy.on_session_placed(SessionId(str(number)), DeviceId(order[-1]), ladder())
+    assert order == ["GPU-1", "GPU-2", "GPU-3", "GPU-1"]
+    assert chosen(policy, one, three) == "GPU-3"
+    policy.on_devices([three.view, two.view, one.view])
+    assert chosen(policy, three, two, one) == "GPU-3", "the first device was last in turn, and is the last one now"
+
+
+def test_first_fit_and_session_count_look_at_nothing_else() -> None:
+    busy, idle = candidate("GPU-1", (9, 1, 10), sessions=3, booked=10**9), candidate("GPU-2", (0, 1, 10), sessions=4)
+    assert chosen(FirstFit(), busy, idle) == "GPU-1"
+    assert chosen(SessionCount(), idle, busy) == "GPU-1"
+    assert chosen(SessionCount(), busy, replace(idle, session_count=3)) == "GPU-1"
+
+
+def test_utilization_adds_engines_and_takes_the_unknown_for_idle() -> None:
+    assert busy_score(Utilization()) == 0
+    assert busy_score(Utilization(encoder_percent=30, decoder_percent=20)) == 50_000
+    assert busy_score(Utilization(compute_percent=100)) == 100_000
+    assert busy_score(Utilization(compute_percent=25)) == 12_500, "a quarter of compute is an eighth of the score"
+    policy = LeastUtilization()
+    busy, unknown = candidate("GPU-1"), candidate("GPU-2", sessions=50, booked=10**12)
+    policy.on_measured(DeviceId("GPU-1"), Utilization(encoder_percent=1))
+    assert chosen(policy, busy, unknown) == "GPU-2"
+    policy.on_devices([unknown.view])
+    assert chosen(policy, busy, unknown) == "GPU-1", "what left is forgotten"
+
+
+def spread_of(policy: Policy, views: list[DeviceView], count: int, asked: Workload) -> list[int]:
+    """Places sessions at once, telling the policy as the engine does; gives the sessions on each device."""
+    ledger = Ledger()
+    policy.on_settings(PlacementSettings())
+    policy.on_devices(views)
+    for number in range(count):
+        session_id = SessionId(str(number))
+        policy.on_session_created(session_id, asked)
+        decision = place(asked, views, ledger, policy, PlacementSettings(), HOST)
+        if decision.reservation is not None:
+            ledger.book(session_id, decision.reservation)
+            policy.on_session_placed(session_id, decision.reservation.device_id, asked)
+    return [ledger.session_count(view.id) for view in views]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["least_weighted_load", "adaptive", "dominant_resource", "wowza", "livepeer", "round_robin", "session_count"],
+)
+def test_sixty_four_at_once_on_eight_equal_devices_are_eight_each(name: str) -> None:
+    views = [gpu(device_id=f"GPU-{number}") for number in range(8)]
+    assert spread_of(load_policy(name), views, 64, workload(encode(360))) == [8] * 8
+
+
+@pytest.mark.parametrize("name", ["utilization", "first_fit", "best_fit"])
+def test_sixty_four_at_once_all_go_to_the_same_device_by_rules_that_reserve_nothing_or_pack(name: str) -> None:
+    views = [gpu(device_id=f"GPU-{number}", memory_mib=None) for number in range(8)]
+    assert spread_of(load_policy(name), views, 64, workload(encode(size=(320, 180)))) == [64, *[0] * 7]
