@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from balancer.domain.decision import Decision, Verdict
+from balancer.domain.decision import Decision
 from balancer.domain.session import Priority
 from balancer.domain.workload import Workload
 from gpu_balancer.runtime.failures import Reason, RequestFailure
@@ -56,20 +56,20 @@ def placement_refused(decision: Decision, *, retry_after: timedelta) -> Placemen
         The failure, with every device's refusal.
     """
     refused = [verdict for verdict in decision.verdicts if verdict.refusal is not None]
-    hopeful = [verdict for verdict in refused if verdict.refusal and not verdict.refusal.permanent]
+    hopeful_ones = [verdict for verdict in refused if verdict.refusal and not verdict.refusal.permanent]
     if not refused:
         reason, problem, advice = (
             Reason.NO_DEVICE_READY,
             "no device is known yet",
             "Try again when its agents have started",
         )
-    elif not hopeful:
+    elif not hopeful_ones:
         reason, problem, advice = Reason.NO_CAPABLE_DEVICE, "no device can do it", "Try other codecs or sizes"
-    elif all(verdict.refusal and verdict.refusal.rule == "NOT_READY" for verdict in hopeful):
+    elif all(verdict.refusal and verdict.refusal.rule == "NOT_READY" for verdict in hopeful_ones):
         reason, problem, advice = Reason.NO_DEVICE_READY, "no device that might do it is ready", "Try again later"
     else:
         reason, problem, advice = Reason.NO_CAPACITY, "no device has room", "Try again later, or ask for less"
-    told = _told(refused)
+    told = told_refusals(decision)
     return PlacementRefused(
         reason=reason,
         message=f"Cannot place the session: {problem}{told}. {advice}.",
@@ -78,7 +78,33 @@ def placement_refused(decision: Decision, *, retry_after: timedelta) -> Placemen
     )
 
 
-def _told(refused: list[Verdict]) -> str:
+def queue_full(decision: Decision, *, max_sessions: int, retry_after: timedelta) -> PlacementRefused:
+    """Makes the failure of a session that may wait where too many wait already.
+
+    Args:
+        decision: A decision without a device.
+        max_sessions: How many may wait.
+        retry_after: When trying again may help.
+    """
+    return PlacementRefused(
+        reason=Reason.QUEUE_FULL,
+        message=f"Cannot queue the session: no device has room{told_refusals(decision)}, and {max_sessions} sessions "
+        "wait already. Try again later, or raise queue.max_sessions.",
+        retry_after=retry_after,
+        decision=decision,
+    )
+
+
+def hopeful(decision: Decision) -> bool:
+    """Whether waiting may help a session that every device refused."""
+    return any(verdict.refusal is None or not verdict.refusal.permanent for verdict in decision.verdicts) or (
+        not decision.verdicts
+    )
+
+
+def told_refusals(decision: Decision) -> str:
+    """Gives the refusals of the first devices as words in brackets, a space before them. Empty: nobody refused."""
+    refused = [verdict for verdict in decision.verdicts if verdict.refusal is not None]
     if not refused:
         return ""
     told = [

@@ -23,7 +23,7 @@ from balancer.domain.session_events import (
     AttemptMissing,
     AttemptPhase,
     SessionEvent,
-    StopRequested,
+    StopForgotten,
 )
 from balancer.ports.agent_client import (
     AgentEvent,
@@ -227,7 +227,7 @@ class AgentWatch:
         for record in self._sessions.live(self._device_id):
             if record.state is SessionState.STOPPING:
                 # The agent may have restarted since it was told.
-                self._sessions.post(record.id, StopRequested())
+                self._sessions.post(record.id, StopForgotten())
         # Launches that were never acknowledged wait for just this moment.
         self._sessions.hurry(self._device_id)
 

@@ -36,6 +36,7 @@ class DeviceMetrics:
         self._gauge(
             "gpu_balancer.session.count", "{session}", "Sessions that have not ended, by state.", self._sessions
         )
+        self._gauge("gpu_balancer.queue.length", "{session}", "Sessions that wait for a device.", self._queue_lengths)
         self._gauge(f"{prefix}.weighted_load", "{pixel}/s", "Cost of its sessions, weighted.", self._loads)
         self._gauge(f"{prefix}.capacity", "1", "Capacity by dimension, in the dimension's unit.", self._capacities)
         self._gauge(f"{prefix}.booked", "1", "Booked by sessions by dimension, in its unit.", self._booked)
@@ -60,6 +61,11 @@ class DeviceMetrics:
         for state in SessionState:
             if not state.final:
                 yield Observation(counts[state], {"session.kind": "transcode", "session.state": state.value})
+
+    def _queue_lengths(self) -> Iterator[Observation]:
+        waiting = self._engine.waiting
+        yield Observation(waiting.live_count, {"session.priority": "live"})
+        yield Observation(waiting.batch_count, {"session.priority": "batch"})
 
     def _loads(self) -> Iterator[Observation]:
         entries = self._registry.entries()

@@ -6,18 +6,22 @@ place by a reload, or begins anew after a restart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from balancer.domain.decision import Decision, PlacementSettings
-from balancer.domain.offers import Offers
+from balancer.domain.demand import Demand, demand_on
+from balancer.domain.offers import Offer, Offers
 from balancer.domain.placement import decide
+from balancer.domain.queue import QueueSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from balancer.domain.decision import Refusal, Reservation
     from balancer.domain.device import DeviceView, Dimension
-    from balancer.domain.ids import SessionId
+    from balancer.domain.ids import DeviceId, SessionId
     from balancer.domain.ledger import Ledger
     from balancer.domain.policies import Policy
     from balancer.domain.session import SessionRecord
@@ -33,6 +37,12 @@ class PlacementRules:
     settings: PlacementSettings
     host_capacity: Mapping[Dimension, int]
     """What the host has, in the dimensions' units. An absent dimension is not limited."""
+    queue: QueueSettings = field(default_factory=QueueSettings)
+    """Who waits how long, and how many."""
+
+
+_NONE_CLOSED: Mapping[DeviceId, Refusal] = MappingProxyType({})
+_NOTHING: Mapping[Dimension, int] = MappingProxyType({})
 
 
 class Placer:
@@ -76,18 +86,63 @@ class Placer:
         if record.reservation is not None:
             policy.on_session_placed(record.id, record.reservation.device_id, record.workload)
 
-    def plan(self, workload: Workload) -> Decision:
-        """Tells where a workload would go now."""
-        return decide(workload, self._current_offers(), self._ledger, self._rules.policy)
+    @property
+    def ledger(self) -> Ledger:
+        """What is booked."""
+        return self._ledger
 
-    def place(self, session_id: SessionId, workload: Workload) -> Decision:
-        """Decides where a new session goes; when it is placed, it is to be booked at once."""
+    def consider(self, workload: Workload, *, closed: Mapping[DeviceId, Refusal] = _NONE_CLOSED) -> Decision:
+        """Tells where a workload would go now; devices in `closed` take nothing."""
+        return decide(workload, self._current_offers(), self._ledger, self._rules.policy, closed=closed)
+
+    def fits(self, workload: Workload, reservation: Reservation) -> bool | None:
+        """Tells whether a reservation that is booked already, over others, fits by now.
+
+        Returns:
+            None: its device takes no sessions any more.
+        """
+        offers = self._current_offers()
+        device_id = reservation.device_id
+        offer = next(
+            (offer for view, offer in zip(offers.views, offers.of(workload), strict=True) if view.id == device_id), None
+        )
+        if not isinstance(offer, Offer):
+            return None
+        ledger = self._ledger
+        used, yielding = ledger.used(device_id), ledger.yielding(device_id)
+        host_used, host_yielding = ledger.host_used(), ledger.host_yielding()
+        return all(
+            used.get(dimension, 0) - yielding.get(dimension, 0) <= bookable
+            for dimension, _, bookable in offer.device_needs
+        ) and all(
+            host_used.get(dimension, 0) - host_yielding.get(dimension, 0) <= bookable
+            for dimension, _, bookable in offer.host_needs
+        )
+
+    def bookable_on(self, device_id: DeviceId) -> Mapping[Dimension, int] | None:
+        """Gives how much of a device may be booked. None: there is no such device."""
+        view = self._view(device_id)
+        return None if view is None else self._current_offers().bookable_on(view)
+
+    def amounts_in_real_time(self, workload: Workload, device_id: DeviceId) -> Mapping[Dimension, int]:
+        """Gives what a session takes of a device when it runs in real time. Empty: the device cannot do it."""
+        view = self._view(device_id)
+        demand = None if view is None else demand_on(workload, view, self._rules.settings.factors)
+        return demand.device_amounts if isinstance(demand, Demand) else _NOTHING
+
+    def _view(self, device_id: DeviceId) -> DeviceView | None:
+        return next((view for view in self._current_offers().views if view.id == device_id), None)
+
+    def place(
+        self, session_id: SessionId, workload: Workload, *, closed: Mapping[DeviceId, Refusal] = _NONE_CLOSED
+    ) -> Decision:
+        """Decides where a session goes; when it is placed, it is to be booked at once."""
         policy = self._rules.policy
         offers = self._current_offers()
         policy.on_session_created(session_id, workload)
         placed = False
         try:
-            decision = decide(workload, offers, self._ledger, policy)
+            decision = decide(workload, offers, self._ledger, policy, closed=closed)
             placed = decision.device_id is not None
         finally:
             if not placed:
@@ -95,6 +150,12 @@ class Placer:
         if decision.device_id is not None:
             policy.on_session_placed(session_id, decision.device_id, workload)
         return decision
+
+    def settle(self, session_id: SessionId, workload: Workload, device_id: DeviceId) -> None:
+        """Tells the policy of a session whose room was booked before it could be placed there."""
+        self._current_offers()
+        self._rules.policy.on_session_created(session_id, workload)
+        self._rules.policy.on_session_placed(session_id, device_id, workload)
 
     def ended(self, session_id: SessionId) -> None:
         """Notes that a session holds no device any more."""

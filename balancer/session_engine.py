@@ -1,5 +1,7 @@
 """The session engine: the only writer of sessions. Events go in by one door, commands come out after the commit.
 
+What it does in parts of its own: placing, queueing, pacing, commanding agents, committing, showing, forgetting.
+
 Everything is in memory; the store is read once, at start, and the ledger is rebuilt from the sessions. A change is made
 in memory at once, so that two admissions never book the same room, but nobody outside sees it, and nothing is started,
 before it is durable. Progress alone is not stored: it is true again a second later.
@@ -11,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
 
-from balancer.admission import Admission, placement_refused
+from balancer.admission import Admission
+from balancer.admitting import Admitting, decision_line, store_failure
 from balancer.agent_commands import AgentCommands, CommandTimes
 from balancer.domain.ids import SessionId
 from balancer.domain.lifecycle import advance
@@ -26,23 +29,27 @@ from balancer.domain.session_events import (
     Command,
     LaunchAccepted,
     LaunchOnAgent,
-    Placed,
+    PaceOnAgent,
+    Preempted,
     SessionEvent,
+    StopForgotten,
     StopOnAgent,
     StopRequested,
 )
+from balancer.durable_changes import DurableChanges, worth_storing
 from balancer.group_commit import GroupCommit, Write
 from balancer.placer import PlacementRules, Placer
 from balancer.ports.session_observer import SessionObserver, SilentObserver
-from balancer.ports.session_store import Change, PutCursor, PutSession, RemoveSession, StoreError, StoreFullError
+from balancer.ports.session_store import Change, PutCursor, PutSession, RemoveSession, StoreError
 from balancer.session_book import Entry, SessionBook
 from balancer.session_listing import SessionFilter, SessionPage, page_of
+from balancer.session_pacing import SessionPacing
+from balancer.session_queue import QueueFigures, SessionQueue
 from balancer.session_retention import RetentionSettings, outlived
 from gpu_balancer.runtime.failures import Reason, RequestFailure
-from gpu_balancer.runtime.ids import random_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from balancer.change_feed import ChangeFeed
     from balancer.domain.decision import Decision
@@ -103,15 +110,30 @@ class SessionEngine:
         """
         self._book = SessionBook()
         self._placer = Placer(rules, devices, self._book.ledger)
+        self._queue = SessionQueue(self, self._placer, clock, rules.queue)
+        self._pacing = SessionPacing(self, self._placer)
         self._store = store
         self._clock = clock
         self._tasks = tasks
         self._settings = settings
         self._observer = observer
         self._cursors: dict[DeviceId, int] = {}
+        self._findings: dict[str, str] = {}
         self._writer = GroupCommit(store)
+        self._changes = DurableChanges(self._writer, self._book, observer, self._run)
         self._commands = AgentCommands(self, agents, tasks, settings.command_times)
-        self._last_create_time: datetime | None = None
+        self._admitting = Admitting(
+            placer=self._placer,
+            queue=self._queue,
+            pacing=self._pacing,
+            book=self._book,
+            writer=self._writer,
+            clock=clock,
+            observer=observer,
+            run=self._run,
+            preempt=lambda session_id: self.post(session_id, Preempted()),
+            retry_after=settings.retry_after,
+        )
         self._refusing = False
         self._closed = False
 
@@ -135,10 +157,12 @@ class SessionEngine:
         """
         stored = await self._store.load()
         self._cursors.update(stored.cursors)
+        self._findings.update(stored.findings)
         for record in stored.records:
             self._restore(record)
         self._tasks.spawn_eternal(self._writer.run(), name="group commit")
         self._tasks.spawn_eternal(self._forget_outlived(), name="retention")
+        self._tasks.spawn_eternal(self._queue.run(), name="queue")
         await self._writer.flush(give_up=True)
         for entry in self._book.live():
             self._resume(entry.record)
@@ -161,7 +185,7 @@ class SessionEngine:
     # ------------------------------------------------------------------------------------------------ admission
 
     async def admit(self, admission: Admission) -> SessionRecord:
-        """Places a session and has it launched. Returns once the placement is durable.
+        """Places a session and has it launched, or queues it. Returns once that is durable.
 
         Args:
             admission: What is asked for. A request id that is known, with the same digest, gives the same session.
@@ -172,7 +196,7 @@ class SessionEngine:
         Raises:
             RequestFailure: REQUEST_ID_REUSED; STORE_UNAVAILABLE or DISK_FULL when the placement could not be kept, and
                 nothing was started; SHUTTING_DOWN.
-            PlacementRefused: Every device refused.
+            PlacementRefused: Every device refused, and the session may not wait or too many wait already.
         """
         if self._refusing:
             raise RequestFailure(
@@ -180,7 +204,7 @@ class SessionEngine:
                 message="Cannot take the session: the balancer is shutting down. Try again when it is back.",
             )
         known = self._requested(admission.request_id, admission.request_digest) if admission.request_id else None
-        return await self._outcome(known or self._admit(admission))
+        return await self._outcome(known or self._admitting.admit(admission))
 
     async def answered(self, request_id: str, request_digest: str) -> SessionRecord | None:
         """Gives the session that an earlier request made, also one that is just being made.
@@ -205,7 +229,24 @@ class SessionEngine:
 
     def plan(self, workload: Workload) -> Decision:
         """Tells where a workload would go now, and why, without booking it."""
-        return self._placer.plan(workload)
+        return self._placer.consider(workload, closed=self._queue.closed())
+
+    async def decisions(self, session_id: SessionId) -> Sequence[str]:
+        """Gives why a session went where it went, oldest first, each a line of `decision_text`.
+
+        Raises:
+            RequestFailure: SESSION_NOT_FOUND; STORE_UNAVAILABLE.
+        """
+        self.get(session_id)
+        try:
+            return await self._store.read_decisions(session_id)
+        except StoreError as error:
+            raise store_failure(f"explain sessions/{session_id}", error) from error
+
+    @property
+    def waiting(self) -> QueueFigures:
+        """What waits for a device."""
+        return self._queue.figures()
 
     @property
     def rules(self) -> PlacementRules:
@@ -216,6 +257,26 @@ class SessionEngine:
     def rules(self, rules: PlacementRules) -> None:
         """Chooses devices by other rules from now on. Sessions stay where they are."""
         self._placer.use(rules, [entry.record for entry in self._book.unended()])
+        self._queue.settings = rules.queue
+        self._queue.wake()
+        self._pacing.look_again()
+
+    @property
+    def findings(self) -> Mapping[str, str]:
+        """What was found out about devices and the host, by key."""
+        return self._findings
+
+    async def keep_finding(self, key: str, text: str | None) -> None:
+        """Keeps what was found out; None forgets it.
+
+        Raises:
+            StoreError: It could not be kept; it holds until the next start.
+        """
+        if text is None:
+            self._findings.pop(key, None)
+        else:
+            self._findings[key] = text
+        await self._changes.keep_finding(key, text)
 
     def refuse_admissions(self) -> None:
         """Takes no new session from now on; everything else goes on."""
@@ -229,61 +290,6 @@ class SessionEngine:
                 message=f"Cannot use request id {request_id!r} again: it was used for another session. Try a new one.",
             )
         return entry
-
-    def _admit(self, admission: Admission) -> Entry:
-        started_s = self._clock.monotonic_s()
-        session_id = SessionId(random_id())
-        decision = self._placer.place(session_id, admission.workload)
-        if decision.reservation is None:
-            self._observer.on_refused(decision)
-            raise placement_refused(decision, retry_after=self._settings.retry_after)
-        now = self._clock.now()
-        if self._last_create_time is not None and now <= self._last_create_time:
-            # No two alike, in the order of admission: pages and the store rely on it.
-            now = self._last_create_time + _TICK
-        self._last_create_time = now
-        queued = SessionRecord(
-            id=session_id,
-            state=SessionState.QUEUED,
-            payload=admission.payload,
-            priority=admission.priority,
-            workload=admission.workload,
-            create_time=now,
-            labels=admission.labels,
-            request_id=admission.request_id,
-            request_digest=admission.request_digest,
-            traceparent=admission.traceparent,
-            revision=0,
-        )
-        record, commands = advance(queued, Placed(reservation=decision.reservation), now)
-        entry = Entry(record, asyncio.get_running_loop().create_future())
-        self._book.enter(entry)
-
-        def durable() -> None:
-            self._admitted(entry, record, decision, self._clock.monotonic_s() - started_s)
-            self._run(commands)
-
-        self._writer.submit(
-            Write((PutSession(record=record),), durable, lambda error: self._not_admitted(entry, error), True)
-        )
-        return entry
-
-    def _admitted(self, entry: Entry, record: SessionRecord, decision: Decision, seconds: float) -> None:
-        self._book.publish(record)
-        outcome, entry.admitted = entry.admitted, None
-        if outcome is not None:
-            outcome.set_result(record)
-        self._observer.on_admitted(record, decision, seconds)
-
-    def _not_admitted(self, entry: Entry, error: StoreError) -> None:
-        """Undoes an admission that could not be kept: as if it had never been asked for."""
-        self._book.forget(entry)
-        self._placer.ended(entry.record.id)
-        outcome = entry.admitted
-        if outcome is not None:
-            outcome.set_exception(store_failure("take the session", error))
-            # Whoever asked may have hung up.
-            outcome.exception()
 
     # --------------------------------------------------------------------------------------------------- events
 
@@ -300,8 +306,21 @@ class SessionEngine:
         if self.post(session_id, event, cursor):
             await self._writer.flush()
 
-    def post(self, session_id: SessionId, event: SessionEvent, cursor: tuple[DeviceId, int] | None = None) -> bool:
+    def post(
+        self,
+        session_id: SessionId,
+        event: SessionEvent,
+        cursor: tuple[DeviceId, int] | None = None,
+        *,
+        decision: Decision | None = None,
+    ) -> bool:
         """Takes an event at once; what comes of it becomes durable, and is carried out, later and in order.
+
+        Args:
+            session_id: Which session.
+            event: What happened.
+            cursor: As in `apply`.
+            decision: What led to the event, kept with it. None: nothing to keep.
 
         Returns:
             Whether there is anything to become durable; `flush` waits for it.
@@ -315,17 +334,19 @@ class SessionEngine:
         entry = self._book.entry(session_id)
         commands: tuple[Command, ...] = ()
         if entry is not None and entry.admitted is None:
-            commands = self._advance(entry, event, changes)
+            commands = self._advance(entry, event, changes, decision)
         if not changes and not commands:
             return False
-        self._submit(entry, changes, commands)
+        self._changes.submit(entry, changes, commands)
         return True
 
     async def flush(self) -> None:
         """Returns when every event that was taken so far is durable."""
         await self._writer.flush()
 
-    def _advance(self, entry: Entry, event: SessionEvent, changes: list[Change]) -> tuple[Command, ...]:
+    def _advance(
+        self, entry: Entry, event: SessionEvent, changes: list[Change], decision: Decision | None
+    ) -> tuple[Command, ...]:
         if isinstance(event, AttemptReported | LaunchAccepted):
             entry.known_attempt = max(entry.known_attempt, event.attempt)
         before = entry.record
@@ -333,43 +354,31 @@ class SessionEngine:
         if after is before:
             return commands
         self._book.change(entry, after)
-        if after.state.final:
-            self._placer.ended(after.id)
-        if _worth_storing(before, after):
-            changes.append(PutSession(record=after))
-        elif not entry.unwritten:
-            self._publish(after)
+        self._moved(before, after)
+        if worth_storing(before, after):
+            told = "" if decision is None else decision_line(before, decision, self._clock)
+            changes.append(PutSession(record=after, decision=told))
+        elif not entry.unwritten and entry.admitted is None:
+            self._changes.publish(after)
+        if decision is not None and after.state is SessionState.STARTING:
+            waited = after.create_time if before.queued_time is None else before.queued_time
+            self._observer.on_admitted(after, decision, (self._clock.now() - waited).total_seconds())
         return commands
 
-    def _submit(self, entry: Entry | None, changes: Sequence[Change], commands: tuple[Command, ...]) -> None:
-        put = next((change.record for change in changes if isinstance(change, PutSession)), None)
-        if entry is not None and put is not None:
-            entry.unwritten += 1
-        due = commands
+    def _moved(self, before: SessionRecord, after: SessionRecord) -> None:
+        """Has everybody hear who keeps in mind where sessions are."""
+        self._pacing.moved(before, after)
+        if after.reservation is None and (before.reservation is not None or after.state.final):
+            self._placer.ended(after.id)
+        if before.state is SessionState.QUEUED and after.state.final:
+            self._queue.leave(after.id)
+        if before.reservation is not None and after.reservation is None and before.device_id is not None:
+            self._queue.note_end()
+        if after.state is SessionState.QUEUED and before.state is not SessionState.QUEUED:
+            self._queue.enter(after)
+            self._queue.wake()
 
-        def durable() -> None:
-            if entry is not None and put is not None:
-                entry.unwritten -= 1
-                # Progress that came meanwhile is told with the last of the changes.
-                self._publish(put if entry.unwritten else entry.record)
-            self._run(due)
-
-        def failed(_: StoreError) -> None:
-            # A full disk must not keep a session from being stopped; starting one has to wait.
-            nonlocal due
-            self._run(tuple(command for command in due if isinstance(command, StopOnAgent)))
-            due = tuple(command for command in due if not isinstance(command, StopOnAgent))
-
-        self._writer.submit(Write(tuple(changes), durable, failed, False))
-
-    def _publish(self, record: SessionRecord) -> None:
-        before = self._book.published(record.id)
-        if before is None or before is record:
-            return
-        self._book.publish(record)
-        self._observer.on_changed(before, record)
-
-    def _run(self, commands: tuple[Command, ...]) -> None:
+    def _run(self, commands: Sequence[Command]) -> None:
         for command in commands:
             self._commands.run(command)
 
@@ -461,8 +470,11 @@ class SessionEngine:
         }
 
     def hurry(self, device_id: DeviceId) -> None:
-        """Carries out at once what waited for a device's agent, which answers."""
+        """Carries out at once what waited for a device's agent, which answers, and tells it its sessions' speeds."""
         self._commands.nudge(device_id)
+        for record in self.live(device_id):
+            if record.speed_limit is not None:
+                self._commands.run(PaceOnAgent(session_id=record.id, device_id=device_id, attempt=record.attempt))
 
     def stop_stray(self, session_id: SessionId, device_id: DeviceId, attempt: int) -> None:
         """Ends an attempt that an agent has but should not."""
@@ -480,7 +492,10 @@ class SessionEngine:
         self._book.publish(record)
         if not record.state.final:
             self._placer.adopt(record)
-        self._last_create_time = record.create_time
+            self._pacing.moved(None, record)
+        if record.state is SessionState.QUEUED:
+            self._queue.enter(record)
+        self._admitting.last_create_time = record.create_time
 
     def _resume(self, record: SessionRecord) -> None:
         if record.device_id is None:
@@ -488,7 +503,8 @@ class SessionEngine:
         if record.state is SessionState.STARTING:
             self._commands.run(LaunchOnAgent(session_id=record.id, device_id=record.device_id, attempt=record.attempt))
         elif record.state is SessionState.STOPPING:
-            self._commands.run(StopOnAgent(session_id=record.id, device_id=record.device_id, attempt=record.attempt))
+            # Told as it was meant, whether it is to end for good or to be queued again.
+            self.post(record.id, StopForgotten())
 
     async def _forget_outlived(self) -> None:
         retention = self._settings.retention
@@ -504,26 +520,3 @@ class SessionEngine:
                 except RequestFailure as failure:
                     away.add(record.device_id)
                     _log.info("keeping an outlived session for now", session=session_id, problem=failure.message)
-
-
-def store_failure(what: str, error: StoreError) -> RequestFailure:
-    """Makes the failure of a request that could not be kept.
-
-    Args:
-        what: What could not be done, after "Cannot ".
-        error: Why.
-    """
-    if isinstance(error, StoreFullError):
-        return RequestFailure(
-            reason=Reason.DISK_FULL,
-            message=f"Cannot {what}: the disk of the balancer's state folder is full. Try again when there is room.",
-        )
-    return RequestFailure(
-        reason=Reason.STORE_UNAVAILABLE,
-        message=f"Cannot {what}: the balancer's store does not work now. Try again soon; its log says what is wrong.",
-    )
-
-
-def _worth_storing(before: SessionRecord, after: SessionRecord) -> bool:
-    """Whether more than the progress changed."""
-    return replace(after, progress=before.progress, revision=before.revision) != before

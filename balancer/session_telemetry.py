@@ -18,6 +18,7 @@ from gpu_balancer.runtime.telemetry import context_from_traceparent, traceparent
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from opentelemetry.metrics import Meter
     from opentelemetry.trace import Span
 
     from balancer.domain.placement import Decision
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.telemetry import Telemetry
 
 _START_BOUNDS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3, 6, 12, 30, 60)
+_WAIT_BOUNDS_S = (0.5, 1, 3, 10, 30, 60, 180, 600, 1800, 3600, 14400, 86400)
 _PLACEMENT_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1)
 _SPEED_BOUNDS = (0.25, 0.5, 0.8, 0.9, 0.95, 1.0, 1.05, 1.5, 2, 4, 8, 16)
 _KIND = "transcode"
@@ -47,6 +49,7 @@ class SessionTelemetry:
         self._clock = clock
         self._spans: dict[str, Span] = {}
         meter = telemetry.meter
+        self._make_queue_instruments(meter)
         self._created = meter.create_counter(
             "gpu_balancer.session.created", unit="{session}", description="Sessions that were placed."
         )
@@ -86,6 +89,27 @@ class SessionTelemetry:
             "gpu_balancer.ffmpeg.duplicated_frames", unit="{frame}", description="Frames repeated by ffmpeg."
         )
 
+    def _make_queue_instruments(self, meter: Meter) -> None:
+        self._queued = meter.create_counter(
+            "gpu_balancer.session.queued", unit="{session}", description="Sessions that began to wait for a device."
+        )
+        self._preempted = meter.create_counter(
+            "gpu_balancer.session.preempted",
+            unit="{session}",
+            description="Sessions that were stopped for LIVE work and queued again.",
+        )
+        self._retried = meter.create_counter(
+            "gpu_balancer.session.retried",
+            unit="{attempt}",
+            description="Attempts that a device could not begin, so that another one was tried.",
+        )
+        self._waited = meter.create_histogram(
+            "gpu_balancer.queue.wait.duration",
+            unit="s",
+            description="From the request to the placement of a session that waited.",
+            explicit_bucket_boundaries_advisory=_WAIT_BOUNDS_S,
+        )
+
     def begin(self) -> str | None:
         """Begins a session's trace, before its admission.
 
@@ -116,7 +140,10 @@ class SessionTelemetry:
         """Counts a placement and writes its spans."""
         device = str(record.device_id)
         self._created.add(1, {"session.kind": _KIND, "session.priority": record.priority.value, "device.id": device})
-        self._placement.record(seconds, {"placement.policy": decision.policy})
+        if record.queued_time is None:
+            self._placement.record(seconds, {"placement.policy": decision.policy})
+        else:
+            self._waited.record(seconds, {"session.priority": record.priority.value})
         self._count_refusals(decision)
         if record.traceparent and (span := self._spans.get(record.traceparent)):
             span.set_attribute("session.name", f"sessions/{record.id}")
@@ -137,8 +164,17 @@ class SessionTelemetry:
         self._refused.add(1, {"session.kind": _KIND})
         self._count_refusals(decision)
 
+    def on_queued(self, record: SessionRecord, decision: Decision) -> None:
+        """Counts a session that waits."""
+        self._queued.add(1, {"session.kind": _KIND, "session.priority": record.priority.value})
+        self._count_refusals(decision)
+
     def on_changed(self, before: SessionRecord, after: SessionRecord) -> None:
-        """Counts progress, first frames and ends, and writes their spans."""
+        """Counts progress, first frames, ways back into the queue and ends, and writes their spans."""
+        if after.preemption_count > before.preemption_count:
+            self._preempted.add(1, {"device.id": str(before.device_id)})
+        if after.retry_count > before.retry_count and after.failure is not None:
+            self._retried.add(1, {"device.id": str(before.device_id), "error.type": after.failure.reason})
         device = {"device.id": str(after.device_id)}
         if after.progress is not None and after.progress is not before.progress:
             self._count_progress(before, after, device)

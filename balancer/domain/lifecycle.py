@@ -34,6 +34,7 @@ from balancer.domain.session_events import (
     RoomKept,
     RoomLost,
     SessionEvent,
+    StopForgotten,
     StopOnAgent,
     StopRequested,
     WaitEnded,
@@ -110,6 +111,8 @@ def _changed(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple
             return _on_missing(record, event, now)
         case StopRequested():
             return _on_stop(record, now)
+        case StopForgotten():
+            return record, _stop(record) if record.state is SessionState.STOPPING else ()
         case AgentSilent() | AgentHeard():
             return _on_silent(record, now) if isinstance(event, AgentSilent) else _on_heard(record), ()
         case _:

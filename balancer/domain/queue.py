@@ -49,6 +49,8 @@ class Waiting:
     """When it was asked for, on a clock that never jumps. What was stopped for others keeps its place by it."""
     waiting_s: float
     """When it began to wait this time, on the same clock."""
+    deadline_s: float | None = None
+    """When it is given up, on the same clock. None: never."""
     avoided: frozenset[DeviceId] = frozenset()
     """Devices that it was not able to begin on."""
 
@@ -79,11 +81,6 @@ class WaitingLine:
 
     def __contains__(self, session_id: object) -> bool:
         return session_id in self._waiting
-
-    @property
-    def full(self) -> bool:
-        """Whether no further session may begin to wait."""
-        return len(self._waiting) >= self.settings.max_sessions
 
     def add(self, waiting: Waiting) -> None:
         """Takes a session in, also where the line is full: who asks decides."""

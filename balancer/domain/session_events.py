@@ -81,6 +81,11 @@ class StopRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StopForgotten:
+    """The agent may not know any more that it was asked to end the attempt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSilent:
     """The agent of the session's device does not answer."""
 
@@ -140,6 +145,7 @@ SessionEvent = (
     | LaunchRefused
     | AttemptMissing
     | StopRequested
+    | StopForgotten
     | AgentSilent
     | AgentHeard
 )

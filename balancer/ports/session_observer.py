@@ -16,11 +16,15 @@ class SessionObserver(Protocol):
     """Hears of admissions, refusals and changes."""
 
     def on_admitted(self, record: SessionRecord, decision: Decision, seconds: float) -> None:
-        """Hears that a session was placed and is durable, and how long that took in seconds."""
+        """Hears that a session was placed, and how long that took in seconds, the wait for a device counted."""
         ...
 
     def on_refused(self, decision: Decision) -> None:
         """Hears that no device takes a session."""
+        ...
+
+    def on_queued(self, record: SessionRecord, decision: Decision) -> None:
+        """Hears that a session waits, durably, and by which decision."""
         ...
 
     def on_changed(self, before: SessionRecord, after: SessionRecord) -> None:
@@ -35,6 +39,9 @@ class SilentObserver:
         """Does nothing."""
 
     def on_refused(self, decision: Decision) -> None:
+        """Does nothing."""
+
+    def on_queued(self, record: SessionRecord, decision: Decision) -> None:
         """Does nothing."""
 
     def on_changed(self, before: SessionRecord, after: SessionRecord) -> None:

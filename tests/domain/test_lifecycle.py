@@ -33,6 +33,7 @@ from balancer.domain.session_events import (
     RoomKept,
     RoomLost,
     SessionEvent,
+    StopForgotten,
     StopOnAgent,
     StopRequested,
     WaitEnded,
@@ -125,6 +126,7 @@ CELLS: dict[str, tuple[SessionEvent, str]] = {
     "paced": (Paced(speed_limit=Fraction(1, 2)), ". starting~ running~ stopping~ . . ."),
     "unpaced": (Paced(speed_limit=None), ". . . . . . ."),
     "not begun": (reported(ENDED, AttemptOutcome.FAILED, failure=NOT_BEGUN), ". queued failed failed . . ."),
+    "stop forgotten": (StopForgotten(), ". . . .! . . ."),
     "silent": (AgentSilent(), ". starting running stopping . . ."),
     "heard": (AgentHeard(), ". . . . . . ."),
 }

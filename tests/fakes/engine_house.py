@@ -14,6 +14,7 @@ from balancer.domain.device import DeviceView
 from balancer.domain.ids import DeviceId
 from balancer.domain.ledger import Ledger
 from balancer.domain.policies import LeastWeightedLoad, Policy
+from balancer.domain.queue import QueueSettings
 from balancer.domain.session import Priority, SessionRecord
 from balancer.domain.workload import Workload
 from balancer.placer import PlacementRules
@@ -79,6 +80,7 @@ async def engine_house(
     agents: dict[DeviceId, FakeAgentClient] | None = None,
     settings: EngineSettings | None = None,
     policy: Policy | None = None,
+    queue: QueueSettings | None = None,
 ) -> AsyncIterator[EngineHouse]:
     """Starts an engine; leaving kills it as it is: only what is durable survives.
 
@@ -88,6 +90,7 @@ async def engine_house(
         agents: Agents that live on from a house before. None: new ones.
         settings: The engine's.
         policy: Who chooses.
+        queue: The queue's settings.
     """
     views = views or (device_view(),)
     agents = agents if agents is not None else {view.id: FakeAgentClient(view.id) for view in views}
@@ -104,6 +107,7 @@ async def engine_house(
                     policy=policy or LeastWeightedLoad(),
                     settings=PlacementSettings(),
                     host_capacity=_NO_HOST_LIMITS,
+                    queue=queue or QueueSettings(),
                 ),
                 clock=clock,
                 tasks=tasks,

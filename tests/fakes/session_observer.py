@@ -12,6 +12,7 @@ class FakeSessionObserver:
     def __init__(self) -> None:
         self.admitted: list[tuple[SessionRecord, Decision, float]] = []
         self.refused: list[Decision] = []
+        self.queued: list[tuple[SessionRecord, Decision]] = []
         self.changed: list[tuple[SessionRecord, SessionRecord]] = []
 
     def on_admitted(self, record: SessionRecord, decision: Decision, seconds: float) -> None:
@@ -19,6 +20,9 @@ class FakeSessionObserver:
 
     def on_refused(self, decision: Decision) -> None:
         self.refused.append(decision)
+
+    def on_queued(self, record: SessionRecord, decision: Decision) -> None:
+        self.queued.append((record, decision))
 
     def on_changed(self, before: SessionRecord, after: SessionRecord) -> None:
         self.changed.append((before, after))

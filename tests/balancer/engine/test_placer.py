@@ -59,66 +59,66 @@ def rules_of(decision: Decision) -> list[str | None]:
 def test_another_weight_holds_for_the_next_decision() -> None:
     registry = two_devices()
     placer = Placer(RULES, registry, Ledger())
-    assert placer.plan(LADDER).device_id == ONE
+    assert placer.consider(LADDER).device_id == ONE
     registry.set_weight(TWO, 500)
-    decision = placer.plan(LADDER)
+    decision = placer.consider(LADDER)
     assert decision.device_id == TWO
     assert [verdict.weight for verdict in decision.verdicts] == [100, 500]
     registry.set_weight(TWO, 0)
-    assert rules_of(placer.plan(LADDER)) == [None, "WEIGHT_ZERO"]
+    assert rules_of(placer.consider(LADDER)) == [None, "WEIGHT_ZERO"]
 
 
 def test_what_a_device_can_do_since_it_was_probed_again_holds_for_the_next_decision() -> None:
     registry = two_devices()
     placer = Placer(RULES, registry, Ledger())
-    assert rules_of(placer.plan(LADDER)) == [None, None]
+    assert rules_of(placer.consider(LADDER)) == [None, None]
     tell(registry, ONE, codecs=())
-    assert rules_of(placer.plan(LADDER)) == ["CAPABILITY", None]
+    assert rules_of(placer.consider(LADDER)) == ["CAPABILITY", None]
     tell(registry, ONE)
-    assert rules_of(placer.plan(LADDER)) == [None, None]
+    assert rules_of(placer.consider(LADDER)) == [None, None]
 
 
 def test_another_state_holds_for_the_next_decision() -> None:
     registry = two_devices()
     placer = Placer(RULES, registry, Ledger())
-    placer.plan(LADDER)
+    placer.consider(LADDER)
     registry.set_cordoned(ONE, cordoned=True)
-    assert rules_of(placer.plan(LADDER)) == ["NOT_READY", None]
+    assert rules_of(placer.consider(LADDER)) == ["NOT_READY", None]
     registry.set_cordoned(ONE, cordoned=False)
     registry.mark_unreachable(TWO, "It is silent.")
-    assert rules_of(placer.plan(LADDER)) == [None, "NOT_READY"]
+    assert rules_of(placer.consider(LADDER)) == [None, "NOT_READY"]
 
 
 def test_a_device_that_joins_is_offered_to_the_next_session() -> None:
     registry = DeviceRegistry()
     placer = Placer(RULES, registry, Ledger())
-    assert placer.plan(LADDER).verdicts == ()
+    assert placer.consider(LADDER).verdicts == ()
     tell(registry, ONE)
-    assert placer.plan(LADDER).device_id == ONE
+    assert placer.consider(LADDER).device_id == ONE
 
 
 def test_another_capacity_from_the_settings_holds_for_the_next_decision() -> None:
     registry = two_devices()
     placer = Placer(RULES, registry, Ledger())
-    placer.plan(LADDER)
+    placer.consider(LADDER)
     tiny = CapacityOverride(memory_mib=1)
     registry.apply_rules([DeviceRule(kind=DeviceKind.CPU, match=ONE, override=tiny)])
-    assert rules_of(placer.plan(LADDER)) == ["CAPACITY", None]
+    assert rules_of(placer.consider(LADDER)) == ["CAPACITY", None]
 
 
 def test_settings_that_are_read_again_hold_for_the_next_decision() -> None:
     registry = two_devices()
     placer = Placer(RULES, registry, Ledger())
-    cost = placer.plan(LADDER).cost_pixels_per_second
+    cost = placer.consider(LADDER).cost_pixels_per_second
     dearer = PlacementSettings(factors=CostFactors(decode=10, scale=10, encode=50), version=2)
     placer.use(replace(RULES, settings=dearer), [])
-    decision = placer.plan(LADDER)
+    decision = placer.consider(LADDER)
     assert decision.cost_pixels_per_second == 10 * cost
     assert decision.settings_version == 2
     placer.use(replace(RULES, settings=PlacementSettings(headroom=Fraction(1, 10**6), version=3)), [])
-    assert rules_of(placer.plan(LADDER)) == ["CAPACITY", "CAPACITY"]
+    assert rules_of(placer.consider(LADDER)) == ["CAPACITY", "CAPACITY"]
     placer.use(replace(RULES, host_capacity={Dimension.CORES: 1}), [])
-    assert rules_of(placer.plan(LADDER)) == ["HOST_CAPACITY", "HOST_CAPACITY"]
+    assert rules_of(placer.consider(LADDER)) == ["HOST_CAPACITY", "HOST_CAPACITY"]
 
 
 def test_what_is_booked_counts_for_the_next_decision() -> None:

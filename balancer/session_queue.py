@@ -1,0 +1,304 @@
+"""Serves the sessions that wait for a device: whenever room may have come free, and once a second.
+
+The rules are the domain's; here they meet the clock, the ledger and the engine. A session for which others are being
+stopped has its room booked already, over what still runs there, so that nobody slips in between; it starts as soon as
+what is booked fits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol
+
+from balancer.admission import told_refusals
+from balancer.domain.preemption import Victim, make_room
+from balancer.domain.queue import EndRate, Waiting, WaitingLine, estimated_wait
+from balancer.domain.session import Priority, QueueStanding, SessionState
+from balancer.domain.session_events import Placed, Preempted, Ranked, RoomKept, RoomLost, WaitEnded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from balancer.domain.decision import Decision, Refusal
+    from balancer.domain.ids import DeviceId, SessionId
+    from balancer.domain.queue import QueueSettings
+    from balancer.domain.session import SessionRecord
+    from balancer.domain.session_events import SessionEvent
+    from balancer.placer import Placer
+    from gpu_balancer.runtime.clock import Clock
+
+_TICK_S = 1.0
+_LEAST_ROOM_WAIT = timedelta(seconds=30)
+"""How long a session waits at least for others to be stopped: their agents may take most of it."""
+_ESTIMATES = timedelta(seconds=5)
+"""Estimates are told in multiples of this, so that they do not change with every look."""
+
+
+class QueueDoor(Protocol):
+    """What the queue needs of the engine."""
+
+    def current(self, session_id: SessionId) -> SessionRecord | None:
+        """Gives a session as it is now. None: there is none."""
+        ...
+
+    def live(self) -> tuple[SessionRecord, ...]:
+        """Gives the sessions that have not ended."""
+        ...
+
+    def post(self, session_id: SessionId, event: SessionEvent, *, decision: Decision | None = None) -> object:
+        """Takes an event, and the decision that led to it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueFigures:
+    """What waits."""
+
+    live_count: int
+    batch_count: int
+    max_sessions: int
+    longest_wait: timedelta | None
+    """None: nobody waits."""
+
+
+class SessionQueue:
+    """The sessions in QUEUED."""
+
+    def __init__(self, door: QueueDoor, placer: Placer, clock: Clock, settings: QueueSettings) -> None:
+        """Begins empty.
+
+        Args:
+            door: The engine.
+            placer: Decides.
+            clock: Tells how long sessions have waited.
+            settings: What the operator tuned.
+        """
+        self._door = door
+        self._placer = placer
+        self._clock = clock
+        self._line = WaitingLine(settings)
+        self._rooms: dict[SessionId, Waiting] = {}
+        """Sessions for which others are being stopped."""
+        self._messages: dict[SessionId, str] = {}
+        self._ends = EndRate()
+        self._expected = 0
+        self._woken = False
+
+    # ------------------------------------------------------------------------------------------------- coming, going
+
+    @property
+    def settings(self) -> QueueSettings:
+        """What the operator tuned."""
+        return self._line.settings
+
+    @settings.setter
+    def settings(self, settings: QueueSettings) -> None:
+        self._line.settings = settings
+
+    @property
+    def full(self) -> bool:
+        """Whether no further session may begin to wait."""
+        return len(self._line) + self._expected >= self.settings.max_sessions
+
+    def expect(self, count: int) -> None:
+        """Counts sessions that are about to wait, or are not any more."""
+        self._expected += count
+
+    def longest_wait(self, asked: timedelta | None, *, for_room: bool) -> timedelta:
+        """Gives how long a session may wait, for others to be stopped or for any room."""
+        wait = min(asked or timedelta(), self.settings.longest_wait)
+        return max(wait, _LEAST_ROOM_WAIT) if for_room else wait
+
+    def closed(self) -> Mapping[DeviceId, Refusal]:
+        """Gives the devices that take no session which does not wait, and why."""
+        return self._line.closed_to(None)
+
+    def room_for(self, waiting: Waiting, refused: Decision) -> Decision | None:
+        """Finds whom to stop so that a session of LIVE work fits.
+
+        Args:
+            waiting: The session.
+            refused: The decision by which every device refused it.
+
+        Returns:
+            The decision with its reservation, and whom to stop. None: nobody may be stopped, or it does not help.
+        """
+        if waiting.priority is not Priority.LIVE or not waiting.workload.real_time:
+            return None
+        victims = [
+            Victim(
+                session_id=record.id,
+                device_id=record.device_id,
+                done=record.progress.out_time if record.progress else timedelta(),
+            )
+            for record in self._door.live()
+            if record.preemptible
+            and record.device_id is not None
+            and record.state in (SessionState.STARTING, SessionState.RUNNING)
+        ]
+        if not victims:
+            return None
+        kept = self._line.closed_to(waiting.session_id)
+        return make_room(
+            refused,
+            victims,
+            self._placer.ledger,
+            lambda closed: self._placer.consider(waiting.workload, closed={**kept, **closed}),
+        )
+
+    def enter(self, record: SessionRecord, decision: Decision | None = None) -> None:
+        """Takes in a session that is queued.
+
+        Args:
+            record: The session.
+            decision: Why it waits, where that is known.
+        """
+        waiting = self.waiting_of(record)
+        if record.reservation is not None:
+            self._rooms[record.id] = waiting
+        else:
+            self._line.add(waiting)
+        if decision is not None:
+            self._messages[record.id] = _message(decision)
+
+    def waiting_of(self, record: SessionRecord) -> Waiting:
+        """Describes a session to the line; a wall clock that was set back makes nobody wait in the future."""
+        now, now_s = self._clock.now(), self._clock.monotonic_s()
+        asked = max(timedelta(), now - record.create_time)
+        waited = max(timedelta(), now - (record.queued_time or now))
+        deadline = record.queue_deadline
+        return Waiting(
+            session_id=record.id,
+            workload=record.workload,
+            priority=record.priority,
+            asked_s=now_s - asked.total_seconds(),
+            waiting_s=now_s - waited.total_seconds(),
+            deadline_s=None if deadline is None else now_s + (deadline - now).total_seconds(),
+            avoided=frozenset(record.avoided_device_ids),
+        )
+
+    def leave(self, session_id: SessionId) -> None:
+        """Forgets a session that does not wait any more."""
+        self._line.remove(session_id)
+        self._rooms.pop(session_id, None)
+        self._messages.pop(session_id, None)
+
+    def note_end(self) -> None:
+        """Notes that a session gave its room back."""
+        self._ends.note(self._clock.monotonic_s())
+        self.wake()
+
+    def figures(self) -> QueueFigures:
+        """Counts what waits."""
+        waiting = [*self._rooms.values(), *self._line]
+        now_s = self._clock.monotonic_s()
+        live_count = sum(one.priority is Priority.LIVE for one in waiting)
+        return QueueFigures(
+            live_count=live_count,
+            batch_count=len(waiting) - live_count,
+            max_sessions=self.settings.max_sessions,
+            longest_wait=timedelta(seconds=max(now_s - one.waiting_s for one in waiting)) if waiting else None,
+        )
+
+    # ------------------------------------------------------------------------------------------------------ serving
+
+    def wake(self) -> None:
+        """Serves the queue once what is going on now is over, however often it is asked meanwhile."""
+        if not self._woken and (self._line or self._rooms):
+            self._woken = True
+            asyncio.get_running_loop().call_soon(self._wake_up)
+
+    def _wake_up(self) -> None:
+        self._woken = False
+        self.serve()
+
+    async def run(self) -> None:
+        """Serves the queue once a second, for ever: devices come back, waits end, estimates change."""
+        while True:
+            await asyncio.sleep(_TICK_S)
+            if self._line or self._rooms:
+                self._end_waits()
+                self.serve()
+                self._tell_standings()
+
+    def serve(self) -> None:
+        """Places whom it can."""
+        for waiting in tuple(self._rooms.values()):
+            self._serve_room(waiting)
+        if len(self._line):
+            self._line.serve(self._clock.monotonic_s(), self._decide)
+
+    def _serve_room(self, waiting: Waiting) -> None:
+        record = self._door.current(waiting.session_id)
+        if record is None or record.reservation is None:
+            self._rooms.pop(waiting.session_id, None)
+            return
+        fits = self._placer.fits(record.workload, record.reservation)
+        if fits is None:
+            del self._rooms[waiting.session_id]
+            self._door.post(waiting.session_id, RoomLost())
+            self._line.add(waiting)
+        elif fits:
+            self.leave(waiting.session_id)
+            self._placer.settle(record.id, record.workload, record.reservation.device_id)
+            self._door.post(waiting.session_id, Placed(reservation=record.reservation))
+
+    def _decide(self, waiting: Waiting, closed: Mapping[DeviceId, Refusal]) -> Decision:
+        decision = self._placer.place(waiting.session_id, waiting.workload, closed=closed)
+        if decision.reservation is not None:
+            self._messages.pop(waiting.session_id, None)
+            self._door.post(waiting.session_id, Placed(reservation=decision.reservation), decision=decision)
+            return decision
+        self._messages[waiting.session_id] = _message(decision)
+        room = self.room_for(waiting, decision)
+        if room is not None:
+            self._line.remove(waiting.session_id)
+            self._rooms[waiting.session_id] = waiting
+            assert room.reservation is not None, "room is a reservation"
+            self._door.post(waiting.session_id, RoomKept(reservation=room.reservation), decision=room)
+            for victim in room.preempted:
+                self._door.post(victim, Preempted())
+            return room
+        return decision
+
+    def _end_waits(self) -> None:
+        now_s = self._clock.monotonic_s()
+        for waiting in (*self._rooms.values(), *self._line):
+            record = self._door.current(waiting.session_id)
+            if record is None or record.state is not SessionState.QUEUED:
+                self.leave(waiting.session_id)
+            elif waiting.deadline_s is not None and now_s >= waiting.deadline_s:
+                self._door.post(waiting.session_id, WaitEnded())
+
+    def _tell_standings(self) -> None:
+        now_s = self._clock.monotonic_s()
+        remaining = remaining_times(self._door.live())
+        interval = self._ends.interval(now_s)
+        for place, waiting in enumerate((*self._rooms.values(), *self._line.ordered(now_s)), start=1):
+            estimate = estimated_wait(place, remaining=remaining, end_interval=interval)
+            standing = QueueStanding(
+                position=place,
+                estimated_wait=None if estimate is None else -(-estimate // _ESTIMATES) * _ESTIMATES,
+                message=self._messages.get(waiting.session_id, "Waits for a device."),
+            )
+            self._door.post(waiting.session_id, Ranked(standing=standing))
+
+
+def remaining_times(records: Sequence[SessionRecord]) -> list[timedelta]:
+    """Gives how long sessions still run whose end can be told."""
+    times = []
+    for record in records:
+        progress = record.progress
+        if progress is not None and progress.total_time is not None and progress.speed:
+            left = max(timedelta(), progress.total_time - progress.out_time)
+            times.append(left / progress.speed)
+    return times
+
+
+def _message(decision: Decision) -> str:
+    if decision.preempted:
+        count = len(decision.preempted)
+        return f"{count} session{'s are' if count > 1 else ' is'} being stopped on {decision.device_id} to make room."
+    return f"No device has room{told_refusals(decision)}."
