@@ -25,9 +25,12 @@ from balancer.agent_watch import AgentWatch
 from balancer.announcement import announce_devices, announce_listening
 from balancer.device_metrics import DeviceMetrics
 from balancer.device_plan import agent_device, device_rules, local_devices
+from balancer.device_quarantine import DeviceQuarantine
 from balancer.device_registry import DeviceRegistry
 from balancer.domain.device import DeviceIdentity, DeviceKind, Dimension
+from balancer.encoder_caps import EncoderCaps
 from balancer.ports.agent_client import AgentUnreachableError
+from balancer.ports.session_observer import SeveralObservers
 from balancer.ports.session_store import StoreError
 from balancer.servicers.balancer_servicer import DaemonFacts
 from balancer.serving import Parts, Serving
@@ -35,7 +38,7 @@ from balancer.session_engine import EngineSettings, SessionEngine
 from balancer.session_retention import RetentionSettings
 from balancer.session_telemetry import SessionTelemetry
 from balancer.settings.agent_file import agent_file_text
-from balancer.settings_reload import SettingsReload, placement_rules
+from balancer.settings_reload import SettingsReload, placement_rules, quarantine_settings
 from balancer.shutdown import Shutdown
 from balancer.uploads import UploadStore
 from balancer.web.application import web_application
@@ -118,6 +121,10 @@ class _Daemon:
         stack.push_async_callback(asyncio.to_thread, telemetry.shutdown)
         observer = SessionTelemetry(telemetry, clock=self.clock)
         tasks = await stack.enter_async_context(TaskGuard("balancer"))
+        quarantine = DeviceQuarantine(
+            self.registry, self.agents, clock=self.clock, tasks=tasks, settings=quarantine_settings(settings)
+        )
+        encoder_caps = EncoderCaps(self.registry, tasks)
         engine = SessionEngine(
             store=SqliteSessionStore(options.state_dir / "balancer.sqlite"),
             agents=self.agents,
@@ -128,14 +135,14 @@ class _Daemon:
             settings=EngineSettings(
                 retention=RetentionSettings(keep_ended=timedelta(hours=settings.sessions.keep_ended_h))
             ),
-            observer=observer,
+            observer=SeveralObservers(observer, quarantine, encoder_caps),
         )
         reload = SettingsReload(
             path=options.settings_path,
             settings=settings,
             registry=self.registry,
             engine=engine,
-            on_applied=lambda fresh: set_log_level(fresh.log.level),
+            on_applied=lambda fresh: self._settings_applied(fresh, quarantine),
         )
         stop_timeout = timedelta(seconds=settings.sessions.stop_timeout_s + 4)
         shutdown = Shutdown(
@@ -177,6 +184,8 @@ class _Daemon:
         listing = tasks.spawn(self._devices(), name="list devices")
         await self.uploads.start()
         await engine.start()
+        encoder_caps.attach(engine)
+        tasks.spawn_eternal(encoder_caps.watch(), name="encoder session cap")
         stack.push_async_callback(engine.close)
         tasks.spawn_eternal(self.uploads.expire(in_use=serving.uploads_in_use), name="expire uploads")
         await server.start()
@@ -195,6 +204,10 @@ class _Daemon:
         await shutdown.wished()
         self.serving = False
         await server.set_serving(serving=False)
+
+    def _settings_applied(self, fresh: BalancerSettings, quarantine: DeviceQuarantine) -> None:
+        set_log_level(fresh.log.level)
+        quarantine.settings = quarantine_settings(fresh)
 
     async def _devices(self) -> tuple[DeviceIdentity, ...]:
         settings = self.options.settings

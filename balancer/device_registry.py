@@ -20,9 +20,11 @@ from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
+    from datetime import datetime
 
     from balancer.domain.device import Capability
     from balancer.domain.ids import DeviceId
+    from balancer.domain.quarantine import Quarantine
     from balancer.ports.agent_client import AgentReport, FfmpegBuild, Measurements
 
 MAX_WEIGHT = 10_000
@@ -66,6 +68,10 @@ class DeviceEntry:
     """Why the device cannot work at all. Empty when it can."""
     silence_message: str = ""
     """Why its agent counts as silent. Empty when it answers, or was never heard yet."""
+    quarantine: Quarantine | None = None
+    """Why it is put aside although its operator lets it take sessions. None: it is not."""
+    quarantine_retry_time: datetime | None = None
+    """When it is probed then."""
 
     @property
     def state(self) -> DeviceState:
@@ -74,7 +80,7 @@ class DeviceEntry:
             return DeviceState.UNREACHABLE if self.silence_message else DeviceState.PROBING
         if not self.probed:
             return DeviceState.PROBING
-        if self.fault_message:
+        if self.fault_message or self.quarantine is not None:
             return DeviceState.UNHEALTHY
         return DeviceState.CORDONED if self.cordoned else DeviceState.READY
 
@@ -89,7 +95,7 @@ class DeviceEntry:
             case DeviceState.UNREACHABLE:
                 return self.silence_message
             case _:
-                return self.fault_message
+                return self.fault_message or _put_aside(self.quarantine)
 
 
 class DeviceRegistry:
@@ -159,6 +165,12 @@ class DeviceRegistry:
         """Closes a device to new sessions, or opens it again."""
         self._change(self._entries[device_id], cordoned=cordoned)
         return self._entries[device_id]
+
+    def set_quarantine(self, device_id: DeviceId, quarantine: Quarantine | None, retry_time: datetime | None) -> None:
+        """Puts a device aside because sessions failed on it, or lets it back; one that is not known is left alone."""
+        entry = self._entries.get(device_id)
+        if entry is not None:
+            self._change(entry, quarantine=quarantine, quarantine_retry_time=retry_time)
 
     def apply_rules(self, rules: Sequence[DeviceRule]) -> None:
         """Takes new settings: weights set by hand since are forgotten, sessions stay where they are."""
@@ -318,6 +330,12 @@ class _Watcher:
     def __init__(self) -> None:
         self.changed: dict[DeviceId, None] = {}
         self.awake = asyncio.Event()
+
+
+def _put_aside(quarantine: Quarantine | None) -> str:
+    if quarantine is None:
+        return ""
+    return f"Put aside after {quarantine.failure_count} failures, until a probe passes. The last: {quarantine.message}"
 
 
 def names_of(identity: DeviceIdentity) -> DeviceNames:

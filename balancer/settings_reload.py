@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from balancer.adapters.policy_plugins import PolicyUnavailable, load_policy
 from balancer.device_plan import device_rules
 from balancer.device_registry import names_of
 from balancer.domain.placement import PlacementSettings
+from balancer.domain.quarantine import QuarantineSettings
+from balancer.domain.queue import QueueSettings
 from balancer.domain.workload import CostFactors
 from balancer.placer import PlacementRules
 from balancer.settings import BalancerSettings
@@ -63,9 +66,27 @@ def placement_rules(
             factors=CostFactors(decode=factors.decode, scale=factors.scale, encode=factors.encode),
             # Through the decimal text: 0.9 is meant as nine tenths, not as the nearest binary fraction.
             headroom=Fraction(str(placement.headroom)),
+            least_batch_speed=Fraction(str(placement.least_batch_speed)),
             version=version,
         ),
         host_capacity=host_capacity,
+        queue=QueueSettings(
+            max_sessions=settings.queue.max_sessions,
+            longest_wait=timedelta(seconds=settings.queue.max_wait_s),
+            batch_ages_after=timedelta(seconds=settings.queue.batch_ages_after_s),
+            keep_device_after=timedelta(seconds=settings.queue.keep_device_after_s),
+        ),
+    )
+
+
+def quarantine_settings(settings: BalancerSettings) -> QuarantineSettings:
+    """Makes the settings of quarantines."""
+    quarantine = settings.quarantine
+    return QuarantineSettings(
+        failures=quarantine.failures,
+        within=timedelta(seconds=quarantine.within_s),
+        first_pause=timedelta(seconds=quarantine.first_pause_s),
+        longest_pause=timedelta(seconds=quarantine.longest_pause_s),
     )
 
 

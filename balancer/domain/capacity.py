@@ -86,6 +86,12 @@ def capacity_of_host(core_count: int) -> Mapping[Dimension, int]:
     return {Dimension.CORES: core_count * core_rates.CORE}
 
 
+def shares_session_cap(identity: DeviceIdentity) -> bool:
+    """Whether the driver counts a device's encoder sessions together with those of the host's other such devices."""
+    row = row_named(identity.table_model) if identity.table_model else None
+    return row.geforce_session_cap if row is not None else "geforce" in identity.model.lower()
+
+
 def default_weights(capacities: Mapping[DeviceId, DeviceCapacity]) -> dict[DeviceId, int]:
     """Gives devices weights in proportion to what they encode, or decode where none encodes.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from balancer.domain import core_rates
-from balancer.domain.capacity import ENGINE
+from balancer.domain.capacity import ENGINE, shares_session_cap
 from balancer.domain.decision import Refusal
 from balancer.domain.device import BuildAbilities, DeviceKind, DeviceView, Dimension
 from balancer.domain.workload import CostFactors, DecodeTask, EncodeTask, VideoCodec, Workload
@@ -198,11 +198,16 @@ def _shared(
         + factors.scale * scale_pixels
         + factors.encode * encode_pixels,
         device_amounts=amounts,
-        host_amounts={Dimension.CORES: core_time} if core_time else _NOTHING,
+        host_amounts=_host_amounts(core_time, hardware_count if shares_session_cap(view.identity) else 0),
         largest_amounts={Dimension.DECODE: decode.engine_time, Dimension.ENCODE: longest_encode_time},
     )
     left_to_cores = (len(workload.encodes) - hardware_count, decode.core_time > 0)
     return _Share(left_to_cores=left_to_cores, demand=demand)
+
+
+def _host_amounts(core_time: int, encoder_sessions: int) -> Mapping[Dimension, int]:
+    told = ((Dimension.CORES, core_time), (Dimension.ENCODER_SESSIONS, encoder_sessions))
+    return {dimension: amount for dimension, amount in told if amount}
 
 
 class _DecodeShare(NamedTuple):

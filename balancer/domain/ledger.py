@@ -35,7 +35,7 @@ class Ledger:
         self._device_yielding: dict[DeviceId, dict[Dimension, int]] = {}
         self._host_yielding: dict[Dimension, int] = {}
         self._costs: dict[DeviceId, int] = {}
-        self._foreign: dict[DeviceId, Mapping[Dimension, int]] = {}
+        self._foreign: dict[DeviceId, tuple[Mapping[Dimension, int], Mapping[Dimension, int]]] = {}
         self._listeners: list[Callable[[DeviceId], None]] = []
 
     def listen(self, listener: Callable[[DeviceId], None]) -> None:
@@ -64,18 +64,23 @@ class Ledger:
             self._move(reservation, -1)
         return reservation
 
-    def set_foreign(self, device_id: DeviceId, amounts: Mapping[Dimension, int]) -> None:
+    def set_foreign(
+        self,
+        device_id: DeviceId,
+        amounts: Mapping[Dimension, int],
+        host_amounts: Mapping[Dimension, int] = _NOTHING,
+    ) -> None:
         """Books what others than this balancer take of a device, in place of what was booked for them before.
 
         Args:
             device_id: Which device.
             amounts: In the dimensions' units, none negative. Empty: nothing is known of others.
+            host_amounts: What that takes of the host.
         """
-        before = self._foreign.pop(device_id, _NOTHING)
-        self._add_to_device(device_id, before, -1)
-        self._add_to_device(device_id, amounts, 1)
-        if amounts:
-            self._foreign[device_id] = dict(amounts)
+        self._move_foreign(device_id, -1)
+        if amounts or host_amounts:
+            self._foreign[device_id] = (dict(amounts), dict(host_amounts))
+            self._move_foreign(device_id, 1)
         self._tell(device_id)
 
     def reservation(self, session_id: SessionId) -> Reservation | None:
@@ -100,7 +105,7 @@ class Ledger:
 
     def foreign(self, device_id: DeviceId) -> Mapping[Dimension, int]:
         """Gives what others than this balancer take of a device. Empty: nothing, or it is not known."""
-        return self._foreign.get(device_id, _NOTHING)
+        return self._foreign[device_id][0] if device_id in self._foreign else _NOTHING
 
     def cost(self, device_id: DeviceId) -> int:
         """Gives the cost of a device's sessions in pixels per second, before any weight."""
@@ -123,6 +128,14 @@ class Ledger:
         if reservation.firm_device_amounts is not None or reservation.firm_host_amounts is not None:
             self._move_yielding(reservation, sign)
         self._tell(device_id)
+
+    def _move_foreign(self, device_id: DeviceId, sign: int) -> None:
+        amounts, host_amounts = self._foreign.get(device_id, (_NOTHING, _NOTHING))
+        self._add_to_device(device_id, amounts, sign)
+        for dimension, amount in host_amounts.items():
+            _add(self._host_sums, dimension, sign * amount)
+        if sign < 0:
+            self._foreign.pop(device_id, None)
 
     def _move_yielding(self, reservation: Reservation, sign: int) -> None:
         sums = self._device_yielding.setdefault(reservation.device_id, {})

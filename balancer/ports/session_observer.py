@@ -32,6 +32,34 @@ class SessionObserver(Protocol):
         ...
 
 
+class SeveralObservers:
+    """Tells several, in order."""
+
+    def __init__(self, *observers: SessionObserver) -> None:
+        """Takes who is told."""
+        self._observers = observers
+
+    def on_admitted(self, record: SessionRecord, decision: Decision, seconds: float) -> None:
+        """Passes it on."""
+        for observer in self._observers:
+            observer.on_admitted(record, decision, seconds)
+
+    def on_refused(self, decision: Decision) -> None:
+        """Passes it on."""
+        for observer in self._observers:
+            observer.on_refused(decision)
+
+    def on_queued(self, record: SessionRecord, decision: Decision) -> None:
+        """Passes it on."""
+        for observer in self._observers:
+            observer.on_queued(record, decision)
+
+    def on_changed(self, before: SessionRecord, after: SessionRecord) -> None:
+        """Passes it on."""
+        for observer in self._observers:
+            observer.on_changed(before, after)
+
+
 class SilentObserver:
     """Lets everything pass."""
 

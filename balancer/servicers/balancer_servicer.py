@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from balancer.servicers.device_servicer import SettingsReloader
     from balancer.servicers.profile_translation import KnownProfiles
     from balancer.session_engine import SessionEngine
+    from balancer.session_queue import QueueFigures
 
 
 class DaemonShutdown(Protocol):
@@ -43,6 +44,15 @@ class DaemonFacts:
     state_dir: Path
     settings_path: Path | None
     max_upload_bytes: int
+
+
+def _queue_summary(figures: QueueFigures) -> pb.QueueSummary:
+    summary = pb.QueueSummary(
+        live_count=figures.live_count, batch_count=figures.batch_count, max_sessions=figures.max_sessions
+    )
+    if figures.longest_wait is not None:
+        summary.longest_wait.FromTimedelta(figures.longest_wait)
+    return summary
 
 
 class BalancerServicer(BalancerServiceServicer):
@@ -92,6 +102,7 @@ class BalancerServicer(BalancerServiceServicer):
                 pb.Profile(name=name, renditions=renditions) for name, renditions in self._profiles.now().items()
             ],
             max_upload_bytes=facts.max_upload_bytes,
+            queue=_queue_summary(self._engine.waiting),
         )
         response.start_time.FromDatetime(facts.start_time)
         return response

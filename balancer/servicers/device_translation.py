@@ -52,6 +52,11 @@ def device_to_proto(entry: DeviceEntry, ledger: Ledger, *, highest_weight: int) 
         session_count=ledger.session_count(device_id),
         revision=entry.revision,
     )
+    if entry.quarantine is not None:
+        device.quarantine.failure_count = entry.quarantine.failure_count
+        device.quarantine.message = entry.quarantine.message
+        if entry.quarantine_retry_time is not None:
+            device.quarantine.retry_time.FromDatetime(entry.quarantine_retry_time)
     if entry.measurements is not None:
         device.measurements.CopyFrom(_measurements(entry.measurements))
     return device

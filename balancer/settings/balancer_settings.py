@@ -101,6 +101,40 @@ class PlacementSettings(Section):
     """What a pixel costs, by what is done to it."""
     headroom: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.9
     """Share of every capacity that may be booked, above 0 up to 1."""
+    least_batch_speed: Annotated[float, Field(ge=0.01, le=1, allow_inf_nan=False)] = 0.1
+    """What a file that is content with what is left keeps when LIVE work needs the room, in times real time."""
+
+
+class QueueSettings(Section):
+    """Sessions that may wait for a device."""
+
+    max_sessions: Annotated[int, Field(ge=0, le=10_000)] = 100
+    """Sessions that may wait at once; 0: none."""
+    max_wait_s: Annotated[float, Field(gt=0, le=604_800, allow_inf_nan=False)] = 86_400.0
+    """Seconds that a session waits at most, however long it may."""
+    batch_ages_after_s: Seconds = 600.0
+    """Seconds after which a BATCH session counts as LIVE in the order of the queue."""
+    keep_device_after_s: Seconds = 60.0
+    """Seconds after which the head of the queue gets a device kept for it, so that others overtake it no longer."""
+
+
+class QuarantineSettings(Section):
+    """Devices that fail at sessions are put aside until a golden probe passes."""
+
+    failures: Annotated[int, Field(ge=1, le=100)] = 2
+    """Failures in a row of the device's own after which it is put aside."""
+    within_s: Seconds = 600.0
+    """Seconds in which they must lie."""
+    first_pause_s: Seconds = 30.0
+    """Seconds until the probe of a device that fails again after it passed one; doubled each further time."""
+    longest_pause_s: Seconds = 3600.0
+    """Seconds between probes at most."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.longest_pause_s < self.first_pause_s:
+            refuse([(("longest_pause_s",), f"must not be below first_pause_s, which is {self.first_pause_s:g}")])
+        return self
 
 
 class AgentsSettings(Section):
@@ -182,6 +216,8 @@ class BalancerSettings(Section):
 
     server: ServerSettings = ServerSettings()
     placement: PlacementSettings = PlacementSettings()
+    queue: QueueSettings = QueueSettings()
+    quarantine: QuarantineSettings = QuarantineSettings()
     agents: AgentsSettings = AgentsSettings()
     devices: Many[DeviceSettings] = ()
     cpu_devices: Annotated[Many[CpuDeviceSettings], Field(validate_default=True)] = ()

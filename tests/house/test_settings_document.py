@@ -63,6 +63,8 @@ def test_the_shown_mistakes_are_told_in_these_words() -> None:
 CHANGES = {
     "server": "[server]\nmax_receive_mib = 2",
     "placement": "[placement]\nheadroom = 0.5",
+    "queue": "[queue]\nmax_sessions = 7",
+    "quarantine": "[quarantine]\nfailures = 7",
     "agents": "[agents]\nstart_timeout_s = 7.0",
     "devices": '[[devices]]\nmatch = "0"\nweight = 7',
     "cpu_devices": '[[cpu_devices]]\nname = "a"\ncores = "0"\nweight = 7',

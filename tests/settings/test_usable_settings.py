@@ -18,7 +18,7 @@ def test_cores_that_are_not_here_and_policies_nobody_brings_are_named_with_key_a
         load_usable_settings(path)
     policy, cores = caught.value.mistakes
     assert (policy.line, policy.key) == (2, "placement.policy")
-    assert "least_weighted_load, wowza" in policy.message
+    assert "least_weighted_load, adaptive" in policy.message
     assert (cores.line, cores.key) == (6, "cpu_devices[0].cores")
     assert "4000" in cores.message
 

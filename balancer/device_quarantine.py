@@ -1,0 +1,156 @@
+"""Puts devices aside that fail at sessions, and brings them back when a golden probe has passed.
+
+What counts against a device is what it alone can be blamed for: that it is lost, or that a session which failed on it
+before its first frame then ran on another device. A session that fails everywhere is nobody's fault but its own, so no
+client can put a device aside by asking for nonsense.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from balancer.domain.quarantine import Breaker, Quarantine, QuarantineSettings
+from balancer.ports.agent_client import AgentUnreachableError
+from balancer.ports.session_observer import SilentObserver
+from gpu_balancer.runtime.failures import RequestFailure
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from balancer.domain.ids import DeviceId, SessionId
+    from balancer.domain.session import SessionRecord
+    from balancer.ports.agent_client import AgentReport
+    from balancer.ports.agent_clients import AgentClients
+    from gpu_balancer.runtime.clock import Clock
+    from gpu_balancer.runtime.task_guard import TaskGuard
+
+_log = structlog.stdlib.get_logger(__name__)
+
+_OWN = frozenset({"DEVICE_LOST"})
+"""Failures that no session can cause."""
+
+
+class QuarantinedDevices(Protocol):
+    """What is told of devices that are put aside."""
+
+    def set_quarantine(self, device_id: DeviceId, quarantine: Quarantine | None, retry_time: datetime | None) -> None:
+        """Puts a device aside, or lets it back."""
+        ...
+
+    def update_agent(self, report: AgentReport) -> None:
+        """Takes what a probe showed."""
+        ...
+
+
+class DeviceQuarantine(SilentObserver):
+    """Listens to what becomes of sessions, and probes the devices that are put aside."""
+
+    def __init__(
+        self,
+        devices: QuarantinedDevices,
+        agents: AgentClients,
+        *,
+        clock: Clock,
+        tasks: TaskGuard,
+        settings: QuarantineSettings,
+    ) -> None:
+        """Begins without anything against any device.
+
+        Args:
+            devices: Told of those that are put aside.
+            agents: Probe them.
+            clock: Tells when.
+            tasks: Owns the probes.
+            settings: What the operator tuned.
+        """
+        self._devices = devices
+        self._agents = agents
+        self._clock = clock
+        self._tasks = tasks
+        self._breaker = Breaker(settings)
+        self._suspects: dict[SessionId, dict[DeviceId, str]] = {}
+        """Where sessions failed that may yet run elsewhere, and how."""
+
+    @property
+    def settings(self) -> QuarantineSettings:
+        """What the operator tuned."""
+        return self._breaker.settings
+
+    @settings.setter
+    def settings(self, settings: QuarantineSettings) -> None:
+        self._breaker.settings = settings
+
+    def on_changed(self, before: SessionRecord, after: SessionRecord) -> None:
+        """Hears of failures to begin, and of first frames."""
+        if before.device_id is not None and (message := _failure_to_begin(before, after)) is not None:
+            reason, told = message
+            if reason in _OWN:
+                self._failed(before.device_id, told)
+            else:
+                self._suspects.setdefault(after.id, {})[before.device_id] = told
+        if before.running_time is None and after.running_time is not None and after.device_id is not None:
+            self._breaker.succeeded(after.device_id)
+            for device_id, told in self._suspects.pop(after.id, {}).items():
+                if device_id != after.device_id:
+                    self._failed(device_id, told)
+        if after.state.final:
+            self._suspects.pop(after.id, None)
+
+    def _failed(self, device_id: DeviceId, message: str) -> None:
+        quarantine = self._breaker.failed(device_id, self._clock.monotonic_s(), message)
+        if quarantine is not None:
+            _log.error(
+                "the device is put aside: sessions failed on it",
+                device=device_id,
+                failures=quarantine.failure_count,
+                problem=message,
+            )
+            self._tell(device_id, quarantine)
+            self._tasks.spawn(self._probe_until_passed(device_id), name=f"quarantine {device_id}")
+
+    def _tell(self, device_id: DeviceId, quarantine: Quarantine | None) -> None:
+        retry_time = None
+        if quarantine is not None:
+            pause_s = max(0.0, quarantine.probe_s - self._clock.monotonic_s())
+            retry_time = self._clock.now() + timedelta(seconds=pause_s)
+        self._devices.set_quarantine(device_id, quarantine, retry_time)
+
+    async def _probe_until_passed(self, device_id: DeviceId) -> None:
+        while (quarantine := self._breaker.quarantine(device_id)) is not None:
+            await asyncio.sleep(max(0.0, quarantine.probe_s - self._clock.monotonic_s()))
+            problem = await self._probe(device_id)
+            if problem is None:
+                self._breaker.probe_passed(device_id)
+                _log.info("the device passed its probe and takes sessions again", device=device_id)
+            else:
+                self._breaker.probe_failed(device_id, self._clock.monotonic_s(), problem)
+                _log.warning("the device failed its probe and stays aside", device=device_id, problem=problem)
+            self._tell(device_id, self._breaker.quarantine(device_id))
+
+    async def _probe(self, device_id: DeviceId) -> str | None:
+        """Probes a device. Gives what is wrong with it, as a sentence; None: nothing."""
+        agent = self._agents.get(device_id)
+        if agent is None:
+            return "No agent speaks for it."
+        try:
+            report = await agent.probe()
+        except (AgentUnreachableError, RequestFailure) as error:
+            return str(error) or type(error).__name__
+        self._devices.update_agent(report)
+        if report.fault_message:
+            return report.fault_message
+        if not any(one.works for one in report.capabilities):
+            return "Its golden probe saw nothing work."
+        return None
+
+
+def _failure_to_begin(before: SessionRecord, after: SessionRecord) -> tuple[str, str] | None:
+    """Gives reason and message of an attempt's failure before its first frame. None: it is something else."""
+    failure = after.failure
+    if failure is None or failure is before.failure or before.running_time is not None:
+        return None
+    return failure.reason, failure.message
