@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from balancer.domain.ids import DeviceId, SessionId
-    from balancer.domain.session import SessionRecord
+    from balancer.domain.session import Failure, SessionRecord
     from balancer.ports.agent_client import AgentReport
     from balancer.ports.agent_clients import AgentClients
     from gpu_balancer.runtime.clock import Clock
@@ -84,19 +84,22 @@ class DeviceQuarantine(SilentObserver):
     def settings(self, settings: QuarantineSettings) -> None:
         self._breaker.settings = settings
 
+    def on_not_begun(self, record: SessionRecord, failure: Failure) -> None:
+        """Blames a device for a failure before the first frame, or suspects it."""
+        if record.device_id is None:
+            return
+        if failure.reason in _OWN:
+            self._failed(record.device_id, failure.message)
+        else:
+            self._suspects.setdefault(record.id, {})[record.device_id] = failure.message
+
     def on_changed(self, before: SessionRecord, after: SessionRecord) -> None:
-        """Hears of failures to begin, and of first frames."""
-        if before.device_id is not None and (message := _failure_to_begin(before, after)) is not None:
-            reason, told = message
-            if reason in _OWN:
-                self._failed(before.device_id, told)
-            else:
-                self._suspects.setdefault(after.id, {})[before.device_id] = told
+        """Clears the device of a session that runs, and blames those that it could not begin on."""
         if before.running_time is None and after.running_time is not None and after.device_id is not None:
             self._breaker.succeeded(after.device_id)
-            for device_id, told in self._suspects.pop(after.id, {}).items():
+            for device_id, message in self._suspects.pop(after.id, {}).items():
                 if device_id != after.device_id:
-                    self._failed(device_id, told)
+                    self._failed(device_id, message)
         if after.state.final:
             self._suspects.pop(after.id, None)
 
@@ -146,11 +149,3 @@ class DeviceQuarantine(SilentObserver):
         if not any(one.works for one in report.capabilities):
             return "Its golden probe saw nothing work."
         return None
-
-
-def _failure_to_begin(before: SessionRecord, after: SessionRecord) -> tuple[str, str] | None:
-    """Gives reason and message of an attempt's failure before its first frame. None: it is something else."""
-    failure = after.failure
-    if failure is None or failure is before.failure or before.running_time is not None:
-        return None
-    return failure.reason, failure.message

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from balancer.device_registry import DeviceEntry, DeviceRegistry
     from balancer.domain.ledger import Ledger
-    from balancer.domain.session import SessionRecord
+    from balancer.domain.session import Failure, SessionRecord
     from balancer.placer import PlacementRules
     from gpu_balancer.runtime.task_guard import TaskGuard
 
@@ -93,21 +93,20 @@ class EncoderCaps(SilentObserver):
             elif cap.after_open(self._measured_count()) is None:
                 self._learn(None, f"{self._measured_count()} encoder sessions are open")
 
-    def on_changed(self, before: SessionRecord, after: SessionRecord) -> None:
-        """Hears of attempts that failed for want of an encoder session."""
-        failure = after.failure
-        if failure is None or failure is before.failure or failure.reason != _REASON or before.device_id is None:
+    def on_not_begun(self, record: SessionRecord, failure: Failure) -> None:
+        """Learns from an attempt that failed for want of an encoder session."""
+        if failure.reason != _REASON or record.device_id is None:
             return
-        entry = self._registry.get(before.device_id)
+        entry = self._registry.get(record.device_id)
         if entry is None or not shares_session_cap(entry.identity) or _memory_full(entry) or self._engine is None:
             return
         booked = self._engine.ledger.host_used().get(Dimension.ENCODER_SESSIONS, 0)
-        asked = before.reservation.host_amounts.get(Dimension.ENCODER_SESSIONS, 0) if before.reservation else 0
+        asked = record.reservation.host_amounts.get(Dimension.ENCODER_SESSIONS, 0) if record.reservation else 0
         self._learn(
             after_refusal(
                 self._cap,
                 driver_version=entry.identity.driver_version or "",
-                open_count=booked,
+                open_count=max(0, booked - asked),
                 asked_count=max(1, asked),
             ),
             "the driver opened no further one",

@@ -353,6 +353,8 @@ class SessionEngine:
         after, commands = advance(before, event, self._clock.now())
         if after is before:
             return commands
+        if after.failure is not None and after.failure is not before.failure and before.running_time is None:
+            self._observer.on_not_begun(before, after.failure)
         self._book.change(entry, after)
         self._moved(before, after)
         if worth_storing(before, after):

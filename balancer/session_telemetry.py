@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
 from balancer.domain.session import SessionState
+from balancer.ports.session_observer import SilentObserver
 from gpu_balancer.runtime.telemetry import context_from_traceparent, traceparent_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _KIND = "transcode"
 """The only kind of session there is."""
 
 
-class SessionTelemetry:
+class SessionTelemetry(SilentObserver):
     """Turns what the engine does into spans and measurements. Implements `SessionObserver`."""
 
     def __init__(self, telemetry: Telemetry, *, clock: Clock) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from balancer.domain.decision import Decision
-    from balancer.domain.session import SessionRecord
+    from balancer.domain.session import Failure, SessionRecord
 
 
 class SessionObserver(Protocol):
@@ -25,6 +25,15 @@ class SessionObserver(Protocol):
 
     def on_queued(self, record: SessionRecord, decision: Decision) -> None:
         """Hears that a session waits, durably, and by which decision."""
+        ...
+
+    def on_not_begun(self, record: SessionRecord, failure: Failure) -> None:
+        """Hears that a session's attempt failed before its first frame, before anything is done about it.
+
+        Args:
+            record: The session as it was, with what it has booked.
+            failure: Why.
+        """
         ...
 
     def on_changed(self, before: SessionRecord, after: SessionRecord) -> None:
@@ -54,6 +63,11 @@ class SeveralObservers:
         for observer in self._observers:
             observer.on_queued(record, decision)
 
+    def on_not_begun(self, record: SessionRecord, failure: Failure) -> None:
+        """Passes it on."""
+        for observer in self._observers:
+            observer.on_not_begun(record, failure)
+
     def on_changed(self, before: SessionRecord, after: SessionRecord) -> None:
         """Passes it on."""
         for observer in self._observers:
@@ -70,6 +84,9 @@ class SilentObserver:
         """Does nothing."""
 
     def on_queued(self, record: SessionRecord, decision: Decision) -> None:
+        """Does nothing."""
+
+    def on_not_begun(self, record: SessionRecord, failure: Failure) -> None:
         """Does nothing."""
 
     def on_changed(self, before: SessionRecord, after: SessionRecord) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from balancer.domain.decision import Decision
-from balancer.domain.session import SessionRecord
+from balancer.domain.session import Failure, SessionRecord
 
 
 class FakeSessionObserver:
@@ -12,6 +12,7 @@ class FakeSessionObserver:
     def __init__(self) -> None:
         self.admitted: list[tuple[SessionRecord, Decision, float]] = []
         self.refused: list[Decision] = []
+        self.not_begun: list[tuple[SessionRecord, Failure]] = []
         self.queued: list[tuple[SessionRecord, Decision]] = []
         self.changed: list[tuple[SessionRecord, SessionRecord]] = []
 
@@ -23,6 +24,9 @@ class FakeSessionObserver:
 
     def on_queued(self, record: SessionRecord, decision: Decision) -> None:
         self.queued.append((record, decision))
+
+    def on_not_begun(self, record: SessionRecord, failure: Failure) -> None:
+        self.not_begun.append((record, failure))
 
     def on_changed(self, before: SessionRecord, after: SessionRecord) -> None:
         self.changed.append((before, after))
