@@ -111,6 +111,7 @@ class DeviceRegistry:
         self._entries: dict[DeviceId, DeviceEntry] = {}
         self._operator_weights: dict[DeviceId, int] = {}
         self._views: tuple[DeviceView, ...] | None = None
+        self._last_views: tuple[DeviceView, ...] = ()
         self._watchers: set[_Watcher] = set()
 
     def expect(self, identity: DeviceIdentity) -> None:
@@ -181,17 +182,9 @@ class DeviceRegistry:
     def views(self) -> tuple[DeviceView, ...]:
         """Gives every device as placement sees it, in device order."""
         if self._views is None:
-            self._views = tuple(
-                DeviceView(
-                    identity=entry.identity,
-                    state=entry.state,
-                    state_message=entry.state_message,
-                    weight=entry.weight,
-                    capabilities=entry.capabilities,
-                    capacity=entry.capacity,
-                    ffmpeg_paths=tuple(build.path for build in entry.ffmpeg_builds),
-                )
-                for entry in self._entries.values()
+            before = {view.id: view for view in self._last_views}
+            self._views = self._last_views = tuple(
+                _view_of(entry, before.get(entry.identity.id)) for entry in self._entries.values()
             )
         return self._views
 
@@ -330,6 +323,20 @@ class _Watcher:
     def __init__(self) -> None:
         self.changed: dict[DeviceId, None] = {}
         self.awake = asyncio.Event()
+
+
+def _view_of(entry: DeviceEntry, before: DeviceView | None) -> DeviceView:
+    """Makes a device's view; the very one that was there before when nothing about it is another."""
+    view = DeviceView(
+        identity=entry.identity,
+        state=entry.state,
+        state_message=entry.state_message,
+        weight=entry.weight,
+        capabilities=entry.capabilities,
+        capacity=entry.capacity,
+        ffmpeg_paths=tuple(build.path for build in entry.ffmpeg_builds),
+    )
+    return before if before is not None and before == view else view
 
 
 def _put_aside(quarantine: Quarantine | None) -> str:

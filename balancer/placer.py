@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from balancer.domain.decision import Decision, PlacementSettings
 from balancer.domain.demand import Demand, demand_on
+from balancer.domain.fleet_index import FULL_LOOK, FleetIndex
 from balancer.domain.offers import Offer, Offers
 from balancer.domain.placement import decide
 from balancer.domain.queue import QueueSettings
@@ -55,6 +56,8 @@ class Placer:
         self._ledger = ledger
         self._told_views: Sequence[DeviceView] | None = None
         self._offers: Offers | None = None
+        self._index: FleetIndex | None = None
+        self._views_by_id: dict[DeviceId, DeviceView] = {}
         rules.policy.on_settings(rules.settings)
 
     @property
@@ -101,11 +104,9 @@ class Placer:
         Returns:
             None: its device takes no sessions any more.
         """
-        offers = self._current_offers()
         device_id = reservation.device_id
-        offer = next(
-            (offer for view, offer in zip(offers.views, offers.of(workload), strict=True) if view.id == device_id), None
-        )
+        view = self._view(device_id)
+        offer = None if view is None else self._current_offers().of_device(workload, view)
         if not isinstance(offer, Offer):
             return None
         ledger = self._ledger
@@ -131,7 +132,14 @@ class Placer:
         return demand.device_amounts if isinstance(demand, Demand) else _NOTHING
 
     def _view(self, device_id: DeviceId) -> DeviceView | None:
-        return next((view for view in self._current_offers().views if view.id == device_id), None)
+        self._current_offers()
+        return self._views_by_id.get(device_id)
+
+    def _updated_index(self, views: Sequence[DeviceView]) -> FleetIndex:
+        if self._index is None:
+            self._index = FleetIndex(self._ledger)
+        self._index.update(views)
+        return self._index
 
     def place(
         self, session_id: SessionId, workload: Workload, *, closed: Mapping[DeviceId, Refusal] = _NONE_CLOSED
@@ -168,7 +176,9 @@ class Placer:
         """
         views = self._devices.views()
         if self._offers is None or views is not self._told_views:
-            self._offers = Offers(views, self._rules.settings, self._rules.host_capacity)
+            index = self._updated_index(views) if len(views) > FULL_LOOK else None
+            self._offers = Offers(views, self._rules.settings, self._rules.host_capacity, index=index)
+            self._views_by_id = {view.id: view for view in views}
         if views is not self._told_views:
             self._told_views = views
             self._rules.policy.on_devices(views)

@@ -17,6 +17,7 @@ from balancer.domain.capacity import ENGINE
 from balancer.domain.decision import Need, PlacementSettings, Refusal, Reservation
 from balancer.domain.demand import Demand, demand_on
 from balancer.domain.device import DeviceState, DeviceView, Dimension
+from balancer.domain.fleet_index import DeviceClass, FleetIndex
 from balancer.domain.workload import Workload
 
 KEPT_WORKLOADS = 256
@@ -52,6 +53,7 @@ class Offers:
         settings: PlacementSettings,
         host_capacity: Mapping[Dimension, int],
         *,
+        index: FleetIndex | None = None,
         kept_workloads: int = KEPT_WORKLOADS,
     ) -> None:
         """Begins without having been asked.
@@ -60,8 +62,10 @@ class Offers:
             views: All devices, in device order.
             settings: What the operator tuned.
             host_capacity: What the host has, in the dimensions' units; an absent dimension is not limited.
+            index: Of the same views, where there are very many. None: every device is looked at.
             kept_workloads: How many workloads' offers are kept in mind, at least 1.
         """
+        self.index = index
         self.views = tuple(views)
         self.settings = settings
         self.highest_weight = max((view.weight for view in views), default=0)
@@ -69,22 +73,36 @@ class Offers:
         self._host_capacity = dict(host_capacity)
         self._kept_workloads = kept_workloads
         self._known: dict[Workload, tuple[Offer | Refusal, ...]] = {}
+        self._known_of_classes: dict[Workload, dict[int, Offer | Refusal]] = {}
 
     def of(self, workload: Workload) -> tuple[Offer | Refusal, ...]:
         """Gives each device's offer, or the first rule that speaks against it, in device order."""
         known = self._known.get(workload)
         if known is None:
-            known = tuple(self._offer(workload, view) for view in self.views)
+            known = tuple(self.of_device(workload, view) for view in self.views)
             while len(self._known) >= self._kept_workloads:
                 del self._known[next(iter(self._known))]
             self._known[workload] = known
         return known
 
+    def of_class(self, workload: Workload, members: DeviceClass) -> Offer | Refusal:
+        """Gives what every member of a class offers; its reservation names the representative."""
+        known = self._known_of_classes.get(workload)
+        if known is None:
+            while len(self._known_of_classes) >= self._kept_workloads:
+                del self._known_of_classes[next(iter(self._known_of_classes))]
+            known = self._known_of_classes[workload] = {}
+        offer = known.get(members.number)
+        if offer is None:
+            offer = known[members.number] = self.of_device(workload, members.representative)
+        return offer
+
     def bookable_on(self, view: DeviceView) -> Mapping[Dimension, int]:
         """Gives how much of a device may be booked by all sessions together."""
         return self._bookable(view.capacity.limits)
 
-    def _offer(self, workload: Workload, view: DeviceView) -> Offer | Refusal:
+    def of_device(self, workload: Workload, view: DeviceView) -> Offer | Refusal:
+        """Gives one device's offer, worked out anew."""
         if view.state is not DeviceState.READY:
             told = f": {view.state_message}" if view.state_message else "."
             return Refusal(rule="NOT_READY", message=f"It is {view.state.value}{told}")

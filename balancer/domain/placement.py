@@ -6,13 +6,24 @@ policy chooses among the rest. A refusal is a value, never an exception. All com
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import NamedTuple
 
-from balancer.domain.decision import Decision, Need, PlacementSettings, Refusal, Reservation, Verdict
+from balancer.domain.decision import (
+    Decision,
+    Need,
+    OmittedVerdicts,
+    PlacementSettings,
+    Refusal,
+    Reservation,
+    Verdict,
+)
 from balancer.domain.demand import nominal_cost
 from balancer.domain.device import DeviceView, Dimension
+from balancer.domain.fleet_index import FleetIndex
 from balancer.domain.ids import DeviceId
 from balancer.domain.ledger import Ledger
 from balancer.domain.offers import RATES, Offer, Offers, amount_in_words, scaled, speed_within
@@ -79,9 +90,14 @@ def decide(
     Raises:
         PolicyFault: The policy chose a device that is none of the candidates.
     """
+    omitted: tuple[OmittedVerdicts, ...] = ()
+    if offers.index is None:
+        looked_at: Iterable[tuple[DeviceView, Offer | Refusal]] = zip(offers.views, offers.of(workload), strict=True)
+    else:
+        looked_at, omitted = _shortlist(workload, offers, offers.index, closed)
     judged = [
         _judged(view, offer, workload, offers, ledger, closed.get(view.identity.id) if closed else None)
-        for view, offer in zip(offers.views, offers.of(workload), strict=True)
+        for view, offer in looked_at
     ]
     candidates = tuple(one.candidate for one in judged if one.candidate is not None)
     choice = policy.choose(candidates, workload) if candidates else None
@@ -103,7 +119,40 @@ def decide(
         verdicts=tuple(_verdict(one, offers, ledger, choice.scores if choice is not None else {}) for one in judged),
         settings_version=offers.settings.version,
         reservation=reservation,
+        omitted=omitted,
     )
+
+
+def _shortlist(
+    workload: Workload, offers: Offers, index: FleetIndex, closed: Mapping[DeviceId, Refusal]
+) -> tuple[list[tuple[DeviceView, Offer | Refusal]], tuple[OmittedVerdicts, ...]]:
+    """Picks the devices to look at, in device order, and counts the others by what speaks against them.
+
+    Of a class without room one member is looked at, so that its refusal is told with figures.
+    """
+    shown: list[tuple[int, Offer | Refusal]] = []
+    omitted: Counter[str | None] = Counter()
+    for members in index.classes():
+        size = len(members.order)
+        if not size:
+            continue
+        offer = offers.of_class(workload, members)
+        if isinstance(offer, Refusal):
+            shown.append((members.order[0][2], offer))
+            omitted[offer.rule] += size - 1
+            continue
+        needs = offer.device_needs if offers.settings.admission else ()
+        places = index.with_room(members, needs, real_time=workload.real_time, closed=closed)
+        if places:
+            omitted[None] += size - len(places)
+        else:
+            places = [members.order[0][2]]
+            omitted["CAPACITY"] += size - 1
+        shown += [(place, offer) for place in places]
+    shown.sort(key=itemgetter(0))
+    looked_at = [(offers.views[place], offer) for place, offer in shown]
+    counted = tuple(OmittedVerdicts(rule=rule, device_count=count) for rule, count in omitted.items() if count)
+    return looked_at, counted
 
 
 class _Judged(NamedTuple):
@@ -169,6 +218,9 @@ def _reserved(chosen: _Judged) -> Reservation:
     """Gives what is to be booked. Who is content with what is left books that, of what it would like to have."""
     assert chosen.offer is not None, "what is no refusal is an offer"
     reservation = chosen.offer.reservation
+    if reservation.device_id != chosen.view.id:
+        # Worked out for all of its class.
+        reservation = replace(reservation, device_id=chosen.view.id)
     wants, host_wants = chosen.offer.device_wants, chosen.offer.host_wants
     if not wants and not host_wants:
         return reservation
