@@ -129,7 +129,9 @@ class _Daemon:
             store=SqliteSessionStore(options.state_dir / "balancer.sqlite"),
             agents=self.agents,
             devices=self.registry,
-            rules=placement_rules(settings, version=1, host_capacity=_host_capacity()),
+            rules=placement_rules(
+                settings, version=1, host_capacity=_host_capacity(), on_policy_fault=observer.on_policy_fault
+            ),
             clock=self.clock,
             tasks=tasks,
             settings=EngineSettings(
@@ -143,6 +145,7 @@ class _Daemon:
             registry=self.registry,
             engine=engine,
             on_applied=lambda fresh: self._settings_applied(fresh, quarantine),
+            on_policy_fault=observer.on_policy_fault,
         )
         stop_timeout = timedelta(seconds=settings.sessions.stop_timeout_s + 4)
         shutdown = Shutdown(

@@ -6,7 +6,7 @@ place by a reload, or begins anew after a restart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,14 @@ from balancer.domain.demand import Demand, demand_on
 from balancer.domain.fleet_index import FULL_LOOK, FleetIndex
 from balancer.domain.offers import Offer, Offers
 from balancer.domain.placement import decide
+from balancer.domain.policies import FallingBack
 from balancer.domain.queue import QueueSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from balancer.domain.decision import Refusal, Reservation
-    from balancer.domain.device import DeviceView, Dimension
+    from balancer.domain.device import DeviceView, Dimension, Utilization
     from balancer.domain.ids import DeviceId, SessionId
     from balancer.domain.ledger import Ledger
     from balancer.domain.policies import Policy
@@ -52,6 +53,7 @@ class Placer:
     def __init__(self, rules: PlacementRules, devices: DeviceViews, ledger: Ledger) -> None:
         """Begins with a policy that knows of no session."""
         self._rules = rules
+        self._guard = _guard_of(rules)
         self._devices = devices
         self._ledger = ledger
         self._told_views: Sequence[DeviceView] | None = None
@@ -74,6 +76,7 @@ class Placer:
         """
         newcomer = rules.policy is not self._rules.policy
         self._rules = rules
+        self._guard = _guard_of(rules)
         self._offers = None
         rules.policy.on_settings(rules.settings)
         if newcomer:
@@ -96,7 +99,7 @@ class Placer:
 
     def consider(self, workload: Workload, *, closed: Mapping[DeviceId, Refusal] = _NONE_CLOSED) -> Decision:
         """Tells where a workload would go now; devices in `closed` take nothing."""
-        return decide(workload, self._current_offers(), self._ledger, self._rules.policy, closed=closed)
+        return self._decide(workload, self._current_offers(), closed)
 
     def fits(self, workload: Workload, reservation: Reservation) -> bool | None:
         """Tells whether a reservation that is booked already, over others, fits by now.
@@ -150,7 +153,7 @@ class Placer:
         policy.on_session_created(session_id, workload)
         placed = False
         try:
-            decision = decide(workload, offers, self._ledger, policy, closed=closed)
+            decision = self._decide(workload, offers, closed)
             placed = decision.device_id is not None
         finally:
             if not placed:
@@ -169,6 +172,18 @@ class Placer:
         """Notes that a session holds no device any more."""
         self._rules.policy.on_session_ended(session_id)
 
+    def measured(self, device_id: DeviceId, utilization: Utilization) -> None:
+        """Notes how busy a device was lately."""
+        self._rules.policy.on_measured(device_id, utilization)
+
+    def _decide(self, workload: Workload, offers: Offers, closed: Mapping[DeviceId, Refusal]) -> Decision:
+        """Decides; when another policy had to stand in for that of the settings, the decision says so."""
+        decision = decide(workload, offers, self._ledger, self._rules.policy, closed=closed)
+        stood_in = self._guard.fallback if self._guard is not None and decision.device_id is not None else None
+        if stood_in is None:
+            return decision
+        return replace(decision, policy=stood_in.policy, policy_fault=stood_in.fault)
+
     def _current_offers(self) -> Offers:
         """Gives the offers of all devices as they are, by the rules in force.
 
@@ -183,3 +198,8 @@ class Placer:
             self._told_views = views
             self._rules.policy.on_devices(views)
         return self._offers
+
+
+def _guard_of(rules: PlacementRules) -> FallingBack | None:
+    """Gives the policy as one that others may stand in for. None: it decides everything itself."""
+    return rules.policy if isinstance(rules.policy, FallingBack) else None

@@ -65,6 +65,11 @@ class SessionTelemetry(SilentObserver):
         self._refused = meter.create_counter(
             "gpu_balancer.session.refused", unit="{session}", description="Sessions that every device refused."
         )
+        self._policy_faults = meter.create_counter(
+            "gpu_balancer.placement.policy_faults",
+            unit="{fault}",
+            description="Faults of a placement policy of the operator's, by policy and kind.",
+        )
         self._placement = meter.create_histogram(
             "gpu_balancer.placement.duration",
             unit="s",
@@ -169,6 +174,10 @@ class SessionTelemetry(SilentObserver):
         """Counts a session that waits."""
         self._queued.add(1, {"session.kind": _KIND, "session.priority": record.priority.value})
         self._count_refusals(decision)
+
+    def on_policy_fault(self, policy: str, kind: str) -> None:
+        """Counts a fault of a policy of the operator's."""
+        self._policy_faults.add(1, {"placement.policy": policy, "fault.kind": kind})
 
     def on_changed(self, before: SessionRecord, after: SessionRecord) -> None:
         """Counts progress, first frames, ways back into the queue and ends, and writes their spans."""

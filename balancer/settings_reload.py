@@ -51,9 +51,19 @@ class ReloadOutcome:
 
 
 def placement_rules(
-    settings: BalancerSettings, *, version: int, host_capacity: Mapping[Dimension, int]
+    settings: BalancerSettings,
+    *,
+    version: int,
+    host_capacity: Mapping[Dimension, int],
+    on_policy_fault: Callable[[str, str], None] = lambda _policy, _kind: None,
 ) -> PlacementRules:
     """Makes the engine's rules from the settings.
+
+    Args:
+        settings: As read.
+        version: Their number.
+        host_capacity: What the host has, in the dimensions' units.
+        on_policy_fault: Called with the policy's name and the kind of each fault of an operator's policy.
 
     Raises:
         PolicyUnavailable: There is no policy of that name, or it cannot be used.
@@ -61,7 +71,11 @@ def placement_rules(
     placement = settings.placement
     factors = placement.factors
     return PlacementRules(
-        policy=load_policy(placement.policy),
+        policy=load_policy(
+            placement.policy,
+            timeout=timedelta(milliseconds=placement.policy_timeout_ms),
+            on_fault=on_policy_fault,
+        ),
         settings=PlacementSettings(
             factors=CostFactors(decode=factors.decode, scale=factors.scale, encode=factors.encode),
             # Through the decimal text: 0.9 is meant as nine tenths, not as the nearest binary fraction.
@@ -101,6 +115,7 @@ class SettingsReload:
         registry: DeviceRegistry,
         engine: SessionEngine,
         on_applied: Callable[[BalancerSettings], None],
+        on_policy_fault: Callable[[str, str], None] = lambda _policy, _kind: None,
     ) -> None:
         """Begins with settings that are in force already, as version 1.
 
@@ -110,6 +125,7 @@ class SettingsReload:
             registry: Told of weights and capacities.
             engine: Told of policy, factors and headroom.
             on_applied: Told of everything else that applies at once, such as the log level.
+            on_policy_fault: Told of each fault of an operator's policy: its name and the kind.
         """
         self.settings = settings
         self.version = 1
@@ -118,6 +134,7 @@ class SettingsReload:
         self._registry = registry
         self._engine = engine
         self._on_applied = on_applied
+        self._on_policy_fault = on_policy_fault
         self._one_at_a_time = asyncio.Lock()
 
     @property
@@ -164,7 +181,12 @@ class SettingsReload:
             return path
 
     def _apply(self, fresh: BalancerSettings) -> ReloadOutcome:
-        rules = placement_rules(fresh, version=self.version + 1, host_capacity=self._engine.rules.host_capacity)
+        rules = placement_rules(
+            fresh,
+            version=self.version + 1,
+            host_capacity=self._engine.rules.host_capacity,
+            on_policy_fault=self._on_policy_fault,
+        )
         changes = diff_settings(self.settings, fresh).live_changes
         # Against what the daemon was started with: what waits for a restart is named until there is one.
         restart_keys = diff_settings(self._started_with, fresh).restart_keys

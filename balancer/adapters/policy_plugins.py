@@ -1,14 +1,17 @@
 """Finds placement policies: those that ship, and those that an operator installed beside them.
 
 A package of the operator's declares an entry point in the group `gpu_balancer.policies`; the name there is the one in
-the settings. The shipped names cannot be taken over: a decision that says "wowza" was made by that rule.
+the settings. The shipped names cannot be taken over: a decision that says "wowza" was made by that rule. Shipped
+policies are trusted and called as they are; an operator's are made and called under a guard.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final, cast
 
+from balancer.adapters.guarded_policy import FaultKind, GuardedPolicy, PolicyWorker
 from balancer.domain.policies import (
     Adaptive,
     BestFit,
@@ -22,11 +25,18 @@ from balancer.domain.policies import (
     SessionCount,
     Wowza,
 )
+from gpu_balancer.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from gpu_balancer.runtime.clock import Clock
+
 ENTRY_POINT_GROUP: Final = "gpu_balancer.policies"
+POLICY_TIMEOUT: Final = timedelta(milliseconds=50)
+"""How long a call of an operator's policy may take, unless the settings say otherwise."""
+LOAD_TIMEOUT: Final = timedelta(seconds=10)
+"""How long an operator's policy may take to be imported and made."""
 
 _SHIPPED: Mapping[str, Callable[[], Policy]] = {
     "least_weighted_load": LeastWeightedLoad,
@@ -53,11 +63,20 @@ def policy_names() -> tuple[str, ...]:
     return (*_SHIPPED, *sorted(found - _SHIPPED.keys()))
 
 
-def load_policy(name: str) -> Policy:
+def load_policy(
+    name: str,
+    *,
+    timeout: timedelta = POLICY_TIMEOUT,
+    on_fault: Callable[[str, FaultKind], None] = lambda _name, _kind: None,
+    clock: Clock | None = None,
+) -> Policy:
     """Makes a policy.
 
     Args:
         name: As in the settings.
+        timeout: How long a call of an operator's policy may take; shipped ones are not timed.
+        on_fault: Called with name and kind of each fault of an operator's policy.
+        clock: Tells when a fault was logged last. None: the machine's.
 
     Returns:
         A new one, told of nothing yet.
@@ -79,19 +98,38 @@ def load_policy(name: str) -> Policy:
             f"Cannot use the placement policy {name!r}: {' and '.join(entry_point.value for entry_point in found)} "
             "both go by that name. Try to remove one of the packages."
         )
-    return _made(found[0])
+    worker = PolicyWorker(name)
+    return GuardedPolicy(
+        _made(found[0], worker),
+        worker,
+        name=name,
+        timeout=timeout,
+        default=LeastWeightedLoad(),
+        on_fault=on_fault,
+        clock=clock or SystemClock(),
+    )
 
 
-def _made(entry_point: EntryPoint) -> Policy:
+def _made(entry_point: EntryPoint, worker: PolicyWorker) -> Policy:
+    """Imports and makes a policy in its own thread, and looks at what it has there."""
     told = f"Cannot use the placement policy {entry_point.name!r} ({entry_point.value})"
-    try:
+
+    def make() -> tuple[object, list[str]]:
         policy = entry_point.load()()
-    except Exception as error:
-        # The code is a stranger's: whatever it raises while it is imported or made, the settings are what is wrong.
-        raise PolicyUnavailable(f"{told}: {type(error).__name__}: {error}. Try to mend its package.") from error
-    missing = [hook for hook in _HOOKS if not callable(getattr(policy, hook, None))]
-    if not isinstance(getattr(policy, "name", None), str):
-        missing.append("name")
+        missing = [hook for hook in _HOOKS if not callable(getattr(policy, hook, None))]
+        if not isinstance(getattr(policy, "name", None), str):
+            missing.append("name")
+        return policy, missing
+
+    answer = worker.ask(make, LOAD_TIMEOUT)
+    if answer is None:
+        raise PolicyUnavailable(
+            f"{told}: it did not come up within {LOAD_TIMEOUT.total_seconds():.0f} s. "
+            "Try to have it do less when it is imported and made."
+        )
+    if answer.error is not None:
+        raise PolicyUnavailable(f"{told}: {answer.told}. Try to mend its package.") from answer.error
+    policy, missing = answer.value
     if missing:
         raise PolicyUnavailable(
             f"{told}: it lacks {', '.join(missing)}. Try to inherit from balancer.domain.policies.IndifferentPolicy."

@@ -97,6 +97,8 @@ class PlacementSettings(Section):
 
     policy: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")] = "least_weighted_load"
     """The rule that chooses, by its name among the entry points gpu_balancer.policies."""
+    policy_timeout_ms: Annotated[int, Field(ge=1, le=5000)] = 50
+    """Milliseconds that a rule of your own may take for an answer, 1 to 5,000; then it is out of use until a reload."""
     factors: CostFactors = CostFactors()
     """What a pixel costs, by what is done to it."""
     headroom: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.9

@@ -6,7 +6,7 @@ from balancer.domain.policies.dominant_resource import DominantResource
 from balancer.domain.policies.first_fit import FirstFit
 from balancer.domain.policies.least_weighted_load import LeastWeightedLoad
 from balancer.domain.policies.livepeer import Livepeer
-from balancer.domain.policies.policy import Candidate, Choice, IndifferentPolicy, Policy
+from balancer.domain.policies.policy import Candidate, Choice, Fallback, FallingBack, IndifferentPolicy, Policy
 from balancer.domain.policies.round_robin import RoundRobin
 from balancer.domain.policies.session_count import SessionCount
 from balancer.domain.policies.utilization import LeastUtilization
@@ -18,6 +18,8 @@ __all__ = [
     "Candidate",
     "Choice",
     "DominantResource",
+    "Fallback",
+    "FallingBack",
     "FirstFit",
     "IndifferentPolicy",
     "LeastUtilization",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from balancer.domain.decision import Need, PlacementSettings
 from balancer.domain.device import DeviceView, Utilization
@@ -58,6 +58,26 @@ class Choice:
     """One of the candidates'."""
     scores: Mapping[DeviceId, int]
     """What each candidate was judged by, for people. The lowest is the best."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fallback:
+    """Who decided in place of a policy that could not."""
+
+    policy: str
+    """The name of the one that decided."""
+    fault: str
+    """What was wrong with the one that should have: a sentence about it, which does not name it."""
+
+
+@runtime_checkable
+class FallingBack(Protocol):
+    """What a policy is besides that has another one behind it."""
+
+    @property
+    def fallback(self) -> Fallback | None:
+        """Who made the latest choice instead of it. None: it chose itself."""
+        ...
 
 
 class Policy(Protocol):
