@@ -5,12 +5,13 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from domain.devices import encode, gpu, ladder, workload
-from hypothesis import given
+from domain.devices import encode, gpu, ladder, nvenc, workload
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancer.adapters.policy_plugins import load_policy, policy_names
@@ -33,7 +34,7 @@ from balancer.domain.policies import (
     SessionCount,
 )
 from balancer.domain.policies.utilization import busy_score
-from balancer.domain.workload import Workload
+from balancer.domain.workload import VideoCodec, Workload
 
 SHIPPED = (
     "least_weighted_load",
@@ -51,6 +52,12 @@ HOST = capacity_of_host(8)
 SHAPES = (ladder(), workload(encode(2160)), workload(encode(360)), workload())
 
 
+@cache
+def card(device_id: str, weight: int) -> DeviceView:
+    """Makes a device once: making one takes longer than choosing among many."""
+    return gpu(device_id=device_id, weight=weight)
+
+
 def candidate(
     device_id: str,
     *dimensions: tuple[int, int, int],
@@ -65,7 +72,7 @@ def candidate(
         (name, needed, bookable) for name, (_, needed, bookable) in zip(names, dimensions, strict=False)
     )
     return Candidate(
-        view=gpu(device_id=device_id, weight=weight),
+        view=card(device_id, weight),
         cost_pixels_per_second=cost,
         booked_pixels_per_second=booked,
         session_count=sessions,
@@ -80,7 +87,7 @@ CANDIDATES = st.lists(
         st.lists(
             st.tuples(st.integers(0, 10**7), st.integers(0, 10**6), st.integers(0, 10**7)), min_size=2, max_size=2
         ),
-        st.integers(1, 100),
+        st.sampled_from((1, 30, 100)),
         st.integers(0, 9),
         st.integers(0, 10**9),
     ),
@@ -104,6 +111,7 @@ def told(name: str, devices: Sequence[Candidate]) -> Policy:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
+@settings(max_examples=50)
 @given(devices=CANDIDATES)
 def test_every_choice_is_a_candidate_with_the_lowest_score_and_is_the_same_when_asked_again(
     name: str, devices: list[tuple[list[tuple[int, int, int]], int, int, int]]
@@ -271,3 +279,80 @@ def test_sixty_four_at_once_on_eight_equal_devices_are_eight_each(name: str) -> 
 def test_sixty_four_at_once_all_go_to_the_same_device_by_rules_that_reserve_nothing_or_pack(name: str) -> None:
     views = [gpu(device_id=f"GPU-{number}", memory_mib=None) for number in range(8)]
     assert spread_of(load_policy(name), views, 64, workload(encode(size=(320, 180)))) == [64, *[0] * 7]
+
+
+SMALL, LARGE = CapacityOverride(encode_pixels_per_second=10**8), CapacityOverride(encode_pixels_per_second=4 * 10**8)
+
+
+def adaptive_with(*views: DeviceView, admission: bool = True) -> Policy:
+    policy = load_policy("adaptive")
+    policy.on_settings(PlacementSettings(admission=admission))
+    policy.on_devices(views)
+    return policy
+
+
+def test_adaptive_spreads_while_there_is_room_and_packs_when_it_gets_tight() -> None:
+    views = [gpu(device_id="GPU-1"), gpu(device_id="GPU-2")]
+    policy = adaptive_with(*views)
+    asked = workload(encode(720))
+    calm = (candidate("GPU-1", (5, 1, 10), booked=50), candidate("GPU-2", (8, 1, 10), booked=80))
+    assert policy.choose(calm, asked).device_id == "GPU-1"
+    assert policy.choose(calm, asked) == LeastWeightedLoad().choose(calm, asked)
+    tight = (candidate("GPU-1", (6, 1, 10), booked=60), candidate("GPU-2", (8, 1, 10), booked=80))
+    assert policy.choose(tight, asked).device_id == "GPU-2"
+    assert policy.choose(tight, asked).scores == {"GPU-1": 100 * 350_000, "GPU-2": 100 * 150_000}
+
+
+def test_adaptive_keeps_the_place_for_a_large_session_where_spreading_fills_it_up() -> None:
+    """Two devices, filled with small sessions until one large session would just still fit on one of them."""
+    views = [gpu(device_id=f"GPU-{number}", memory_mib=None) for number in (1, 2)]
+    small, large = workload(encode(720)), workload(encode(2160), encode(1080), encode(720))
+
+    def takes_large_after(policy: Policy) -> bool:
+        ledger = Ledger()
+        policy.on_settings(PlacementSettings())
+        policy.on_devices(views)
+        whole = place(large, views, ledger, policy, PlacementSettings(), HOST).reservation
+        assert whole is not None
+        one = place(small, views, ledger, policy, PlacementSettings(), HOST).reservation
+        assert one is not None
+        limit = views[0].capacity.limits[Dimension.ENCODE] * 9 // 10
+        room = 2 * limit - whole.device_amounts[Dimension.ENCODE]
+        for number in range(room // one.device_amounts[Dimension.ENCODE] - 1):
+            decision = place(small, views, ledger, policy, PlacementSettings(), HOST)
+            if decision.reservation is not None:
+                ledger.book(SessionId(str(number)), decision.reservation)
+        return place(large, views, ledger, policy, PlacementSettings(), HOST).device_id is not None
+
+    assert takes_large_after(load_policy("adaptive"))
+    assert not takes_large_after(load_policy("least_weighted_load"))
+
+
+def test_without_admission_adaptive_is_the_default_however_full_devices_are() -> None:
+    policy = adaptive_with(gpu(device_id="GPU-1"), gpu(device_id="GPU-2"), admission=False)
+    over = (candidate("GPU-1", (30, 1, 10), booked=300), candidate("GPU-2", (9, 1, 10), booked=350))
+    assert policy.choose(over, ladder()) == LeastWeightedLoad().choose(over, ladder())
+
+
+def test_adaptive_counts_who_could_but_has_no_room_as_full_and_who_cannot_not_at_all() -> None:
+    """One of two devices is a candidate, half full: the fleet is three quarters full, or half."""
+    asked = workload(encode(720, codec=VideoCodec.AV1))
+    alone = (candidate("GPU-1", (5, 1, 10)),)
+    full = adaptive_with(gpu(device_id="GPU-1"), gpu(device_id="GPU-2"))
+    unable = adaptive_with(gpu(device_id="GPU-1"), gpu(device_id="GPU-2", capabilities=nvenc(VideoCodec.H264)))
+    spread = LeastWeightedLoad().choose(alone, asked)
+    assert full.choose(alone, asked) != spread
+    assert unable.choose(alone, asked) == spread
+
+
+def test_packing_counts_what_stays_free_by_the_size_of_the_device() -> None:
+    """A tenth of a device four times as large is more to lose than a fifth of the small one."""
+    small, large = gpu(device_id="GPU-1", weight=25, override=SMALL), gpu(device_id="GPU-2", override=LARGE)
+    policy = adaptive_with(small, large)
+    asked = workload(encode(720))
+    one = replace(candidate("GPU-1", (7, 1, 10)), view=small)
+    other = replace(candidate("GPU-2", (34, 2, 40)), view=large)
+    assert policy.choose((one, other), asked).device_id == "GPU-1"
+    assert BestFit().choose((one, other), asked).device_id == "GPU-2"
+    shunned = adaptive_with(replace(small, weight=5), large)
+    assert shunned.choose((one, other), asked).device_id == "GPU-2", "its weight says to fill it late"

@@ -19,7 +19,7 @@ PARTS = 1_000_000
 """Shares are shown in millionths."""
 
 Share = tuple[int, int]
-"""What is taken, and what may be: 3 of 4 is (3, 4). Of nothing, as (3, 0), is more than anything of something."""
+"""What is taken, and what may be, at least 1: three quarters are (3, 4)."""
 
 
 def share_after(needs: Sequence[Need], used: Sequence[int]) -> Share:
@@ -33,8 +33,8 @@ def share_after(needs: Sequence[Need], used: Sequence[int]) -> Share:
         The largest share, (0, 1) where nothing limited is needed. More than the whole where it does not fit.
     """
     taken, bookable = 0, 1
-    for (_, needed, limit), before in zip(needs, used, strict=True):
-        after = before + needed
+    for (_, needed, may_be), before in zip(needs, used, strict=True):
+        after, limit = before + needed, may_be or 1
         if after * bookable > taken * limit:
             taken, bookable = after, limit
     return taken, bookable
@@ -72,5 +72,5 @@ def _reduced(numerator: int, denominator: int) -> tuple[int, int]:
 
 
 def parts(taken: int, bookable: int) -> int:
-    """Gives a share in millionths, rounded down, for people; of nothing, a million times what is taken of it."""
-    return taken * PARTS // (bookable or 1)
+    """Gives a share in millionths, rounded down, for people."""
+    return taken * PARTS // bookable
