@@ -108,7 +108,7 @@ class HostileScores(dict[DeviceId, int]):
 def test_a_sound_policy_decides_itself_in_a_thread_of_its_own() -> None:
     house = Guarded(Stranger())
     assert house.place() == (TWO, "ours", "")
-    assert house.placer.plan(ladder()).verdicts[0].score == 2
+    assert house.placer.consider(ladder()).verdicts[0].score == 2
     assert [thread.name for thread in house.policy.threads] == ["policy ours"]
     assert house.faults == []
     assert isinstance(house.guard, FallingBack)
@@ -152,7 +152,7 @@ def test_the_default_decides_in_place_of_a_policy_that_answers_nonsense(
 
 def test_scores_that_were_not_given_are_no_fault_and_those_of_others_are_left_out() -> None:
     house = Guarded(Stranger(lambda _: Choice(device_id=TWO, scores={TWO: 5, DeviceId("GPU-9"): 1})))
-    decision = house.placer.plan(ladder())
+    decision = house.placer.consider(ladder())
     assert [verdict.score for verdict in decision.verdicts] == [None, 5]
     assert house.faults == []
 
@@ -309,7 +309,7 @@ def test_a_candidate_that_the_policy_gives_back_is_not_trusted_to_be_an_id() -> 
         __slots__ = ()
 
     house = Guarded(Stranger(lambda candidates: Choice(device_id=DeviceId(Sly(candidates[1].view.id)), scores={})))
-    decision = house.placer.plan(ladder())
+    decision = house.placer.consider(ladder())
     assert type(decision.device_id) is str
     choice = house.guard.choose(
         (
