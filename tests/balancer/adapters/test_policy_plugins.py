@@ -6,11 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from domain.devices import gpu, ladder
 
 from balancer.adapters.policy_plugins import PolicyUnavailable, load_policy, policy_names
+from balancer.domain.ledger import Ledger
 from balancer.domain.policies import LeastWeightedLoad, Wowza
+from balancer.placer import Placer
+from balancer.settings import BalancerSettings
+from balancer.settings_reload import placement_rules
+from fakes.device_news import FakeDeviceNews
+from gpu_balancer.runtime.settings_file import SettingsError, parse_settings
 
 PLUGIN = """
+import threading
 from balancer.domain.policies import Choice, IndifferentPolicy
 
 class First(IndifferentPolicy):
@@ -25,6 +33,10 @@ class Deaf:
 
 class Nameless(First):
     name = None
+
+class Stuck(First):
+    def choose(self, candidates, workload):
+        threading.Event().wait()
 
 class Broken:
     def __init__(self):
@@ -52,6 +64,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         deaf="operator_policies:Deaf",
         nameless="operator_policies:Nameless",
         broken="operator_policies:Broken",
+        stuck="operator_policies:Stuck",
         missing="operator_policies:Missing",
         absent="no_such_module:Policy",
         wowza="operator_policies:First",
@@ -108,3 +121,23 @@ def test_a_name_that_two_packages_give_is_refused(site: Path) -> None:
     install(site, "other_policies", first="other_policies:First")
     with pytest.raises(PolicyUnavailable, match="both go by that name"):
         load_policy("first")
+
+
+@pytest.mark.usefixtures("site")
+def test_the_settings_say_how_long_an_operators_policy_may_take() -> None:
+    text = '[placement]\npolicy = "stuck"\npolicy_timeout_ms = 7\n'
+    settings = parse_settings(text, BalancerSettings, source="balancer.toml")
+    faults: list[tuple[str, str]] = []
+    rules = placement_rules(
+        settings, version=1, host_capacity={}, on_policy_fault=lambda policy, kind: faults.append((policy, kind))
+    )
+    decision = Placer(rules, FakeDeviceNews(gpu()), Ledger()).consider(ladder())
+    assert decision.policy_fault.startswith("It did not answer within 7 ms")
+    assert (decision.device_id, decision.policy) == ("GPU-1", "least_weighted_load")
+    assert faults == [("stuck", "hung")]
+
+
+@pytest.mark.parametrize("value", ["0", "5001", "1.5", '"50"', "true", "nan"])
+def test_a_timeout_of_no_use_is_refused(value: str) -> None:
+    with pytest.raises(SettingsError, match=r"line 2: placement\.policy_timeout_ms"):
+        parse_settings(f"[placement]\npolicy_timeout_ms = {value}\n", BalancerSettings, source="balancer.toml")
