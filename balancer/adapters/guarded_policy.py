@@ -37,6 +37,8 @@ _log = structlog.get_logger(__name__)
 
 SAME_FAULT_PAUSE: Final = timedelta(minutes=1)
 """Between two log lines of one kind of fault."""
+_LOOK_TIMEOUT = timedelta(seconds=1)
+"""For seeing which hooks a policy has, once: nothing is urgent then."""
 _SCORE_BITS = 63
 """Scores travel as signed 64-bit numbers."""
 _LONGEST_TOLD = 200
@@ -186,7 +188,7 @@ class GuardedPolicy:
         self._clock = clock
         self._fallback: Fallback | None = None
         self._logged: dict[FaultKind, tuple[float, int]] = {}
-        listens = worker.ask(lambda: frozenset(hook for hook in _HOOKS if _listens(policy, hook)), timeout)
+        listens = worker.ask(lambda: frozenset(hook for hook in _HOOKS if _listens(policy, hook)), _LOOK_TIMEOUT)
         self._heard = listens.value if listens is not None and listens.error is None else frozenset(_HOOKS)
 
     @property

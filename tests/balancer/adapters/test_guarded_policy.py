@@ -29,6 +29,8 @@ PATIENT = timedelta(seconds=30)
 """For policies that answer: however busy the machine is, they are not at fault."""
 IMPATIENT = timedelta(milliseconds=20)
 """For policies that never answer."""
+PATIENT_ENOUGH = timedelta(milliseconds=250)
+"""For policies that answer, and then do not any more."""
 
 
 class Stranger(IndifferentPolicy):
@@ -237,7 +239,7 @@ def test_hooks_that_raise_are_counted_and_the_policy_still_decides(log: list[Any
 @pytest.mark.parametrize("hook", ALL_HOOKS)
 def test_a_hook_that_hangs_puts_the_policy_out_of_use(hook: str) -> None:
     released = threading.Event()
-    house = Guarded(Listener(lambda called: released.wait() if called == hook else None), timeout=IMPATIENT)
+    house = Guarded(Listener(lambda called: released.wait() if called == hook else None), timeout=PATIENT_ENOUGH)
     tell_everything(house)
     assert ("ours", "hung") in house.faults
     assert house.policy.heard[-1] == hook
