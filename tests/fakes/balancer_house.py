@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ import pytest
 
 from balancer.device_registry import DeviceRegistry
 from balancer.domain.decision import PlacementSettings
-from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.ids import DeviceId
 from balancer.domain.policies import LeastWeightedLoad
 from balancer.placer import PlacementRules
 from balancer.ports.agent_client import AgentReport
@@ -106,14 +106,6 @@ class FakeTracer:
         self.abandoned.append((traceparent, reason))
 
 
-class ExplainingEngine(SessionEngine):
-    """An engine that gives what its store keeps of decisions."""
-
-    async def decisions(self, session_id: SessionId) -> Sequence[str]:
-        self.get(session_id)
-        return await self._store.read_decisions(session_id)
-
-
 @dataclass
 class BalancerHouse:
     """Everything a test may turn, and a stub for each service."""
@@ -182,7 +174,7 @@ async def balancer_house(
         registry.update_agent(report_of(name, core_count))
     store, clock = FakeSessionStore(), SystemClock()
     async with TaskGuard("test") as tasks:
-        engine = ExplainingEngine(
+        engine = SessionEngine(
             store=store,
             agents=agents,
             devices=registry,
