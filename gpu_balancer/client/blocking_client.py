@@ -100,6 +100,7 @@ class Client:
     stop_session = _call(Steps.stop_session)
     delete_session = _call(Steps.delete_session)
     plan_session = _call(Steps.plan_session)
+    explain = _call(Steps.explain)
     read_session_log = _stream(Steps.read_session_log)
     wait = _call(Steps.wait)
 

@@ -97,6 +97,12 @@ PLAN_SESSION = Method(
     request=sessions.PlanSessionRequest,
     response=sessions.PlanSessionResponse,
 )
+EXPLAIN_SESSION = Method(
+    service="SessionService",
+    name="ExplainSession",
+    request=sessions.ExplainSessionRequest,
+    response=sessions.ExplainSessionResponse,
+)
 READ_SESSION_LOG = Method(
     service="SessionService",
     name="ReadSessionLog",

@@ -12,8 +12,9 @@ from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.v1 import session_pb2, session_service_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 
+    from gpu_balancer.v1.placement_pb2 import Placement
     from gpu_balancer.v1.session_pb2 import Artifact, Session
 
 ENDED_STATES = frozenset(
@@ -56,10 +57,11 @@ class SessionRequests(Requests):
                 call may be repeated after a cut but another one makes another session.
 
         Returns:
-            The session as stored, STARTING or QUEUED.
+            The session as stored, STARTING, or QUEUED when no device has room and its `max_wait` lets it wait.
 
         Raises:
-            RequestFailure: When it is refused; without room with each device's refusal in `details`.
+            RequestFailure: When it is refused; without room with each device's refusal in `details`, QUEUE_FULL when
+                too many sessions wait already.
         """
         request = session_service_pb2.CreateSessionRequest(session=session, request_id=request_id or new_request_id())
         return (await self._call(methods.CREATE_SESSION, request)).session
@@ -168,6 +170,22 @@ class SessionRequests(Requests):
         """Tells where a session would go, and why, without starting it."""
         return await self._call(methods.PLAN_SESSION, session_service_pb2.PlanSessionRequest(session=session))
 
+    async def explain(self, name: str) -> Sequence[Placement]:
+        """Tells why a session went where it went.
+
+        Args:
+            name: `sessions/x` or `x`.
+
+        Returns:
+            The decision of each of its attempts, oldest first; of a session that was queued, also the refusal that
+            sent it there.
+
+        Raises:
+            RequestFailure: With SESSION_NOT_FOUND when there is none.
+        """
+        request = session_service_pb2.ExplainSessionRequest(name=session_name(name))
+        return (await self._call(methods.EXPLAIN_SESSION, request)).placements
+
     async def read_session_log(
         self, name: str, *, tail_lines: int | None = None, follow: bool = False
     ) -> AsyncGenerator[str, None]:
@@ -214,7 +232,7 @@ class SessionRequests(Requests):
                 return
 
     async def wait(self, session: Session | str, *, on_change: Callable[[Session], object] | None = None) -> Session:
-        """Waits until a session has ended.
+        """Waits until a session has ended. Its time in the queue, if any, is part of that: `max_wait` bounds it.
 
         Args:
             session: The session or its name.

@@ -16,6 +16,7 @@ BIT_RATE_MIN, BIT_RATE_MAX = 16_000, 1_000_000_000
 AUDIO_BIT_RATE_MIN, AUDIO_BIT_RATE_MAX = 8_000, 512_000
 ENCODED_CODECS = ("h264", "hevc", "av1")
 CODEC_ALIASES = {"h265": "hevc", "x264": "h264", "x265": "hevc", "avc": "h264"}
+RESERVED_SPEED_MIN, RESERVED_SPEED_MAX = 0.01, 1000.0
 QUALITY_MAX = {"h264": 51, "hevc": 51, "av1": 63}
 
 _SIZE = re.compile(r"(\d*)x(\d*)", re.IGNORECASE)
@@ -23,6 +24,7 @@ _LINES = re.compile(r"(\d+)p", re.IGNORECASE)
 _BIT_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgG]?)(?:bps|bit/s|b)?")
 _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)(\d{1,2}(?:\.\d+)?)")
 _SECONDS = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?")
+_SPEED = re.compile(r"(\d{1,10}(?:\.\d{1,10})?|\.\d{1,10})x?", re.IGNORECASE)
 _RENDITION_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, None: 1}
 # Decimal spellings of the NTSC rates stand for fractions over 1001.
@@ -97,6 +99,19 @@ def parse_time(text: str) -> timedelta:
     if plain is None or (length := float(plain[1]) * _UNIT_SECONDS[plain[2]]) > timedelta.max.total_seconds():
         raise ValueError(f"{text!r} is no time. Try 10, 1:30 or 00:01:30.5")
     return timedelta(seconds=length)
+
+
+def parse_reserved_speed(text: str) -> float:
+    """Reads `0.5`, `2` or `2x` as a speed to be kept free, in times real time.
+
+    Raises:
+        ValueError: When it is none, or outside the bounds.
+    """
+    matched = _SPEED.fullmatch(text.strip())
+    if matched is None or not RESERVED_SPEED_MIN <= float(matched[1]) <= RESERVED_SPEED_MAX:
+        bounds = f"{RESERVED_SPEED_MIN:g} to {RESERVED_SPEED_MAX:g} times real time"
+        raise ValueError(f"{text!r} is no speed of {bounds}. Try 0.5 or 2")
+    return float(matched[1])
 
 
 def parse_size(text: str) -> PictureSize:

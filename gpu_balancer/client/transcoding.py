@@ -44,6 +44,9 @@ class TranscodingRequests(SessionRequests, DeviceRequests, BalancerRequests, Upl
         priority: session_pb2.Priority.ValueType = session_pb2.PRIORITY_UNSPECIFIED,
         labels: Mapping[str, str] | None = None,
         max_duration: timedelta | None = None,
+        max_wait: timedelta | None = None,
+        preemptible: bool = False,
+        reserved_speed: float | None = None,
         allow_software_encode: bool = False,
         on_change: Callable[[Session], object] | None = None,
     ) -> Session:
@@ -60,10 +63,16 @@ class TranscodingRequests(SessionRequests, DeviceRequests, BalancerRequests, Upl
             save_to: A local file (.mp4, .mkv, .ts) or folder (HLS) to fetch the result to; see `file_delivery`. Needs
                 wait.
             overwrite: Replaces existing local files.
-            wait: Waits for the end. Otherwise returns as soon as the session is placed.
+            wait: Waits for the end. Otherwise returns as soon as the session is placed, or queued.
             priority: LIVE or BATCH. Unspecified: follows from the input.
             labels: The caller's own notes.
             max_duration: Stops the session after this much time of running. None: never.
+            max_wait: Lets the session wait this long for a device when none has room; the daemon's settings may allow
+                less. After it the session is FAILED with QUEUE_TIMEOUT. None: it is refused at once.
+            preemptible: Lets the session be stopped, its files thrown away, and queued again when LIVE work needs its
+                room. For BATCH only.
+            reserved_speed: Speed that is kept free for the session whatever else comes, in times real time, 0.01 to
+                1,000. Only for work that is not bound to real time. None: what its device has left, at most real time.
             allow_software_encode: Lets a GPU without a fitting encoder leave encoding to the host's cores.
             on_change: Is told the session after each change while waiting.
 
@@ -96,6 +105,9 @@ class TranscodingRequests(SessionRequests, DeviceRequests, BalancerRequests, Upl
             priority=priority,
             labels=labels or {},
             max_duration=to_duration(max_duration),
+            max_wait=to_duration(max_wait),
+            preemptible=preemptible,
+            reserved_speed=reserved_speed,
         )
         session = await self.submit(session)
         if not wait:

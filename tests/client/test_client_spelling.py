@@ -13,6 +13,7 @@ from gpu_balancer.client.spelling import (
     parse_frame_rate,
     parse_label,
     parse_rendition,
+    parse_reserved_speed,
     parse_size,
     parse_time,
 )
@@ -82,6 +83,19 @@ def test_a_frame_rate_becomes_a_fraction(text: str, rate: tuple[int, int]) -> No
 def test_an_absurd_frame_rate_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no frame rate"):
         parse_frame_rate(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "speed"), [("0.01", 0.01), (".5", 0.5), ("2", 2.0), ("1.5x", 1.5), ("1000X", 1000.0), (" 1 ", 1.0)]
+)
+def test_a_speed_is_told_in_times_real_time(text: str, speed: float) -> None:
+    assert parse_reserved_speed(text) == speed
+
+
+@pytest.mark.parametrize("text", ["", "0", "0.009", "1000.1", "-1", "nan", "inf", "1e3", "x", "2xx", "9" * 400])
+def test_an_absurd_speed_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is no speed of 0\.01 to 1000"):
+        parse_reserved_speed(text)
 
 
 def test_a_rendition_has_size_codec_and_rate() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,43 @@ def test_a_transcode_is_saved_to_a_local_file(
         2_500_000,
     )
     assert session.transcode.input.uri == str(source)
+
+
+async def test_how_a_session_waits_and_gives_way_is_asked_for(
+    fake: FakeBalancer, client: AsyncClient, source: Path
+) -> None:
+    await client.transcode(
+        source,
+        wait=False,
+        priority=session_pb2.PRIORITY_BATCH,
+        max_wait=timedelta(minutes=10),
+        preemptible=True,
+        reserved_speed=0.5,
+    )
+    asked = fake.received[-1].session  # type: ignore[attr-defined]
+    assert (asked.max_wait.seconds, asked.preemptible, asked.reserved_speed) == (600, True, 0.5)
+    await client.transcode(source, wait=False)
+    plain = fake.received[-1].session  # type: ignore[attr-defined]
+    assert not plain.HasField("max_wait")
+    assert not plain.HasField("reserved_speed")
+
+
+async def test_waiting_for_a_device_is_told_like_any_change(
+    fake: FakeBalancer, client: AsyncClient, source: Path
+) -> None:
+    def queue(session: session_pb2.Session) -> None:
+        fake.advance(session.name, state=session_pb2.SESSION_STATE_QUEUED, queue=session_pb2.QueueStatus(position=2))
+
+    fake.on_create = queue
+    fake.on_told = lambda session: fake.advance(session.name, state=SUCCEEDED)
+    seen: list[tuple[int, int]] = []
+    ended = await client.transcode(
+        source,
+        max_wait=timedelta(minutes=1),
+        on_change=lambda session: seen.append((session.state, session.queue.position)),
+    )
+    assert ended.state == SUCCEEDED
+    assert seen[0] == (session_pb2.SESSION_STATE_QUEUED, 2)
 
 
 async def test_a_profile_gives_the_names_of_its_files(

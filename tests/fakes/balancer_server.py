@@ -81,6 +81,9 @@ class FakeBalancer:
         self.changes: list[session_service_pb2.WatchSessionsResponse] = []
         self.profiles: list[balancer_service_pb2.Profile] = []
         self.verdicts: list[placement_pb2.DeviceVerdict] = []
+        self.placements: dict[str, list[placement_pb2.Placement]] = {}
+        """Decisions by session."""
+        self.queue = balancer_service_pb2.QueueSummary()
         self.max_upload_bytes = 1 << 30
         self.readable_paths: set[str] | None = None
         """Paths that the daemon may read. None: all."""
@@ -368,6 +371,11 @@ class Sessions(session_service_pb2_grpc.SessionServiceServicer):
             argv=["ffmpeg", "-i", "in.mp4", "out.mp4"] if chosen else [],
         )
 
+    async def ExplainSession(self, request: session_service_pb2.ExplainSessionRequest, context: Context) -> Any:  # noqa: N802
+        await self.fake.enter("ExplainSession", request, context)
+        await self.fake.session_of(request.name, context)
+        return session_service_pb2.ExplainSessionResponse(placements=self.fake.placements.get(request.name, []))
+
     async def ReadSessionLog(self, request: session_service_pb2.ReadSessionLogRequest, context: Context) -> Any:  # noqa: N802
         await self.fake.enter("ReadSessionLog", request, context)
         await self.fake.session_of(request.name, context)
@@ -538,6 +546,7 @@ class Balancer(balancer_service_pb2_grpc.BalancerServiceServicer):
             policy="least_weighted_load",
             profiles=self.fake.profiles,
             max_upload_bytes=self.fake.max_upload_bytes,
+            queue=self.fake.queue,
         )
 
     async def Shutdown(self, request: balancer_service_pb2.ShutdownRequest, context: Context) -> Any:  # noqa: N802
