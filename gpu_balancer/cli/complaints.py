@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gpu_balancer.cli.error_text import complain, wrapped
 from gpu_balancer.cli.exit_codes import ExitCode, exit_code_of
+from gpu_balancer.runtime.failures import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ def complain_of_end(session: Session) -> ExitCode:
     """Writes to standard error why a session did not succeed, with the end of its log.
 
     Returns:
-        SESSION_FAILED.
+        NO_ROOM for one that waited for a device in vain, else SESSION_FAILED.
     """
     import typer
 
@@ -74,6 +75,10 @@ def complain_of_end(session: Session) -> ExitCode:
     from gpu_balancer.client.names import short_name
 
     failure = session.failure
+    if failure.reason == Reason.QUEUE_TIMEOUT.name:
+        complain(f"{failure.message} ({failure.reason})", ExitCode.NO_ROOM)
+        typer.echo(f"What it waited for: gpu-balancer explain {short_name(session.name)}", err=True)
+        return ExitCode.NO_ROOM
     if not session.HasField("failure"):
         words = f"The session {short_name(session.name)} was {session_state(session.state)}."
         return complain(words, ExitCode.SESSION_FAILED)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gpu_balancer import __version__
 from gpu_balancer.cli.invocation import spelled
 from gpu_balancer.cli.screen import to_json
-from gpu_balancer.cli.words import clean
+from gpu_balancer.cli.words import clean, clock
 from gpu_balancer.client import Client, RetryPolicy
 from gpu_balancer.client.names import short_name
 from gpu_balancer.runtime.failures import RequestFailure
@@ -68,3 +68,7 @@ def show_version(invocation: Invocation) -> None:
         return
     where = " ".join(filter(None, (*daemon.listen_addresses, daemon.http_address)))
     screen.line(f"gpu-balancerd {daemon.version}, process {daemon.process_id}, {where}")
+    queue = daemon.queue
+    if count := queue.live_count + queue.batch_count:
+        longest = f", the first of them for {clock(queue.longest_wait)}" if queue.HasField("longest_wait") else ""
+        screen.line(f"Sessions that wait for a device: {count} of at most {queue.max_sessions}{longest}")

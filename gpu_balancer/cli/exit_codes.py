@@ -40,7 +40,9 @@ MEANINGS = {
 }
 """In few words, for the help."""
 
-_NO_ROOM = frozenset({Reason.NO_CAPACITY, Reason.NO_DEVICE_READY, Reason.DISK_FULL})
+_NO_ROOM = frozenset(
+    {Reason.NO_CAPACITY, Reason.NO_DEVICE_READY, Reason.QUEUE_FULL, Reason.QUEUE_TIMEOUT, Reason.DISK_FULL}
+)
 
 
 def exit_code_of(failure: RequestFailure) -> ExitCode:

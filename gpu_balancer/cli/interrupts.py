@@ -48,10 +48,10 @@ def ask_for_wish(screen: Screen, session_name: str) -> Wish:
         return Wish.LEAVE
 
 
-def tell_how_to_go_on(screen: Screen, session_name: str) -> None:
-    """Tells what can be done with a session that was left running."""
+def tell_how_to_go_on(screen: Screen, session_name: str, *, waiting: bool) -> None:
+    """Tells what can be done with a session that was left running, or waiting for a device."""
     name = short_name(session_name)
-    screen.note(f"The session {name} runs on.")
+    screen.note(f"The session {name} {'waits on for a device' if waiting else 'runs on'}.")
     screen.note(f"  See it:      gpu-balancer watch {name}")
     screen.note(f"  Stop it:     gpu-balancer stop {name}")
     screen.note(f"  Its results: gpu-balancer artifacts {name} --download DIR")

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from gpu_balancer.cli.invocation import Misuse, spelled
-from gpu_balancer.cli.job_options import IngestChoice, SegmentChoice
+from gpu_balancer.cli.job_options import IngestChoice, PriorityChoice, SegmentChoice
 from gpu_balancer.client.deliveries import Delivery, file_delivery, hls_delivery, names_folder
 from gpu_balancer.client.specs import VIDEO_CODECS, input_uri, local_file, make_renditions, to_duration
 from gpu_balancer.client.spelling import (
@@ -19,6 +19,7 @@ from gpu_balancer.client.spelling import (
     parse_frame_rate,
     parse_label,
     parse_rendition,
+    parse_reserved_speed,
     parse_time,
 )
 from gpu_balancer.v1 import media_pb2, session_pb2
@@ -86,10 +87,27 @@ def make_job(
         ),
         labels=labels,
         max_duration=_duration("--max-duration", session.max_duration),
+        max_wait=_duration("--wait-for-device", session.wait_for_device),
+        preemptible=session.preemptible,
+        reserved_speed=_reserved_speed(given, session),
     )
     if session.priority is not None:
         asked.priority = session_pb2.Priority.Value(f"PRIORITY_{session.priority.value.upper()}")
     return Job(session=asked, delivery=delivery, source_file=local_file(source))
+
+
+def _reserved_speed(given: InputOptions, session: SessionOptions) -> float | None:
+    """Reads the speed to be kept free; refuses it, and giving way, where it is plain that the session is live."""
+    batch, live = session.priority is PriorityChoice.BATCH, session.priority is PriorityChoice.LIVE
+    paced = given.native_rate or given.ingest is not None
+    if session.preemptible and (live or (paced and not batch)):
+        raise Misuse("Cannot use --preemptible for live work, which nothing may stop. Try --priority batch.")
+    if session.reserved_speed is None:
+        return None
+    if live or paced:
+        raise Misuse("Cannot use --reserved-speed for live work: it goes at real time. Try without it.")
+    with spelled("--reserved-speed"):
+        return parse_reserved_speed(session.reserved_speed)
 
 
 def make_input(given: InputOptions) -> media_pb2.Input:

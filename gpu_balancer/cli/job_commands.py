@@ -42,7 +42,9 @@ def register(app: typer.Typer) -> None:
         made: RenditionOptions,
         out: OutputOptions,
         session: SessionOptions,
-        verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the program and arguments too.")] = False,
+        verbose: Annotated[
+            bool, typer.Option("--verbose", "-v", help="Show what each device would have to give, and the program.")
+        ] = False,
     ) -> int | None:
         """Tell where a transcode would go, and why, without starting it. Takes the options of `transcode`."""
         from gpu_balancer.cli.plan_actions import plan as run

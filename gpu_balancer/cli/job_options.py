@@ -193,6 +193,29 @@ class SessionOptions:
     priority: Annotated[
         PriorityChoice | None, typer.Option("--priority", help="Default: live for live inputs, else batch.")
     ] = None
+    wait_for_device: Annotated[
+        str | None,
+        typer.Option(
+            "--wait-for-device",
+            metavar="TIME",
+            help="Queue when no device has room, this long at most. Default: be refused then.",
+        ),
+    ] = None
+    preemptible: Annotated[
+        bool,
+        typer.Option(
+            "--preemptible", help="Let live work stop it to get its room; it is queued again. For batch only."
+        ),
+    ] = False
+    reserved_speed: Annotated[
+        str | None,
+        typer.Option(
+            "--reserved-speed",
+            metavar="X",
+            help="Keep this speed free for it whatever else comes: 0.5 is half real time. For batch only. "
+            "Default: what its device has left.",
+        ),
+    ] = None
     label: Annotated[
         list[str], typer.Option("--label", metavar="KEY=VALUE", help="A note of your own. Repeatable.")
     ] = field(default_factory=list)

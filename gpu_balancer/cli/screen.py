@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json as json_text
 import sys
+import textwrap
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -89,6 +90,22 @@ class Screen:
     def line(self, text: str = "") -> None:
         """Writes a line of the result."""
         print(text)
+
+    def heading(self, text: str) -> None:
+        """Writes a line over what follows."""
+        if self.terminal:
+            self.console.print(text, style="bold", soft_wrap=True)
+        else:
+            self.line(text)
+
+    def paragraph(self, text: str, *, indent: str = "") -> None:
+        """Writes a text of the result, on a terminal broken between words, with further lines set in."""
+        if self.terminal:
+            # Paths, URLs and options stay whole, so that they can be copied.
+            text = textwrap.fill(
+                text, self.console.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )
+        self.line(text)
 
     def note(self, text: str) -> None:
         """Writes a line for people, beside the result."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpu_balancer.cli.invocation import spelled
+from gpu_balancer.cli.placement_views import placement_facts, show_placement
 from gpu_balancer.cli.session_views import (
     ARTIFACT_COLUMNS,
     COLUMNS,
@@ -15,7 +16,7 @@ from gpu_balancer.cli.session_views import (
     session_row,
 )
 from gpu_balancer.cli.transfers import shown_downloads
-from gpu_balancer.cli.words import clean, session_state
+from gpu_balancer.cli.words import clean, device_word, moment, session_state
 from gpu_balancer.client.names import short_name
 from gpu_balancer.client.session_requests import session_filter
 from gpu_balancer.client.spelling import parse_label
@@ -61,6 +62,26 @@ def show_session(invocation: Invocation, name: str) -> None:
         screen.document(session)
     else:
         screen.facts(list(session_facts(session)))
+
+
+def explain_session(invocation: Invocation, name: str) -> None:
+    """Shows every decision that was made for a session, oldest first."""
+    screen = invocation.screen()
+    with invocation.client() as client:
+        placements = client.explain(name)
+    if invocation.json:
+        screen.document(session_service_pb2.ExplainSessionResponse(placements=placements))
+        return
+    if not placements:
+        screen.note(f"No decision is kept of {short_name(name)}.")
+    for number, placement in enumerate(placements):
+        if number:
+            screen.line()
+        outcome = device_word(placement.device) if placement.device else "no device took it"
+        screen.heading(f"Attempt {placement.attempt}: {outcome}, {moment(placement.decision_time)}")
+        show_placement(screen, placement, with_needs=True)
+        screen.line()
+        screen.facts([fact for fact in placement_facts(placement) if fact[0] != "device"])
 
 
 def show_log(invocation: Invocation, name: str, *, follow: bool, tail_lines: int | None) -> None:

@@ -61,6 +61,13 @@ def register(app: typer.Typer) -> None:
 
         show_session(invocation, name)
 
+    @command(app, "explain")
+    def explain(invocation: Invocation, name: NameArgument) -> None:
+        """Tell why a session went where it went: every device's score or refusal, at each attempt."""
+        from gpu_balancer.cli.session_actions import explain_session
+
+        explain_session(invocation, name)
+
     @command(app, "watch")
     def watch(
         invocation: Invocation,

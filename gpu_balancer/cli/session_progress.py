@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
-from gpu_balancer.cli.words import clean, clock, device_word, done_share, progress_words, session_state
+from gpu_balancer.cli.words import clean, clock, device_word, done_share, progress_words, queue_words, session_state
 from gpu_balancer.client.names import short_name
 from gpu_balancer.runtime.clock import SystemClock
 from gpu_balancer.v1 import session_pb2
@@ -13,7 +13,8 @@ from gpu_balancer.v1 import session_pb2
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rich.progress import Progress, TaskID
+    from rich.console import RenderableType
+    from rich.progress import Progress, Task, TaskID
 
     from gpu_balancer.cli.screen import Screen
     from gpu_balancer.runtime.clock import Clock
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 LINE_INTERVAL = timedelta(seconds=10)
 """Between lines about progress alone, where no bar can be drawn. Changes of state are told at once."""
+
+
+_BAR_GAPS = 4
+"""Columns between the parts of a line with a bar."""
 
 
 class SessionProgress:
@@ -33,6 +38,7 @@ class SessionProgress:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._told_state = ""
+        self._told_line = ""
         self._told_notes: set[str] = set()
         self._told_s = float("-inf")
 
@@ -55,7 +61,7 @@ class SessionProgress:
             self._show_line(session)
             return
         if self._task is None:
-            self._task = self._bar.add_task("", total=None, state="", figures="", left="")
+            self._task = self._bar.add_task("", total=None, state="", waiting=False, figures="", left="")
         share = done_share(session)
         ended = session.state in (session_pb2.SESSION_STATE_FAILED, session_pb2.SESSION_STATE_CANCELLED)
         self._bar.update(
@@ -63,7 +69,8 @@ class SessionProgress:
             description=short_name(session.name),
             total=None if share is None and not ended else 1.0,
             completed=share or 0.0,
-            state=session_state(session.state),
+            state=_fitting_words(session, self._bar.console.width) or session_state(session.state),
+            waiting=session.state == session_pb2.SESSION_STATE_QUEUED,
             figures=_figures(session),
             left=_time_left(session),
         )
@@ -91,16 +98,40 @@ class SessionProgress:
         self._told_state, self._told_s = state, now_s
         place = f" on {device_word(session.device)}" if session.device else ""
         figures = f", {progress_words(session)}" if session.HasField("progress") else ""
-        self._screen.note(f"{short_name(session.name)}: {state}{place}{figures}")
+        line = f"{short_name(session.name)}: {_waiting_words(session) or f'{state}{place}{figures}'}"
+        # A session may wait for hours: the same place again is no news.
+        if line != self._told_line:
+            self._told_line = line
+            self._screen.note(line)
+
+
+def _waiting_words(session: Session) -> str:
+    """Tells what a session waits for, and its place; nothing when it does not wait."""
+    if session.state != session_pb2.SESSION_STATE_QUEUED:
+        return ""
+    place = queue_words(session)
+    return f"waiting for a device: {place}" if place else "waiting for a device"
+
+
+def _fitting_words(session: Session, width: int) -> str:
+    """Tells the same in fewer words where a line beside the session's name has no room for them."""
+    words = _waiting_words(session)
+    if len(short_name(session.name)) + len(words) + _BAR_GAPS <= width:
+        return words
+    return f"queued: {place}" if (place := queue_words(session)) else ""
 
 
 def _figures(session: Session) -> str:
     progress = session.progress
+    if session.state == session_pb2.SESSION_STATE_QUEUED:
+        return ""
     if not session.HasField("progress"):
         return f"on {device_word(session.device)}" if session.device else ""
     parts = [f"{done:.0%}" if (done := done_share(session)) is not None else clock(progress.out_time)]
     if progress.HasField("speed"):
         parts.append(f"{progress.speed:.2g}x")
+    if session.HasField("speed_limit"):
+        parts.append(f"≤{session.speed_limit:.2g}x")
     if progress.frames_per_second:
         parts.append(f"{progress.frames_per_second:.0f} fps")
     return " ".join(parts)
@@ -120,8 +151,17 @@ def _time_left(session: Session) -> str:
 
 def _make_bar() -> Progress:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
     from rich.table import Column
+    from rich.text import Text
+
+    bar = BarColumn(bar_width=None)
+
+    class MovingBar(ProgressColumn):
+        """A bar, but nothing while a session waits for a device: nothing moves then."""
+
+        def render(self, task: Task) -> RenderableType:
+            return Text() if task.fields["waiting"] else bar.render(task)
 
     # A terminal writes ^C behind the bar: at the end of a full line it would break it in two.
     console = Console(stderr=True, highlight=False, emoji=False, markup=False)
@@ -130,7 +170,7 @@ def _make_bar() -> Progress:
     return Progress(
         TextColumn("{task.description}", table_column=fixed, markup=False),
         TextColumn("{task.fields[state]}", table_column=Column(no_wrap=True, min_width=9), markup=False),
-        BarColumn(bar_width=None),
+        MovingBar(),
         TextColumn("{task.fields[figures]}", table_column=fixed, markup=False),
         TextColumn("{task.fields[left]}", table_column=fixed, markup=False),
         console=console,

@@ -15,6 +15,7 @@ from gpu_balancer.cli.words import (
     input_words,
     moment,
     progress_words,
+    queue_words,
     rendition_words,
     session_state,
     size,
@@ -31,7 +32,7 @@ COLUMNS = (
     Column(title="SESSION"),
     Column(title="STATE", states=True),
     Column(title="DEVICE"),
-    Column(title="DONE"),
+    Column(title="DONE", shrinks=True),
     Column(title="CREATED", optional=True),
     Column(title="LABELS", optional=True, shrinks=True),
     Column(title="INPUT", shrinks=True, cut_front=True),
@@ -78,6 +79,7 @@ def session_facts(session: Session) -> Iterator[tuple[str, str]]:
     spec, failure = session.transcode, session.failure
     yield "session", short_name(session.name)
     yield "state", session_state(session.state)
+    yield "queue", _queue_facts(session)
     yield "conditions", "\n".join(f"{one.type}: {clean(one.message)}" for one in session.conditions)
     yield "device", device_word(session.device) if session.device else ""
     yield "attempt", str(session.attempt) if session.attempt else ""
@@ -89,6 +91,9 @@ def session_facts(session: Session) -> Iterator[tuple[str, str]]:
     yield "outputs", "\n".join(output_words(one) for one in spec.outputs)
     yield "priority", _priority_words(session)
     yield "labels", "\n".join(f"{clean(key)}={clean(value)}" for key, value in sorted(session.labels.items()))
+    yield "waits", f"{clock(session.max_wait)} at most for a device" if session.max_wait.ToNanoseconds() else ""
+    yield "speed", _speed_facts(session)
+    yield "preempted", _times(session.preemption_count)
     yield "done", _progress_facts(session)
     yield "failure", f"{failure.message} ({failure.reason})" if session.HasField("failure") else ""
     yield "log", "\n".join(clean(line) for line in failure.log_tail)
@@ -112,7 +117,33 @@ def output_words(output: media_pb2.Output) -> str:
 
 def _priority_words(session: Session) -> str:
     name = session_pb2.Priority.Name(session.priority).removeprefix("PRIORITY_").lower()
-    return "" if name == "unspecified" else name
+    if name == "unspecified":
+        return ""
+    return f"{name}, may be stopped for live work and queued again" if session.preemptible else name
+
+
+def _queue_facts(session: Session) -> str:
+    if session.state != session_pb2.SESSION_STATE_QUEUED:
+        return ""
+    queue = session.queue
+    since = f"since {moment(queue.queued_time)}" if queue.HasField("queued_time") else ""
+    until = f"given up at {moment(queue.deadline)}" if queue.HasField("deadline") else "never given up"
+    return "\n".join(filter(None, (queue_words(session), since, until, clean(queue.message))))
+
+
+def _times(number: int) -> str:
+    if not number:
+        return ""
+    return "once" if number == 1 else f"{number} times"
+
+
+def _speed_facts(session: Session) -> str:
+    parts = []
+    if session.HasField("reserved_speed"):
+        parts.append(f"{session.reserved_speed:g}x real time kept free")
+    if session.HasField("speed_limit"):
+        parts.append(f"held at {session.speed_limit:.2g}x while live work shares its device")
+    return ", ".join(parts)
 
 
 def _progress_facts(session: Session) -> str:

@@ -87,7 +87,9 @@ def picture(devices: list[Device], sessions: list[Session], trouble: str, width:
     from rich.console import Group
     from rich.text import Text
 
-    head = Text(f"{len(devices)} devices, {len(sessions)} live sessions", style="bold")
+    waiting = sum(one.state == session_pb2.SESSION_STATE_QUEUED for one in sessions)
+    told = f", {waiting} of them waiting for a device" if waiting else ""
+    head = Text(f"{len(devices)} devices, {len(sessions)} live sessions{told}", style="bold")
     if trouble:
         head.append(f"   {trouble}", style="red")
     head.no_wrap, head.overflow = True, "ellipsis"

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from gpu_balancer.v1.placement_pb2 import Placement
     from gpu_balancer.v1.session_pb2 import Session
 
-_NO_DEVICE = (Reason.NO_CAPACITY, Reason.NO_CAPABLE_DEVICE, Reason.NO_DEVICE_READY)
+_WAITING_HELPS = (Reason.NO_CAPACITY, Reason.NO_DEVICE_READY)
+_NO_DEVICE = (*_WAITING_HELPS, Reason.NO_CAPABLE_DEVICE, Reason.QUEUE_FULL)
 
 
 def transcode(
@@ -52,18 +53,26 @@ def transcode(
         try:
             created = _submit(screen, client, job)
         except RequestFailure as failure:
-            return complain_of(failure, _plan_after(client, job, failure))
+            code = complain_of(failure, _plan_after(client, job, failure))
+            if failure.reason in _WAITING_HELPS and not job.session.HasField("max_wait"):
+                screen.note("With --wait-for-device 10m it would be queued instead.")
+            return code
         if detach:
             _tell_detached(screen, created)
             return ExitCode.OK
         ended, interrupted = follow(screen, client, created)
         if not has_ended(ended):
-            tell_how_to_go_on(screen, ended.name)
+            tell_how_to_go_on(screen, ended.name, waiting=ended.state == session_pb2.SESSION_STATE_QUEUED)
             return ExitCode.INTERRUPTED
         if invocation.json:
             screen.document(ended)
         if ended.state != session_pb2.SESSION_STATE_SUCCEEDED and not interrupted:
             return complain_of_end(ended)
+        if not ended.attempt:
+            # It was stopped while it waited: there is nothing to fetch.
+            screen.note(f"{short_name(ended.name)}: {session_state(ended.state)}")
+            client.discard_upload(ended)
+            return ExitCode.INTERRUPTED
         code = _fetch(screen, client, job, ended, overwrite=out.overwrite)
         client.discard_upload(ended)
         return ExitCode.INTERRUPTED if interrupted else code
@@ -117,7 +126,8 @@ def follow(screen: Screen, client: Client, session: Session) -> tuple[Session, b
             return latest, stopping
         if wish is Wish.STOP:
             latest, stopping = client.stop_session(session.name), True
-            screen.note("It completes its outputs and ends; Ctrl-C leaves it to that.")
+            if not has_ended(latest):
+                screen.note("It completes its outputs and ends; Ctrl-C leaves it to that.")
 
 
 def _fetch(screen: Screen, client: Client, job: Job, ended: Session, *, overwrite: bool) -> ExitCode:

@@ -54,6 +54,11 @@ def video_codec(codec: int) -> str:
     return _enum_word(media_pb2.VideoCodec.Name, codec, "VIDEO_CODEC_")
 
 
+def encoding_speed(speed: int) -> str:
+    """Names how much work goes into a picture."""
+    return _enum_word(media_pb2.EncodingSpeed.Name, speed, "ENCODING_SPEED_")
+
+
 def dimension(number: int) -> str:
     """Names a dimension of load."""
     return _enum_word(placement_pb2.Dimension.Name, number, "DIMENSION_").replace("_", " ")
@@ -94,6 +99,14 @@ def clock(length: Duration) -> str:
     return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
 
 
+def about(length: Duration) -> str:
+    """Writes an estimate no finer than it is: "about 40 s", "about 2 min" or "about 3 h"."""
+    seconds = length.seconds + (length.nanos > 0)
+    if seconds <= 50:
+        return f"about {max(10, -(-seconds // 10) * 10)} s"
+    return f"about {round(seconds / 60)} min" if seconds < 90 * 60 else f"about {round(seconds / 3600)} h"
+
+
 def moment(time: Timestamp) -> str:
     """Writes an instant in the user's own time zone."""
     if not time.seconds:
@@ -112,13 +125,26 @@ def done_share(session: session_pb2.Session) -> float | None:
     return min(1.0, progress.out_time.ToMilliseconds() / total) if total > 0 else None
 
 
+def queue_words(session: session_pb2.Session) -> str:
+    """Tells the place of a session that waits, and how long it may take: "place 3, about 2 min"."""
+    queue = session.queue
+    parts = [f"place {queue.position}"] if queue.position else []
+    if queue.HasField("estimated_wait"):
+        parts.append(about(queue.estimated_wait))
+    return ", ".join(parts)
+
+
 def progress_words(session: session_pb2.Session) -> str:
-    """Tells in a few words how far a session is."""
+    """Tells in a few words how far a session is; `≤0.5x` is the speed at which it is held."""
+    if session.state == session_pb2.SESSION_STATE_QUEUED:
+        return queue_words(session) or UNKNOWN
     progress = session.progress
     share = done_share(session)
     parts = [f"{share:.0%}" if share is not None else clock(progress.out_time)] if session.HasField("progress") else []
     if progress.HasField("speed") and session.state == session_pb2.SESSION_STATE_RUNNING:
         parts.append(f"{progress.speed:.2g}x")
+    if session.HasField("speed_limit") and session.state == session_pb2.SESSION_STATE_RUNNING:
+        parts.append(f"≤{session.speed_limit:.2g}x")
     return " ".join(parts) or UNKNOWN
 
 

@@ -19,7 +19,7 @@ from gpu_balancer.cli.exit_codes import MEANINGS, ExitCode, exit_code_of
 from gpu_balancer.cli.session_progress import SessionProgress
 from gpu_balancer.cli.top_actions import picture
 from gpu_balancer.cli.words import clock, count, size
-from gpu_balancer.v1 import device_pb2, session_pb2
+from gpu_balancer.v1 import balancer_service_pb2, device_pb2, session_pb2
 
 if TYPE_CHECKING:
     from conftest import Command
@@ -143,6 +143,7 @@ def test_a_wrong_address_is_wrong_usage(run: Command) -> None:
         (Reason.NO_CAPABLE_DEVICE, ExitCode.REFUSED),
         (Reason.NO_CAPACITY, ExitCode.NO_ROOM),
         (Reason.NO_DEVICE_READY, ExitCode.NO_ROOM),
+        (Reason.QUEUE_FULL, ExitCode.NO_ROOM),
         (Reason.AGENT_UNREACHABLE, ExitCode.UNREACHABLE),
         (Reason.BALANCER_UNREACHABLE, ExitCode.UNREACHABLE),
         (Reason.INTERNAL, ExitCode.INTERNAL),
@@ -159,6 +160,13 @@ def test_versions_of_both_sides_are_shown(fake: FakeBalancer, run: Command, tmp_
     assert run("--version").out == f"gpu-balancer {__version__}\n"
     document = run("version", "--json").document
     assert (document["clientVersion"], document["balancer"]["processId"]) == (__version__, 4711)
+    assert "wait" not in out
+    fake.queue.CopyFrom(
+        balancer_service_pb2.QueueSummary(
+            live_count=1, batch_count=2, max_sessions=100, longest_wait=Duration(seconds=83)
+        )
+    )
+    assert "Sessions that wait for a device: 3 of at most 100, the first of them for 1:23" in run("version").out
     alone = run("version", "--address", f"{tmp_path}/no.sock")
     assert (alone.code, alone.out) == (0, f"gpu-balancer {__version__}\n")
     assert "there is no socket" in alone.err

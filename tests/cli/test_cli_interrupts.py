@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from gpu_balancer.v1 import session_pb2
 
@@ -145,6 +146,45 @@ def test_a_second_ctrl_c_leaves_it_running(running: FakeBalancer, source: Path) 
         terminal.expect("gpu-balancer stop s1")
         assert terminal.end() == 130
     assert state_of(running) == session_pb2.SESSION_STATE_RUNNING
+
+
+@pytest.fixture
+def queueing(fake: FakeBalancer) -> FakeBalancer:
+    """A fake whose sessions wait for a device until they are stopped."""
+
+    def queue(session: session_pb2.Session) -> None:
+        session.ClearField("attempt")
+        place = session_pb2.QueueStatus(position=3, estimated_wait=Duration(seconds=118))
+        fake.advance(session.name, state=session_pb2.SESSION_STATE_QUEUED, queue=place)
+
+    fake.on_create = queue
+    return fake
+
+
+def test_a_session_that_waits_is_stopped_at_once_and_nothing_is_fetched(
+    queueing: FakeBalancer, source: Path, tmp_path: Path
+) -> None:
+    with terminal_of(queueing, "transcode", str(source), "-o", str(tmp_path / "out.mp4")) as terminal:
+        terminal.expect("waiting for a device: place 3, about 2 min")
+        terminal.press_ctrl_c()
+        terminal.expect(QUESTION)
+        terminal.type("y\n")
+        terminal.expect("s1: cancelled")
+        assert terminal.end() == 130
+        assert "completes its outputs" not in terminal.seen
+    assert state_of(queueing) == session_pb2.SESSION_STATE_CANCELLED
+    assert queueing.calls["ListArtifacts"] == 0
+
+
+def test_a_session_that_waits_is_left_waiting(queueing: FakeBalancer, source: Path) -> None:
+    with terminal_of(queueing, "transcode", str(source)) as terminal:
+        terminal.expect("place 3")
+        terminal.press_ctrl_c()
+        terminal.expect(QUESTION)
+        terminal.press_ctrl_c()
+        terminal.expect("The session s1 waits on for a device.")
+        assert terminal.end() == 130
+    assert state_of(queueing) == session_pb2.SESSION_STATE_QUEUED
 
 
 def test_without_a_terminal_it_runs_on_and_is_said_how_to_stop_it(running: FakeBalancer, source: Path) -> None:
