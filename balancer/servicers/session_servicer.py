@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import structlog
 
 from balancer.admission import Admission, PlacementRefused
-from balancer.decision_text import UnreadableDecision, decision_from_text
+from balancer.decision_text import UnreadableDecision, decision_from_text, shortened
 from balancer.feed_watcher import FeedReset, FeedSynced, SessionRemoved, SessionUpdated
 from balancer.servicers.contract_words import SESSION_STATES
 from balancer.servicers.ladder_memory import LadderMemory
@@ -51,6 +51,10 @@ _log = structlog.stdlib.get_logger(__name__)
 
 _MAX_FILTER_STATES = 32
 """More than there are; a client may name one twice."""
+
+_MAX_PLANNED_VERDICTS = 512
+"""Of a plan over more devices only the verdicts that mattered are told: nobody reads ten thousand, and an answer has a
+size."""
 
 
 class SessionServicer(SessionServiceServicer):
@@ -113,6 +117,8 @@ class SessionServicer(SessionServiceServicer):
         draft = self._draft(request.session)
         prepared = await self._prepared(draft)
         decision = self._engine.plan(prepared.workload)
+        if len(decision.verdicts) > _MAX_PLANNED_VERDICTS:
+            decision = shortened(decision)
         response = pb.PlanSessionResponse(placement=placement_to_proto(decision), session=planned_to_proto(prepared))
         if decision.device_id is not None:
             response.argv.extend(await self._questions.command_for(decision.device_id, prepared.session))

@@ -43,7 +43,7 @@ def _lines(failure: RequestFailure, plan: Placement | None) -> Iterator[str]:
             yield f"{violation.field}: {violation.description}"
     placements = placements_of(failure) or ([plan] if plan is not None else [])
     for placement in placements:
-        yield from refusal_lines(placement)
+        yield from refusal_lines(placement, told=failure.message)
 
 
 def placements_of(failure: RequestFailure) -> list[Placement]:
@@ -53,12 +53,15 @@ def placements_of(failure: RequestFailure) -> list[Placement]:
     return [detail for detail in failure.details if isinstance(detail, Placement)]
 
 
-def refusal_lines(placement: Placement) -> Iterator[str]:
-    """Gives a line for each device that refused."""
+def refusal_lines(placement: Placement, *, told: str = "") -> Iterator[str]:
+    """Gives a line for each device that refused, leaving out what was told already."""
     from gpu_balancer.cli.words import device_word
+    from gpu_balancer.client.names import short_name
 
     for verdict in placement.verdicts:
         if verdict.WhichOneof("verdict") == "refusal":
+            if f"{short_name(verdict.device)}: {verdict.refusal.message.rstrip('.')}" in told:
+                continue
             words = verdict.refusal.message or verdict.refusal.rule
             yield f"{device_word(verdict.device)}: {words} ({verdict.refusal.rule})"
 

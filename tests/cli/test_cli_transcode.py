@@ -219,6 +219,13 @@ def test_no_room_lists_every_device_with_exit_code_5(fake: FakeBalancer, run: Co
     assert "  cpu-1: needs 2 encoder sessions, 1 is free (CAPACITY)\nTry again in 7 s.\n" in ran.err
 
 
+def test_refusals_that_the_message_tells_are_not_told_twice(fake: FakeBalancer, run: Command, source: Path) -> None:
+    message = "Cannot place the session: no device has room (cpu-1: needs 2 encoder sessions, 1 is free). Try later."
+    placement = placement_pb2.Placement(verdicts=verdicts()[1:])
+    fake.refuse("CreateSession", RequestFailure(reason=Reason.NO_CAPACITY, message=message, details=(placement,)))
+    assert run("transcode", str(source), "--wait-for-device", "5").err == f"Error: {message}\n"
+
+
 def test_refusals_that_did_not_fit_into_the_error_are_asked_for(fake: FakeBalancer, run: Command, source: Path) -> None:
     fake.verdicts = verdicts()[1:]
     fake.refuse("CreateSession", RequestFailure(reason=Reason.NO_CAPACITY, message="Cannot place the session."))

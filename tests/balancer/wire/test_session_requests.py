@@ -16,6 +16,7 @@ from balancer.domain.device import DeviceState
 from balancer.domain.ids import DeviceId
 from balancer.domain.session import SessionRecord
 from balancer.ports.session_store import StoreFullError
+from balancer.servicers import session_servicer
 from fakes.agent_media import FULL_HD
 from fakes.balancer_house import BalancerHouse, balancer_house, failure_of
 from fakes.session_texts import LADDER, session
@@ -373,6 +374,20 @@ async def test_a_plan_tells_what_the_session_would_take_of_each_device(house: Ba
     [cores] = [need for need in verdict.needs if not need.host]
     assert cores.dimension == placement_pb2.DIMENSION_CORES
     assert 0 == cores.used < cores.needed < cores.bookable == 900_000_000
+
+
+async def test_a_plan_over_very_many_devices_tells_those_that_mattered_and_counts_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_servicer, "_MAX_PLANNED_VERDICTS", 40)
+    crowd = {f"cpu-{number:03}": 1 for number in range(60)}
+    async with balancer_house(tmp_path, devices={**crowd, "large": 100}) as house:
+        placement = (await house.sessions.PlanSession(plan(f"priority: PRIORITY_LIVE {LADDER}"))).placement
+        assert placement.device == "devices/large"
+        assert placement.device in [verdict.device for verdict in placement.verdicts]
+        assert len(placement.verdicts) < 40
+        (omitted,) = placement.omitted_verdicts
+        assert (omitted.rule, omitted.device_count) == ("CAPACITY", 61 - len(placement.verdicts))
 
 
 async def test_the_engine_hears_how_long_a_session_may_wait_and_whether_it_gives_way(
