@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import pytest
 from domain.devices import cpu, gpu
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancer.decision_text import (
@@ -170,6 +170,7 @@ def test_where_all_refuse_one_of_each_rule_is_kept() -> None:
     assert kept.omitted == (OmittedVerdicts(rule="CAPACITY", device_count=99 - BEST_VERDICTS),)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.none() | st.integers(0, 9), min_size=MAX_VERDICTS + 1, max_size=100), st.integers(0, 300))
 def test_shortening_loses_no_device_and_not_the_chosen_one(scores: list[int | None], chosen: int) -> None:
     eligible = [number for number, score in enumerate(scores) if score is not None]
