@@ -11,6 +11,7 @@ from agents.pipelines.coders import choose_coders
 from agents.pipelines.command import Command
 from agents.pipelines.ffmpeg_features import features_of
 from agents.pipelines.formats import wants_hvc1
+from agents.pipelines.holding import hold_of
 from agents.pipelines.input_options import input_arguments
 from agents.pipelines.job import AudioCodec, PushOutput, UriInput
 from agents.pipelines.muxers import plain_arguments, tee_arguments, tee_text
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from agents.pipelines.video_encoders import Options
 
 # -nostats: the progress file tells the same for programs. Warnings are kept because they explain what fails later.
-_GENERAL = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+warning", "-stats_period", "1", "-y")
+_GENERAL = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+warning")
+# Seconds between reports. What may be held at a speed tells more often how far it is.
+_REPORTED_EVERY, _HELD_REPORTED_EVERY = "1", "0.1"
 _DEVICE = ("-init_hw_device", "cuda=gpu:0", "-filter_hw_device", "gpu")
 _DECODING_ON_DEVICE = ("-hwaccel", "cuda", "-hwaccel_device", "gpu", "-hwaccel_output_format", "cuda")
 # Surfaces for frames that wait between decoder and scaler, besides those that the format itself keeps.
@@ -68,7 +71,9 @@ def build_command(
     threads = _encoder_threads(branches, job, device)
     on_device = source is not FrameSource.MEMORY
     graph = filter_graph(branches, source=source, source_bit_depth=job.facts.bit_depth) if branches else None
-    argv: list[str] = [coders.build.path, *_GENERAL, "-progress", progress_path, *(_DEVICE if on_device else ())]
+    period = _REPORTED_EVERY if hold_of(job) is None else _HELD_REPORTED_EVERY
+    argv: list[str] = [coders.build.path, *_GENERAL, "-stats_period", period, "-y", "-progress", progress_path]
+    argv += _DEVICE if on_device else ()
     argv += _decoding(source, device, decoded=bool(branches))
     argv += input_arguments(job.input, ingest_url=ingest_url, untagged=_untagged(outputs.groups))
     if graph is not None:

@@ -18,7 +18,7 @@ from agents.servicers.report_translation import (
     facts_message,
     identity_message,
 )
-from agents.servicers.request_fields import artifact_name, session_id
+from agents.servicers.request_fields import artifact_name, session_id, speed_limit
 from agents.sessions.artifacts import ArtifactFile, list_artifacts, read_artifact
 from agents.sessions.attempt import AttemptKey
 from agents.sessions.launching import LaunchOrder
@@ -146,8 +146,16 @@ class AgentServicer(AgentServiceServicer):
     ) -> pb.AgentServiceStopSessionResponse:
         """Asks an attempt to end."""
         session = session_id(request.id.session, path="id.session")
-        await self._registry.stop(AttemptKey(session=session, attempt=max(request.id.attempt, 1)))
+        key = AttemptKey(session=session, attempt=max(request.id.attempt, 1))
+        await self._registry.stop(key, discard_outputs=request.discard_outputs)
         return pb.AgentServiceStopSessionResponse()
+
+    async def PaceSession(self, request: pb.PaceSessionRequest, _: object) -> pb.PaceSessionResponse:  # noqa: N802
+        """Holds an attempt at a speed, or lets it go."""
+        session = session_id(request.id.session, path="id.session")
+        limit = speed_limit(request, path="speed_limit")
+        await self._registry.pace(AttemptKey(session=session, attempt=max(request.id.attempt, 1)), limit)
+        return pb.PaceSessionResponse()
 
     async def DeleteSession(  # noqa: N802
         self, request: pb.AgentServiceDeleteSessionRequest, _: object
@@ -245,4 +253,5 @@ def _order(plan: pb.LaunchPlan) -> LaunchOrder:
         plan=plan.SerializeToString(),
         max_duration=plan.max_duration.ToTimedelta() if plan.HasField("max_duration") else None,
         traceparent=plan.traceparent,
+        speed_limit=speed_limit(plan, path="plan.speed_limit"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
@@ -10,6 +11,8 @@ from gpu_balancer.runtime.failures import Violation, invalid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sized
+
+    from gpu_balancer.v1 import agent_service_pb2 as pb
 
 Value = TypeVar("Value")
 
@@ -74,3 +77,21 @@ def artifact_name(name: str) -> tuple[str, str]:
         description = f'{name!r} is no artifact. Try "sessions/{{id}}/artifacts/{{path}}".'
         raise invalid(Violation(field="name", description=description))
     return session_id(session, path="name"), path
+
+
+def speed_limit(message: pb.LaunchPlan | pb.PaceSessionRequest, *, path: str) -> float | None:
+    """Reads the speed at which a program is held, in times real time. None: it is not held.
+
+    Args:
+        message: What has it.
+        path: Where it stands in the request.
+
+    Raises:
+        RequestFailure: When it is no speed.
+    """
+    if not message.HasField("speed_limit"):
+        return None
+    limit = message.speed_limit
+    if not (math.isfinite(limit) and limit > 0):
+        raise invalid(Violation(field=path, description=f"must be a number above 0, not {limit:g}."))
+    return limit

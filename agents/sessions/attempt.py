@@ -100,6 +100,8 @@ class AttemptStatus:
     """Set as soon as the program is to be ended."""
     signal_time: datetime | None = None
     """When the program was signalled; it is never signalled twice."""
+    discard_outputs: bool = False
+    """Whether what it made is thrown away at its end, because another attempt begins anew."""
 
     @property
     def live(self) -> bool:

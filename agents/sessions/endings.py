@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from agents.pipelines.exit_classification import ExitOutcome, Outcome, classify_exit
 from agents.sessions.attempt import Ending, Failure, StopCause
 from agents.sessions.logs import read_tail
+from agents.sessions.output_discards import discard_outputs
 from agents.sessions.output_moves import OutputMoveError, forget_parts, place_outputs, remove_parts
 
 if TYPE_CHECKING:
@@ -86,6 +87,10 @@ def conclude(
         redactor: Hides secrets in the log's tail.
         log_tail_lines: How many last lines a failure carries.
     """
+    if status.discard_outputs:
+        # However the program ended: the stop was heard, and nothing of it counts.
+        discard_outputs(folder, launch)
+        return Conclusion(ending=Ending.STOPPED)
     code = folder.exit_code()
     lines = read_tail(folder.log, redactor, _CLASSIFIED_LINES)
     shown = lines[-log_tail_lines:]

@@ -17,7 +17,12 @@ from agents.pipelines.job import IngestInput, IngestProtocol
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Condition
 from agents.sessions.ingest import open_point
 from agents.sessions.launching import make_record, plan_command
-from agents.sessions.output_folders import look_up_folders, make_presentation_folders, make_private_folders
+from agents.sessions.output_folders import (
+    look_up_folders,
+    look_up_presentations,
+    make_presentation_folders,
+    make_private_folders,
+)
 from agents.sessions.output_moves import remove_parts
 from agents.sessions.records import dump_launch, dump_status
 from agents.sessions.session_trace import SessionTrace
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     from agents.sessions.folder import AttemptFolder, SessionFolders
     from agents.sessions.ingest import IngestPoint
     from agents.sessions.launching import LaunchOrder
+    from agents.sessions.output_folders import PresentationFolder
     from agents.sessions.records import LaunchRecord
     from gpu_balancer.runtime.clock import Clock
 
@@ -108,6 +114,7 @@ class Launcher:
             moves = await self._looked_up(key, command)
             command = replace(command, output_moves=moves)
             record = make_record(order, command, point, first_frame_timeout=self._settings.first_frame_timeout)
+            record = replace(record, presentations=await self._presentations(key, folder, command))
             attempt = Attempt(folder, self._first_status(key, point))
             trace = SessionTrace(self._tracer, order.traceparent, key)
             with trace.launching():
@@ -152,13 +159,24 @@ class Launcher:
         except OSError as error:
             raise _launch_failure(key, error) from error
 
+    async def _presentations(
+        self, key: AttemptKey, folder: AttemptFolder, command: Command
+    ) -> tuple[PresentationFolder, ...]:
+        outside = _outside(folder, command.directories)
+        if not outside:
+            return ()
+        try:
+            return await asyncio.to_thread(look_up_presentations, outside, self._settings.output_roots)
+        except OSError as error:
+            raise _launch_failure(key, error) from error
+
     def _write_folders(self, attempt: Attempt, plan: bytes, record: LaunchRecord, directories: Sequence[str]) -> None:
         files = {"plan.binpb": plan, "launch.json": dump_launch(record), "status.json": dump_status(attempt.status)}
         attempt.folder.create(files)
-        inside = [path for path in directories if Path(path).is_relative_to(attempt.folder.artifacts)]
-        for path in inside:
-            Path(path).mkdir(parents=True, exist_ok=True)
-        outside = [path for path in directories if path not in inside]
+        outside = _outside(attempt.folder, directories)
+        for path in directories:
+            if path not in outside:
+                Path(path).mkdir(parents=True, exist_ok=True)
         make_presentation_folders(outside, self._settings.output_roots)
         make_private_folders(record.output_moves)
 
@@ -186,6 +204,10 @@ class Launcher:
         message = f"Waiting for somebody to publish by {point.protocol.value.upper()}."
         awaiting = Condition(type="AWAITING_PUBLISHER", message=message, since_time=now)
         return replace(status, conditions=(awaiting,), ingest_url=point.url)
+
+
+def _outside(folder: AttemptFolder, directories: Sequence[str]) -> list[str]:
+    return [path for path in directories if not Path(path).is_relative_to(folder.artifacts)]
 
 
 async def _spawned(folder: AttemptFolder, record: LaunchRecord) -> int:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from agents.pipelines.command_builder import build_command
+from agents.pipelines.holding import hold_of
 from agents.pipelines.job import IngestInput, Job, UriInput
 from agents.pipelines.pipeline_error import PipelineError, PipelineErrorReason
 from agents.sessions.records import LaunchRecord
@@ -33,6 +34,8 @@ class LaunchOrder:
     """Of running. None: no bound."""
     traceparent: str = ""
     """W3C trace context of the session's trace. Empty: not traced."""
+    speed_limit: float | None = None
+    """The speed at which it begins, in times real time, above 0. None: as fast as it goes."""
 
 
 def plan_command(job: Job, device: PipelineDevice, folder: AttemptFolder, ingest_url: str | None) -> Command:
@@ -89,6 +92,7 @@ def make_record(
         ingest_protocol=None if point is None else point.protocol,
         ingest_port=None if point is None else point.port,
         traceparent=order.traceparent,
+        hold=hold_of(order.job),
     )
 
 

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +22,22 @@ if TYPE_CHECKING:
 
     from agents.pipelines.command import OutputMove
 
+_MADE = (".m3u8", ".ts", ".m4s", ".mp4", ".vtt", ".tmp")
+"""How names of files end that an HLS muxer makes."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PRIVATE_MODE = 0o700
 _PRESENTATION_MODE = 0o755
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresentationFolder:
+    """The folder of an HLS presentation outside of the artifacts, as it was before the start: missing, or empty."""
+
+    parent: OutputFolder
+    name: str
+    inner: tuple[str, ...]
+    """Names of the folders in it, one per variant."""
+    existed: bool
 
 
 def look_up_folders(moves: Sequence[OutputMove], roots: Sequence[str]) -> tuple[OutputMove, ...]:
@@ -48,6 +61,80 @@ def look_up_folders(moves: Sequence[OutputMove], roots: Sequence[str]) -> tuple[
             status = os.fstat(parent)
         found.append(replace(move, folder=OutputFolder(path=real, device=status.st_dev, inode=status.st_ino)))
     return tuple(found)
+
+
+def look_up_presentations(directories: Sequence[str], roots: Sequence[str]) -> tuple[PresentationFolder, ...]:
+    """Notes where HLS presentations will stand, links followed, and which of their folders are there already.
+
+    Args:
+        directories: As for `make_presentation_folders`.
+        roots: Folders under which outputs may be written.
+
+    Raises:
+        RequestFailure: OUTPUT_NOT_ALLOWED when a folder is not under the roots.
+        OSError: When there is no such folder.
+    """
+    found = []
+    for top, inner in _presentations(directories):
+        name = Path(top).name
+        with _opened(Path(top).parent) as parent:
+            real = _real_path(parent, top, roots)
+            status = os.fstat(parent)
+            existed = _is_there(name, parent)
+        folder = OutputFolder(path=real, device=status.st_dev, inode=status.st_ino)
+        found.append(PresentationFolder(parent=folder, name=name, inner=inner, existed=existed))
+    return tuple(found)
+
+
+def remove_presentation(presentation: PresentationFolder) -> None:
+    """Removes what an attempt has made of an HLS presentation. May be repeated.
+
+    A folder that was there before stays, empty; what is of nobody's making here stays too.
+
+    Raises:
+        OSError: When something else stands at its place by now, or the disk refuses.
+    """
+    from agents.media_access.guard import shared_folder_problem
+
+    with open_folder(presentation.parent) as parent:
+        try:
+            with _opened(presentation.name, os.O_NOFOLLOW, dir_fd=parent) as folder:
+                if problem := shared_folder_problem(os.fstat(folder)):
+                    raise OSError(errno.EPERM, problem, presentation.name)
+                for name in presentation.inner:
+                    with contextlib.suppress(FileNotFoundError):
+                        with _opened(name, os.O_NOFOLLOW, dir_fd=folder) as variant:
+                            _remove_made(variant)
+                        os.rmdir(name, dir_fd=folder)
+                _remove_made(folder)
+            if not presentation.existed:
+                os.rmdir(presentation.name, dir_fd=parent)
+        except FileNotFoundError:
+            return  # a predecessor has removed it
+
+
+def _remove_made(folder: int) -> None:
+    for name in _names(folder):
+        if name.endswith(_MADE) and stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=folder)
+
+
+def _presentations(directories: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Gives the outermost folders, each with the paths of those inside it, relative to it."""
+    tops = [
+        top for top in directories if not any(Path(top).is_relative_to(other) for other in directories if other != top)
+    ]
+    return [
+        (
+            top,
+            tuple(
+                str(Path(path).relative_to(top))
+                for path in directories
+                if path != top and Path(path).is_relative_to(top)
+            ),
+        )
+        for top in tops
+    ]
 
 
 def make_private_folders(moves: Sequence[OutputMove]) -> None:
@@ -84,10 +171,7 @@ def make_presentation_folders(directories: Sequence[str], roots: Sequence[str]) 
     """
     from agents.media_access.guard import shared_folder_problem  # when it is needed: an idle agent stays small
 
-    for top in directories:
-        if any(Path(top).is_relative_to(other) for other in directories if other != top):
-            continue
-        inner = [path for path in directories if path != top and Path(path).is_relative_to(top)]
+    for top, inner in _presentations(directories):
         with _opened(Path(top).parent) as parent:
             _real_path(parent, top, roots)
             with contextlib.suppress(FileExistsError):
@@ -95,8 +179,8 @@ def make_presentation_folders(directories: Sequence[str], roots: Sequence[str]) 
             with _opened(Path(top).name, os.O_NOFOLLOW, dir_fd=parent) as folder:
                 if (problem := shared_folder_problem(os.fstat(folder))) or any(_names(folder)):
                     raise _refusal(top, problem or "the folder is not empty")
-                for path in inner:
-                    os.mkdir(str(Path(path).relative_to(top)), _PRESENTATION_MODE, dir_fd=folder)
+                for name in inner:
+                    os.mkdir(name, _PRESENTATION_MODE, dir_fd=folder)
 
 
 @contextlib.contextmanager
@@ -146,6 +230,14 @@ def _real_path(folder: int, shown: str, roots: Sequence[str]) -> str:
     if not is_under(real, roots):
         raise _refusal(shown, "its folder leads outside of the output roots")
     return real
+
+
+def _is_there(name: str, folder: int) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _names(folder: int) -> list[str]:

@@ -99,6 +99,14 @@ class AttemptProcesses:
         program = self.program_fd
         return program is not None and _send(program, number)
 
+    def continue_program(self) -> bool:
+        """Lets the program go on if somebody has stopped it; nothing else happens to it.
+
+        Returns:
+            As `signal_program`.
+        """
+        return self.signal_program(signal.SIGCONT)
+
     def kill_but_shim(self) -> None:
         """Kills everything of the attempt but its shim, which then writes how the program ended."""
         self._kill(spared=self._folder.shim_pid())

@@ -13,8 +13,10 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from agents.pipelines.command import OutputMove
+from agents.pipelines.holding import Hold
 from agents.pipelines.job import IngestProtocol
 from agents.sessions.attempt import AttemptStatus
+from agents.sessions.output_folders import PresentationFolder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,8 @@ class LaunchRecord:
     """Program and arguments, with secrets."""
     env: Mapping[str, str] = field(default_factory=dict)
     output_moves: tuple[OutputMove, ...] = ()
+    presentations: tuple[PresentationFolder, ...] = ()
+    """Where it writes HLS outside of its artifacts."""
     secrets: tuple[str, ...] = ()
     """What must not be shown of argv and log."""
     has_video: bool
@@ -41,6 +45,8 @@ class LaunchRecord:
     ingest_protocol: IngestProtocol | None = None
     ingest_port: int | None = None
     traceparent: str = ""
+    hold: Hold | None = None
+    """How its program can be held at a speed. None: not at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from agents.sessions.adoption import read_attempt
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Ending, Phase, StopCause
 from agents.sessions.endings import conclude_damaged
+from agents.sessions.output_discards import remove_artifacts
 from agents.sessions.output_moves import remove_parts
 from agents.sessions.processes import end_processes
 from agents.sessions.records import RecordUnreadableError, dump_status
@@ -127,22 +128,47 @@ class SessionRegistry:
             flight.add_done_callback(lambda _: self._flights.pop(key))
         return await asyncio.shield(flight)
 
-    async def stop(self, key: AttemptKey) -> None:
+    async def stop(self, key: AttemptKey, *, discard_outputs: bool = False) -> None:
         """Asks an attempt to complete its outputs and end; durable before it returns. May be repeated.
 
         An attempt that never came here is written down as ended, so that it is told so, and cannot come later.
+
+        Args:
+            key: Which attempt.
+            discard_outputs: Throws away what it made, unless it has completed by itself. Asking again without does
+                not take that back.
 
         Raises:
             RequestFailure: When the session's name cannot be one.
         """
         self._launcher.folder(key)
-        await self._uninterrupted(self._stop(key), key, name=f"stop {key}")
+        await self._uninterrupted(self._stop(key, discard_outputs), key, name=f"stop {key}")
 
-    async def _stop(self, key: AttemptKey) -> None:
+    async def pace(self, key: AttemptKey, speed_limit: float | None) -> None:
+        """Holds an attempt at a speed, or lets it go. One that has ended, or is not known, is left alone.
+
+        Args:
+            key: Which attempt.
+            speed_limit: In times real time, above 0. None: as fast as it goes.
+
+        Raises:
+            RequestFailure: When the session's name cannot be one.
+        """
+        self._launcher.folder(key)
         if (flight := self._flights.get(key)) is not None:
             await asyncio.wait([flight])
         if (runner := self._runners.get(key)) is not None:
-            await runner.stop(StopCause.ASKED)
+            runner.pace(speed_limit)
+
+    def live_folders(self) -> tuple[AttemptFolder, ...]:
+        """Lists the folders of attempts that have not ended."""
+        return tuple(attempt.folder for attempt in self._attempts.values() if attempt.status.live)
+
+    async def _stop(self, key: AttemptKey, discard_outputs: bool) -> None:
+        if (flight := self._flights.get(key)) is not None:
+            await asyncio.wait([flight])
+        if (runner := self._runners.get(key)) is not None:
+            await runner.stop(StopCause.ASKED, discard_outputs=discard_outputs)
         elif key not in self._attempts:
             await self._enter_tombstone(key)
 
@@ -229,7 +255,8 @@ class SessionRegistry:
         # From here on it runs: nothing may fail, or wait, before it is known and watched.
         self._attempts[key] = launched.attempt
         self._launches[key] = launched.record
-        self._watch(launched.attempt, launched.record, launched.trace, launched.shim)
+        runner = self._watch(launched.attempt, launched.record, launched.trace, launched.shim)
+        runner.pace(order.speed_limit)
         await self._book.publish(launched.attempt)
         _LOG.info("Launched")
         return launched.attempt.status.ingest_url
@@ -238,12 +265,13 @@ class SessionRegistry:
         ports = {record.ingest_port for key, record in self._launches.items() if self._is_live(key)}
         return {port for port in ports if port is not None}
 
-    def _watch(self, attempt: Attempt, record: LaunchRecord, trace: SessionTrace, shim: int | None) -> None:
+    def _watch(self, attempt: Attempt, record: LaunchRecord, trace: SessionTrace, shim: int | None) -> AttemptRunner:
         runner = AttemptRunner(
             attempt, record, book=self._book, trace=trace, clock=self._clock, settings=self._settings
         )
         self._runners[attempt.key] = runner
         self._tasks.spawn(self._run(attempt, runner, shim), name=f"watch {attempt.key}")
+        return runner
 
     async def _run(self, attempt: Attempt, runner: AttemptRunner, shim: int | None) -> None:
         with _logging(attempt.key):
@@ -263,6 +291,9 @@ class SessionRegistry:
         self._book.enter(attempt)
         if status.event_number == 0:
             await self._book.publish(attempt)
+        if status.discard_outputs and not status.live:
+            # A predecessor may have been killed before it came to it.
+            await asyncio.to_thread(remove_artifacts, folder)
         if found.unwatchable:
             self._tasks.spawn(self._end_damaged(attempt), name=f"end {folder.key}")
         elif record is not None and status.live:

@@ -18,12 +18,16 @@ from agents.sessions.attempt import Condition, Phase, StopCause
 from agents.sessions.bounded_files import bound_file
 from agents.sessions.endings import conclude, has_output, tidy_outputs
 from agents.sessions.logs import read_tail
+from agents.sessions.output_discards import remove_artifacts
+from agents.sessions.pacing import Pacer
 from agents.sessions.processes import AttemptProcesses
 from agents.sessions.progress_file import ProgressFile, bytes_on_disk
 from agents.sessions.stop_ladder import Step, StopLadder
 from gpu_balancer.runtime.redaction import Redactor
 
 if TYPE_CHECKING:
+    import signal
+
     from agents.pipelines.progress import Progress
     from agents.sessions.attempt import AttemptStatus
     from agents.sessions.records import LaunchRecord
@@ -84,12 +88,15 @@ class AttemptRunner:
         self._settings = settings
         self._redactor = Redactor(launch.secrets)
         self._progress = ProgressFile(attempt.folder.progress)
+        self._read = self._noted = attempt.status.progress
+        self._processes: AttemptProcesses | None = None
+        self._pacer = Pacer(clock, hold=launch.hold, send=self._send, read=self._latest_progress)
         signalled = attempt.status.signal_time is not None
         self._ladder = StopLadder(clock, grace=settings.stop_timeout, signalled=signalled)
         self._wake = asyncio.Event()
         self._watched_fd: int | None = None
         self._deadline_s = self._next_deadline_s()
-        self._advanced_s = clock.monotonic_s()
+        self._advanced_s = self._active_s()
         self._written_bytes = 0
         self._measure_s = 0.0
 
@@ -100,12 +107,29 @@ class AttemptRunner:
     def _change(self, **changes: Any) -> None:
         self._attempt.status = replace(self._attempt.status, **changes)
 
-    async def stop(self, cause: StopCause) -> None:
-        """Asks the program to complete its outputs and end; durable before it returns. The first cause holds."""
-        if self._status.live and self._status.stop_cause is None:
+    async def stop(self, cause: StopCause, *, discard_outputs: bool = False) -> None:
+        """Asks the program to complete its outputs and end; durable before it returns. The first cause holds.
+
+        Args:
+            cause: Why.
+            discard_outputs: Throws away what it made. A program that has ended by itself before has made what it was
+                asked for: that is kept.
+        """
+        if not self._status.live:
+            return
+        before = self._status
+        if before.stop_cause is None:
             self._change(stop_cause=cause)
+        if discard_outputs and self._status.stop_cause is StopCause.ASKED and self._folder.exit_code() is None:
+            self._change(discard_outputs=True)
+        if self._status is not before:
             self._wake.set()
             await self._book.keep(self._attempt)
+
+    def pace(self, speed_limit: float | None) -> None:
+        """Holds the program at a speed, in times real time. None: lets it go. A live input is never held."""
+        if self._status.stop_cause is None:
+            self._pacer.set_limit(speed_limit)
 
     async def watch(self, shim: int | None = None) -> None:
         """Watches until the attempt has ended and that was told.
@@ -114,10 +138,16 @@ class AttemptRunner:
             shim: Process id of the shim when it is the agent's own child. None: it was found.
         """
         with AttemptProcesses(self._folder, shim) as processes:
+            self._processes = processes
             try:
+                if shim is None:
+                    # A predecessor that was killed may have been holding it just then.
+                    processes.continue_program()
                 while await self._turn(processes):
                     await self._pause(processes)
             finally:
+                self._pacer.release()
+                self._processes = None
                 self._unwatch()
         await self._finish()
 
@@ -138,22 +168,34 @@ class AttemptRunner:
         await self._note_phase()
         await self._note_stall()
         await self._note_lost_shim(processes)
-        if self._deadline_s is not None and self._clock.monotonic_s() >= self._deadline_s:
+        if self._deadline_s is not None and self._active_s() >= self._deadline_s:
             self._deadline_s = None
             await self.stop(self._deadline_cause())
         if self._status.stop_cause is not None:
+            self._pacer.release()
             await self._climb(processes)
         self._progress.bound()
         limit = self._settings.log_limit_bytes
         bound_file(self._folder.log, limit_bytes=limit, keep_bytes=limit // 2)
 
+    def _active_s(self) -> float:
+        """Tells monotonic seconds without those for which the program was held: all that it can be blamed for."""
+        return self._clock.monotonic_s() - self._pacer.held_s
+
+    def _send(self, number: signal.Signals) -> bool:
+        return self._processes is not None and self._processes.signal_program(number)
+
+    def _latest_progress(self) -> Progress | None:
+        self._read = self._progress.read(self._read)
+        return self._read
+
     def _read_progress(self) -> None:
-        before = self._status.progress
-        read = self._progress.read(before)
+        before, read = self._noted, self._latest_progress()
         if read is None or read is before:
             return
+        self._noted = read
         if before is None or (read.frames, read.out_time) != (before.frames, before.out_time):
-            self._advanced_s = self._clock.monotonic_s()
+            self._advanced_s = self._active_s()
         self._change(progress=self._measured(read))
         self._book.progressed(self._attempt)
 
@@ -193,7 +235,7 @@ class AttemptRunner:
     async def _note_stall(self) -> None:
         if self._status.phase is not Phase.RUNNING:
             return
-        idle_s = self._clock.monotonic_s() - self._advanced_s
+        idle_s = self._active_s() - self._advanced_s
         stalled = idle_s >= self._settings.stalled_after.total_seconds()
         if stalled == bool(self._status.conditions):
             return
@@ -232,7 +274,7 @@ class AttemptRunner:
         return StopCause.NO_FIRST_FRAME if self._launch.ingest_protocol is None else StopCause.NO_PUBLISHER
 
     def _next_deadline_s(self) -> float | None:
-        """Tells when something must have happened, in monotonic seconds. None: nothing must."""
+        """Tells when something must have happened, in active seconds. None: nothing must."""
         if self._status.phase is Phase.STARTING:
             since, bound = self._status.launch_time, self._launch.first_frame_timeout
         elif self._launch.max_duration is not None:
@@ -241,7 +283,7 @@ class AttemptRunner:
             return None
         now = self._clock.now()
         gone_s = max((now - (since or now)).total_seconds(), 0.0)
-        return self._clock.monotonic_s() + bound.total_seconds() - gone_s
+        return self._active_s() + bound.total_seconds() - gone_s
 
     async def _pause(self, processes: AttemptProcesses) -> None:
         """Waits for the next turn: soon while something is expected, at once when the shim ends or a stop is asked."""
@@ -250,7 +292,7 @@ class AttemptRunner:
         expecting = self._status.phase is Phase.STARTING or self._status.stop_cause is not None or shim_ended
         pause_s = _BRISK_S if expecting else _STEADY_S
         if self._deadline_s is not None:
-            pause_s = min(pause_s, max(self._deadline_s - self._clock.monotonic_s(), 0.0))
+            pause_s = min(pause_s, max(self._deadline_s - self._active_s(), 0.0))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), pause_s)
         self._wake.clear()
@@ -290,7 +332,10 @@ class AttemptRunner:
         )
         await self._book.publish(self._attempt)
         self._trace.ended(self._status)
-        await asyncio.to_thread(tidy_outputs, self._launch, conclusion.ending)
+        if self._status.discard_outputs:
+            await asyncio.to_thread(remove_artifacts, self._folder)
+        else:
+            await asyncio.to_thread(tidy_outputs, self._launch, conclusion.ending)
 
     async def _notice_what_was_missed(self) -> None:
         """Looks for a beginning that came and went between two turns, or while no agent was there."""

@@ -1,5 +1,7 @@
 """Ends a program: one signal, a bounded wait, then death. Never a second signal, which would cost the file its index.
 
+A stopped program hears no signal, so it is continued before it gets its one. To a program that runs that is nothing.
+
 It is climbed by small steps from a loop, and what was done is told to the caller, who keeps it, so that an agent that
 starts anew goes on from the same rung.
 """
@@ -69,7 +71,7 @@ class StopLadder:
                 processes.kill_all()
             return Step.WAITED
         # The program may not have begun yet: then the signal is tried again at the next step.
-        if not self._signalled and processes.signal_program(signal.SIGTERM):
+        if not self._signalled and processes.continue_program() and processes.signal_program(signal.SIGTERM):
             self._signalled = True
             self._since_s = now_s
             return Step.SIGNALLED

@@ -20,12 +20,32 @@ from session_rig import FFMPEG, Rigs, endless, frames_of, job_of, key_of, proces
 from agents.pipelines.job import Container, FileOutput, IngestInput, IngestProtocol, UriInput
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Ending, Phase
 from agents.sessions.event_feed import CaughtUp
-from agents.sessions.folder import SessionFolders
+from agents.sessions.folder import AttemptFolder, SessionFolders
 from agents.sessions.launching import LaunchOrder
 from agents.sessions.records import dump_launch, dump_status, load_launch
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 pytestmark = pytest.mark.process
+
+
+def status_of(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value for name, _, value in (line.partition(":") for line in lines)}
+
+
+async def until_stuck(folder: AttemptFolder) -> None:
+    """Awaits that ffmpeg handles signals and its first thread has not moved for a while."""
+    async with asyncio.timeout(20):
+        before = None
+        while True:
+            await asyncio.sleep(0.2)
+            pid = folder.program_pid()
+            told = {} if pid is None else status_of(pid)
+            now = (told.get("State"), told.get("voluntary_ctxt_switches"), told.get("nonvoluntary_ctxt_switches"))
+            handled = int(told.get("SigCgt", "0"), 16) >> (signal.SIGTERM - 1) & 1
+            if handled and now == before:
+                return
+            before = now
 
 
 def failure_reason(status: AttemptStatus) -> str:
@@ -84,15 +104,14 @@ async def test_a_session_ends_by_itself_after_its_longest_time_of_running(rigs: 
     assert frames_of(rig.folder(job).artifacts / "out.mp4") > 0
 
 
-async def test_a_program_that_does_not_hear_the_signal_is_killed(rigs: Rigs, clip: Path) -> None:
+async def test_a_program_that_does_not_hear_the_signal_is_killed(rigs: Rigs, tmp_path: Path) -> None:
+    """ffmpeg opens a pipe that nobody writes into: it waits for ever, whatever it is told."""
     rigs.settle(runner={"stop_timeout": timedelta(seconds=0.5)})
-    job = job_of(endless(clip))
+    os.mkfifo(tmp_path / "pipe.mp4")
+    job = job_of(tmp_path / "pipe.mp4")
     async with rigs.start() as rig:
         await rig.launch(job)
-        await rig.running(job)
-        program = rig.folder(job).program_pid()
-        assert program is not None
-        os.kill(program, signal.SIGSTOP)
+        await until_stuck(rig.folder(job))
         await rig.registry.stop(key_of(job))
         await rig.ended(job)
     assert rig.folder(job).exit_code() == 128 + signal.SIGKILL

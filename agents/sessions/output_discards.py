@@ -1,0 +1,36 @@
+"""Throws away what an attempt made, so that the next one can write to the same places.
+
+What stands outside of the attempt's folder goes before its end is told, because the next attempt may begin right then.
+Artifacts stand in the attempt's own folder, where nobody else writes: they go after it.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from typing import TYPE_CHECKING
+
+from agents.sessions.output_folders import remove_presentation
+from agents.sessions.output_moves import remove_parts
+
+if TYPE_CHECKING:
+    from agents.sessions.folder import AttemptFolder
+    from agents.sessions.records import LaunchRecord
+
+_LOG = logging.getLogger(__name__)
+
+
+def discard_outputs(folder: AttemptFolder, launch: LaunchRecord) -> None:
+    """Removes an attempt's unfinished files and its HLS presentations outside of its artifacts. May be repeated."""
+    remove_parts(launch.output_moves, only_empty=False)
+    for presentation in launch.presentations:
+        try:
+            remove_presentation(presentation)
+        except OSError as error:
+            where = f"{presentation.parent.path}/{presentation.name}"
+            _LOG.warning("Cannot remove what %s made in %s: %s", folder.key, where, error.strerror)
+
+
+def remove_artifacts(folder: AttemptFolder) -> None:
+    """Removes an attempt's artifacts. May be repeated."""
+    shutil.rmtree(folder.artifacts, ignore_errors=True)

@@ -1,0 +1,211 @@
+"""Holding programs at a speed: the arithmetic in virtual time, and real ffmpeg that is really stopped and continued."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from session_rig import FACTS, Rigs, endless, job_of, key_of
+
+from agents.pipelines.holding import Hold, hold_of
+from agents.pipelines.job import IngestInput, IngestProtocol, PushOutput, UriInput
+from agents.pipelines.progress import Progress
+from agents.sessions.attempt import Ending
+from agents.sessions.pacing import Pacer
+from fakes.virtual_time import VirtualClock, VirtualTimeLoop
+
+
+@dataclass
+class Program:
+    """Makes media while it is not stopped, and reports every 0.1 s of wall time, when it comes to it."""
+
+    clock: VirtualClock
+    speed: Callable[[float], float]
+    started_s: float = 0.0
+    made_s: float = 0.0
+    stopped: bool = False
+    marked_s: float = 0.0
+    reported_s: float = 0.0
+    report: Progress | None = None
+    stops: list[float] = field(default_factory=list)
+    signals: list[tuple[signal.Signals, float]] = field(default_factory=list)
+
+    def go_on(self) -> None:
+        now_s = self.clock.monotonic_s()
+        while self.marked_s < now_s:
+            step_s = min(0.005, now_s - self.marked_s)
+            self.marked_s += step_s
+            if self.stopped:
+                continue
+            self.made_s += step_s * self.speed(self.marked_s)
+            if self.marked_s - self.reported_s >= 0.1:
+                self.reported_s = self.marked_s
+                self.report = Progress(out_time=timedelta(seconds=self.made_s), frames=1)
+
+    def send(self, number: signal.Signals) -> bool:
+        self.go_on()
+        self.signals.append((number, self.marked_s))
+        if number is signal.SIGSTOP:
+            self.stops.append(self.marked_s)
+        elif self.stopped:
+            self.stops.append(self.marked_s - self.stops.pop())
+        self.stopped = number is signal.SIGSTOP
+        return True
+
+    def read(self) -> Progress | None:
+        self.go_on()
+        return self.report
+
+
+def hold(
+    speed: float | Callable[[float], float],
+    *steps: tuple[float | None, float],
+    how: Hold | None = Hold.FOR_EVER,
+) -> tuple[Program, list[float]]:
+    """Holds a program at limits, each for some seconds; gives it and its media time after each."""
+
+    async def held() -> tuple[Program, list[float]]:
+        clock = VirtualClock()
+        program = Program(clock, speed if callable(speed) else lambda _: speed)
+        pacer = Pacer(clock, hold=how, send=program.send, read=program.read)
+        made = []
+        for limit, seconds in steps:
+            pacer.set_limit(limit)
+            pacer.set_limit(limit)
+            await asyncio.sleep(seconds)
+            program.go_on()
+            made.append(program.made_s)
+        pacer.release()
+        pacer.set_limit(0.1)
+        assert not program.stopped
+        return program, made
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(held())
+
+
+@pytest.mark.parametrize("speed", [1.2, 6.0, 14.0, 60.0])
+@pytest.mark.parametrize("limit", [0.5, 1.0, 2.0])
+def test_a_program_keeps_to_its_limit_however_fast_it_could_go(speed: float, limit: float) -> None:
+    program, (first, then) = hold(speed, (limit, 20), (limit, 10))
+    wanted = min(limit, speed)
+    assert (then - first) / 10 == pytest.approx(wanted, rel=0.1)
+    assert first <= max(limit * 20 + 0.5, speed * 0.13), (
+        "what it makes before its first report is all that it may be ahead"
+    )
+    if 3 < speed < 30 * limit:
+        assert max(program.stops[10:]) <= 0.5
+
+
+def test_a_program_whose_speed_changes_keeps_to_its_limit() -> None:
+    _, (first, then) = hold(lambda at_s: 12.0 if int(at_s) % 2 else 3.0, (1.0, 5), (1.0, 10))
+    assert (then - first) / 10 == pytest.approx(1.0, rel=0.1)
+
+
+def test_a_limit_is_raised_lowered_and_lifted() -> None:
+    _, made = hold(8.0, (None, 2), (1.0, 10), (4.0, 10), (0.5, 10), (None, 2))
+    gains = [after - before for before, after in zip([0.0, *made], made, strict=False)]
+    assert gains[0] == pytest.approx(16)
+    assert gains[1:4] == [pytest.approx(10, rel=0.1), pytest.approx(40, rel=0.1), pytest.approx(5, rel=0.1)]
+    assert gains[4] == pytest.approx(16, rel=0.02)
+
+
+def test_a_program_that_is_too_slow_for_its_limit_is_never_stopped() -> None:
+    program, _ = hold(0.8, (2.0, 20))
+    assert all(at_s < 3 for _, at_s in program.signals)
+
+
+def test_only_a_little_of_what_was_missed_is_made_good() -> None:
+    """It crawls for a minute, because others had its cores, and is then as fast as before."""
+    _, made = hold(lambda at_s: 8.0 if at_s < 10 or at_s > 70 else 0.1, (1.0, 70), (1.0, 10))
+    assert made[1] - made[0] <= 10 + 2 + 1
+
+
+def test_what_reads_a_network_is_never_stopped_for_long() -> None:
+    program, _ = hold(400.0, (0.5, 10), how=Hold.FOR_A_MOMENT)
+    assert max(program.stops) <= 0.55
+    program, _ = hold(400.0, (0.5, 10), how=Hold.FOR_EVER)
+    assert max(program.stops) > 5
+
+
+def test_what_cannot_be_held_is_left_alone() -> None:
+    program, _ = hold(8.0, (0.5, 5), how=None)
+    assert program.signals == []
+
+
+def test_live_inputs_are_never_held_and_networks_for_a_moment_only() -> None:
+    def held(uri: str, *, length: bool = True) -> Hold | None:
+        facts = FACTS if length else replace(FACTS, duration=None)
+        return hold_of(job_of(UriInput(uri=uri), facts=facts))
+
+    assert held("/media/film.mp4") is Hold.FOR_EVER
+    assert held("https://host/film.mp4") is Hold.FOR_A_MOMENT
+    assert held("https://host/live.m3u8", length=False) is None
+    assert [held(f"{scheme}://host/live") for scheme in ("rtmp", "srt", "rtsp")] == [None] * 3
+    ingest = IngestInput(protocol=IngestProtocol.RTMP, publisher_timeout=timedelta(seconds=9))
+    assert hold_of(job_of(ingest)) is None
+    push = PushOutput(id="output-1", url="rtmp://host/live/key")
+    assert hold_of(job_of(Path("/media/film.mp4"), push)) is Hold.FOR_A_MOMENT
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+async def until_true(truth: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not truth():  # noqa: ASYNC110 - the kernel has no event for it
+            await asyncio.sleep(0.002)
+
+
+async def until_stopped(pid: int) -> None:
+    await until_true(lambda: state_of(pid) == "T")
+
+
+@pytest.mark.process
+async def test_a_held_ffmpeg_is_not_stalled_hears_a_stop_and_is_let_go_with_its_agent(rigs: Rigs, clip: Path) -> None:
+    rigs.settle(runner={"stalled_after": timedelta(seconds=0.5)})
+    job = job_of(UriInput(uri=str(clip), repeat_forever=True))
+    slow = float(Fraction(1, 50))
+    async with rigs.start() as rig:
+        await rig.launch(job, speed_limit=slow)
+        running = await rig.running(job)
+        program = rig.folder(job).program_pid()
+        assert program is not None
+        await until_stopped(program)
+        await asyncio.sleep(1.5)
+        assert state_of(program) == "T", "so fast a program rests long at such a limit"
+        assert (await rig.until(job, lambda status: True)).conditions == running.conditions == ()
+    assert state_of(program) != "T", "nobody but an agent would continue it"
+    os.kill(program, signal.SIGSTOP)  # as an agent leaves it that is killed just then
+    async with rigs.start() as successor:
+        await until_true(lambda: state_of(program) != "T")
+        await successor.registry.pace(key_of(job), slow)
+        await until_stopped(program)
+        await successor.registry.stop(key_of(job))
+        ended = await successor.ended(job)
+        await successor.registry.pace(key_of(job), slow)
+        await successor.registry.pace(replace(key_of(job), session="unheard-of"), slow)
+    assert (ended.ending, successor.folder(job).exit_code()) == (Ending.STOPPED, 255)
+
+
+@pytest.mark.process
+async def test_a_live_like_ffmpeg_runs_on_when_its_limit_is_lifted(rigs: Rigs, clip: Path) -> None:
+    job = job_of(endless(clip))
+    async with rigs.start() as rig:
+        await rig.launch(job, speed_limit=0.2)
+        await rig.running(job)
+        program = rig.folder(job).program_pid()
+        assert program is not None
+        await until_stopped(program)
+        await rig.registry.pace(key_of(job), None)
+        assert state_of(program) != "T"
+        await rig.registry.stop(key_of(job))
+        await rig.ended(job)
