@@ -133,7 +133,7 @@ def _keep_up(
     stopping: asyncio.Event,
 ) -> None:
     meter = open_meter(device.identity, clock=clock)
-    tasks.spawn_eternal(measure_for_watchers(meter, book.feed, device), name="measure")
+    tasks.spawn_eternal(measure_for_watchers(meter, book.feed, device, registry), name="measure")
     if settings.server.orphan_exit_s is not None:
         after = timedelta(seconds=settings.server.orphan_exit_s)
         orphaned = end_when_orphaned(registry, book.feed, clock=clock, after=after, end=stopping.set)

@@ -17,10 +17,11 @@ import psutil
 
 from agents.devices.identity import DeviceIdentity
 from agents.devices.measurements import DeviceFault, Measurements
+from agents.devices.own_processes import own_processes, processor_ticks
 from gpu_balancer.runtime.settings_sections import parse_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from gpu_balancer.runtime.clock import Clock
 
@@ -124,17 +125,23 @@ class CpuMeter:
         """Takes the first sample, so that the first measurement has a utilization."""
         self._cores = identity.cores
         self._clock = clock
+        self._proc = proc
         self._stat = proc / "stat"
         self._before = _core_times(self._stat, self._cores)
+        self._own_before: int | None = None
 
-    def measure(self) -> Measurements:
+    def measure(self, sessions: Collection[int] = ()) -> Measurements:
         """Reads the counters once. Does not block for long."""
+        own = own_processes(sessions, proc=self._proc)
+        own_now = None if own is None else processor_ticks(own, proc=self._proc)
         now = _core_times(self._stat, self._cores)
         before, self._before = self._before, now
+        own_before, self._own_before = self._own_before, own_now
         return Measurements(
             measure_time=self._clock.now(),
             compute_utilization_percent=_busy_percent(before, now),
             memory_used_mib=_memory_used_mib(),
+            foreign_compute_utilization_percent=_foreign_percent(before, now, own_before, own_now),
         )
 
     def close(self) -> None:
@@ -164,6 +171,17 @@ def _busy_percent(before: tuple[int, int] | None, now: tuple[int, int] | None) -
     idle, total = now[0] - before[0], now[1] - before[1]
     # iowait may run backwards a little (proc_stat(5)), so the share is kept within its range.
     return min(100, max(0, round(100 * (total - idle) / total)))
+
+
+def _foreign_percent(
+    before: tuple[int, int] | None, now: tuple[int, int] | None, own_before: int | None, own_now: int | None
+) -> int | None:
+    if before is None or now is None or own_before is None or own_now is None or now[1] <= before[1]:
+        return None
+    idle, total = now[0] - before[0], now[1] - before[1]
+    # The time of a session that was adopted leaves the sum with it, once it has ended: then there is no telling.
+    own = max(own_now - own_before, 0)
+    return min(100, max(0, round(100 * (total - idle - own) / total)))
 
 
 def _memory_used_mib() -> int:

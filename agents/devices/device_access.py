@@ -8,6 +8,8 @@ from agents.devices.cpu import CpuMeter, cpu_identity, pin_process
 from agents.devices.measurements import DeviceFault
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from agents.devices.identity import DeviceIdentity
     from agents.devices.measurements import Measurements
     from gpu_balancer.runtime.clock import Clock
@@ -20,8 +22,12 @@ class DeviceMeter(Protocol):
     MUST be used by one thread at a time, and may block for seconds on a sick card: not in the event loop's thread.
     """
 
-    def measure(self) -> Measurements:
+    def measure(self, sessions: Collection[int] = ()) -> Measurements:
         """Reads the device once.
+
+        Args:
+            sessions: Process ids of the live sessions' first processes. They, this process and what all of these have
+                started are the agent's own; the rest is foreign.
 
         Raises:
             DeviceFault: When the device cannot work.

@@ -25,6 +25,14 @@ class Measurements:
     encoder_sessions: int | None = None
     """Open encoder sessions, of anybody."""
     temperature_celsius: int | None = None
+    foreign_encoder_sessions: int | None = None
+    """Of processes that are not this agent's own, like the figures that follow. None: also where it cannot be told
+    whose they are."""
+    foreign_encoder_utilization_percent: int | None = None
+    foreign_decoder_utilization_percent: int | None = None
+    foreign_memory_used_mib: int | None = None
+    foreign_compute_utilization_percent: int | None = None
+    """Of a CPU device's cores."""
 
 
 @dataclass(slots=True, eq=False)

@@ -18,10 +18,12 @@ import pynvml
 
 from agents.devices.identity import DeviceIdentity
 from agents.devices.measurements import DeviceFault, Measurements
+from agents.devices.nvml_processes import ForeignUse, read_foreign_use
+from agents.devices.own_processes import own_processes
 from gpu_balancer.hardware import model_row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from gpu_balancer.runtime.clock import Clock
 
@@ -101,9 +103,13 @@ class GpuMeter:
         self._identity = identity
         self._clock = clock
         self._open = False
+        self._sampled_us = 0
 
-    def measure(self) -> Measurements:
+    def measure(self, sessions: Collection[int] = ()) -> Measurements:
         """Reads the card once. Blocks.
+
+        Args:
+            sessions: Process ids of the live sessions' first processes.
 
         Returns:
             What is known; a call that the card does not support leaves None.
@@ -114,7 +120,7 @@ class GpuMeter:
         try:
             handle = self._handle()
             _require_no_recovery(self._identity, handle)
-            return self._read(handle)
+            return self._read(handle, sessions)
         except pynvml.NVMLError as error:
             self.close()  # the next measurement starts anew: a card may come back after a reset
             raise DeviceFault(_fault(self._identity.id, error)) from error
@@ -131,8 +137,9 @@ class GpuMeter:
             self._open = True
         return pynvml.nvmlDeviceGetHandleByUUID(self._identity.id.encode())
 
-    def _read(self, handle: Any) -> Measurements:
+    def _read(self, handle: Any, sessions: Collection[int]) -> Measurements:
         reading = _Reading()
+        foreign = self._foreign_use(handle, sessions)
         measurements = Measurements(
             measure_time=self._clock.now(),
             encoder_utilization_percent=reading.take(lambda: pynvml.nvmlDeviceGetEncoderUtilization(handle)[0]),
@@ -141,9 +148,20 @@ class GpuMeter:
             memory_used_mib=reading.take(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used // _BYTES_PER_MIB),
             encoder_sessions=reading.take(lambda: pynvml.nvmlDeviceGetEncoderStats(handle)[0]),
             temperature_celsius=reading.take(lambda: _temperature_celsius(handle)),
+            foreign_encoder_sessions=foreign.encoder_sessions,
+            foreign_encoder_utilization_percent=foreign.encoder_percent,
+            foreign_decoder_utilization_percent=foreign.decoder_percent,
+            foreign_memory_used_mib=foreign.memory_mib,
         )
         reading.require_an_answer()
         return measurements
+
+    def _foreign_use(self, handle: Any, sessions: Collection[int]) -> ForeignUse:
+        own = own_processes(sessions)
+        if own is None:
+            return ForeignUse()
+        use, self._sampled_us = read_foreign_use(handle, own, live=bool(sessions), since_us=self._sampled_us)
+        return use
 
 
 class _Reading:

@@ -100,6 +100,11 @@ def measurements_message(measurements: Measurements) -> device_pb2.DeviceMeasure
         memory_used_mib=measurements.memory_used_mib,
         encoder_sessions=measurements.encoder_sessions,
         temperature_celsius=measurements.temperature_celsius,
+        foreign_encoder_sessions=measurements.foreign_encoder_sessions,
+        foreign_encoder_utilization_percent=measurements.foreign_encoder_utilization_percent,
+        foreign_decoder_utilization_percent=measurements.foreign_decoder_utilization_percent,
+        foreign_memory_used_mib=measurements.foreign_memory_used_mib,
+        foreign_compute_utilization_percent=measurements.foreign_compute_utilization_percent,
     )
     message.measure_time.FromDatetime(measurements.measure_time)
     return message

@@ -8,31 +8,40 @@ from typing import TYPE_CHECKING
 from agents.devices.measurements import DeviceFault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import timedelta
 
     from agents.devices.device_access import DeviceMeter
+    from agents.devices.measurements import Measurements
     from agents.servicers.probed_device import ProbedDevice
     from agents.sessions.event_feed import EventFeed
+    from agents.sessions.folder import AttemptFolder
     from agents.sessions.registry import SessionRegistry
     from gpu_balancer.runtime.clock import Clock
 
 _INTERVAL_S = 1.0
 
 
-async def measure_for_watchers(meter: DeviceMeter, feed: EventFeed, device: ProbedDevice) -> None:
+async def measure_for_watchers(
+    meter: DeviceMeter, feed: EventFeed, device: ProbedDevice, registry: SessionRegistry
+) -> None:
     """Measures the device at 1 Hz for as long as somebody watches, and not at all otherwise. Never returns."""
     while True:
         await asyncio.sleep(_INTERVAL_S)
         if not feed.watcher_count:
             continue
         try:
-            measurements = await asyncio.to_thread(meter.measure)
+            measurements = await asyncio.to_thread(_measure, meter, registry.live_folders())
         except DeviceFault as fault:
             device.note_fault(fault.message)
         else:
             device.note_fault(None)
             feed.measured(measurements)
+
+
+def _measure(meter: DeviceMeter, live: Iterable[AttemptFolder]) -> Measurements:
+    shims = (folder.shim_pid() for folder in live)
+    return meter.measure([pid for pid in shims if pid is not None])
 
 
 async def end_when_orphaned(

@@ -33,6 +33,22 @@ _LIBRARY = "libnvidia-ml.so.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FakeProcess:
+    """A process that uses a card."""
+
+    pid: int
+    encoder_utilization: int = 0
+    decoder_utilization: int = 0
+    encoder_sessions: int = 0
+    memory_bytes: int = 256 << 20
+    draws: bool = False
+
+    def __str__(self) -> str:
+        engines = f"{self.encoder_utilization}/{self.decoder_utilization}/{self.encoder_sessions}"
+        return f"{self.pid}/{engines}/{self.memory_bytes}/{int(self.draws)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FakeGpu:
     """One card, as its driver tells of it. Architecture numbers are NVML's."""
 
@@ -51,6 +67,7 @@ class FakeGpu:
     encoder_sessions: int = 0
     temperature: int = 40
     recovery_action: int = 0
+    processes: tuple[FakeProcess, ...] = ()
     errors: Mapping[str, int] = field(default_factory=dict)
     """NVML symbol -> error code it returns. "*": every call about the card; "recovery_action": that field alone."""
 
@@ -81,8 +98,7 @@ class FakeNvml:
         for gpu in gpus:
             lines.append("[gpu]")
             for gpu_field in fields(gpu):
-                value = getattr(gpu, gpu_field.name)
-                lines.append(f"{gpu_field.name} = {_errors_text(value) if gpu_field.name == 'errors' else value}")
+                lines.append(f"{gpu_field.name} = {_text(getattr(gpu, gpu_field.name))}")
         part = self.config_path.with_suffix(".part")
         part.write_text("\n".join(lines) + "\n")
         part.replace(self.config_path)
@@ -101,6 +117,12 @@ class FakeNvml:
         """
         ctypes.CDLL(str(self.library_folder / _LIBRARY), mode=ctypes.RTLD_GLOBAL)
         return {_CONFIG_VARIABLE: str(self.config_path)}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return _errors_text(value) if isinstance(value, dict) else str(value)
 
 
 def _errors_text(errors: Mapping[str, int]) -> str:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -182,3 +182,40 @@ def test_an_agent_takes_its_cores_and_measures_them() -> None:
         os.sched_setaffinity(0, before)
     assert (identity.id, identity.cores) == ("cpu-7", (core,))
     assert open_meter(identity, clock=FixedClock()).measure().memory_used_mib is not None
+
+
+def write_ticks(proc: Path, *, idle: int, busy: int, own: dict[int, tuple[int, int]]) -> None:
+    """Writes a core's ticks, and of each process its own and its ended children's."""
+    (proc / "stat").write_text(f"cpu0 {busy} 0 0 {idle} 0 0 0 0 0 0\n")
+    for pid, (ticks, children_ticks) in own.items():
+        (proc / str(pid) / "task" / str(pid)).mkdir(parents=True, exist_ok=True)
+        zeros = "0 " * 10
+        (proc / str(pid) / "stat").write_text(f"{pid} (a (b) c) S {zeros}{ticks} 0 {children_ticks} 0 0 0\n")
+        (proc / str(pid) / "task" / str(pid) / "children").touch()
+
+
+def foreign_of(before: dict[str, Any], after: dict[str, Any], proc: Path, sessions: list[int]) -> int | None:
+    write_ticks(proc, **before)
+    identity = DeviceIdentity(id="cpu-0", kind="cpu", model="m", cores=(0,))
+    meter = CpuMeter(identity, clock=FixedClock(), proc=proc)
+    meter.measure(sessions)
+    write_ticks(proc, **after)
+    return meter.measure(sessions).foreign_compute_utilization_percent
+
+
+def test_what_others_use_of_the_cores_is_what_our_own_processes_do_not(proc: Path) -> None:
+    agent = os.getpid()
+    before = {"idle": 100, "busy": 100, "own": {agent: (0, 0), 70: (0, 0), 71: (0, 0)}}
+    (proc / "70" / "task" / "70").mkdir(parents=True)
+    (proc / "70" / "task" / "70" / "children").write_text("71 ")
+    working = {"idle": 120, "busy": 180, "own": {agent: (5, 0), 70: (0, 0), 71: (45, 0)}}
+    assert foreign_of(before, working, proc, [70]) == 30
+    handed_over = {"idle": 120, "busy": 180, "own": {agent: (5, 0), 70: (0, 45), 71: (0, 0)}}
+    assert foreign_of(before, handed_over, proc, [70]) == 30, "a child that has ended counts with its parent"
+    more_than_all = {"idle": 190, "busy": 110, "own": {agent: (50, 0), 70: (0, 0), 71: (0, 0)}}
+    assert foreign_of(before, more_than_all, proc, [70]) == 0
+
+
+def test_where_the_kernel_does_not_tell_of_children_nothing_is_told_of_others(proc: Path) -> None:
+    ticks = {"idle": 1, "busy": 1, "own": {}}
+    assert foreign_of(ticks, ticks | {"busy": 50}, proc, []) is None

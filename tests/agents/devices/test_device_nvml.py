@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,12 +29,12 @@ from fakes.nvml_library import (
     TURING,
     UNKNOWN_ERROR,
     FakeGpu,
+    FakeProcess,
 )
 from gpu_balancer.runtime.settings_sections import AgentDeviceSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from fakes.nvml_library import FakeNvml
 
@@ -241,7 +243,7 @@ def test_a_call_that_one_card_does_not_answer_leaves_one_value_unknown(
     fake_nvml.describe([replace(L4, errors={symbol: code})])
     measured = l4_meter.measure()
     unknown = [name for name in measured.__slots__ if getattr(measured, name) is None]
-    assert unknown == [field]
+    assert unknown == [field, "foreign_compute_utilization_percent"]
 
 
 @pytest.mark.parametrize(
@@ -303,3 +305,62 @@ def test_an_agent_whose_gpu_is_not_there_says_which_are(fake_nvml: FakeNvml) -> 
     fake_nvml.describe([T4])
     with pytest.raises(DeviceFault, match=f"Cannot find the GPU {L4.uuid}.*{T4.uuid}"):
         take_device(AgentDeviceSettings(kind="nvidia", id=L4.uuid))
+
+
+# What others do
+
+
+def others_on(meter: GpuMeter, fake_nvml: FakeNvml, gpu: FakeGpu, sessions: list[int]) -> tuple[int | None, ...]:
+    fake_nvml.describe([T4, gpu])
+    measured = meter.measure(sessions)
+    return (
+        measured.foreign_encoder_sessions,
+        measured.foreign_encoder_utilization_percent,
+        measured.foreign_decoder_utilization_percent,
+        measured.foreign_memory_used_mib,
+    )
+
+
+OTHER = FakeProcess(pid=1, encoder_utilization=30, decoder_utilization=10, encoder_sessions=2, memory_bytes=512 << 20)
+
+
+def test_what_processes_of_others_do_is_told_apart_from_our_own(l4_meter: GpuMeter, fake_nvml: FakeNvml) -> None:
+    """A session's program counts with its first process, which started it."""
+    with subprocess.Popen(["/bin/sh", "-c", "sleep 60; :"], start_new_session=True) as shim:
+        try:
+            started = Path(f"/proc/{shim.pid}/task/{shim.pid}/children")
+            while not (children := started.read_text().split()):
+                pass
+            ours = FakeProcess(pid=int(children[0]), encoder_utilization=50, encoder_sessions=3)
+            desktop = FakeProcess(pid=2, draws=True, memory_bytes=100 << 20)
+            busy = replace(L4, processes=(ours, OTHER, desktop))
+            assert others_on(l4_meter, fake_nvml, busy, [shim.pid]) == (2, 30, 10, 612)
+            assert others_on(l4_meter, fake_nvml, replace(L4, processes=(ours,)), [shim.pid]) == (0, 0, 0, 0)
+        finally:
+            os.killpg(shim.pid, signal.SIGKILL)
+
+
+def test_without_sessions_everything_is_others(l4_meter: GpuMeter, fake_nvml: FakeNvml) -> None:
+    assert others_on(l4_meter, fake_nvml, replace(L4, processes=(OTHER,)), []) == (2, 30, 10, 512)
+    assert others_on(l4_meter, fake_nvml, L4, []) == (0, 0, 0, 0)
+
+
+def test_where_none_of_our_processes_can_be_seen_nothing_is_told_of_others(
+    l4_meter: GpuMeter, fake_nvml: FakeNvml
+) -> None:
+    """In a container NVML speaks of the host's process ids."""
+    busy = replace(L4, processes=(replace(OTHER, pid=4_000_000),))
+    assert others_on(l4_meter, fake_nvml, busy, [3_999_999]) == (None, None, None, None)
+
+
+def test_each_list_of_processes_that_is_not_supported_is_unknown_alone(l4_meter: GpuMeter, fake_nvml: FakeNvml) -> None:
+    """Under MIG there is no utilization by process, and old drivers have no list of encoder sessions."""
+    busy = replace(L4, processes=(OTHER,))
+    unsupported = [
+        ("nvmlDeviceGetEncoderSessions", (None, 30, 10, 512)),
+        ("nvmlDeviceGetProcessUtilization", (2, None, None, 512)),
+        ("nvmlDeviceGetComputeRunningProcesses_v3", (2, 30, 10, None)),
+    ]
+    for symbol, told in unsupported:
+        card = replace(busy, errors={symbol: NOT_SUPPORTED})
+        assert others_on(l4_meter, fake_nvml, card, []) == told

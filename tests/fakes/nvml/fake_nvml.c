@@ -15,10 +15,18 @@
 #define INVALID_ARGUMENT 2
 #define NOT_SUPPORTED 3
 #define NOT_FOUND 6
+#define INSUFFICIENT_SIZE 7
 #define DRIVER_NOT_LOADED 9
 #define UNKNOWN 999
 #define MOST_GPUS 16
 #define TEXT 512
+#define MOST_PROCESSES 16
+
+/* A process that uses a card. One that draws is in the list of graphics, any other in that of computing. */
+typedef struct {
+    unsigned pid, encoder_utilization, decoder_utilization, encoder_sessions, draws;
+    unsigned long long memory_bytes;
+} Process;
 
 typedef struct {
     char uuid[96];
@@ -27,6 +35,8 @@ typedef struct {
     unsigned domain, bus, device, architecture, video_clock_mhz;
     unsigned encoder_utilization, decoder_utilization, gpu_utilization, encoder_sessions, temperature, recovery_action;
     unsigned long long memory_total_bytes, memory_used_bytes;
+    unsigned process_count;
+    Process processes[MOST_PROCESSES];
 } Gpu;
 
 typedef struct {
@@ -61,10 +71,24 @@ static void set_gpu_number(Gpu *gpu, const char *key, const char *value) {
     }
 }
 
+/* Reads "pid/encoder %/decoder %/encoder sessions/memory/draws", one after the other with a space between. */
+static void set_processes(Gpu *gpu, const char *value) {
+    int read;
+    Process process;
+    while (sscanf(value, " %u/%u/%u/%u/%llu/%u%n", &process.pid, &process.encoder_utilization,
+                  &process.decoder_utilization, &process.encoder_sessions, &process.memory_bytes, &process.draws,
+                  &read) == 6) {
+        if (gpu->process_count == MOST_PROCESSES) abort();
+        gpu->processes[gpu->process_count++] = process;
+        value += read;
+    }
+}
+
 static void set_gpu(Gpu *gpu, const char *key, const char *value) {
     if (!strcmp(key, "uuid")) copy_text(gpu->uuid, sizeof gpu->uuid, value);
     else if (!strcmp(key, "name")) copy_text(gpu->name, sizeof gpu->name, value);
     else if (!strcmp(key, "errors")) copy_text(gpu->errors, sizeof gpu->errors, value);
+    else if (!strcmp(key, "processes")) set_processes(gpu, value);
     else set_gpu_number(gpu, key, value);
 }
 
@@ -291,6 +315,76 @@ int nvmlDeviceGetTemperature(void *handle, unsigned sensor, unsigned *celsius) {
     if (sensor != 0) return INVALID_ARGUMENT; /* NVML_TEMPERATURE_GPU */
     *celsius = gpu->temperature;
     return SUCCESS;
+}
+
+typedef struct {
+    unsigned session, pid, vgpu, codec, width, height, fps, latency_us;
+} EncoderSession;
+
+/* Asked without room it tells how many there are, and calls that success. */
+int nvmlDeviceGetEncoderSessions(void *handle, unsigned *count, EncoderSession *sessions) {
+    CARD_CALL()
+    unsigned found = 0, room = *count;
+    for (unsigned at = 0; at < gpu->process_count; at++)
+        for (unsigned number = 0; number < gpu->processes[at].encoder_sessions; number++, found++)
+            if (sessions && found < room)
+                sessions[found] = (EncoderSession){.session = found + 1, .pid = gpu->processes[at].pid, .fps = 30};
+    *count = found;
+    return sessions && found > room ? INSUFFICIENT_SIZE : SUCCESS;
+}
+
+typedef struct {
+    unsigned pid;
+    unsigned long long time_us;
+    unsigned compute, memory, encoder, decoder;
+} UtilizationSample;
+
+/* Time goes on by a second with each reading. A process that keeps no engine busy is in no sample. */
+int nvmlDeviceGetProcessUtilization(void *handle, UtilizationSample *samples, unsigned *count,
+                                    unsigned long long since_us) {
+    CARD_CALL()
+    unsigned found = 0, room = *count;
+    for (unsigned at = 0; at < gpu->process_count; at++) {
+        Process *process = &gpu->processes[at];
+        if (!process->encoder_utilization && !process->decoder_utilization) continue;
+        if (samples && found < room)
+            samples[found] = (UtilizationSample){.pid = process->pid, .time_us = since_us + 1000000,
+                                                 .encoder = process->encoder_utilization,
+                                                 .decoder = process->decoder_utilization};
+        found++;
+    }
+    *count = found;
+    if (!found) return NOT_FOUND;
+    return samples && found <= room ? SUCCESS : INSUFFICIENT_SIZE;
+}
+
+typedef struct {
+    unsigned pid;
+    unsigned long long memory_bytes;
+    unsigned gpu_instance, compute_instance;
+} ProcessInfo;
+
+static int list_processes(Gpu *gpu, unsigned draws, unsigned *count, ProcessInfo *processes) {
+    unsigned found = 0, room = *count;
+    for (unsigned at = 0; at < gpu->process_count; at++) {
+        if (gpu->processes[at].draws != draws) continue;
+        if (processes && found < room)
+            processes[found] = (ProcessInfo){.pid = gpu->processes[at].pid,
+                                             .memory_bytes = gpu->processes[at].memory_bytes};
+        found++;
+    }
+    *count = found;
+    return found > (processes ? room : 0) ? INSUFFICIENT_SIZE : SUCCESS;
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned *count, ProcessInfo *processes) {
+    CARD_CALL()
+    return list_processes(gpu, 0, count, processes);
+}
+
+int nvmlDeviceGetGraphicsRunningProcesses_v3(void *handle, unsigned *count, ProcessInfo *processes) {
+    CARD_CALL()
+    return list_processes(gpu, 1, count, processes);
 }
 
 typedef struct {
