@@ -29,6 +29,7 @@ from balancer.device_quarantine import DeviceQuarantine
 from balancer.device_registry import DeviceRegistry
 from balancer.domain.device import DeviceIdentity, DeviceKind, Dimension
 from balancer.encoder_caps import EncoderCaps
+from balancer.foreign_load import ForeignLoad
 from balancer.ports.agent_client import AgentUnreachableError
 from balancer.ports.session_observer import SeveralObservers
 from balancer.ports.session_store import StoreError
@@ -139,6 +140,7 @@ class _Daemon:
             ),
             observer=SeveralObservers(observer, quarantine, encoder_caps),
         )
+        self.foreign_load = ForeignLoad(self.registry, self.registry, engine.ledger, kinds=_foreign_kinds(settings))
         reload = SettingsReload(
             path=options.settings_path,
             settings=settings,
@@ -211,6 +213,7 @@ class _Daemon:
     def _settings_applied(self, fresh: BalancerSettings, quarantine: DeviceQuarantine) -> None:
         set_log_level(fresh.log.level)
         quarantine.settings = quarantine_settings(fresh)
+        self.foreign_load.use(_foreign_kinds(fresh))
 
     async def _devices(self) -> tuple[DeviceIdentity, ...]:
         settings = self.options.settings
@@ -277,7 +280,7 @@ class _Daemon:
         self, identity: DeviceIdentity, client: GrpcAgentClient, engine: SessionEngine, tasks: TaskGuard
     ) -> None:
         self.agents.add(identity.id, client)
-        watch = AgentWatch(identity.id, client, sessions=engine, news=self.registry, clock=self.clock)
+        watch = AgentWatch(identity.id, client, sessions=engine, news=self.foreign_load, clock=self.clock)
         tasks.spawn_eternal(watch.run(), name=f"watch agent {identity.id}")
 
     def _handle_signals(self, shutdown: Shutdown, reload: SettingsReload, tasks: TaskGuard) -> None:
@@ -294,6 +297,10 @@ class _Daemon:
         loop.add_signal_handler(
             signal.SIGHUP, lambda: tasks.spawn(reload.reload_or_log(), name="reload settings") and None
         )
+
+
+def _foreign_kinds(settings: BalancerSettings) -> frozenset[DeviceKind]:
+    return frozenset(DeviceKind(kind) for kind in settings.placement.foreign_load)
 
 
 def _host_capacity() -> dict[Dimension, int]:

@@ -40,6 +40,7 @@ class DeviceMetrics:
         self._gauge(f"{prefix}.weighted_load", "{pixel}/s", "Cost of its sessions, weighted.", self._loads)
         self._gauge(f"{prefix}.capacity", "1", "Capacity by dimension, in the dimension's unit.", self._capacities)
         self._gauge(f"{prefix}.booked", "1", "Booked by sessions by dimension, in its unit.", self._booked)
+        self._gauge(f"{prefix}.foreign", "1", "Taken by others, as measured, by dimension, in its unit.", self._foreign)
         self._gauge(f"{prefix}.weight", "1", "Relative capacity; 0 takes no new session.", self._weights)
         self._gauge(f"{prefix}.state", "1", "1 for the state that the device is in.", self._states)
         self._gauge(f"{prefix}.utilization", "%", "Busy share of an engine, as measured.", self._utilizations)
@@ -82,9 +83,15 @@ class DeviceMetrics:
 
     def _booked(self) -> Iterator[Observation]:
         for entry in self._registry.entries():
-            used = self._engine.ledger.used(entry.identity.id)
+            used, foreign = self._engine.ledger.used(entry.identity.id), self._engine.ledger.foreign(entry.identity.id)
             for dimension in entry.capacity.limits:
-                yield Observation(used.get(dimension, 0), _of(entry, dimension=dimension.name.lower()))
+                booked = used.get(dimension, 0) - foreign.get(dimension, 0)
+                yield Observation(booked, _of(entry, dimension=dimension.name.lower()))
+
+    def _foreign(self) -> Iterator[Observation]:
+        for entry in self._registry.entries():
+            for dimension, amount in self._engine.ledger.foreign(entry.identity.id).items():
+                yield Observation(amount, _of(entry, dimension=dimension.name.lower()))
 
     def _weights(self) -> Iterator[Observation]:
         for entry in self._registry.entries():

@@ -103,6 +103,8 @@ class PlacementSettings(Section):
     """What a pixel costs, by what is done to it."""
     headroom: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.9
     """Share of every capacity that may be booked, above 0 up to 1."""
+    foreign_load: Distinct[Literal["nvidia", "cpu"]] = ("nvidia",)
+    """Kinds of devices on which what other programs take, as measured, is not given to sessions."""
     least_batch_speed: Annotated[float, Field(ge=0.01, le=1, allow_inf_nan=False)] = 0.1
     """What a file that is content with what is left keeps when LIVE work needs the room, in times real time."""
 
