@@ -336,3 +336,37 @@ def test_devices_and_version_are_printed() -> None:
 
     assert isinstance(json.loads(run("--list-devices")), list)
     assert run("--version").startswith("gpu-balancer-agent ")
+
+
+def test_a_pace_over_the_wire_holds_a_session_and_is_refused_when_it_is_none(agent: AgentProcess) -> None:
+    agent.start()
+    with agent.connected() as stub:
+        await_probed(stub)
+        launch = plan(f"{agent.media}/clip.mp4")
+        launch.transcode.input.repeat_forever = True
+        launch.speed_limit = 0.1
+        stub.LaunchSession(pb.LaunchSessionRequest(plan=launch), timeout=20)
+        before = until(stub, running("s1"))[-1].attempt
+        for limit in (0.0, -1.0, float("nan"), float("inf")):
+            request = pb.PaceSessionRequest(id=launch.id, speed_limit=limit)
+            assert refused(stub.PaceSession, request).reason is Reason.INVALID_REQUEST
+            launch.speed_limit = limit
+            launch.id.session = "sessions/s2"
+            assert refused(stub.LaunchSession, pb.LaunchSessionRequest(plan=launch)).reason is Reason.INVALID_REQUEST
+            launch.id.session = "sessions/s1"
+        unheard_of = pb.AttemptId(session="sessions/s3", attempt=1)
+        stub.PaceSession(pb.PaceSessionRequest(id=unheard_of, speed_limit=1), timeout=20)
+
+        def far(event: pb.WatchEventsResponse) -> bool:
+            made = event.attempt.progress.out_time.ToTimedelta() - before.progress.out_time.ToTimedelta()
+            return made.total_seconds() > 20
+
+        stub.PaceSession(pb.PaceSessionRequest(id=launch.id), timeout=20)
+        until(stub, far)
+        told = until(stub, lambda event: event.measurements.HasField("foreign_compute_utilization_percent"))[-1]
+        assert not told.measurements.HasField("foreign_encoder_sessions")
+        stub.StopSession(pb.AgentServiceStopSessionRequest(id=launch.id, discard_outputs=True), timeout=20)
+        assert until(stub, ended("s1"))[-1].attempt.outcome == pb.ATTEMPT_OUTCOME_STOPPED
+        request = pb.AgentServiceListArtifactsRequest(session="sessions/s1")
+        while stub.ListArtifacts(request, timeout=20).artifacts:
+            pass
