@@ -90,6 +90,7 @@ class AttemptRunner:
         self._progress = ProgressFile(attempt.folder.progress)
         self._read = self._noted = attempt.status.progress
         self._processes: AttemptProcesses | None = None
+        self._to_continue = False
         self._pacer = Pacer(clock, hold=launch.hold, send=self._send, read=self._latest_progress)
         signalled = attempt.status.signal_time is not None
         self._ladder = StopLadder(clock, grace=settings.stop_timeout, signalled=signalled)
@@ -140,9 +141,8 @@ class AttemptRunner:
         with AttemptProcesses(self._folder, shim) as processes:
             self._processes = processes
             try:
-                if shim is None:
-                    # A predecessor that was killed may have been holding it just then.
-                    processes.continue_program()
+                # A predecessor that was killed may have been holding it just then.
+                self._to_continue = shim is None
                 while await self._turn(processes):
                     await self._pause(processes)
             finally:
@@ -163,6 +163,9 @@ class AttemptRunner:
         return True
 
     async def _look_after(self, processes: AttemptProcesses) -> None:
+        if self._to_continue:
+            processes.continue_program()
+            self._to_continue = False
         self._read_progress()
         await self._note_size()
         await self._note_phase()
