@@ -34,8 +34,9 @@ _LONGEST_MOMENT_S = 0.5
 """Seconds of a stop when somebody waits at the other end of a connection; a tenth of what ffmpeg itself waits."""
 _MADE_GOOD_S = 2.0
 """Seconds of being behind that may be caught up."""
-_CORRECTED_WITHIN_S = 0.5
-"""Seconds over which being ahead or behind is spread, so that one late report makes no jerk."""
+_SLOWED_WITHIN_S, _HASTENED_WITHIN_S = 0.5, 0.2
+"""Seconds over which being ahead is spread, so that one late report makes no jerk, and being behind, which can be
+shorter: as the program is taken to be as fast as it was at its best, it makes less of its slices than they allow."""
 _GUESSED_SPEED = 8.0
 """How fast a program is taken to be until some reports have shown it, in times real time."""
 _REPORTS, _JOINED_REPORTS = 12, 4
@@ -169,7 +170,9 @@ class Pacer:
 
     def _slice_s(self, limit: float) -> float:
         """Tells for how many seconds of the next period the program runs."""
-        due = limit * _PERIOD_S - self._ahead_s(limit) * _PERIOD_S / _CORRECTED_WITHIN_S
+        ahead_s = self._ahead_s(limit)
+        within_s = _SLOWED_WITHIN_S if ahead_s > 0 else _HASTENED_WITHIN_S
+        due = limit * _PERIOD_S - ahead_s * _PERIOD_S / within_s
         slice_s = due / self._free_speed()
         if slice_s >= _LEAST_SLICE_S:
             return min(slice_s, _PERIOD_S)
