@@ -140,7 +140,13 @@ class _Daemon:
             ),
             observer=SeveralObservers(observer, quarantine, encoder_caps),
         )
-        self.foreign_load = ForeignLoad(self.registry, self.registry, engine.ledger, kinds=_foreign_kinds(settings))
+        self.foreign_load = ForeignLoad(
+            self.registry,
+            self.registry,
+            engine.ledger,
+            kinds=_foreign_kinds(settings),
+            on_measured=engine.note_measured,
+        )
         reload = SettingsReload(
             path=options.settings_path,
             settings=settings,

@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from balancer.domain.capacity import shares_session_cap
 from balancer.domain.device import DeviceKind, Dimension, Utilization
 
 if TYPE_CHECKING:
@@ -156,15 +157,18 @@ class ForeignLoad:
                 settled = min(settled, 100) * entry.capacity.limits.get(dimension, 0) // 100
             if settled:
                 amounts[dimension] = settled
-        self._set(device_id, amounts)
+        shared = amounts.get(Dimension.ENCODER_SESSIONS, 0) if shares_session_cap(entry.identity) else 0
+        self._set(device_id, amounts, {Dimension.ENCODER_SESSIONS: shared} if shared else {})
 
     def _forget(self, device_id: DeviceId) -> None:
         self._figures.pop(device_id, None)
-        self._set(device_id, {})
+        self._set(device_id, {}, {})
 
-    def _set(self, device_id: DeviceId, amounts: Mapping[Dimension, int]) -> None:
+    def _set(
+        self, device_id: DeviceId, amounts: Mapping[Dimension, int], host_amounts: Mapping[Dimension, int]
+    ) -> None:
         if dict(self._ledger.foreign(device_id)) != amounts:
-            self._ledger.set_foreign(device_id, amounts)
+            self._ledger.set_foreign(device_id, amounts, host_amounts)
 
 
 def _utilization(entry: DeviceEntry, measurements: Measurements) -> Utilization:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from balancer.change_feed import ChangeFeed
     from balancer.domain.decision import Decision
+    from balancer.domain.device import Utilization
     from balancer.domain.ids import DeviceId
     from balancer.domain.ledger import Ledger
     from balancer.domain.workload import Workload
@@ -470,6 +471,10 @@ class SessionEngine:
             for entry in self._book.live(device_id)
             if entry.record.running_time is not None or entry.known_attempt == entry.record.attempt
         }
+
+    def note_measured(self, device_id: DeviceId, utilization: Utilization) -> None:
+        """Has the policy hear how busy a device was lately."""
+        self._placer.measured(device_id, utilization)
 
     def hurry(self, device_id: DeviceId) -> None:
         """Carries out at once what waited for a device's agent, which answers, and tells it its sessions' speeds."""

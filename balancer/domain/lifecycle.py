@@ -57,6 +57,10 @@ _WAITED_IN_VAIN = Failure(
     message="Cannot start: no device had room while the session might wait. Try a longer wait, or ask for less.",
 )
 
+PREEMPTED = "PREEMPTED"
+"""Type of the condition of a session that gives way to work in real time, until it is placed again."""
+_OWN_CONDITIONS = frozenset({UNREACHABLE, PREEMPTED})
+
 _PLACED = frozenset({SessionState.STARTING, SessionState.RUNNING, SessionState.STOPPING})
 """States in which an attempt may live."""
 
@@ -98,7 +102,7 @@ def _changed(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple
         case RoomKept() | RoomLost() | WaitEnded() | Ranked():
             return _on_waiting(record, event, now), ()
         case Preempted():
-            return _on_preempted(record)
+            return _on_preempted(record, now)
         case Paced():
             return _on_paced(record, event)
         case AttemptReported():
@@ -132,6 +136,7 @@ def _on_placed(record: SessionRecord, event: Placed) -> tuple[SessionRecord, tup
         queue_deadline=None,
         standing=None,
         failure=None,
+        conditions=(),
         revision=record.revision + 1,
     )
     return placed, (LaunchOnAgent(session_id=record.id, device_id=device_id, attempt=placed.attempt),)
@@ -151,10 +156,12 @@ def _on_waiting(record: SessionRecord, event: RoomKept | RoomLost | WaitEnded | 
             return replace(record, standing=event.standing)
 
 
-def _on_preempted(record: SessionRecord) -> tuple[SessionRecord, tuple[Command, ...]]:
+def _on_preempted(record: SessionRecord, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:
     if record.state not in (SessionState.STARTING, SessionState.RUNNING) or not record.preemptible:
         return record, ()
-    stopping = replace(record, state=SessionState.STOPPING, requeue=True)
+    message = "It gives way to live work, and begins anew when there is room again."
+    condition = Condition(type=PREEMPTED, message=message, since_time=now)
+    stopping = replace(record, state=SessionState.STOPPING, requeue=True, conditions=(*record.conditions, condition))
     return stopping, _stop(stopping)
 
 
@@ -258,7 +265,7 @@ def _requeued(record: SessionRecord, now: datetime) -> SessionRecord:
         earlier_device_ids=earlier,
         queued_time=now,
         queue_deadline=None,
-        conditions=(),
+        conditions=tuple(condition for condition in record.conditions if condition.type == PREEMPTED),
         progress=None,
         ingest_url=None,
         running_time=None,
@@ -314,7 +321,8 @@ def _on_stop(record: SessionRecord, now: datetime) -> tuple[SessionRecord, tuple
             return replace(record, state=SessionState.STOPPING, stop_requested=True), _stop(record)
         case SessionState.STOPPING:
             # Whoever was to be queued again is not, now that its end was asked for.
-            stopping = replace(record, stop_requested=True, requeue=False)
+            kept = tuple(condition for condition in record.conditions if condition.type != PREEMPTED)
+            stopping = replace(record, stop_requested=True, requeue=False, conditions=kept)
             return stopping, _stop(stopping)
         case SessionState.SUCCEEDED | SessionState.FAILED | SessionState.CANCELLED:
             return record, ()
@@ -379,9 +387,9 @@ def _further(known: Progress | None, told: Progress | None) -> Progress | None:
 def _told_conditions(record: SessionRecord, told: tuple[Condition, ...]) -> tuple[Condition, ...]:
     """Puts the agent's conditions beside the balancer's own; one that goes on being true keeps its time."""
     since = {condition.type: condition.since_time for condition in record.conditions}
-    own = tuple(condition for condition in record.conditions if condition.type == UNREACHABLE)
+    own = tuple(condition for condition in record.conditions if condition.type in _OWN_CONDITIONS)
     return own + tuple(
         replace(condition, since_time=since.get(condition.type, condition.since_time))
         for condition in told
-        if condition.type != UNREACHABLE
+        if condition.type not in _OWN_CONDITIONS
     )

@@ -68,7 +68,7 @@ def reasons_given_by(path: str) -> set[str]:
 def test_the_reasons_of_failed_sessions_are_those_that_agent_and_balancer_give() -> None:
     given = {str(reason) for reason in FailureReason}
     given |= reasons_given_by("agents/sessions/endings.py")
-    given |= reasons_given_by("balancer/domain/lifecycle.py") - {"UNREACHABLE"}
+    given |= reasons_given_by("balancer/domain/lifecycle.py") - {"UNREACHABLE", "PREEMPTED"}
     listed = [reason for reason, _ in rows("Why sessions fail")[1:]]
     assert set(listed) == given
     assert len(listed) == len(set(listed))
