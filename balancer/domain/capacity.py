@@ -1,4 +1,4 @@
-"""How much a device carries: from the settings, else the published tables, else defaults that are rather too low.
+"""How much a device carries: from the settings, else a calibration, else the published tables, else low defaults.
 
 A probe says what a device can do, not how fast; so it corrects the number of engines only where it contradicts it: an
 encoder that worked is there, and none is where every trial failed.
@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from balancer.domain import capacity_sentences as sentences
 from balancer.domain import core_rates
+from balancer.domain.calibration import Calibration, calibrated_decode_rates, calibrated_encode_rates
 from balancer.domain.device import (
     Capability,
     DeviceCapacity,
@@ -19,10 +21,10 @@ from balancer.domain.device import (
     Direction,
     FigureSource,
 )
+from balancer.domain.engine_rates import engine_decode_rates, engine_encode_rates
 from balancer.domain.ids import DeviceId
 from balancer.domain.workload import EncodingSpeed, VideoCodec
-from gpu_balancer.hardware import engine_frames_per_second, row_named
-from gpu_balancer.hardware.engine_speeds import REFERENCE_PIXELS, Engine
+from gpu_balancer.hardware import row_named
 
 ENGINE = 1_000_000
 """One engine that is kept wholly busy, in the unit of Dimension.DECODE and Dimension.ENCODE."""
@@ -34,10 +36,10 @@ pixel (a 3:1 reduction of NV12 reads 13.5 and writes 1.5) this is 30 GB/s, a thi
 RESERVED_MEMORY_MIB = 512
 """What is left to the driver and to others on a GPU."""
 
-_SLOWEST_GENERATION = "maxwell"
-_ENCODED = (VideoCodec.H264, VideoCodec.HEVC, VideoCodec.AV1)
-_REFERENCE_SPEED = EncodingSpeed.FAST.value
+_REFERENCE = (VideoCodec.H264, EncodingSpeed.FAST.value)
 _BEST_WEIGHT = 100
+_CALIBRATED = frozenset({Dimension.DECODE, Dimension.SCALE, Dimension.ENCODE, Dimension.CORES})
+_BEST_FIRST = (FigureSource.SETTINGS, FigureSource.CALIBRATION, FigureSource.DEFAULT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,12 @@ _NO_OVERRIDE = CapacityOverride()
 
 
 def capacity_of(
-    identity: DeviceIdentity, capabilities: tuple[Capability, ...], override: CapacityOverride | None
+    identity: DeviceIdentity,
+    capabilities: tuple[Capability, ...],
+    override: CapacityOverride | None,
+    calibration: Calibration | None = None,
+    *,
+    ignored: str = "",
 ) -> DeviceCapacity:
     """Tells how much a device carries.
 
@@ -68,13 +75,25 @@ def capacity_of(
         identity: What it is.
         capabilities: What it was seen to do. Empty: not probed yet.
         override: What the operator says, which wins. None: nothing.
+        calibration: What real runs showed, which comes next. None: nothing.
+        ignored: Why a calibration that there is does not count, as the part of a sentence. Empty: there is none.
 
     Returns:
-        Its limits, where each is from, and its rates. Formulae and sources: docs/placement.md.
+        Its limits and rates, and where each is from. Formulae and sources: docs/placement.md.
     """
+    told = override or _NO_OVERRIDE
     if identity.kind is DeviceKind.CPU:
-        return _cpu_capacity(identity, override or _NO_OVERRIDE)
-    return _gpu_capacity(identity, capabilities, override or _NO_OVERRIDE)
+        capacity = _cpu_capacity(identity, told, calibration)
+    else:
+        capacity = _gpu_capacity(identity, capabilities, told, calibration)
+    if not ignored:
+        return capacity
+    note = f" There is a calibration, which does not count: {ignored}."
+    explanations = {
+        dimension: text + note if dimension in _CALIBRATED else text
+        for dimension, text in capacity.explanations.items()
+    }
+    return replace(capacity, explanations=explanations)
 
 
 def capacity_of_host(core_count: int) -> Mapping[Dimension, int]:
@@ -113,7 +132,7 @@ def default_weights(capacities: Mapping[DeviceId, DeviceCapacity]) -> dict[Devic
 def _encode_speed(capacity: DeviceCapacity) -> int:
     """Gives pixels of H.264 encoded per second by the whole device."""
     engines = capacity.limits.get(Dimension.ENCODE, capacity.limits.get(Dimension.CORES, 0))
-    return engines * capacity.encode_rates[VideoCodec.H264, _REFERENCE_SPEED]
+    return engines * capacity.encode_rates[_REFERENCE]
 
 
 def _decode_speed(capacity: DeviceCapacity) -> int:
@@ -124,30 +143,47 @@ def _decode_speed(capacity: DeviceCapacity) -> int:
 # ------------------------------------------------------------------------------------------------------------- CPU
 
 
-def _cpu_capacity(identity: DeviceIdentity, override: CapacityOverride) -> DeviceCapacity:
+def _cpu_capacity(
+    identity: DeviceIdentity, override: CapacityOverride, calibration: Calibration | None
+) -> DeviceCapacity:
     cores = max(1, len(identity.cores))
-    limits = {Dimension.CORES: cores * core_rates.CORE}
-    told = (override.decode_pixels_per_second, override.scale_pixels_per_second, override.encode_pixels_per_second)
-    sources = {Dimension.CORES: FigureSource.DEFAULT if told == (None, None, None) else FigureSource.SETTINGS}
-    if override.memory_mib is not None:
-        limits[Dimension.MEMORY] = override.memory_mib
-        sources[Dimension.MEMORY] = FigureSource.SETTINGS
-    scale = override.scale_pixels_per_second
     capacity = DeviceCapacity(
-        limits=limits,
-        sources=sources,
+        limits={Dimension.CORES: cores * core_rates.CORE},
+        sources={Dimension.CORES: FigureSource.DEFAULT},
         decode_rates=core_rates.DECODE_RATES,
         encode_rates=core_rates.ENCODE_RATES,
-        scale_rate=core_rates.SCALE_RATE if scale is None else max(1, scale // cores),
+        scale_rate=core_rates.SCALE_RATE,
+        decode_sources=dict.fromkeys(core_rates.DECODE_RATES, FigureSource.DEFAULT),
+        encode_sources=dict.fromkeys(core_rates.ENCODE_RATES, FigureSource.DEFAULT),
     )
-    return _with_rates(capacity, override, decode_engines=cores, encode_engines=cores)
+    capacity = _calibrated(capacity, calibration, decode_parts=cores, encode_parts=cores)
+    if calibration is not None and (scaled := calibration.scaled()):
+        rate = max(1, scaled // cores)
+        capacity = replace(capacity, scale_rate=rate, scale_source=FigureSource.CALIBRATION)
+    capacity = _with_rates(capacity, override, decode_engines=cores, encode_engines=cores)
+    if override.scale_pixels_per_second is not None:
+        rate = max(1, override.scale_pixels_per_second // cores)
+        capacity = replace(capacity, scale_rate=rate, scale_source=FigureSource.SETTINGS)
+    speeds = (
+        capacity.decode_sources[VideoCodec.H264],
+        capacity.encode_sources[_REFERENCE],
+        capacity.scale_source,
+    )
+    # All speeds are of core time: the limit is from the best source that any of them is from.
+    source = next(one for one in _BEST_FIRST if one in speeds)
+    explanation = sentences.of_cores(cores, capacity, calibration)
+    capacity = replace(capacity, sources={Dimension.CORES: source}, explanations={Dimension.CORES: explanation})
+    return _with_limit(capacity, Dimension.MEMORY, override.memory_mib)
 
 
 # ------------------------------------------------------------------------------------------------------------- GPU
 
 
 def _gpu_capacity(
-    identity: DeviceIdentity, capabilities: tuple[Capability, ...], override: CapacityOverride
+    identity: DeviceIdentity,
+    capabilities: tuple[Capability, ...],
+    override: CapacityOverride,
+    calibration: Calibration | None,
 ) -> DeviceCapacity:
     row = row_named(identity.table_model) if identity.table_model else None
     decoders, decoders_source = _engines(
@@ -160,35 +196,61 @@ def _gpu_capacity(
         _tried(capabilities, Direction.ENCODE),
         override.encode_pixels_per_second,
     )
-    limits = {
-        Dimension.DECODE: decoders * ENGINE,
-        Dimension.SCALE: GPU_SCALE_RATE,
-        Dimension.ENCODE: encoders * ENGINE,
-    }
-    sources = {
-        Dimension.DECODE: decoders_source,
-        Dimension.SCALE: FigureSource.DEFAULT,
-        Dimension.ENCODE: encoders_source,
-    }
-    if identity.memory_total_mib is not None:
-        limits[Dimension.MEMORY] = max(0, identity.memory_total_mib - RESERVED_MEMORY_MIB)
-        sources[Dimension.MEMORY] = FigureSource.PROBE
-    for dimension, figure in (
-        (Dimension.SCALE, override.scale_pixels_per_second),
-        (Dimension.MEMORY, override.memory_mib),
-        (Dimension.ENCODER_SESSIONS, override.encoder_sessions),
-    ):
-        if figure is not None:
-            limits[dimension] = figure
-            sources[dimension] = FigureSource.SETTINGS
+    decode = engine_decode_rates((row and row.decoder_generation) or identity.architecture, identity)
+    encode = engine_encode_rates((row and row.encoder_generation) or identity.architecture, identity)
     capacity = DeviceCapacity(
-        limits=limits,
-        sources=sources,
-        decode_rates=_decode_rates((row and row.decoder_generation) or identity.architecture, identity),
-        encode_rates=_encode_rates((row and row.encoder_generation) or identity.architecture, identity),
-        scale_rate=limits[Dimension.SCALE],
+        limits={
+            Dimension.DECODE: decoders * ENGINE,
+            Dimension.SCALE: GPU_SCALE_RATE,
+            Dimension.ENCODE: encoders * ENGINE,
+        },
+        sources={
+            Dimension.DECODE: decoders_source,
+            Dimension.SCALE: FigureSource.DEFAULT,
+            Dimension.ENCODE: encoders_source,
+        },
+        decode_rates=decode.rates,
+        encode_rates=encode.rates,
+        scale_rate=GPU_SCALE_RATE,
+        decode_sources=decode.sources,
+        encode_sources=encode.sources,
+        explanations={Dimension.SCALE: sentences.DEFAULT_SCALE},
     )
-    return _with_rates(capacity, override, decode_engines=decoders, encode_engines=encoders)
+    capacity = _calibrated(capacity, calibration, decode_parts=decoders, encode_parts=encoders)
+    capacity = _with_rates(capacity, override, decode_engines=decoders, encode_engines=encoders)
+    if identity.memory_total_mib is not None:
+        memory = max(0, identity.memory_total_mib - RESERVED_MEMORY_MIB)
+        told = sentences.of_memory(identity.memory_total_mib, RESERVED_MEMORY_MIB)
+        capacity = _with_limit(capacity, Dimension.MEMORY, memory, FigureSource.PROBE, told)
+    if calibration is not None and (scaled := calibration.scaled()):
+        told = sentences.of_calibrated_scale(scaled, calibration)
+        capacity = _with_limit(capacity, Dimension.SCALE, scaled, FigureSource.CALIBRATION, told)
+    capacity = _with_limit(capacity, Dimension.SCALE, override.scale_pixels_per_second)
+    capacity = _with_limit(capacity, Dimension.MEMORY, override.memory_mib)
+    capacity = _with_limit(capacity, Dimension.ENCODER_SESSIONS, override.encoder_sessions)
+    engines = {
+        Dimension.DECODE: sentences.Engines(
+            count=decoders,
+            count_source=decoders_source,
+            row=row.model if row else None,
+            published=decode.reference,
+            told_pixels_per_second=override.decode_pixels_per_second,
+        ),
+        Dimension.ENCODE: sentences.Engines(
+            count=encoders,
+            count_source=encoders_source,
+            row=row.model if row else None,
+            published=encode.reference,
+            told_pixels_per_second=override.encode_pixels_per_second,
+        ),
+    }
+    explanations = {dimension: sentences.of_engines(dimension, one, calibration) for dimension, one in engines.items()}
+    return replace(
+        capacity,
+        scale_rate=capacity.limits[Dimension.SCALE],
+        scale_source=capacity.sources[Dimension.SCALE],
+        explanations={**explanations, **capacity.explanations},
+    )
 
 
 def _tried(capabilities: Iterable[Capability], direction: Direction) -> bool | None:
@@ -210,49 +272,34 @@ def _engines(known: int | None, works: bool | None, told: int | None) -> tuple[i
     return known, FigureSource.TABLE
 
 
-def _decode_rates(generation: str | None, identity: DeviceIdentity) -> dict[VideoCodec, int]:
-    rates = {}
-    for codec in (VideoCodec.H264, VideoCodec.HEVC, VideoCodec.VP9, VideoCodec.AV1):
-        # A session's bit depth is not known here: the slower of 8 and 10 bits holds for both.
-        figures = [_engine_rate("nvdec", name, None, None, generation, identity) for name in (codec, f"{codec}_10")]
-        if rate := min((figure for figure in figures if figure), default=0):
-            rates[codec] = rate
-    slowest = min(rates.values())
-    return {codec: rates.get(codec, slowest) for codec in VideoCodec}
+# --------------------------------------------------------------------------------------- calibrations and overrides
 
 
-def _encode_rates(generation: str | None, identity: DeviceIdentity) -> dict[tuple[VideoCodec, str], int]:
-    rates = {}
-    for speed in EncodingSpeed:
-        for codec in _ENCODED:
-            # Pipelines choose the tuning by what the client wants: the slower one holds for both.
-            figures = [_engine_rate("nvenc", codec, speed, tuning, generation, identity) for tuning in ("hq", "ll")]
-            if rate := min((figure for figure in figures if figure), default=0):
-                rates[codec, speed.value] = rate
-        slowest = min(rates[codec, speed.value] for codec in _ENCODED if (codec, speed.value) in rates)
-        for codec in _ENCODED:
-            rates.setdefault((codec, speed.value), slowest)
-    return rates
-
-
-def _engine_rate(
-    engine: Engine, codec: str, preset: str | None, tuning: str | None, generation: str | None, identity: DeviceIdentity
-) -> int | None:
-    """Gives pixels per second of one engine at the device's own clock. None: there is no figure."""
-    known = generation is not None and engine_frames_per_second(engine, "h264", "p3", "hq", generation) is not None
-    figure = engine_frames_per_second(
-        engine, codec, preset, tuning, generation if known and generation else _SLOWEST_GENERATION
-    )
-    if figure is None:
-        return None
-    frames_per_second, reference_mhz = figure
-    rate = frames_per_second * REFERENCE_PIXELS
-    if known and reference_mhz and identity.video_clock_mhz:
-        rate = rate * identity.video_clock_mhz // reference_mhz
-    return rate
-
-
-# ------------------------------------------------------------------------------------------------------- overrides
+def _calibrated(
+    capacity: DeviceCapacity, calibration: Calibration | None, *, decode_parts: int, encode_parts: int
+) -> DeviceCapacity:
+    """Puts what was measured in place of what is published. Engines that do not work stay without."""
+    if calibration is None:
+        return capacity
+    sources = dict(capacity.sources)
+    decoded, encoded = calibration.decoded(), calibration.encoded()
+    if decoded and decode_parts:
+        capacity = replace(
+            capacity,
+            decode_rates=calibrated_decode_rates(capacity.decode_rates, decoded, decode_parts),
+            decode_sources=dict.fromkeys(capacity.decode_rates, FigureSource.CALIBRATION),
+        )
+        if Dimension.DECODE in sources and sources[Dimension.DECODE] is not FigureSource.SETTINGS:
+            sources[Dimension.DECODE] = FigureSource.CALIBRATION
+    if encoded and encode_parts:
+        capacity = replace(
+            capacity,
+            encode_rates=calibrated_encode_rates(capacity.encode_rates, encoded, encode_parts),
+            encode_sources=dict.fromkeys(capacity.encode_rates, FigureSource.CALIBRATION),
+        )
+        if Dimension.ENCODE in sources and sources[Dimension.ENCODE] is not FigureSource.SETTINGS:
+            sources[Dimension.ENCODE] = FigureSource.CALIBRATION
+    return replace(capacity, sources=sources)
 
 
 def _with_rates(
@@ -263,10 +310,29 @@ def _with_rates(
     if told_decode is not None:
         known = capacity.decode_rates[VideoCodec.H264] * decode_engines
         rates = {codec: max(1, rate * told_decode // known) for codec, rate in capacity.decode_rates.items()}
-        capacity = replace(capacity, decode_rates=rates)
+        capacity = replace(capacity, decode_rates=rates, decode_sources=dict.fromkeys(rates, FigureSource.SETTINGS))
     told_encode = override.encode_pixels_per_second
     if told_encode is not None:
-        known = capacity.encode_rates[VideoCodec.H264, _REFERENCE_SPEED] * encode_engines
+        known = capacity.encode_rates[_REFERENCE] * encode_engines
         encode_rates = {key: max(1, rate * told_encode // known) for key, rate in capacity.encode_rates.items()}
-        capacity = replace(capacity, encode_rates=encode_rates)
+        encode_sources = dict.fromkeys(encode_rates, FigureSource.SETTINGS)
+        capacity = replace(capacity, encode_rates=encode_rates, encode_sources=encode_sources)
     return capacity
+
+
+def _with_limit(
+    capacity: DeviceCapacity,
+    dimension: Dimension,
+    limit: int | None,
+    source: FigureSource = FigureSource.SETTINGS,
+    explanation: str = sentences.SETTINGS_LIMIT,
+) -> DeviceCapacity:
+    """Puts a limit in place of what was there. None: leaves it."""
+    if limit is None:
+        return capacity
+    return replace(
+        capacity,
+        limits={**capacity.limits, dimension: limit},
+        sources={**capacity.sources, dimension: source},
+        explanations={**capacity.explanations, dimension: explanation},
+    )

@@ -162,6 +162,12 @@ class DeviceCapacity:
     """By codec and speed preset ("p1", "p3", "p5", "p7")."""
     scale_rate: int
     """Pixels per second of the whole device (NVIDIA) or of one core (CPU)."""
+    decode_sources: Mapping[VideoCodec, FigureSource] = field(default_factory=dict)
+    """Where each rate is from."""
+    encode_sources: Mapping[tuple[VideoCodec, str], FigureSource] = field(default_factory=dict)
+    scale_source: FigureSource = FigureSource.DEFAULT
+    explanations: Mapping[Dimension, str] = field(default_factory=dict)
+    """How each limit, and the rates that fill it, were found: sentences for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
