@@ -37,6 +37,8 @@ class ProgramRun:
     """Negative: the signal that ended it. None: it was killed at its deadline."""
     output: str
     """Standard output and error together, in the order written; the end of it when it was more than the bound."""
+    processor_time: timedelta | None = None
+    """What it and the children that it waited for took of the cores. None: it was killed at its deadline."""
 
     @property
     def timed_out(self) -> bool:
@@ -50,6 +52,7 @@ async def run_bounded(
     timeout: timedelta,
     env: Mapping[str, str] | None = None,
     output_limit_bytes: int = 64 * 1024,
+    dies_with_us: bool = False,
 ) -> ProgramRun:
     """Runs a program to its end, or to its deadline.
 
@@ -58,6 +61,9 @@ async def run_bounded(
         timeout: After this the process group is killed.
         env: Variables to set on top of the agent's own.
         output_limit_bytes: How much of the end of its output is kept; the rest is read and dropped.
+        dies_with_us: Has the kernel kill it at once, not only at its deadline, when this process is killed. Must be
+            called in the main thread then: the kernel means the thread that started it. The program must be one
+            process.
 
     Returns:
         How it ended. When this task is cancelled, the process group is killed first.
@@ -66,20 +72,22 @@ async def run_bounded(
         OSError: When the program cannot be started: missing, not executable, not for this machine.
     """
     _require_executable(argv[0])
-    async with _Running(_outliving(argv, timeout), env or {}, output_limit_bytes) as running:
+    bounded = _dying_with_us(argv, timeout) if dies_with_us else _outliving(argv, timeout)
+    async with _Running(bounded, env or {}, output_limit_bytes) as running:
         ended = await running.ended_within(timeout)
         if ended:
             await running.output_ended()
             exit_code = running.exit_code()
         else:
             exit_code = None
-    return ProgramRun(exit_code=exit_code, output=running.output())
+    return ProgramRun(exit_code=exit_code, output=running.output(), processor_time=running.processor_time)
 
 
 class _Running:
     """A process group with one pipe for its output. Leaving it kills what is left of the group."""
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], output_limit_bytes: int) -> None:
+        self.processor_time: timedelta | None = None
         self._limit = output_limit_bytes
         self._tail = bytearray()
         self._loop = asyncio.get_running_loop()
@@ -132,7 +140,11 @@ class _Running:
             self._kill_group()
 
     def exit_code(self) -> int:
-        return self._process.wait()
+        if self._process.returncode is None:
+            _, status, usage = os.wait4(self._process.pid, 0)
+            self._process.returncode = os.waitstatus_to_exitcode(status)
+            self.processor_time = timedelta(seconds=usage.ru_utime + usage.ru_stime)
+        return self._process.returncode
 
     def output(self) -> str:
         return bytes(self._tail).decode(errors="replace")
@@ -164,6 +176,15 @@ def _outliving(argv: Sequence[str], timeout: timedelta) -> list[str]:
         return list(argv)
     seconds = (timeout + _OUTLIVING_GRACE).total_seconds()
     return [timeout_program, "-s", "KILL", f"{seconds:.3f}", *argv]
+
+
+def _dying_with_us(argv: Sequence[str], timeout: timedelta) -> list[str]:
+    """Has the kernel kill `timeout` when we are gone, and the program when `timeout` is gone."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        return _outliving(argv, timeout)
+    dying = [setpriv, "--pdeathsig", "KILL"]
+    return [*dying, *_outliving([*dying, *argv], timeout)]
 
 
 def _require_executable(program: str) -> None:

@@ -18,6 +18,7 @@ from agents.devices.golden_probe import ProbeResult, probe_device
 from agents.devices.identity import DeviceIdentity
 from agents.devices.measurements import DeviceFault
 from agents.servicers.agent_servicer import AgentServicer
+from agents.servicers.calibrator import Calibrator
 from agents.servicers.media_guards import SettingsGuards
 from agents.servicers.probed_device import ProbedDevice
 from agents.servicers.upkeep import end_when_orphaned, measure_for_watchers
@@ -111,7 +112,17 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
             # Before anybody can ask: an attempt that is not known yet would be launched a second time.
             await registry.adopt()
             guards = SettingsGuards(settings.inputs, settings.outputs, ffmpeg=device.ffmpeg)
-            servicer = AgentServicer(device, registry, launcher, book, guards=guards, shut_down=stopping.set)
+            calibrator = Calibrator(
+                device,
+                work=state_dir / "calibration-work",
+                window=timedelta(seconds=settings.calibration.window_s),
+                tasks=tasks,
+                clock=clock,
+            )
+            await calibrator.clear()
+            servicer = AgentServicer(
+                device, registry, launcher, book, guards=guards, calibrator=calibrator, shut_down=stopping.set
+            )
             async with _server(settings, state_dir, servicer) as server:
                 await server.set_serving(serving=True)
                 _LOG.info("Serving %s on %s", identity.id, ", ".join(server.addresses))

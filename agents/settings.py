@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from gpu_balancer.runtime.settings_sections import (
     AgentDeviceSettings,
     AgentServerSettings,
+    CalibrationSettings,
     FfmpegSettings,
     IngestSettings,
     InputSettings,
@@ -29,6 +30,7 @@ class AgentSettings(Section):
     inputs: InputSettings = InputSettings()
     outputs: OutputSettings = OutputSettings()
     ffmpeg: FfmpegSettings = FfmpegSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
     ingest: IngestSettings = IngestSettings()
     sessions: Annotated[SessionSettings, Field(validate_default=True)] = SessionSettings()
     log: LogSettings = LogSettings()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from agents.pipelines.command import redacted_argv
+from agents.servicers.calibration_translation import calibration_message
 from agents.servicers.job_translation import input_from_proto, job_from_plan, outputs_from_proto
 from agents.servicers.report_translation import (
     artifact_message,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from agents.pipelines.job import InputFacts, JobInput, JobOutput
+    from agents.servicers.calibrator import Calibrator
     from agents.servicers.probed_device import ProbedDevice
     from agents.sessions.launcher import Launcher
     from agents.sessions.registry import SessionRegistry
@@ -69,6 +72,7 @@ class AgentServicer(AgentServiceServicer):
         book: StatusBook,
         *,
         guards: MediaGuards,
+        calibrator: Calibrator,
         shut_down: Callable[[], None],
     ) -> None:
         """Makes the servicer of an agent that has just started.
@@ -79,6 +83,7 @@ class AgentServicer(AgentServiceServicer):
             launcher: Tells what would be run.
             book: What was told of sessions.
             guards: What may be read and written.
+            calibrator: Measures what the device carries.
             shut_down: Makes the agent end.
         """
         self._device = device
@@ -86,6 +91,7 @@ class AgentServicer(AgentServiceServicer):
         self._launcher = launcher
         self._book = book
         self._guards = guards
+        self._calibrator = calibrator
         self._shut_down = shut_down
         self._incarnation = random_id()
 
@@ -131,6 +137,7 @@ class AgentServicer(AgentServiceServicer):
         self, request: pb.LaunchSessionRequest, _: object
     ) -> pb.LaunchSessionResponse:
         """Starts an attempt, once."""
+        self._calibrator.refuse_meanwhile(f"launch {request.plan.id.session}")
         order = _order(request.plan)
 
         async def prepare() -> LaunchOrder:
@@ -228,8 +235,17 @@ class AgentServicer(AgentServiceServicer):
         self, _request: pb.AgentServiceProbeDeviceRequest, _: object
     ) -> pb.AgentServiceProbeDeviceResponse:
         """Runs the golden probe again."""
+        self._calibrator.refuse_meanwhile("probe the device")
         await self._device.probe(refresh=True)
         return pb.AgentServiceProbeDeviceResponse(agent=self.describe_agent())
+
+    async def CalibrateDevice(  # noqa: N802
+        self, _request: pb.AgentServiceCalibrateDeviceRequest, _: object
+    ) -> AsyncIterator[pb.AgentServiceCalibrateDeviceResponse]:
+        """Measures how much the device carries, until the caller leaves."""
+        async with aclosing(self._calibrator.calibrate(self._registry.live_count)) as news:
+            async for told in news:
+                yield calibration_message(told)
 
     async def ShutdownAgent(  # noqa: N802
         self, _request: pb.ShutdownAgentRequest, _: object

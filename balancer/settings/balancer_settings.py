@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from balancer.settings.profiles import BUILT_IN_PROFILES, ProfileSettings
 from gpu_balancer.runtime.listen_address import parse_loopback_address
 from gpu_balancer.runtime.settings_sections import (
+    CalibrationSettings,
     CoreSet,
     FfmpegSettings,
     IngestSettings,
@@ -230,6 +231,7 @@ class BalancerSettings(Section):
     sessions: Annotated[BalancerSessionSettings, Field(validate_default=True)] = BalancerSessionSettings()
     uploads: UploadSettings = UploadSettings()
     ffmpeg: FfmpegSettings = FfmpegSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
     ingest: IngestSettings = IngestSettings()
     profiles: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")], ProfileSettings] = BUILT_IN_PROFILES
     log: LogSettings = LogSettings()

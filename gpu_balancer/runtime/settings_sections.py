@@ -201,6 +201,14 @@ class FfmpegSettings(Section):
     """Seconds that one try of the golden probe may take."""
 
 
+class CalibrationSettings(Section):
+    """How `devices calibrate` measures what a device carries."""
+
+    window_s: Annotated[float, Field(ge=0.01, le=10, allow_inf_nan=False)] = 1.0
+    """Seconds that one measurement takes, about. Shorter ones vary more; the whole is bounded anyway, see
+    docs/calibration.md."""
+
+
 class IngestSettings(Section):
     """Where agents await publishers. Ports are taken from the ranges by all agents of the host."""
 

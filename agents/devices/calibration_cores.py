@@ -1,0 +1,186 @@
+"""Calibrates a CPU device: by the core time that a picture costs, not by the time on the wall.
+
+What is booked of such a device is core time, so that is what is measured: a number of pictures is worked on by one
+stream per core, side by side, and the processor time of those children is divided among the pictures. Others who use
+the same machine make the run longer, not the figure wrong; and nobody has to search for the number of streams that
+still keep real time, because it is a division. What a program takes to begin is measured by itself and taken off.
+
+Steps are measured in rounds, all of them once before any for the second time: what disturbs for a while disturbs one
+sample of several figures, and when the time is up every figure has at least one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agents.bounded_program import ProgramRun, run_bounded
+from agents.devices.calibration_plan import (
+    CORES_SIZE,
+    FIRST_FRAMES,
+    SCALED_SIZE,
+    CalibrationFigure,
+    CalibrationProgress,
+    CalibrationStep,
+    Work,
+    core_arguments,
+    core_step_pixels,
+    picture_arguments,
+    sample_arguments,
+)
+from agents.devices.probe_trials import failure_line
+from gpu_balancer.runtime.task_guard import TaskGuard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agents.devices.calibration_plan import CalibrationBounds
+    from gpu_balancer.runtime.clock import Clock
+
+ROUNDS = 3
+_MOST_FRAMES = 3000
+_MOST_STREAMS = 8
+_RUN_TIMEOUT = timedelta(seconds=30)
+_ENVIRONMENT = {"SVT_LOG": "1"}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Trial:
+    """A step while it is measured."""
+
+    step: CalibrationStep
+    path: str = ""
+    """Of what it reads."""
+    start_s: float = 0.0
+    """Core time of a run of one picture."""
+    frames: int = 0
+    """Pictures of a full run."""
+    rough: float = 0.0
+    """Pixels per second of one core, as seen at first."""
+    samples: list[float] = field(default_factory=list)
+    problem: str = "the time was up before it was measured"
+
+
+class CoreCalibration:
+    """One calibration of one CPU device."""
+
+    def __init__(self, ffmpeg: str, *, core_count: int, work: Path, bounds: CalibrationBounds, clock: Clock) -> None:
+        """Prepares; nothing runs yet.
+
+        Args:
+            ffmpeg: The program.
+            core_count: Cores of the device, to which this process is pinned.
+            work: An empty folder for inputs.
+            bounds: How long to measure.
+            clock: Measures that.
+        """
+        self._ffmpeg = ffmpeg
+        self._cores = core_count
+        self._streams = min(core_count, _MOST_STREAMS)
+        self._threads = max(1, core_count // self._streams)
+        self._work = work
+        self._window_s = bounds.window.total_seconds()
+        self._until_s = clock.monotonic_s() + bounds.limit.total_seconds()
+        self._clock = clock
+        self._pictured = False
+
+    async def measure(
+        self, steps: Sequence[CalibrationStep], report: Callable[[CalibrationProgress], None]
+    ) -> tuple[CalibrationFigure, ...]:
+        """Measures steps in rounds until all rounds are done or the time is up.
+
+        Returns:
+            A figure for each step, in order.
+        """
+        trials = [_Trial(step=step) for step in steps]
+        turns = [(number, trial) for number in range(ROUNDS + 1) for trial in trials]
+        try:
+            async with asyncio.timeout(max(0.0, self._until_s - self._clock.monotonic_s())):
+                for done, (number, trial) in enumerate(turns):
+                    told = f"{trial.step}" + (f", {number} of {ROUNDS}" if number else ", at first sight")
+                    report(CalibrationProgress(step=done, step_count=len(turns), message=told))
+                    await (self._sample(trial) if number else self._prepare(trial))
+        except TimeoutError:
+            pass  # what there is by then is told, and what is not there has its problem
+        return tuple(self._figure(trial) for trial in trials)
+
+    async def _prepare(self, trial: _Trial) -> None:
+        """Makes what a step reads, and finds out how many pictures make a run of the right length."""
+        fewest = FIRST_FRAMES[trial.step.work]
+        trial.path, problem = await self._input(trial.step)
+        if not problem:
+            start_s, problem = await self._core_seconds(trial, frames=1)
+        if not problem:
+            rough_s, problem = await self._core_seconds(trial, frames=fewest)
+        if problem:
+            trial.problem = problem
+            return
+        trial.start_s = start_s
+        frames = (fewest - 1) * self._streams
+        trial.rough = frames * core_step_pixels(trial.step) / max(rough_s - start_s, 0.001)
+        wanted = self._window_s * trial.rough / core_step_pixels(trial.step)
+        trial.frames = min(max(round(wanted), fewest), _MOST_FRAMES)
+        if trial.frames == fewest:
+            trial.samples.append(trial.rough)
+        trial.problem = ""
+
+    async def _sample(self, trial: _Trial) -> None:
+        if trial.problem or len(trial.samples) == ROUNDS:
+            return
+        seconds, problem = await self._core_seconds(trial, frames=trial.frames)
+        if problem:
+            trial.problem = problem
+            return
+        frames = (trial.frames - 1) * self._streams
+        trial.samples.append(frames * core_step_pixels(trial.step) / max(seconds - trial.start_s, 0.001))
+
+    def _figure(self, trial: _Trial) -> CalibrationFigure:
+        if trial.problem:
+            return CalibrationFigure(step=trial.step, problem=trial.problem)
+        rate = statistics.median(trial.samples) if trial.samples else trial.rough
+        return CalibrationFigure(
+            step=trial.step,
+            pixels_per_second=max(1, round(rate * self._cores)),
+            streams=self._streams,
+            stream_size=SCALED_SIZE if trial.step.work is Work.SCALE else CORES_SIZE,
+        )
+
+    async def _input(self, step: CalibrationStep) -> tuple[str, str]:
+        """Gives the path of what a step reads, or why there is none."""
+        picture = str(self._work / "picture.yuv")
+        if not self._pictured:
+            problem = await self._make(picture_arguments(CORES_SIZE, picture))
+            if problem:
+                return picture, problem
+            self._pictured = True
+        if step.codec is None or step.work is not Work.DECODE:
+            return picture, ""
+        path = str(self._work / f"{step.codec}.mkv")
+        return path, await self._make(sample_arguments(step.codec, CORES_SIZE, picture=picture, path=path))
+
+    async def _make(self, arguments: list[str]) -> str:
+        run = await self._run(arguments)
+        return "" if run.exit_code == 0 else f"its input could not be made: {failure_line(run.exit_code, run.output)}"
+
+    async def _core_seconds(self, trial: _Trial, *, frames: int) -> tuple[float, str]:
+        """Runs every stream once, side by side; gives their core time together, or why one failed."""
+        arguments = core_arguments(trial.step, trial.path, frames=frames, threads=self._threads)
+        async with TaskGuard("calibration") as guard:
+            tasks = [guard.spawn(self._run(arguments), name=f"stream {number}") for number in range(self._streams)]
+            runs = [await task for task in tasks]
+        for run in runs:
+            if run.exit_code != 0 or run.processor_time is None:
+                return 0.0, failure_line(run.exit_code, run.output)
+        return sum(run.processor_time.total_seconds() for run in runs if run.processor_time is not None), ""
+
+    async def _run(self, arguments: list[str]) -> ProgramRun:
+        try:
+            return await run_bounded(
+                [self._ffmpeg, *arguments], timeout=_RUN_TIMEOUT, env=_ENVIRONMENT, dies_with_us=True
+            )
+        except OSError as error:
+            return ProgramRun(exit_code=1, output=f"[error] {self._ffmpeg} cannot be started: {error}")
