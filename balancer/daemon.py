@@ -23,6 +23,7 @@ from balancer.adapters.sqlite_session_store import SqliteSessionStore
 from balancer.agent_directory import AgentDirectory
 from balancer.agent_watch import AgentWatch
 from balancer.announcement import announce_devices, announce_listening
+from balancer.calibrations import Calibrations
 from balancer.device_metrics import DeviceMetrics
 from balancer.device_plan import agent_device, device_rules, local_devices
 from balancer.device_quarantine import DeviceQuarantine
@@ -165,11 +166,13 @@ class _Daemon:
         )
         self._handle_signals(shutdown, reload, tasks)
         DeviceMetrics(telemetry.meter, registry=self.registry, engine=engine)
+        calibrations = Calibrations(registry=self.registry, engine=engine, agents=self.agents)
         serving = Serving(
             Parts(
                 engine=engine,
                 registry=self.registry,
                 agents=self.agents,
+                calibrations=calibrations,
                 uploads=self.uploads,
                 reload=reload,
                 shutdown=shutdown,
@@ -197,6 +200,7 @@ class _Daemon:
         await engine.start()
         encoder_caps.attach(engine)
         tasks.spawn_eternal(encoder_caps.watch(), name="encoder session cap")
+        calibrations.load()
         stack.push_async_callback(engine.close)
         tasks.spawn_eternal(self.uploads.expire(in_use=serving.uploads_in_use), name="expire uploads")
         await server.start()

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from balancer.domain.calibration import why_outdated
 from balancer.domain.capacity import CapacityOverride, capacity_of, default_weights
 from balancer.domain.device import DeviceCapacity, DeviceIdentity, DeviceKind, DeviceState, DeviceView, FigureSource
 from balancer.settings.device_entries import DeviceNames, entry_fits, pci_spellings
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from datetime import datetime
 
+    from balancer.domain.calibration import Calibration
     from balancer.domain.device import Capability
     from balancer.domain.ids import DeviceId
     from balancer.domain.quarantine import Quarantine
@@ -64,6 +66,9 @@ class DeviceEntry:
     probed: bool = False
     reachable: bool = False
     cordoned: bool = False
+    calibration: Calibration | None = None
+    """What real runs showed of it. None: it was not calibrated."""
+    calibrating: bool = False
     fault_message: str = ""
     """Why the device cannot work at all. Empty when it can."""
     silence_message: str = ""
@@ -82,12 +87,16 @@ class DeviceEntry:
             return DeviceState.PROBING
         if self.fault_message or self.quarantine is not None:
             return DeviceState.UNHEALTHY
+        if self.calibrating:
+            return DeviceState.PROBING
         return DeviceState.CORDONED if self.cordoned else DeviceState.READY
 
     @property
     def state_message(self) -> str:
         """Why the device does not take sessions. Empty when it does."""
         match self.state:
+            case DeviceState.PROBING if self.calibrating and self.reachable:
+                return "Being calibrated."
             case DeviceState.PROBING:
                 return "Its agent is starting or trying what the device can do."
             case DeviceState.CORDONED:
@@ -110,6 +119,7 @@ class DeviceRegistry:
         self._rules = tuple(rules)
         self._entries: dict[DeviceId, DeviceEntry] = {}
         self._operator_weights: dict[DeviceId, int] = {}
+        self._calibrations: dict[DeviceId, Calibration] = {}
         self._views: tuple[DeviceView, ...] | None = None
         self._last_views: tuple[DeviceView, ...] = ()
         self._watchers: set[_Watcher] = set()
@@ -172,6 +182,22 @@ class DeviceRegistry:
         entry = self._entries.get(device_id)
         if entry is not None:
             self._change(entry, quarantine=quarantine, quarantine_retry_time=retry_time)
+
+    def set_calibration(self, device_id: DeviceId, calibration: Calibration | None) -> None:
+        """Places by a calibration from now on, also of a device that is not here yet. None: by what is published."""
+        if calibration is None:
+            self._calibrations.pop(device_id, None)
+        else:
+            self._calibrations[device_id] = calibration
+        self._reweigh()
+
+    def set_calibrating(self, device_id: DeviceId, *, calibrating: bool) -> None:
+        """Notes that a device is being calibrated, and so takes no session, or is no longer."""
+        self._change(self._entries[device_id], calibrating=calibrating)
+
+    def suggested_weights(self) -> dict[DeviceId, int]:
+        """Gives the weights that devices would have by capacity alone, in device order."""
+        return default_weights({entry.identity.id: entry.capacity for entry in self._entries.values()})
 
     def apply_rules(self, rules: Sequence[DeviceRule]) -> None:
         """Takes new settings: weights set by hand since are forgotten, sessions stay where they are."""
@@ -252,21 +278,31 @@ class DeviceRegistry:
             self._watchers.discard(watcher)
 
     def _enter(self, identity: DeviceIdentity) -> DeviceEntry:
-        revision = self._entries[identity.id].revision + 1 if identity.id in self._entries else 1
+        known = self._entries.get(identity.id)
+        revision = known.revision + 1 if known is not None else 1
         entry = DeviceEntry(
             identity=identity,
-            capacity=self._capacity(identity, ()),
+            capacity=capacity_of(identity, (), None),
             weight=0,
             weight_source=FigureSource.CAPACITY,
             revision=revision,
+            calibrating=known is not None and known.calibrating,
         )
         self._put(entry)
         self._reweigh()
         return self._entries[identity.id]
 
-    def _capacity(self, identity: DeviceIdentity, capabilities: tuple[Capability, ...]) -> DeviceCapacity:
+    def _capacity(self, entry: DeviceEntry) -> DeviceCapacity:
+        identity = entry.identity
         rule = self._rule(identity)
-        return capacity_of(identity, capabilities, rule.override if rule else None)
+        override = rule.override if rule else None
+        calibration = self._calibrations.get(identity.id)
+        if calibration is None:
+            return capacity_of(identity, entry.capabilities, override)
+        ffmpegs = [(build.candidate, build.version) for build in entry.ffmpeg_builds] if entry.probed else None
+        outdated = why_outdated(calibration, identity, ffmpegs)
+        counting = None if outdated else calibration
+        return capacity_of(identity, entry.capabilities, override, counting, ignored=outdated)
 
     def _rule(self, identity: DeviceIdentity) -> DeviceRule | None:
         return next((rule for rule in self._rules if rule.fits(identity)), None)
@@ -274,8 +310,9 @@ class DeviceRegistry:
     def _reweigh(self) -> None:
         """Sets every capacity, then every weight from what the operator did, else the settings, else capacity."""
         for entry in tuple(self._entries.values()):
-            self._change(entry, capacity=self._capacity(entry.identity, entry.capabilities))
-        computed = default_weights({entry.identity.id: entry.capacity for entry in self._entries.values()})
+            calibration = self._calibrations.get(entry.identity.id)
+            self._change(entry, capacity=self._capacity(entry), calibration=calibration)
+        computed = self.suggested_weights()
         for device_id, entry in tuple(self._entries.items()):
             rule = self._rule(entry.identity)
             if device_id in self._operator_weights:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from balancer.adapters.grpc_agent_client import GrpcAgentClient
     from balancer.agent_directory import AgentDirectory
+    from balancer.calibrations import Calibrations
     from balancer.device_registry import DeviceRegistry
     from balancer.ports.session_tracer import SessionTracer
     from balancer.session_engine import SessionEngine
@@ -39,6 +40,7 @@ class Parts:
     engine: SessionEngine
     registry: DeviceRegistry
     agents: AgentDirectory[GrpcAgentClient]
+    calibrations: Calibrations
     uploads: UploadStore
     reload: SettingsReload
     shutdown: DaemonShutdown
@@ -63,7 +65,13 @@ class Serving:
             profiles=profiles,
             tracer=parts.tracer,
         )
-        devices = DeviceServicer(parts.registry, engine=parts.engine, agents=parts.agents, settings=parts.reload)
+        devices = DeviceServicer(
+            parts.registry,
+            engine=parts.engine,
+            agents=parts.agents,
+            settings=parts.reload,
+            calibrations=parts.calibrations,
+        )
         uploads = UploadServicer(parts.uploads, in_use=self.uploads_in_use)
         self.balancer = BalancerServicer(
             parts.facts, engine=parts.engine, settings=parts.reload, profiles=profiles, shutdown=parts.shutdown

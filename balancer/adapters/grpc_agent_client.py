@@ -6,12 +6,14 @@ with the agent's own reason. Streams end when their consumer does, so that a cli
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import grpc.aio
 
 from balancer.adapters.agent_translation import agent_from_proto, event_from_proto, session_name
+from balancer.adapters.calibration_translation import calibration_news_from_proto
 from balancer.domain.ids import SessionId
 from balancer.ports.agent_client import AgentUnreachableError
 from gpu_balancer.runtime.failures import Reason, RequestFailure
@@ -21,10 +23,11 @@ from gpu_balancer.v1 import media_pb2, session_pb2
 from gpu_balancer.v1.agent_service_pb2_grpc import AgentServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
     from datetime import timedelta
     from fractions import Fraction
 
+    from balancer.domain.calibration import Calibration, CalibrationProgress
     from balancer.domain.session import SessionRecord
     from balancer.ports.agent_client import AgentEvent, AgentReport
 
@@ -109,6 +112,13 @@ class GrpcAgentClient:
         answer = await self._call(self._stub.ProbeDevice(request, timeout=_PROBE_TIMEOUT_S))
         return agent_from_proto(answer.agent)
 
+    async def calibrate(self) -> AsyncGenerator[CalibrationProgress | Calibration, None]:
+        """Measures how much the device carries; tells how far that is and last what came of it."""
+        async with aclosing(self._stream(self._stub.CalibrateDevice(pb.AgentServiceCalibrateDeviceRequest()))) as news:
+            async for message in news:
+                if (told := calibration_news_from_proto(message)) is not None:
+                    yield told
+
     async def shutdown(self) -> None:
         """Ends the agent; refused while it has live sessions."""
         await self._call(self._stub.ShutdownAgent(pb.ShutdownAgentRequest(), timeout=_CALL_TIMEOUT_S))
@@ -175,7 +185,7 @@ class GrpcAgentClient:
         except grpc.aio.AioRpcError as error:
             raise self._translated(error) from error
 
-    async def _stream(self, call: grpc.aio.UnaryStreamCall[Any, Answer]) -> AsyncIterator[Answer]:
+    async def _stream(self, call: grpc.aio.UnaryStreamCall[Any, Answer]) -> AsyncGenerator[Answer, None]:
         try:
             async for message in call:
                 yield message

@@ -12,6 +12,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Protocol
 
+from balancer.domain.calibration import Calibration, CalibrationProgress
 from balancer.domain.device import Capability, DeviceIdentity
 from balancer.domain.ids import SessionId
 from balancer.domain.session import SessionRecord
@@ -130,6 +131,10 @@ class AgentClient(Protocol):
 
     async def probe(self) -> AgentReport:
         """Runs the golden probe again."""
+        ...
+
+    def calibrate(self) -> AsyncIterator[CalibrationProgress | Calibration]:
+        """Measures how much the device carries; tells how far that is and last what came of it. Closing it ends it."""
         ...
 
     async def shutdown(self) -> None:

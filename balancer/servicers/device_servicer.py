@@ -1,4 +1,4 @@
-"""DeviceService: shows devices, weights them, closes them, has them tried again."""
+"""DeviceService: shows devices, weights them, closes them, has them tried again and measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from balancer.agent_answers import agent_failures, unreachable
 from balancer.device_registry import MAX_WEIGHT
+from balancer.domain.calibration import CalibrationProgress
+from balancer.servicers.calibration_translation import calibration_progress
 from balancer.servicers.device_translation import device_to_proto
+from balancer.servicers.names import device_name
 from balancer.servicers.paging import page_of
 from balancer.servicers.violations import Violations
 from balancer.servicers.watch_places import WatchLimits, WatchPlaces
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
     from pathlib import Path
 
+    from balancer.calibrations import Calibrations
     from balancer.device_registry import DeviceEntry, DeviceRegistry
     from balancer.domain.ids import DeviceId
     from balancer.ports.agent_clients import AgentClients
@@ -71,6 +75,7 @@ class DeviceServicer(DeviceServiceServicer):
         engine: SessionEngine,
         agents: AgentClients,
         settings: SettingsReloader,
+        calibrations: Calibrations,
         watch_limits: WatchLimits | None = None,
     ) -> None:
         """Makes the servicer.
@@ -80,12 +85,14 @@ class DeviceServicer(DeviceServiceServicer):
             engine: Tells what is booked on them.
             agents: Try them again.
             settings: Reads and writes the settings file.
+            calibrations: Measures devices and keeps what came of it.
             watch_limits: Numbers of watches at most. None: the usual ones.
         """
         self._registry = registry
         self._engine = engine
         self._agents = agents
         self._settings = settings
+        self._calibrations = calibrations
         self._watches = WatchPlaces("WatchDevices", (watch_limits or WatchLimits()).devices)
 
     async def ListDevices(self, request: pb.ListDevicesRequest, _context: object) -> pb.ListDevicesResponse:  # noqa: N802
@@ -143,6 +150,27 @@ class DeviceServicer(DeviceServiceServicer):
         self._registry.update_agent(report)
         return pb.ProbeDeviceResponse(device=self._told(self._registry.find(device_id)))
 
+    async def CalibrateDevice(  # noqa: N802
+        self, request: pb.CalibrateDeviceRequest, _context: object
+    ) -> AsyncIterator[pb.CalibrateDeviceResponse]:
+        """Has a device measured by its agent and places by what came of it."""
+        device_id = self._registry.find(request.name).identity.id
+        async with aclosing(self._calibrations.calibrate(device_id)) as news:
+            async for told in news:
+                if isinstance(told, CalibrationProgress):
+                    yield pb.CalibrateDeviceResponse(progress=calibration_progress(told))
+        # After the end, so that the device is told as it is when it takes sessions again.
+        device = self._told(self._registry.find(device_id))
+        yield pb.CalibrateDeviceResponse(device=device, suggested_weights=self._suggested_weights())
+
+    async def DeleteCalibration(  # noqa: N802
+        self, request: pb.DeleteCalibrationRequest, _context: object
+    ) -> pb.DeleteCalibrationResponse:
+        """Forgets a device's calibration."""
+        device_id = self._registry.find(request.name).identity.id
+        await self._calibrations.forget(device_id)
+        return pb.DeleteCalibrationResponse(device=self._told(self._registry.find(device_id)))
+
     async def ReloadSettings(  # noqa: N802
         self, _request: pb.ReloadSettingsRequest, _context: object
     ) -> pb.ReloadSettingsResponse:
@@ -154,4 +182,14 @@ class DeviceServicer(DeviceServiceServicer):
 
     def _told(self, entry: DeviceEntry) -> Device:
         highest = max(other.weight for other in self._registry.entries())
-        return device_to_proto(entry, self._engine.ledger, highest_weight=highest)
+        headroom = self._engine.rules.settings.headroom
+        return device_to_proto(entry, self._engine.ledger, highest_weight=highest, headroom=headroom)
+
+    def _suggested_weights(self) -> list[pb.SuggestedWeight]:
+        suggested = self._registry.suggested_weights()
+        return [
+            pb.SuggestedWeight(
+                device=device_name(entry.identity.id), weight=suggested[entry.identity.id], present_weight=entry.weight
+            )
+            for entry in self._registry.entries()
+        ]

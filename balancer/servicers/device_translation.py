@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from balancer.domain.device import DeviceKind, Dimension, Direction
-from balancer.servicers.contract_words import VIDEO_CODEC_NUMBERS
+from balancer.domain.offers import RATES
+from balancer.domain.workload import EncodingSpeed
+from balancer.servicers.calibration_translation import calibration_message
+from balancer.servicers.contract_words import SPEED_NUMBERS, VIDEO_CODEC_NUMBERS
 from balancer.servicers.names import device_name
 from gpu_balancer.v1 import device_pb2, placement_pb2
 
@@ -13,6 +17,7 @@ if TYPE_CHECKING:
     from balancer.device_registry import DeviceEntry
     from balancer.domain.device import Capability, DeviceIdentity
     from balancer.domain.ledger import Ledger
+    from balancer.domain.workload import VideoCodec
     from balancer.ports.agent_client import Measurements
 
 _KINDS = {DeviceKind.NVIDIA: device_pb2.DEVICE_KIND_NVIDIA, DeviceKind.CPU: device_pb2.DEVICE_KIND_CPU}
@@ -22,13 +27,16 @@ _DIRECTIONS = {
 }
 
 
-def device_to_proto(entry: DeviceEntry, ledger: Ledger, *, highest_weight: int) -> device_pb2.Device:
+def device_to_proto(
+    entry: DeviceEntry, ledger: Ledger, *, highest_weight: int, headroom: Fraction = Fraction(1)
+) -> device_pb2.Device:
     """Makes the message of a device.
 
     Args:
         entry: All that is known of it.
         ledger: What is booked.
         highest_weight: Of all devices; load is weighted by it.
+        headroom: Share of what is used over time that may be booked.
 
     Returns:
         The device; its weighted load is unset when its weight is 0.
@@ -47,7 +55,8 @@ def device_to_proto(entry: DeviceEntry, ledger: Ledger, *, highest_weight: int) 
         weight_source=entry.weight_source.value,
         state=device_pb2.DeviceState.Value(f"DEVICE_STATE_{entry.state.name}"),
         state_message=entry.state_message,
-        loads=_loads(entry, ledger),
+        loads=_loads(entry, ledger, headroom),
+        rates=_rates(entry),
         weighted_load=ledger.cost(device_id) * highest_weight // weight if weight else None,
         session_count=ledger.session_count(device_id),
         revision=entry.revision,
@@ -57,6 +66,8 @@ def device_to_proto(entry: DeviceEntry, ledger: Ledger, *, highest_weight: int) 
         device.quarantine.message = entry.quarantine.message
         if entry.quarantine_retry_time is not None:
             device.quarantine.retry_time.FromDatetime(entry.quarantine_retry_time)
+    if entry.calibration is not None:
+        device.calibration.CopyFrom(calibration_message(entry.calibration))
     if entry.measurements is not None:
         device.measurements.CopyFrom(_measurements(entry.measurements))
     return device
@@ -93,9 +104,11 @@ def _capability(capability: Capability) -> device_pb2.Capability:
     )
 
 
-def _loads(entry: DeviceEntry, ledger: Ledger) -> list[device_pb2.DimensionLoad]:
+def _loads(entry: DeviceEntry, ledger: Ledger, headroom: Fraction) -> list[device_pb2.DimensionLoad]:
     """Gives every dimension in which the device is limited or loaded, in the contract's order."""
-    limits, used = entry.capacity.limits, ledger.used(entry.identity.id)
+    device_id, limits = entry.identity.id, entry.capacity.limits
+    used, foreign, yielding = ledger.used(device_id), ledger.foreign(device_id), ledger.yielding(device_id)
+    explanations = entry.capacity.explanations
     loads = []
     for dimension in Dimension:
         if dimension not in limits and not used.get(dimension):
@@ -104,12 +117,58 @@ def _loads(entry: DeviceEntry, ledger: Ledger) -> list[device_pb2.DimensionLoad]
         loads.append(
             device_pb2.DimensionLoad(
                 dimension=_dimension(dimension),
-                used=used.get(dimension, 0),
+                used=used.get(dimension, 0) - foreign.get(dimension, 0),
                 capacity=limits.get(dimension),
                 source=source.value if source else "",
+                foreign=foreign.get(dimension),
+                yielding=yielding.get(dimension, 0),
+                bookable=_bookable(dimension, limits[dimension], headroom) if dimension in limits else None,
+                explanation=explanations.get(dimension, ""),
             )
         )
     return loads
+
+
+def _bookable(dimension: Dimension, limit: int, headroom: Fraction) -> int:
+    return limit * headroom.numerator // headroom.denominator if dimension in RATES else limit
+
+
+def _rates(entry: DeviceEntry) -> list[device_pb2.DeviceRate]:
+    """Gives the rates of whatever the device was not seen to fail at."""
+    capacity = entry.capacity
+    return [
+        *(
+            device_pb2.DeviceRate(
+                direction=device_pb2.CODING_DIRECTION_DECODE,
+                codec=VIDEO_CODEC_NUMBERS[codec],
+                pixels_per_second=rate,
+                source=capacity.decode_sources[codec].value if codec in capacity.decode_sources else "",
+            )
+            for codec, rate in capacity.decode_rates.items()
+            if _may(entry, codec, Direction.DECODE)
+        ),
+        *(
+            device_pb2.DeviceRate(
+                direction=device_pb2.CODING_DIRECTION_ENCODE,
+                codec=VIDEO_CODEC_NUMBERS[codec],
+                speed=SPEED_NUMBERS[EncodingSpeed(speed)],
+                pixels_per_second=rate,
+                source=capacity.encode_sources[codec, speed].value if capacity.encode_sources else "",
+            )
+            for (codec, speed), rate in capacity.encode_rates.items()
+            if _may(entry, codec, Direction.ENCODE)
+        ),
+    ]
+
+
+def _may(entry: DeviceEntry, codec: VideoCodec, direction: Direction) -> bool:
+    own = entry.identity.kind is DeviceKind.NVIDIA
+    tried = [
+        one.works
+        for one in entry.capabilities
+        if one.codec is codec and one.direction is direction and one.hardware is own
+    ]
+    return not tried or any(tried)
 
 
 def _dimension(dimension: Dimension) -> placement_pb2.Dimension.ValueType:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from gpu_balancer.cli.completions import complete_device
-from gpu_balancer.cli.invocation import Invocation, JsonOption, command
+from gpu_balancer.cli.exit_codes import ExitCode
+from gpu_balancer.cli.invocation import Invocation, JsonOption, Misuse, command
 
 devices_app = typer.Typer(
     help="Show devices; weight, close and test them.", invoke_without_command=True, rich_markup_mode=None
@@ -91,3 +92,31 @@ def probe(invocation: Invocation, device: DeviceArgument) -> None:
     from gpu_balancer.cli.device_actions import probe_device
 
     probe_device(invocation, device)
+
+
+@command(devices_app, "calibrate", short_help="Measure by real runs how much a device carries.")
+def calibrate(
+    invocation: Invocation,
+    device: Annotated[
+        str,
+        typer.Argument(
+            metavar="[DEVICE]",
+            help="A device's name, index, PCI address or the beginning of its UUID. Default: all, one by one.",
+            autocompletion=complete_device,
+            show_default=False,
+        ),
+    ] = "",
+    save: Annotated[bool, typer.Option("--save", help="Write the suggested weights into the settings file.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Forget the calibration instead.")] = False,
+) -> ExitCode:
+    """Measure by real runs how much a device carries, and place by it from then on.
+
+    A device is measured only while it has no session, and takes none meanwhile: for up to 2 minutes on cores, 8 on a GPU.
+    """
+    from gpu_balancer.cli.calibration_actions import calibrate_devices, forget_calibrations
+
+    if forget and save:
+        raise Misuse("Cannot save weights and forget the calibration in one go. Try one of --save and --forget.")
+    if forget:
+        return forget_calibrations(invocation, device)
+    return calibrate_devices(invocation, device, save=save)

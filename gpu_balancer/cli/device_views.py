@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from gpu_balancer.cli.screen import Column
-from gpu_balancer.cli.words import UNKNOWN, clean, count, device_state, device_word, dimension, video_codec
+from gpu_balancer.cli.words import (
+    UNKNOWN,
+    clean,
+    count,
+    device_state,
+    device_word,
+    dimension,
+    encoding_speed,
+    video_codec,
+)
 from gpu_balancer.client.names import short_name
 from gpu_balancer.v1 import device_pb2, placement_pb2
 
@@ -95,7 +105,48 @@ def load_words(load: device_pb2.DimensionLoad) -> str:
     else:
         used, has = str(load.used), str(load.capacity)
     limit = f"of {has}" if load.HasField("capacity") else "without a limit"
-    return f"{dimension(number)}: {used} {limit}" + (f" ({load.source})" if load.source else "")
+    told = f"{dimension(number)}: {used} {limit}" + (f" ({load.source})" if load.source else "")
+    if load.foreign:
+        told += f", {_amount(number, load.foreign)} more taken by others"
+    if load.yielding:
+        told += f", {_amount(number, load.yielding)} of it gives way to live work"
+    return told
+
+
+def _amount(number: int, amount: int) -> str:
+    if number in _MILLIONTHS:
+        return f"{amount / 1e6:.2f}"
+    return count(amount) if number == placement_pb2.DIMENSION_SCALE else str(amount)
+
+
+def rate_lines(device: Device) -> Iterator[str]:
+    """Tells how fast one engine or core is, a line for each format and direction."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    for rate in device.rates:
+        encodes = rate.direction == device_pb2.CODING_DIRECTION_ENCODE
+        what = f"{'encode' if encodes else 'decode'} {video_codec(rate.codec)}"
+        speed = f"{encoding_speed(rate.speed)} " if encodes else ""
+        lines.setdefault((what, rate.source), []).append(f"{speed}{count(rate.pixels_per_second)}")
+    part = "core" if device.identity.kind == device_pb2.DEVICE_KIND_CPU else "engine"
+    for (what, source), speeds in lines.items():
+        yield f"{what}: {', '.join(speeds)} px/s per {part}" + (f" ({source})" if source else "")
+
+
+def calibration_lines(calibration: device_pb2.DeviceCalibration) -> Iterator[str]:
+    """Tells what a calibration found, the whole device's figures."""
+    when = calibration.calibration_time.ToDatetime(tzinfo=UTC)
+    driver = f", driver {calibration.driver_version}" if calibration.driver_version else ""
+    yield f"{when:%Y-%m-%d %H:%M} UTC with ffmpeg {clean(calibration.ffmpeg.version)}{driver}"
+    for figure in calibration.figures:
+        words = [dimension(figure.dimension)]
+        words += [video_codec(figure.codec)] if figure.codec else []
+        words += [encoding_speed(figure.speed)] if figure.speed else []
+        told = []
+        if figure.pixels_per_second:
+            shape = f"{figure.stream_width}x{figure.stream_height}"
+            told.append(f"{count(figure.pixels_per_second)} px/s, {figure.streams} side by side of {shape}")
+        told += [clean(figure.problem)] if figure.problem else []
+        yield f"{' '.join(words)}: {'; '.join(told)}"
 
 
 def device_facts(device: Device) -> Iterator[tuple[str, str]]:
@@ -118,6 +169,14 @@ def device_facts(device: Device) -> Iterator[tuple[str, str]]:
     yield "sessions", str(device.session_count)
     yield "load", f"{count(device.weighted_load)} px/s, weighted" if device.HasField("weighted_load") else ""
     yield "booked", "\n".join(load_words(load) for load in device.loads)
+    yield (
+        "capacity",
+        "\n".join(
+            f"{dimension(load.dimension)}: {clean(load.explanation)}" for load in device.loads if load.explanation
+        ),
+    )
+    yield "speeds", "\n".join(rate_lines(device))
+    yield "calibrated", "\n".join(calibration_lines(device.calibration)) if device.HasField("calibration") else ""
     yield "busy", busy_words(measured)
     yield "encoder sessions", str(measured.encoder_sessions) if measured.HasField("encoder_sessions") else ""
     yield "temperature", f"{measured.temperature_celsius} °C" if measured.HasField("temperature_celsius") else ""

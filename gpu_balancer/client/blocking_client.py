@@ -114,6 +114,8 @@ class Client:
     watch_devices = _stream(Steps.watch_devices)
     update_device = _call(Steps.update_device)
     probe_device = _call(Steps.probe_device)
+    calibrate_device = _stream(Steps.calibrate_device)
+    delete_calibration = _call(Steps.delete_calibration)
     reload_settings = _call(Steps.reload_settings)
 
     create_upload = _call(Steps.create_upload)

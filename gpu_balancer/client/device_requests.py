@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gpu_balancer.client import methods
 from gpu_balancer.client.names import device_name
 from gpu_balancer.client.requests import Requests
+from gpu_balancer.runtime.failures import RequestFailure
 from gpu_balancer.v1 import balancer_service_pb2, device_service_pb2
 
 if TYPE_CHECKING:
@@ -73,6 +74,34 @@ class DeviceRequests(Requests):
         """Runs the golden probe again, which may take minutes, and gives the device with new capabilities."""
         request = device_service_pb2.ProbeDeviceRequest(name=device_name(name))
         return (await self._call(methods.PROBE_DEVICE, request)).device
+
+    async def calibrate_device(self, name: str) -> AsyncGenerator[device_service_pb2.CalibrateDeviceResponse, None]:
+        """Has a device measured by real runs, which takes minutes; it takes no session meanwhile.
+
+        Leaving early ends it, and nothing is kept. It is not tried again after a cut.
+
+        Args:
+            name: The device.
+
+        Yields:
+            How far it is; last the device, and the weights that follow from capacity.
+
+        Raises:
+            RequestFailure: With DEVICE_BUSY while it has sessions or is being calibrated.
+        """
+        request = device_service_pb2.CalibrateDeviceRequest(name=device_name(name))
+        try:
+            async with aclosing(self._connection.stream(methods.CALIBRATE_DEVICE, request)) as answers:
+                async for answer in answers:
+                    self._answered = True
+                    yield answer
+        except RequestFailure as failure:
+            raise self._absent(failure) or failure from None
+
+    async def delete_calibration(self, name: str) -> Device:
+        """Forgets a device's calibration, and gives the device without it."""
+        request = device_service_pb2.DeleteCalibrationRequest(name=device_name(name))
+        return (await self._call(methods.DELETE_CALIBRATION, request)).device
 
     async def reload_settings(self) -> device_service_pb2.ReloadSettingsResponse:
         """Has the settings file read again and applied.

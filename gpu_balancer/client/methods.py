@@ -155,6 +155,21 @@ PROBE_DEVICE = Method(
     response=devices.ProbeDeviceResponse,
     timeout=_LONG,
 )
+# A second calibration would be refused, or measure once more for minutes.
+CALIBRATE_DEVICE = Method(
+    service="DeviceService",
+    name="CalibrateDevice",
+    request=devices.CalibrateDeviceRequest,
+    response=devices.CalibrateDeviceResponse,
+    repeatable=False,
+    timeout=None,
+)
+DELETE_CALIBRATION = Method(
+    service="DeviceService",
+    name="DeleteCalibration",
+    request=devices.DeleteCalibrationRequest,
+    response=devices.DeleteCalibrationResponse,
+)
 # The answer tells what changed: a second reload would tell that nothing did.
 RELOAD_SETTINGS = Method(
     service="DeviceService",

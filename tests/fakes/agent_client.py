@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 from fractions import Fraction
 
+from balancer.domain.calibration import Calibration, CalibrationProgress
 from balancer.domain.device import DeviceIdentity, DeviceKind
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.session import Progress, SessionRecord
@@ -41,6 +42,10 @@ class FakeAgentClient:
         self.keeps_stopping = False
         """Takes stops, but its attempts end only when the test says so."""
         self.paces: list[tuple[SessionId, int, Fraction | None]] = []
+        self.calibration: Calibration | Exception = AgentUnreachableError("it was not told what it measures")
+        self.calibrating = False
+        self.calibration_gate = asyncio.Event()
+        self.calibration_gate.set()
         self.deleted: list[SessionId] = []
         self.attempts: dict[SessionId, AttemptReported] = {}
         self.kept: list[AgentEvent] = []
@@ -131,6 +136,19 @@ class FakeAgentClient:
     async def probe(self) -> AgentReport:
         self._check()
         return self.report()
+
+    async def calibrate(self) -> AsyncGenerator[CalibrationProgress | Calibration, None]:
+        self._check()
+        self.calibrating = True
+        try:
+            yield CalibrationProgress(step=0, step_count=1, message="decoding H.264")
+            await self.calibration_gate.wait()
+            self._check()
+            if isinstance(self.calibration, Exception):
+                raise self.calibration
+            yield self.calibration
+        finally:
+            self.calibrating = False
 
     async def shutdown(self) -> None:
         self._check()

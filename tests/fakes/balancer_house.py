@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
+from balancer.calibrations import Calibrations
 from balancer.device_registry import DeviceRegistry
 from balancer.domain.decision import PlacementSettings
 from balancer.domain.ids import DeviceId
@@ -217,7 +218,15 @@ async def balancer_house(
             uploads,
             in_use=lambda: {name for record in engine.live() if (name := upload_of(record.payload))},
         )
-        device = DeviceServicer(registry, engine=engine, agents=agents, settings=reloader, watch_limits=watch_limits)
+        calibrations = Calibrations(registry=registry, engine=engine, agents=agents)
+        device = DeviceServicer(
+            registry,
+            engine=engine,
+            agents=agents,
+            settings=reloader,
+            calibrations=calibrations,
+            watch_limits=watch_limits,
+        )
         server = build_server(
             addresses=[f"unix:{folder}/balancer.sock"],
             services=[

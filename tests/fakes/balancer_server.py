@@ -470,6 +470,30 @@ class Devices(device_service_pb2_grpc.DeviceServiceServicer):
         await self.fake.enter("ProbeDevice", request, context)
         return device_service_pb2.ProbeDeviceResponse(device=await self._device_of(request.name, context))
 
+    async def CalibrateDevice(self, request: device_service_pb2.CalibrateDeviceRequest, context: Context) -> Any:  # noqa: N802
+        await self.fake.enter("CalibrateDevice", request, context)
+        device = await self._device_of(request.name, context)
+
+        async def answers() -> AsyncIterator[device_service_pb2.CalibrateDeviceResponse]:
+            for step in range(2):
+                progress = device_pb2.CalibrationProgress(step=step, step_count=2, message=f"step {step}")
+                yield device_service_pb2.CalibrateDeviceResponse(progress=progress)
+            device.calibration.ffmpeg.version = "9.0"
+            weights = [
+                device_service_pb2.SuggestedWeight(device=name, weight=100 - number, present_weight=one.weight)
+                for number, (name, one) in enumerate(self.fake.devices.items())
+            ]
+            yield device_service_pb2.CalibrateDeviceResponse(device=device, suggested_weights=weights)
+
+        async for answer in self.fake.streamed("CalibrateDevice", answers(), context):
+            yield answer
+
+    async def DeleteCalibration(self, request: device_service_pb2.DeleteCalibrationRequest, context: Context) -> Any:  # noqa: N802
+        await self.fake.enter("DeleteCalibration", request, context)
+        device = await self._device_of(request.name, context)
+        device.ClearField("calibration")
+        return device_service_pb2.DeleteCalibrationResponse(device=device)
+
     async def ReloadSettings(self, request: device_service_pb2.ReloadSettingsRequest, context: Context) -> Any:  # noqa: N802
         await self.fake.enter("ReloadSettings", request, context)
         return device_service_pb2.ReloadSettingsResponse(
