@@ -115,7 +115,7 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
             calibrator = Calibrator(
                 device,
                 work=state_dir / "calibration-work",
-                window=timedelta(seconds=settings.calibration.window_s),
+                settings=settings.calibration,
                 tasks=tasks,
                 clock=clock,
             )

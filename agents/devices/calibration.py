@@ -46,6 +46,7 @@ async def calibrate_device(
     *,
     work: Path,
     window: timedelta,
+    rounds: int,
     clock: Clock,
     report: Callable[[CalibrationProgress], None],
 ) -> CalibrationResult:
@@ -56,6 +57,7 @@ async def calibrate_device(
         device: The same as pipelines see it, with what it was proved to do.
         work: A folder that this makes, empties and removes.
         window: How long one measurement takes, about.
+        rounds: How often everything is measured.
         clock: Measures the whole, and tells when it ended.
         report: Told of each step before it begins.
 
@@ -70,7 +72,7 @@ async def calibrate_device(
     if build is None:
         raise NothingToCalibrateError(f"Cannot calibrate {device.id}: nothing was seen to work on it. Try probing it.")
     steps = steps_of(device.kind, build, device.capabilities)
-    bounds = CalibrationBounds(window=window, limit=CPU_LIMIT if device.kind == "cpu" else GPU_LIMIT)
+    bounds = CalibrationBounds(window=window, rounds=rounds, limit=CPU_LIMIT if device.kind == "cpu" else GPU_LIMIT)
     await asyncio.to_thread(_make_empty, work)
     try:
         if device.kind == "cpu":

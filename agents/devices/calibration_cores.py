@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from agents.devices.calibration_plan import (
     CORES_SIZE,
     FIRST_FRAMES,
     SCALED_SIZE,
+    TIME_UP,
     CalibrationFigure,
     CalibrationProgress,
     CalibrationStep,
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from agents.devices.calibration_plan import CalibrationBounds
     from gpu_balancer.runtime.clock import Clock
 
-ROUNDS = 3
 _MOST_FRAMES = 3000
 _MOST_STREAMS = 8
 _RUN_TIMEOUT = timedelta(seconds=30)
@@ -62,7 +63,7 @@ class _Trial:
     rough: float = 0.0
     """Pixels per second of one core, as seen at first."""
     samples: list[float] = field(default_factory=list)
-    problem: str = "the time was up before it was measured"
+    problem: str = TIME_UP
 
 
 class CoreCalibration:
@@ -84,6 +85,7 @@ class CoreCalibration:
         self._threads = max(1, core_count // self._streams)
         self._work = work
         self._window_s = bounds.window.total_seconds()
+        self._rounds = bounds.rounds
         self._until_s = clock.monotonic_s() + bounds.limit.total_seconds()
         self._clock = clock
         self._pictured = False
@@ -97,15 +99,17 @@ class CoreCalibration:
             A figure for each step, in order.
         """
         trials = [_Trial(step=step) for step in steps]
-        turns = [(number, trial) for number in range(ROUNDS + 1) for trial in trials]
-        try:
-            async with asyncio.timeout(max(0.0, self._until_s - self._clock.monotonic_s())):
-                for done, (number, trial) in enumerate(turns):
-                    told = f"{trial.step}" + (f", {number} of {ROUNDS}" if number else ", at first sight")
-                    report(CalibrationProgress(step=done, step_count=len(turns), message=told))
+        turns = [(number, trial) for number in range(self._rounds + 1) for trial in trials]
+        # What there is when the time is up is told, and what is not there has its problem.
+        with suppress(TimeoutError):
+            for done, (number, trial) in enumerate(turns):
+                told = f"{trial.step}" + (f", {number} of {self._rounds}" if number else ", at first sight")
+                report(CalibrationProgress(step=done, step_count=len(turns), message=told))
+                left_s = self._until_s - self._clock.monotonic_s()
+                if left_s <= 0:
+                    break
+                async with asyncio.timeout(left_s):
                     await (self._sample(trial) if number else self._prepare(trial))
-        except TimeoutError:
-            pass  # what there is by then is told, and what is not there has its problem
         return tuple(self._figure(trial) for trial in trials)
 
     async def _prepare(self, trial: _Trial) -> None:
@@ -129,7 +133,7 @@ class CoreCalibration:
         trial.problem = ""
 
     async def _sample(self, trial: _Trial) -> None:
-        if trial.problem or len(trial.samples) == ROUNDS:
+        if trial.problem or len(trial.samples) == self._rounds:
             return
         seconds, problem = await self._core_seconds(trial, frames=trial.frames)
         if problem:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import statistics
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from agents.devices.calibration_plan import (
     ENGINE_SCALED_SIZE,
     ENGINES_SIZE,
     FRAMES_PER_SECOND,
+    TIME_UP,
     CalibrationFigure,
     CalibrationProgress,
     CalibrationStep,
@@ -35,6 +36,7 @@ from agents.devices.calibration_plan import (
 from agents.devices.calibration_search import Found, Level, find_carried
 from agents.devices.probe_trials import failure_line
 from agents.pipelines.job import VideoCodec
+from agents.pipelines.pipeline_error import PipelineError
 from agents.pipelines.progress import Progress, parse_progress
 from gpu_balancer.runtime.task_guard import TaskGuard
 
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.clock import Clock
 
 _MOST_STREAMS = 64
-_WINDOWS = 3
 _POLL_S = 0.02
 _START_TIMEOUT_S = 20.0
 _SAMPLE_TIMEOUT = timedelta(seconds=30)
@@ -96,6 +97,7 @@ class EngineCalibration:
         self._device = device
         self._work = work
         self._window_s = bounds.window.total_seconds()
+        self._windows = bounds.rounds
         self._until_s = clock.monotonic_s() + bounds.limit.total_seconds()
         self._clock = clock
         self._samples: dict[VideoCodec, str] = {}
@@ -117,11 +119,13 @@ class EngineCalibration:
                 report(CalibrationProgress(step=done, step_count=len(steps), message=f"{step}{side_by_side}"))
 
             told(0)
-            try:
-                async with asyncio.timeout(max(0.0, self._until_s - self._clock.monotonic_s())):
-                    figures.append(await self._figure(step, told))
-            except TimeoutError:
-                figures.append(CalibrationFigure(step=step, problem="the time was up before it was measured"))
+            left_s = self._until_s - self._clock.monotonic_s()
+            figure = CalibrationFigure(step=step, problem=TIME_UP)
+            if left_s > 0:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(left_s):
+                        figure = await self._figure(step, told)
+            figures.append(figure)
         return tuple(figures)
 
     async def _figure(self, step: CalibrationStep, told: Callable[[int], None]) -> CalibrationFigure:
@@ -134,7 +138,10 @@ class EngineCalibration:
             told(streams)
             return await self._level(step, codec, path, streams)
 
-        return _figure_of(step, await find_carried(level, most=_MOST_STREAMS))
+        try:
+            return _figure_of(step, await find_carried(level, most=_MOST_STREAMS))
+        except PipelineError as error:
+            return CalibrationFigure(step=step, problem=error.message)
 
     async def _sample(self, codec: VideoCodec) -> tuple[str, str]:
         """Gives the path of a stream in a format, or why there is none."""
@@ -170,7 +177,7 @@ class EngineCalibration:
             return await self._watch(step, runs, streams)
 
     async def _watch(self, step: CalibrationStep, runs: list[_Run], streams: int) -> Level:
-        waits = [_START_TIMEOUT_S, *[self._window_s] * (_WINDOWS + 1)]
+        waits = [_START_TIMEOUT_S, *[self._window_s] * (self._windows + 1)]
         readings: list[list[_Reading]] = []
         for number, wait_s in enumerate(waits):
             failure = await self._while_all_run(runs, wait_s, until_begun=number == 0)

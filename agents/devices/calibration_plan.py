@@ -32,6 +32,7 @@ class Work(StrEnum):
     ENCODE = "ENCODE"
 
 
+TIME_UP = "the time was up before it was measured"
 FRAMES_PER_SECOND = 30
 INPUT_FRAMES = 40
 """Frames of an input, which is played over and over. Kept raw they take 55 MB on disk, and as much in each run."""
@@ -118,6 +119,8 @@ class CalibrationBounds:
 
     window: timedelta
     """One measurement, about."""
+    rounds: int
+    """Times that everything is measured."""
     limit: timedelta
     """The whole calibration, at most."""
 

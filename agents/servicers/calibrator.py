@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from agents.servicers.probed_device import ProbedDevice
     from gpu_balancer.runtime.clock import Clock
+    from gpu_balancer.runtime.settings_sections import CalibrationSettings
     from gpu_balancer.runtime.task_guard import TaskGuard
 
 _LOG = logging.getLogger(__name__)
@@ -28,19 +29,21 @@ _News = CalibrationProgress | CalibrationResult | RequestFailure
 class Calibrator:
     """Calibrates the agent's device when asked."""
 
-    def __init__(self, device: ProbedDevice, *, work: Path, window: timedelta, tasks: TaskGuard, clock: Clock) -> None:
+    def __init__(
+        self, device: ProbedDevice, *, work: Path, settings: CalibrationSettings, tasks: TaskGuard, clock: Clock
+    ) -> None:
         """Calibrates nothing yet.
 
         Args:
             device: The device.
             work: A folder of its own, which exists only while it calibrates.
-            window: How long one measurement takes, about.
+            settings: How it measures.
             tasks: Owns what runs.
             clock: Measures it.
         """
         self._device = device
         self._work = work
-        self._window = window
+        self._settings = settings
         self._tasks = tasks
         self._clock = clock
         self._running: asyncio.Task[None] | None = None
@@ -96,7 +99,8 @@ class Calibrator:
                         self._device.identity,
                         device,
                         work=self._work,
-                        window=self._window,
+                        window=timedelta(seconds=self._settings.window_s),
+                        rounds=self._settings.rounds,
                         clock=self._clock,
                         report=news.put_nowait,
                     )

@@ -218,16 +218,6 @@ def _gpu_capacity(
     )
     capacity = _calibrated(capacity, calibration, decode_parts=decoders, encode_parts=encoders)
     capacity = _with_rates(capacity, override, decode_engines=decoders, encode_engines=encoders)
-    if identity.memory_total_mib is not None:
-        memory = max(0, identity.memory_total_mib - RESERVED_MEMORY_MIB)
-        told = sentences.of_memory(identity.memory_total_mib, RESERVED_MEMORY_MIB)
-        capacity = _with_limit(capacity, Dimension.MEMORY, memory, FigureSource.PROBE, told)
-    if calibration is not None and (scaled := calibration.scaled()):
-        told = sentences.of_calibrated_scale(scaled, calibration)
-        capacity = _with_limit(capacity, Dimension.SCALE, scaled, FigureSource.CALIBRATION, told)
-    capacity = _with_limit(capacity, Dimension.SCALE, override.scale_pixels_per_second)
-    capacity = _with_limit(capacity, Dimension.MEMORY, override.memory_mib)
-    capacity = _with_limit(capacity, Dimension.ENCODER_SESSIONS, override.encoder_sessions)
     engines = {
         Dimension.DECODE: sentences.Engines(
             count=decoders,
@@ -244,13 +234,30 @@ def _gpu_capacity(
             told_pixels_per_second=override.encode_pixels_per_second,
         ),
     }
-    explanations = {dimension: sentences.of_engines(dimension, one, calibration) for dimension, one in engines.items()}
-    return replace(
-        capacity,
-        scale_rate=capacity.limits[Dimension.SCALE],
-        scale_source=capacity.sources[Dimension.SCALE],
-        explanations={**explanations, **capacity.explanations},
-    )
+    told = {dimension: sentences.of_engines(dimension, one, calibration) for dimension, one in engines.items()}
+    capacity = replace(capacity, explanations={**capacity.explanations, **told})
+    return _with_gpu_limits(capacity, identity, override, calibration)
+
+
+def _with_gpu_limits(
+    capacity: DeviceCapacity,
+    identity: DeviceIdentity,
+    override: CapacityOverride,
+    calibration: Calibration | None,
+) -> DeviceCapacity:
+    """Adds what is not engine time: memory, scaling and encoder sessions."""
+    if identity.memory_total_mib is not None:
+        memory = max(0, identity.memory_total_mib - RESERVED_MEMORY_MIB)
+        told = sentences.of_memory(identity.memory_total_mib, RESERVED_MEMORY_MIB)
+        capacity = _with_limit(capacity, Dimension.MEMORY, memory, FigureSource.PROBE, told)
+    if calibration is not None and (scaled := calibration.scaled()):
+        told = sentences.of_calibrated_scale(scaled, calibration)
+        capacity = _with_limit(capacity, Dimension.SCALE, scaled, FigureSource.CALIBRATION, told)
+    capacity = _with_limit(capacity, Dimension.SCALE, override.scale_pixels_per_second)
+    capacity = _with_limit(capacity, Dimension.MEMORY, override.memory_mib)
+    capacity = _with_limit(capacity, Dimension.ENCODER_SESSIONS, override.encoder_sessions)
+    scale = Dimension.SCALE
+    return replace(capacity, scale_rate=capacity.limits[scale], scale_source=capacity.sources[scale])
 
 
 def _tried(capabilities: Iterable[Capability], direction: Direction) -> bool | None:

@@ -111,7 +111,7 @@ def calibrate(
 ) -> ExitCode:
     """Measure by real runs how much a device carries, and place by it from then on.
 
-    A device is measured only while it has no session, and takes none meanwhile: for up to 2 minutes on cores, 8 on a GPU.
+    A device is measured only while it has no session, and takes none meanwhile: up to 2 minutes on cores, 8 on a GPU.
     """
     from gpu_balancer.cli.calibration_actions import calibrate_devices, forget_calibrations
 

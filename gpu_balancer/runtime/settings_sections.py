@@ -205,8 +205,9 @@ class CalibrationSettings(Section):
     """How `devices calibrate` measures what a device carries."""
 
     window_s: Annotated[float, Field(ge=0.01, le=10, allow_inf_nan=False)] = 1.0
-    """Seconds that one measurement takes, about. Shorter ones vary more; the whole is bounded anyway, see
-    docs/calibration.md."""
+    """Seconds that one measurement takes, about. Shorter ones vary more; the whole is bounded anyway."""
+    rounds: Annotated[int, Field(ge=1, le=9)] = 3
+    """Times that everything is measured; the middle figure counts."""
 
 
 class IngestSettings(Section):

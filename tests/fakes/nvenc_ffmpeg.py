@@ -167,7 +167,8 @@ class _Rewriting:
                     in_cuda = self._chain(filters, in_cuda)[1]
             encoder = by_stream.get(str(number), by_stream.get("", "libx264"))
             number += 1
-            if in_cuda and encoder not in SOFTWARE and encoder != "copy":
+            # wrapped_avframe hands pictures on wherever they are.
+            if in_cuda and encoder not in SOFTWARE and encoder not in {"copy", "wrapped_avframe"}:
                 raise RefusedError("Impossible to convert between the formats supported by the filter and the encoder")
 
     def _graph(self, graph: str) -> str:
