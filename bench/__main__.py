@@ -13,11 +13,13 @@ BENCHMARKS = {
     "create_session": "CreateSession against a bare gRPC echo",
     "transcode": "Transcoding through the daemon against ffmpeg by hand",
     "footprint": "Start times and memory",
+    "calibration": "Calibrating this machine's cores: time and repeatability",
 }
 SMOKE = {
     "create_session": {"pair_count": 1, "requests": 64},
     "transcode": {"pair_count": 1, "seconds": 1},
     "footprint": {"runs": 1, "gpu_count": 1},
+    "calibration": {"runs": 1, "window_s": 0.02, "rounds": 1, "step_count": 3},
 }
 
 

@@ -27,13 +27,16 @@ from gpu_balancer.runtime.settings_sections import (
     parse_cores,
     repeated_addresses,
 )
-from gpu_balancer.runtime.settings_values import Count, Distinct, Hours, Many, Seconds, Section, refuse
+from gpu_balancer.runtime.settings_values import Distinct, Hours, Many, Seconds, Section, refuse
 
 HIGHEST_WEIGHT = 10_000
 """Of a device. Weights are relative, so a larger one has no use; a typing mistake has."""
 
 Weight = Annotated[int, Field(ge=0, le=HIGHEST_WEIGHT)]
 """Relative capacity; 100 is the best device by custom, 0 takes no new session."""
+
+PixelRate = Annotated[int, Field(ge=1, le=10**12)]
+"""Pixels per second of a device. The bound is some twenty times what the largest one does: more is a typing mistake."""
 
 
 def _checked_http(address: str) -> str:
@@ -172,13 +175,13 @@ class CapacitySettings(Section):
 
     weight: Weight | None = None
     """Relative capacity, 0 to 10,000; 100 is the best device by custom. 0: takes no new session."""
-    decode_pixels_per_second: Count | None = None
+    decode_pixels_per_second: PixelRate | None = None
     """Pixels of 8-bit H.264 decoded per second, all engines together."""
-    scale_pixels_per_second: Count | None = None
+    scale_pixels_per_second: PixelRate | None = None
     """Pixels scaled per second."""
-    encode_pixels_per_second: Count | None = None
+    encode_pixels_per_second: PixelRate | None = None
     """Pixels of 8-bit H.264 encoded per second at speed "fast", all engines together."""
-    memory_mib: Count | None = None
+    memory_mib: Annotated[int, Field(ge=1, le=2**24)] | None = None
     """Mebibytes of memory that sessions may book."""
 
 
@@ -187,7 +190,7 @@ class DeviceSettings(CapacitySettings):
 
     match: Annotated[str, Field(min_length=1, max_length=128)]
     """UUID, PCI address, NVML index, or a pattern with * and ? for the UUID or the model name."""
-    encoder_sessions: Count | None = None
+    encoder_sessions: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Hardware encoder sessions open at once."""
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from gpu_balancer.cli.device_views import COLUMNS, capability_rows, codec_words, device_row
 from gpu_balancer.cli.screen import Column, make_table
+from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.v1 import device_pb2, media_pb2, placement_pb2
 
 if TYPE_CHECKING:
@@ -213,3 +214,69 @@ def test_a_path_is_cut_at_its_beginning() -> None:
     with console.file:
         console.print(make_table(columns, [("x", "/very/long/path/to/the/film.mov")], width=20))
     assert console.export_text().splitlines()[1].rstrip() == "x  …/to/the/film.mov"
+
+
+def test_calibrating_shows_the_figures_and_the_weights_that_follow(with_devices: FakeBalancer, run: Command) -> None:
+    ran = run("devices", "calibrate", "cpu-1")
+    assert ran.code == 0
+    assert "with ffmpeg 9.0" in ran.out
+    assert [line.split("\t") for line in ran.out.splitlines()[-2:]] == [["cpu-1", "0", "98"], ["cpu-2", "0", "97"]]
+    assert "Calibrating cpu-1" in ran.err
+    assert with_devices.calls["UpdateDevice"] == 0
+
+
+def test_all_devices_are_calibrated_one_by_one_and_a_busy_one_is_left_out(
+    with_devices: FakeBalancer, run: Command
+) -> None:
+    with_devices.refuse(
+        "CalibrateDevice", RequestFailure(reason=Reason.DEVICE_BUSY, message="Cannot: it has sessions.")
+    )
+    ran = run("devices", "calibrate", "--json")
+    assert ran.code == 3
+    assert "it has sessions" in ran.err
+    assert [device["name"] for device in ran.document["devices"]] == [f"devices/cpu-{n}" for n in range(3)]
+    assert len(ran.document["suggestedWeights"]) == 4
+
+
+def test_suggested_weights_are_saved_on_request(with_devices: FakeBalancer, run: Command) -> None:
+    ran = run("devices", "calibrate", "cpu-0", "--save")
+    assert "Saved in /etc/gpu-balancer/balancer.toml." in ran.err
+    assert [device.weight for device in with_devices.devices.values()] == [100, 99, 98, 97]
+
+
+def test_a_calibration_is_forgotten_on_request(with_devices: FakeBalancer, run: Command) -> None:
+    run("devices", "calibrate", "cpu-0")
+    ran = run("devices", "calibrate", "cpu-0", "--forget")
+    assert (ran.code, ran.out) == (0, "cpu-0: not calibrated\n")
+    assert not with_devices.devices["devices/cpu-0"].HasField("calibration")
+    assert run("devices", "calibrate", "--forget", "--save").code == 2
+
+
+def test_capacities_and_speeds_are_shown_with_their_origin(fake: FakeBalancer, run: Command) -> None:
+    device = gpu()
+    load = device.loads[0]
+    load.explanation = "Table row RTX 4090: 2 encoder engines; H.264 fast 647 frames/s at 2415 MHz."
+    load.foreign = 100_000
+    device.rates.add(
+        direction=ENCODE, codec=media_pb2.VIDEO_CODEC_H264, speed=2, pixels_per_second=1_341_000_000, source="table"
+    )
+    device.rates.add(
+        direction=DECODE, codec=media_pb2.VIDEO_CODEC_HEVC, pixels_per_second=900_000_000, source="calibration"
+    )
+    device.calibration.figures.add(
+        dimension=placement_pb2.DIMENSION_DECODE,
+        codec=media_pb2.VIDEO_CODEC_HEVC,
+        pixels_per_second=900_000_000,
+        streams=14,
+        stream_width=1920,
+        stream_height=1080,
+    )
+    device.calibration.figures.add(dimension=placement_pb2.DIMENSION_SCALE, problem="the time\x1b was up")
+    fake.add_device(device)
+    out = run("devices", "-v").out
+    assert "encode: 0.31 of 0.90 engines (table), 0.10 more taken by others" in out
+    assert "encode: Table row RTX 4090: 2 encoder engines; H.264 fast 647 frames/s" in out
+    assert "encode h264: fast 1.3G px/s per engine (table)" in out
+    assert "decode hevc: 900.0M px/s per engine (calibration)" in out
+    assert "decode hevc: 900.0M px/s, 14 side by side of 1920x1080" in out
+    assert "scale: the time\N{REPLACEMENT CHARACTER} was up" in out

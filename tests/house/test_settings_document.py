@@ -71,6 +71,7 @@ CHANGES = {
     "inputs": '[inputs]\nroots = ["/elsewhere"]',
     "outputs": '[outputs]\nroots = ["/elsewhere"]',
     "ffmpeg": "[ffmpeg]\nprobe_timeout_s = 7.0",
+    "calibration": "[calibration]\nrounds = 7",
     "ingest": '[ingest]\nrtmp_ports = "20000-20001"',
     "sessions": "[sessions]\nlog_max_mib = 7",
     "uploads": "[uploads]\nmax_size_mib = 7",

@@ -78,6 +78,31 @@ def test_a_weight_goes_from_0_to_10000(weight: int) -> None:
     assert settings.devices[0].weight == weight
 
 
+@pytest.mark.parametrize(
+    "figure", ["0", "-1", "nan", "inf", "1e9", '"many"', "true", "1_000_000_000_001", f"1{'0' * 40}"]
+)
+@pytest.mark.parametrize("table", ["devices", "cpu_devices"])
+@pytest.mark.parametrize(
+    "key", ["decode_pixels_per_second", "scale_pixels_per_second", "encode_pixels_per_second", "memory_mib"]
+)
+def test_an_absurd_capacity_is_refused_with_its_key_and_line(figure: str, table: str, key: str) -> None:
+    entry = 'match = "a"' if table == "devices" else 'name = "a"\ncores = "0"'
+    (mistake,) = _mistakes(f"[[{table}]]\n{entry}\n{key} = {figure}\n")
+    assert mistake.startswith(f"line {3 + entry.count(chr(10))}: {table}[0].{key}: must be ")
+
+
+@pytest.mark.parametrize("sessions", ["0", "-3", "nan", "2.5", "10_001"])
+def test_an_absurd_number_of_encoder_sessions_is_refused(sessions: str) -> None:
+    (mistake,) = _mistakes(f'[[devices]]\nmatch = "a"\nencoder_sessions = {sessions}\n')
+    assert mistake.startswith("line 3: devices[0].encoder_sessions: must be ")
+
+
+@pytest.mark.parametrize("window", ["0", "-1", "nan", "inf", "11", '"1"'])
+def test_a_measurement_takes_a_hundredth_of_a_second_to_ten(window: str) -> None:
+    (mistake,) = _mistakes(f"[calibration]\nwindow_s = {window}\n")
+    assert mistake.startswith("line 2: calibration.window_s: must be ")
+
+
 @pytest.mark.parametrize("headroom", ["0", "0.0", "-0.1", "1.01", "nan", "inf", '"0.9"'])
 def test_headroom_is_a_share_above_0_up_to_1(headroom: str) -> None:
     (mistake,) = _mistakes(f"[placement]\nheadroom = {headroom}\n")
