@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agents.devices.calibration_plan import CalibrationFigure, CalibrationStep
 
 
-def measure(*, runs: int = 3, window_s: float = 1.0, rounds: int = 3, step_count: int | None = None) -> list[Figure]:
+def measure(*, runs: int = 3, window_s: float = 0.5, rounds: int = 3, step_count: int | None = None) -> list[Figure]:
     """Calibrates all cores that this process may use, several times.
 
     Args:

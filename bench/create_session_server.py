@@ -16,6 +16,7 @@ import grpc
 
 from balancer.adapters.sqlite_session_store import SqliteSessionStore
 from balancer.agent_directory import AgentDirectory
+from balancer.calibrations import Calibrations
 from balancer.device_registry import DeviceRegistry, DeviceRule
 from balancer.domain.capacity import CapacityOverride
 from balancer.domain.device import Capability, DeviceIdentity, DeviceKind, Direction
@@ -97,6 +98,7 @@ async def serve_balancer(socket: str, state: Path) -> None:
             engine=engine,
             registry=registry,
             agents=agents,  # type: ignore[arg-type]
+            calibrations=Calibrations(registry=registry, engine=engine, agents=agents),  # type: ignore[arg-type]
             uploads=uploads,
             reload=reload,
             shutdown=Shutdown(

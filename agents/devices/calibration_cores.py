@@ -99,11 +99,11 @@ class CoreCalibration:
             A figure for each step, in order.
         """
         trials = [_Trial(step=step) for step in steps]
-        turns = [(number, trial) for number in range(self._rounds + 1) for trial in trials]
+        turns = [(number, trial) for number in range(self._rounds) for trial in trials]
         # What there is when the time is up is told, and what is not there has its problem.
         with suppress(TimeoutError):
             for done, (number, trial) in enumerate(turns):
-                told = f"{trial.step}" + (f", {number} of {self._rounds}" if number else ", at first sight")
+                told = f"{trial.step}, {number + 1} of {self._rounds}"
                 report(CalibrationProgress(step=done, step_count=len(turns), message=told))
                 left_s = self._until_s - self._clock.monotonic_s()
                 if left_s <= 0:
@@ -113,7 +113,7 @@ class CoreCalibration:
         return tuple(self._figure(trial) for trial in trials)
 
     async def _prepare(self, trial: _Trial) -> None:
-        """Makes what a step reads, and finds out how many pictures make a run of the right length."""
+        """Makes what a step reads, finds out how many pictures make a run of the right length, and does the first."""
         fewest = FIRST_FRAMES[trial.step.work]
         trial.path, problem = await self._input(trial.step)
         if not problem:
@@ -131,6 +131,8 @@ class CoreCalibration:
         if trial.frames == fewest:
             trial.samples.append(trial.rough)
         trial.problem = ""
+        if not trial.samples:
+            await self._sample(trial)
 
     async def _sample(self, trial: _Trial) -> None:
         if trial.problem or len(trial.samples) == self._rounds:

@@ -204,7 +204,7 @@ class FfmpegSettings(Section):
 class CalibrationSettings(Section):
     """How `devices calibrate` measures what a device carries."""
 
-    window_s: Annotated[float, Field(ge=0.01, le=10, allow_inf_nan=False)] = 1.0
+    window_s: Annotated[float, Field(ge=0.01, le=10, allow_inf_nan=False)] = 0.5
     """Seconds that one measurement takes, about. Shorter ones vary more; the whole is bounded anyway."""
     rounds: Annotated[int, Field(ge=1, le=9)] = 3
     """Times that everything is measured; the middle figure counts."""

@@ -50,6 +50,13 @@ def begun(client: Client) -> Generator[News, None, None]:
     return stream
 
 
+def await_rest(daemon: RunningDaemon) -> None:
+    """Waits until nothing of a calibration is left and the device takes sessions."""
+    folder = daemon.state_dir / "agents" / "cpu-0" / "calibration-work"
+    eventually(lambda: not measuring(daemon) and not folder.exists(), "it is ended and cleared away", timeout_s=20)
+    daemon.await_devices_ready()
+
+
 def measuring(daemon: RunningDaemon) -> list[str]:
     """The processes of a calibration."""
     return [line for line in daemon.processes().values() if "calibration-work" in line]
@@ -75,19 +82,18 @@ def test_a_device_is_calibrated_only_while_nothing_else_is_on_it(daemon: Running
         with pytest.raises(RequestFailure) as refused:
             client.create_session(transcode_of(live_input(media / "clip.mp4"), encoded(height=96)))
         stream.close()
+    await_rest(daemon)
     assert (busy.value.reason, twice.value.reason) == (Reason.DEVICE_BUSY, Reason.DEVICE_BUSY)
     assert (device.state, device.state_message) == (device_pb2.DEVICE_STATE_PROBING, "Being calibrated.")
     assert refused.value.reason is Reason.NO_DEVICE_READY
 
 
 def test_nothing_is_left_when_the_caller_leaves_or_the_agent_is_killed(daemon: RunningDaemon) -> None:
-    folder = daemon.state_dir / "agents" / "cpu-0" / "calibration-work"
     with daemon.client() as client:
         stream = begun(client)
         eventually(lambda: measuring(daemon), "a run is on its way")
         stream.close()
-        eventually(lambda: not measuring(daemon) and not folder.exists(), "it is ended and cleared away", timeout_s=10)
-        assert daemon.await_devices_ready()[0]["state"] == "DEVICE_STATE_READY"
+        await_rest(daemon)
         stream = begun(client)
         eventually(lambda: measuring(daemon), "a run is on its way")
         os.kill(daemon.agent_pids()["cpu-0"], signal.SIGKILL)
@@ -95,8 +101,7 @@ def test_nothing_is_left_when_the_caller_leaves_or_the_agent_is_killed(daemon: R
         with pytest.raises(RequestFailure) as lost:
             list(stream)
         assert lost.value.reason is Reason.AGENT_UNREACHABLE
-        eventually(lambda: not folder.exists(), "the next agent has cleared away what was written")
-        daemon.await_devices_ready()
+        await_rest(daemon)
         assert not client.get_device("cpu-0").HasField("calibration")
 
 
