@@ -8,12 +8,15 @@ import re
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import imageio_ffmpeg
 import pytest
 
+from agents.devices.calibration_engines import EngineCalibration
+from agents.devices.calibration_plan import CalibrationBounds, best_build, steps_of
 from agents.pipelines.capability import PipelineDevice
 from agents.pipelines.command_builder import build_command
 from agents.pipelines.job import (
@@ -29,6 +32,7 @@ from agents.pipelines.job import (
 )
 from gpu_balancer.client import Client
 from gpu_balancer.hardware import model_row
+from gpu_balancer.runtime.clock import SystemClock
 from gpu_balancer.runtime.failures import RequestFailure
 from gpu_balancer.v1 import device_pb2, media_pb2, session_pb2
 
@@ -104,6 +108,30 @@ def test_a_probe_agrees_with_the_table_of_models(gpu: DeviceIdentity, probed: Pr
     assert does(probed, VideoCodec.AV1, Direction.ENCODE) == bool(row.encoder_engines and row.av1_encode)
     for one in trials:
         assert one.works or one.message, f"{one.implementation} failed without a word"
+
+
+async def test_a_calibration_finds_what_the_table_promises_within_reason(
+    gpu: DeviceIdentity, probed: ProbeResult, tmp_path: Path
+) -> None:
+    """Decoding, scaling and one encoder: streams in device memory, side by side, until the card is full."""
+    build = best_build("nvidia", probed.ffmpeg_builds, probed.capabilities)
+    assert build is not None
+    device = PipelineDevice(
+        kind="nvidia",
+        id=gpu.id,
+        core_count=len(os.sched_getaffinity(0)),
+        capabilities=tuple(one for one in probed.capabilities if one.ffmpeg == build.path),
+        ffmpeg_builds=(build,),
+    )
+    steps = steps_of("nvidia", build, device.capabilities)[:3]
+    bounds = CalibrationBounds(window=timedelta(seconds=0.5), rounds=3, limit=timedelta(seconds=200))
+    figures = await EngineCalibration(device, work=tmp_path, bounds=bounds, clock=SystemClock()).measure(
+        steps, lambda _: None
+    )
+    for figure in figures:
+        assert figure.pixels_per_second, figure
+        assert figure.streams, figure
+        assert figure.pixels_per_second > 100_000_000, "no card is as slow as a few cores"
 
 
 # -------------------------------------------------------------------------------------------------------- pipelines

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -88,12 +90,15 @@ def test_a_device_is_calibrated_only_while_nothing_else_is_on_it(daemon: Running
     assert refused.value.reason is Reason.NO_DEVICE_READY
 
 
-def test_nothing_is_left_when_the_caller_leaves_or_the_agent_is_killed(daemon: RunningDaemon) -> None:
-    with daemon.client() as client:
-        stream = begun(client)
+def test_nothing_is_left_after_ctrl_c_or_when_the_agent_is_killed(daemon: RunningDaemon) -> None:
+    command = [sys.executable, "-m", "gpu_balancer.cli", "--address", daemon.address, "devices", "calibrate", "cpu-0"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as typed:
         eventually(lambda: measuring(daemon), "a run is on its way")
-        stream.close()
-        await_rest(daemon)
+        typed.send_signal(signal.SIGINT)
+        out, _ = typed.communicate(timeout=20)
+    assert (typed.returncode, out) == (130, b"")
+    await_rest(daemon)
+    with daemon.client() as client:
         stream = begun(client)
         eventually(lambda: measuring(daemon), "a run is on its way")
         os.kill(daemon.agent_pids()["cpu-0"], signal.SIGKILL)
