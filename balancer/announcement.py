@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from balancer.device_registry import DeviceEntry, DeviceRegistry
+    from balancer.device_entry import DeviceEntry
+    from balancer.device_registry import DeviceRegistry
 
 
 def announce_listening(http_address: str, addresses: Sequence[str], state_dir: Path) -> None:

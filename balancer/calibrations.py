@@ -25,7 +25,8 @@ from gpu_balancer.runtime.failures import Reason, RequestFailure
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
-    from balancer.device_registry import DeviceEntry, DeviceRegistry
+    from balancer.device_entry import DeviceEntry
+    from balancer.device_registry import DeviceRegistry
     from balancer.domain.calibration import CalibrationProgress
     from balancer.domain.ledger import Ledger
     from balancer.ports.agent_clients import AgentClients

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.metrics import Meter
 
-    from balancer.device_registry import DeviceEntry, DeviceRegistry
+    from balancer.device_entry import DeviceEntry
+    from balancer.device_registry import DeviceRegistry
     from balancer.session_engine import SessionEngine
 
 _ENGINES = {

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from balancer.device_entry import DeviceEntry
 from balancer.domain.calibration import why_outdated
 from balancer.domain.capacity import CapacityOverride, capacity_of, default_weights
 from balancer.domain.device import DeviceCapacity, DeviceIdentity, DeviceKind, DeviceState, DeviceView, FigureSource
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from balancer.domain.calibration import Calibration
-    from balancer.domain.device import Capability
     from balancer.domain.ids import DeviceId
     from balancer.domain.quarantine import Quarantine
-    from balancer.ports.agent_client import AgentReport, FfmpegBuild, Measurements
+    from balancer.ports.agent_client import AgentReport, Measurements
 
 MAX_WEIGHT = 10_000
 
@@ -49,62 +49,6 @@ class DeviceRule:
         if self.kind is not identity.kind:
             return False
         return self.match == identity.id if self.kind is DeviceKind.CPU else entry_fits(self.match, names_of(identity))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceEntry:
-    """One device, all that is known."""
-
-    identity: DeviceIdentity
-    capacity: DeviceCapacity
-    weight: int
-    weight_source: FigureSource
-    revision: int
-    ffmpeg_builds: tuple[FfmpegBuild, ...] = ()
-    capabilities: tuple[Capability, ...] = ()
-    measurements: Measurements | None = None
-    probed: bool = False
-    reachable: bool = False
-    cordoned: bool = False
-    calibration: Calibration | None = None
-    """What real runs showed of it. None: it was not calibrated."""
-    calibrating: bool = False
-    fault_message: str = ""
-    """Why the device cannot work at all. Empty when it can."""
-    silence_message: str = ""
-    """Why its agent counts as silent. Empty when it answers, or was never heard yet."""
-    quarantine: Quarantine | None = None
-    """Why it is put aside although its operator lets it take sessions. None: it is not."""
-    quarantine_retry_time: datetime | None = None
-    """When it is probed then."""
-
-    @property
-    def state(self) -> DeviceState:
-        """Whether the device takes sessions; the most serious hindrance is named."""
-        if not self.reachable:
-            return DeviceState.UNREACHABLE if self.silence_message else DeviceState.PROBING
-        if not self.probed:
-            return DeviceState.PROBING
-        if self.fault_message or self.quarantine is not None:
-            return DeviceState.UNHEALTHY
-        if self.calibrating:
-            return DeviceState.PROBING
-        return DeviceState.CORDONED if self.cordoned else DeviceState.READY
-
-    @property
-    def state_message(self) -> str:
-        """Why the device does not take sessions. Empty when it does."""
-        match self.state:
-            case DeviceState.PROBING if self.calibrating and self.reachable:
-                return "Being calibrated."
-            case DeviceState.PROBING:
-                return "Its agent is starting or trying what the device can do."
-            case DeviceState.CORDONED:
-                return "Closed to new sessions by an operator."
-            case DeviceState.UNREACHABLE:
-                return self.silence_message
-            case _:
-                return self.fault_message or _put_aside(self.quarantine)
 
 
 class DeviceRegistry:
@@ -374,12 +318,6 @@ def _view_of(entry: DeviceEntry, before: DeviceView | None) -> DeviceView:
         ffmpeg_paths=tuple(build.path for build in entry.ffmpeg_builds),
     )
     return before if before is not None and before == view else view
-
-
-def _put_aside(quarantine: Quarantine | None) -> str:
-    if quarantine is None:
-        return ""
-    return f"Put aside after {quarantine.failure_count} failures, until a probe passes. The last: {quarantine.message}"
 
 
 def names_of(identity: DeviceIdentity) -> DeviceNames:

@@ -21,7 +21,8 @@ from balancer.ports.session_store import StoreError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from balancer.device_registry import DeviceEntry, DeviceRegistry
+    from balancer.device_entry import DeviceEntry
+    from balancer.device_registry import DeviceRegistry
     from balancer.domain.ledger import Ledger
     from balancer.domain.session import Failure, SessionRecord
     from balancer.placer import PlacementRules

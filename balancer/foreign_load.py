@@ -17,7 +17,7 @@ from balancer.domain.device import DeviceKind, Dimension, Utilization
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from balancer.device_registry import DeviceEntry
+    from balancer.device_entry import DeviceEntry
     from balancer.domain.ids import DeviceId
     from balancer.domain.ledger import Ledger
     from balancer.ports.agent_client import AgentReport, Measurements

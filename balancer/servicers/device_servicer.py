@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from balancer.calibrations import Calibrations
-    from balancer.device_registry import DeviceEntry, DeviceRegistry
+    from balancer.device_entry import DeviceEntry
+    from balancer.device_registry import DeviceRegistry
     from balancer.domain.ids import DeviceId
     from balancer.ports.agent_clients import AgentClients
     from balancer.session_engine import SessionEngine

@@ -14,7 +14,7 @@ from balancer.servicers.names import device_name
 from gpu_balancer.v1 import device_pb2, placement_pb2
 
 if TYPE_CHECKING:
-    from balancer.device_registry import DeviceEntry
+    from balancer.device_entry import DeviceEntry
     from balancer.domain.device import Capability, DeviceIdentity
     from balancer.domain.ledger import Ledger
     from balancer.domain.workload import VideoCodec

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from balancer.device_registry import DeviceEntry
+from balancer.device_entry import DeviceEntry
 from balancer.domain.decision import Reservation
 from balancer.domain.device import Capability, DeviceIdentity, DeviceKind, Dimension, Direction, FigureSource
 from balancer.domain.ids import DeviceId, SessionId
