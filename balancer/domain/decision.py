@@ -5,7 +5,7 @@ Values only, apart from `placement` itself, because the ledger, demand and polic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -125,7 +125,7 @@ class Decision:
     policy: str
     workload: Workload
     cost_pixels_per_second: int
-    verdicts: tuple[Verdict, ...]
+    verdicts: Sequence[Verdict]
     """In device order; of very many devices those that mattered."""
     settings_version: int
     reservation: Reservation | None

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
-from typing import NamedTuple
 
 from balancer.domain.decision import (
     Decision,
@@ -19,18 +18,18 @@ from balancer.domain.decision import (
     PlacementSettings,
     Refusal,
     Reservation,
-    Verdict,
 )
 from balancer.domain.demand import nominal_cost
 from balancer.domain.device import DeviceView, Dimension
 from balancer.domain.fleet_index import FleetIndex
 from balancer.domain.ids import DeviceId
 from balancer.domain.ledger import Ledger
-from balancer.domain.offers import RATES, Offer, Offers, amount_in_words, scaled, speed_within
+from balancer.domain.offers import RATES, Offer, Offers, scaled, speed_within
 from balancer.domain.policies.policy import Candidate, Policy
+from balancer.domain.verdicts import Look, Verdicts
 from balancer.domain.workload import Workload
 
-__all__ = ["Decision", "PlacementSettings", "PolicyFault", "Refusal", "Reservation", "Verdict", "decide", "place"]
+__all__ = ["Decision", "PlacementSettings", "PolicyFault", "Refusal", "Reservation", "decide", "place"]
 
 
 _NONE_CLOSED: Mapping[DeviceId, Refusal] = {}
@@ -95,15 +94,23 @@ def decide(
         looked_at: Iterable[tuple[DeviceView, Offer | Refusal]] = zip(offers.views, offers.of(workload), strict=True)
     else:
         looked_at, omitted = _shortlist(workload, offers, offers.index, closed)
-    judged = [
-        _judged(view, offer, workload, offers, ledger, closed.get(view.identity.id) if closed else None)
+    admission = offers.settings.admission
+    looks = [
+        _look(
+            view,
+            offer,
+            workload,
+            ledger,
+            admission=admission,
+            closed=closed.get(view.identity.id) if closed else None,
+        )
         for view, offer in looked_at
     ]
-    candidates = tuple(one.candidate for one in judged if one.candidate is not None)
+    candidates = tuple([_candidate(one, offers.highest_weight) for one in looks if one.takes])
     choice = policy.choose(candidates, workload) if candidates else None
     chosen = None
     if choice is not None:
-        chosen = next((one for one in judged if one.candidate and one.view.id == choice.device_id), None)
+        chosen = next((one for one in looks if one.takes and one.view.identity.id == choice.device_id), None)
         if chosen is None:
             raise PolicyFault(
                 f"Cannot place: policy {policy.name!r} chose {choice.device_id!r}, which is no candidate."
@@ -116,7 +123,12 @@ def decide(
         cost_pixels_per_second=reservation.cost_pixels_per_second
         if reservation
         else nominal_cost(workload, offers.settings.factors),
-        verdicts=tuple(_verdict(one, offers, ledger, choice.scores if choice is not None else {}) for one in judged),
+        verdicts=Verdicts(
+            looks,
+            scores=choice.scores if choice is not None else {},
+            highest_weight=offers.highest_weight,
+            admission=admission,
+        ),
         settings_version=offers.settings.version,
         reservation=reservation,
         omitted=omitted,
@@ -155,53 +167,29 @@ def _shortlist(
     return looked_at, counted
 
 
-class _Judged(NamedTuple):
-    """A device in the course of one decision. What was taken is a copy: the ledger moves on."""
-
-    view: DeviceView
-    offer: Offer | None
-    refusal: Refusal | None
-    candidate: Candidate | None
-    device_used: tuple[int, ...] = ()
-    host_used: tuple[int, ...] = ()
-
-
-def _judged(
+def _look(
     view: DeviceView,
     offer: Offer | Refusal,
     workload: Workload,
-    offers: Offers,
     ledger: Ledger,
+    *,
+    admission: bool,
     closed: Refusal | None,
-) -> _Judged:
-    if isinstance(offer, Refusal):
-        return _Judged(view, None, offer, None)
+) -> Look:
     device_id = view.identity.id
+    cost, session_count = ledger.cost(device_id), ledger.session_count(device_id)
+    if isinstance(offer, Refusal):
+        return Look(view, None, offer, False, cost, session_count, (), ())
     in_real_time = workload.real_time
     device_used = _taken(offer.device_needs, ledger.used(device_id), in_real_time and ledger.yielding(device_id))
     host_used = _taken(offer.host_needs, ledger.host_used(), in_real_time and ledger.host_yielding())
-    refusal = (
-        _no_room(offer.device_needs, device_used, "It")
-        or offer.too_fast
-        or _no_room(offer.host_needs, host_used, "Its host")
+    takes = (
+        closed is None
+        and _fits(offer.device_needs, device_used, admission=admission)
+        and (offer.too_fast is None or not admission)
+        and _fits(offer.host_needs, host_used, admission=admission)
     )
-    if refusal is not None and not offers.settings.admission and refusal.dimension in RATES:
-        refusal = None
-    refusal = refusal or closed
-    if refusal is not None:
-        return _Judged(view, offer, refusal, None, device_used, host_used)
-    candidate = Candidate(
-        view=view,
-        cost_pixels_per_second=offer.reservation.cost_pixels_per_second,
-        booked_pixels_per_second=ledger.cost(device_id),
-        session_count=ledger.session_count(device_id),
-        highest_weight=offers.highest_weight,
-        device_needs=offer.device_needs,
-        device_used=device_used,
-        host_needs=offer.host_needs,
-        host_used=host_used,
-    )
-    return _Judged(view, offer, None, candidate, device_used, host_used)
+    return Look(view, offer, closed, takes, cost, session_count, device_used, host_used)
 
 
 def _taken(
@@ -214,7 +202,30 @@ def _taken(
     return tuple([used.get(dimension, 0) for dimension, _, _ in needs])
 
 
-def _reserved(chosen: _Judged) -> Reservation:
+def _fits(needs: tuple[Need, ...], used: tuple[int, ...], *, admission: bool) -> bool:
+    for (dimension, needed, bookable), taken in zip(needs, used, strict=True):
+        if taken + needed > bookable and (admission or dimension not in RATES):
+            return False
+    return True
+
+
+def _candidate(look: Look, highest_weight: int) -> Candidate:
+    offer = look.offer
+    assert offer is not None, "what takes a session has an offer"
+    return Candidate(
+        view=look.view,
+        cost_pixels_per_second=offer.reservation.cost_pixels_per_second,
+        booked_pixels_per_second=look.cost,
+        session_count=look.session_count,
+        highest_weight=highest_weight,
+        device_needs=offer.device_needs,
+        device_used=look.device_used,
+        host_needs=offer.host_needs,
+        host_used=look.host_used,
+    )
+
+
+def _reserved(chosen: Look) -> Reservation:
     """Gives what is to be booked. Who is content with what is left books that, of what it would like to have."""
     assert chosen.offer is not None, "what is no refusal is an offer"
     reservation = chosen.offer.reservation
@@ -232,45 +243,3 @@ def _reserved(chosen: _Judged) -> Reservation:
         device_amounts=scaled(reservation.device_amounts, speed),
         host_amounts=scaled(reservation.host_amounts, speed),
     )
-
-
-def _verdict(one: _Judged, offers: Offers, ledger: Ledger, scores: Mapping[DeviceId, int]) -> Verdict:
-    device_id, weight = one.view.identity.id, one.view.weight
-    return Verdict(
-        device_id=device_id,
-        weight=weight,
-        session_count=ledger.session_count(device_id),
-        weighted_load_before=ledger.cost(device_id) * offers.highest_weight // weight if weight else None,
-        score=scores.get(device_id) if one.candidate is not None else None,
-        refusal=one.refusal,
-        device_needs=one.offer.device_needs if one.offer is not None else (),
-        device_used=one.device_used,
-        host_needs=one.offer.host_needs if one.offer is not None else (),
-        host_used=one.host_used,
-    )
-
-
-def _no_room(needs: tuple[Need, ...], used: tuple[int, ...], whose: str) -> Refusal | None:
-    """Refuses by the first dimension that lacks room, encoder sessions before all others."""
-    full: Refusal | None = None
-    for (dimension, needed, bookable), taken in zip(needs, used, strict=True):
-        available = bookable - taken
-        if needed <= available:
-            continue
-        refusal = _lacking(dimension, needed, max(0, available), whose)
-        if refusal.rule == "ENCODER_SESSIONS":
-            return refusal
-        full = full or refusal
-    return full
-
-
-def _lacking(dimension: Dimension, needed: int, available: int, whose: str) -> Refusal:
-    if dimension is Dimension.ENCODER_SESSIONS:
-        rule = "ENCODER_SESSIONS"
-    else:
-        rule = "CAPACITY" if whose == "It" else "HOST_CAPACITY"
-    message = (
-        f"{whose} has {amount_in_words(dimension, available)} left, "
-        f"and the session needs {amount_in_words(dimension, needed)}."
-    )
-    return Refusal(rule=rule, message=message, dimension=dimension, needed=needed, available=available)
