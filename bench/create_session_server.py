@@ -1,5 +1,7 @@
 """One side of bench.create_session in a process of its own: the balancer with agents stubbed, or a bare echo.
 
+Both run on the event loop that the daemon runs on.
+
 python -m bench.create_session_server balancer|echo SOCKET STATE_FOLDER
 """
 
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
+import uvloop
 
 from balancer.adapters.sqlite_session_store import SqliteSessionStore
 from balancer.agent_directory import AgentDirectory
@@ -166,4 +169,5 @@ async def _until_told() -> None:
 
 if __name__ == "__main__":
     side, socket_path, state_folder = sys.argv[1:]
-    asyncio.run({"balancer": serve_balancer, "echo": serve_echo}[side](socket_path, Path(state_folder)))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run({"balancer": serve_balancer, "echo": serve_echo}[side](socket_path, Path(state_folder)))
