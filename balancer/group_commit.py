@@ -1,8 +1,8 @@
 """Group commit: changes of many sessions become durable in one transaction.
 
 A commit costs a flush of the disk, and a thread that is woken, whether it carries one change or a hundred. So while one
-commit runs the next changes gather, and after several came together, those on their way are let in too. Order is kept:
-what was submitted first becomes durable first, or together with what follows.
+commit runs the next changes gather, and after several came together, more are let in for as long as they keep coming.
+Order is kept: what was submitted first becomes durable first, or together with what follows.
 
 What could not be kept is either given up by its owner (an admission, which is then refused) or tried again until it
 succeeds (what an agent reported is true, whether the disk is full or not).
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 
 _MAX_BATCH_WRITES = 512
-_GATHERING_TURNS = 8
-"""Turns of the event loop in which a request that has arrived gets to its write."""
+_QUIET_TURNS = 16
+"""Turns of the event loop in which a request that has arrived gets to its write, if there is one."""
+_SHARED_ENOUGH = 64
+"""Writes among which what a commit costs is shared out: nobody waits for more of them."""
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 """Between tries while the store fails; an admission made meanwhile waits at most this long for its refusal."""
@@ -92,8 +94,7 @@ class GroupCommit:
                 self._awake.clear()
                 await self._awake.wait()
             if several:
-                for _ in range(_GATHERING_TURNS):
-                    await asyncio.sleep(0)
+                await self._gather()
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_BATCH_WRITES))]
             try:
                 changes = _latest(batch)
@@ -108,6 +109,14 @@ class GroupCommit:
                 pause_s = _FIRST_PAUSE_S
                 for write in batch:
                     write.on_durable()
+
+    async def _gather(self) -> None:
+        """Returns when nothing more comes, or enough is there. It takes the time of the requests on their way only."""
+        gathered, quiet_turns = len(self._waiting), 0
+        while quiet_turns < _QUIET_TURNS and gathered < _SHARED_ENOUGH:
+            await asyncio.sleep(0)
+            quiet_turns = quiet_turns + 1 if len(self._waiting) == gathered else 0
+            gathered = len(self._waiting)
 
     def _failed(self, batch: list[Write], error: StoreError) -> None:
         kept = [write for write in batch if not write.give_up]
