@@ -8,8 +8,10 @@ docs/telemetry.md lists every name.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
 from balancer.domain.session import SessionState
@@ -17,6 +19,7 @@ from balancer.ports.session_observer import SilentObserver
 from gpu_balancer.runtime.telemetry import context_from_traceparent, traceparent_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from opentelemetry.metrics import Meter
@@ -51,8 +54,13 @@ class SessionTelemetry(SilentObserver):
         self._spans: dict[str, Span] = {}
         meter = telemetry.meter
         self._make_queue_instruments(meter)
-        self._created = meter.create_counter(
-            "gpu_balancer.session.created", unit="{session}", description="Sessions that were placed."
+        # Counted here and read when somebody asks: it moves at every admission.
+        self._created: Counter[tuple[str, str]] = Counter()
+        meter.create_observable_counter(
+            "gpu_balancer.session.created",
+            callbacks=[self._read_created],
+            unit="{session}",
+            description="Sessions that were placed.",
         )
         self._ended = meter.create_counter(
             "gpu_balancer.session.ended", unit="{session}", description="Sessions that ended, by state and reason."
@@ -145,7 +153,7 @@ class SessionTelemetry(SilentObserver):
     def on_admitted(self, record: SessionRecord, decision: Decision, seconds: float) -> None:
         """Counts a placement and writes its spans."""
         device = str(record.device_id)
-        self._created.add(1, {"session.kind": _KIND, "session.priority": record.priority.value, "device.id": device})
+        self._created[record.priority.value, device] += 1
         if record.queued_time is None:
             self._placement.record(seconds, {"placement.policy": decision.policy})
         else:
@@ -194,6 +202,12 @@ class SessionTelemetry(SilentObserver):
             self._span("session.first_frame", after, after.create_time, after.running_time)
         if after.state.final and not before.state.final:
             self._count_end(after)
+
+    def _read_created(self, _: CallbackOptions) -> Iterable[Observation]:
+        return [
+            Observation(count, {"session.kind": _KIND, "session.priority": priority, "device.id": device})
+            for (priority, device), count in tuple(self._created.items())
+        ]
 
     def _count_refusals(self, decision: Decision) -> None:
         for verdict in decision.verdicts:
