@@ -27,11 +27,16 @@ _DIMENSIONS = {one: placement_pb2.Dimension.Value(f"DIMENSION_{one.name}") for o
 
 def workload_to_proto(workload: Workload, cost_pixels_per_second: int) -> placement_pb2.Workload:
     """Makes the message of a workload."""
-    message = placement_pb2.Workload(
-        scale_pixels_per_second=workload.scale_pixels_per_second,
-        cost_pixels_per_second=cost_pixels_per_second,
-        real_time=workload.real_time,
-    )
+    message = placement_pb2.Workload()
+    fill_workload(message, workload, cost_pixels_per_second)
+    return message
+
+
+def fill_workload(message: placement_pb2.Workload, workload: Workload, cost_pixels_per_second: int) -> None:
+    """Fills in the message of a workload."""
+    message.scale_pixels_per_second = workload.scale_pixels_per_second
+    message.cost_pixels_per_second = cost_pixels_per_second
+    message.real_time = workload.real_time
     decode = workload.decode
     if decode is not None:
         message.decode_pixels_per_second = decode.pixels_per_second
@@ -48,7 +53,6 @@ def workload_to_proto(workload: Workload, cost_pixels_per_second: int) -> placem
         )
     if workload.reserved_speed is not None:
         message.reserved_speed = float(workload.reserved_speed)
-    return message
 
 
 def placement_to_proto(

@@ -20,7 +20,12 @@ from balancer.servicers.ladder_memory import LadderMemory
 from balancer.servicers.names import artifact_of, check_request_id, device_id_of, session_id_of, session_name
 from balancer.servicers.paging import page_of
 from balancer.servicers.placement_translation import placement_detail, placement_to_proto
-from balancer.servicers.session_translation import planned_to_proto, prepare_session, session_to_proto
+from balancer.servicers.session_translation import (
+    planned_to_proto,
+    prepare_session,
+    session_to_proto,
+    tell_session,
+)
 from balancer.servicers.session_validation import MAX_LABELS, draft_session
 from balancer.servicers.upload_servicer import check_upload
 from balancer.servicers.violations import Violations
@@ -108,7 +113,10 @@ class SessionServicer(SessionServiceServicer):
         if record is None:
             prepared = await self._prepared(draft)
             record = await self._admitted(prepared, request.request_id, draft.digest)
-        return pb.CreateSessionResponse(session=self._told(record, with_ingest_url=True))
+        # Told in its place: to copy a session takes as long as to tell of it.
+        response = pb.CreateSessionResponse()
+        tell_session(response.session, record, self._engine.rules.settings.factors, with_ingest_url=True)
+        return response
 
     async def PlanSession(  # noqa: N802
         self, request: pb.PlanSessionRequest, _context: object

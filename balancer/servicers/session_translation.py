@@ -24,7 +24,7 @@ from balancer.servicers.contract_words import (
 from balancer.servicers.input_validation import HIGHEST_INPUT_FRAME_RATE, MAX_PICTURE_PIXELS, InputKind
 from balancer.servicers.names import device_name, session_name
 from balancer.servicers.output_validation import check_copied_formats
-from balancer.servicers.placement_translation import workload_to_proto
+from balancer.servicers.placement_translation import fill_workload
 from balancer.servicers.rendition_validation import LARGEST_SIDE, SMALLEST_SIDE
 from balancer.servicers.session_validation import SPEC, SessionDraft, check_pace
 from balancer.servicers.violations import SECOND, Violations
@@ -102,14 +102,24 @@ def prepare_session(draft: SessionDraft, facts: InputFacts) -> PreparedSession:
 
 
 def session_to_proto(record: SessionRecord, factors: CostFactors, *, with_ingest_url: bool = False) -> Session:
-    """Makes the answer that tells of a session.
+    """Makes the answer that tells of a session; see `tell_session`."""
+    session = session_pb2.Session()
+    tell_session(session, record, factors, with_ingest_url=with_ingest_url)
+    return session
+
+
+def tell_session(
+    session: Session, record: SessionRecord, factors: CostFactors, *, with_ingest_url: bool = False
+) -> None:
+    """Fills in an answer that tells of a session.
 
     Args:
+        session: The answer, empty.
         record: The session.
         factors: Tell what its work costs once it has nothing booked any more.
         with_ingest_url: Whether to say where to publish: only to who asks for this one session.
     """
-    session = session_pb2.Session.FromString(record.payload)
+    session.MergeFromString(record.payload)
     redactor = _redactor(session.transcode) if record.failure else None
     redact_session(session)
     session.name = session_name(record.id)
@@ -124,7 +134,7 @@ def session_to_proto(record: SessionRecord, factors: CostFactors, *, with_ingest
         _stamp(session.end_time, record.end_time)
     booked = record.reservation
     cost = booked.cost_pixels_per_second if booked else nominal_cost(record.workload, factors)
-    session.workload.CopyFrom(workload_to_proto(record.workload, cost))
+    fill_workload(session.workload, record.workload, cost)
     for condition in record.conditions:
         told = session.conditions.add(type=condition.type, message=condition.message)
         told.since_time.FromDatetime(condition.since_time)
@@ -140,7 +150,6 @@ def session_to_proto(record: SessionRecord, factors: CostFactors, *, with_ingest
         session.speed_limit = float(record.speed_limit)
     session.preemption_count = record.preemption_count
     session.trace_id = trace_id_of(record.traceparent)
-    return session
 
 
 def planned_to_proto(prepared: PreparedSession) -> Session:
