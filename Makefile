@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that share out the tests, a file each at a time. More than there are cores: they wait more than they work.
+WORKERS ?= 4
 .DEFAULT_GOAL := help
 .PHONY: help setup system-packages test-packages demo test check fix lint types house contract generated unit schema proto bench clean
 
@@ -55,7 +57,7 @@ generated: setup
 	$(BIN)/python tests/house/generated_code.py --check
 
 unit: setup node_modules/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 proto: setup ## Generates gpu_balancer/v1 from proto/
 	$(BIN)/python tests/house/generated_code.py

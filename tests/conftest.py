@@ -1,19 +1,35 @@
-"""What every room's tests may use. Its folder is on the path, so `fakes.…` can be imported."""
+"""What every room's tests may use. Its folder is on the path, so `fakes.…` can be imported.
+
+Tests may be shared out to several workers, a file to each at a time (`make unit` does so): a file's tests run in their
+order, in one process, with shared fixtures of that process's own.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from fakes.nvml_library import FakeNvml
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 settings.register_profile("busy-machine", deadline=None)  # how long an example takes says nothing where others work too
 settings.load_profile("busy-machine")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives a worker a folder with a short name, "gw0": sockets of agents lie deep in it, and their paths are short."""
+    if hasattr(config, "workerinput"):
+        given = Path(config.option.basetemp)
+        config.option.basetemp = given.with_name(given.name.removeprefix("popen-"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Has workers begin with the files that run real programs: what takes long must not be left for the end."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("process")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture

@@ -80,10 +80,9 @@ def open_client(open_daemon: RunningDaemon) -> Iterator[Client]:
 
 
 @pytest.fixture
-def start_daemon(tmp_path: Path) -> Iterator[StartDaemon]:
+def start_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartDaemon]:
     """Gives a function that starts a daemon: `start_daemon(settings="", environment=None, probe_results=None)`."""
     with contextlib.ExitStack() as stack:
-        count = 0
 
         def start(
             settings: str = "",
@@ -92,9 +91,8 @@ def start_daemon(tmp_path: Path) -> Iterator[StartDaemon]:
             probe_results: Path | None = None,
             arguments: tuple[str, ...] = (),
         ) -> RunningDaemon:
-            nonlocal count
-            count += 1
-            folder = tmp_path / f"daemon-{count}"
+            # Not below the test's own folder, whose long name leaves no room for a socket's.
+            folder = tmp_path_factory.mktemp("daemon")
             running = daemon_running(folder, settings, environment, probe_results=probe_results, arguments=arguments)
             return stack.enter_context(running)
 

@@ -86,7 +86,7 @@ def inputs(media: Path) -> str:
 def single(tmp_path_factory: pytest.TempPathFactory, inputs: str) -> Iterator[Fleet]:
     """One GPU, probed for real."""
     lacking = {L4.uuid: ADA}
-    with fleet_running(tmp_path_factory.mktemp("single"), [L4], inputs, lacking=lacking, probed=False) as fleet:
+    with fleet_running(tmp_path_factory.mktemp("one"), [L4], inputs, lacking=lacking, probed=False) as fleet:
         fleet.daemon.await_devices_ready(timeout_s=60)
         yield fleet
 
@@ -94,7 +94,7 @@ def single(tmp_path_factory: pytest.TempPathFactory, inputs: str) -> Iterator[Fl
 @pytest.fixture(scope="module")
 def unequal(tmp_path_factory: pytest.TempPathFactory, inputs: str) -> Iterator[Fleet]:
     """Four unequal GPUs of which nothing is said in the settings."""
-    with fleet_running(tmp_path_factory.mktemp("unequal"), UNEQUAL, inputs, lacking=UNEQUAL_LACKING) as fleet:
+    with fleet_running(tmp_path_factory.mktemp("four"), UNEQUAL, inputs, lacking=UNEQUAL_LACKING) as fleet:
         fleet.daemon.await_devices_ready(len(UNEQUAL), timeout_s=60)
         yield fleet
 

@@ -169,10 +169,12 @@ async def test_a_server_that_stalls_is_given_up_in_time(settings: InputSettings)
 async def test_an_ffmpeg_that_awaits_a_slow_server_is_ended_at_the_deadline(settings: InputSettings) -> None:
     """SRT has no connection to refuse: ffmpeg would go on calling."""
     slow = settings.model_copy(update={"probe_timeout_s": 1.0})
+    before = psutil.Process().children(recursive=True)
     failure = await refusal("srt://127.0.0.1:9?passphrase=hunter2secret", slow)
     assert failure.reason is Reason.INPUT_UNREACHABLE
     assert "hunter2secret" not in failure.message
-    assert [child for child in psutil.Process().children(recursive=True) if child.status() != "zombie"] == []
+    children = {*psutil.Process().children(recursive=True)} - {*before}
+    assert [child for child in children if child.status() != psutil.STATUS_ZOMBIE] == []
 
 
 async def test_a_client_cannot_lengthen_the_operators_bound(settings: InputSettings) -> None:

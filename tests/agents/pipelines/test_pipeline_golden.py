@@ -138,7 +138,7 @@ def _nvenc_option_sets() -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for case, name in _NVIDIA:
         argv = _command(case, case.devices[name]).argv
-        for index in {match[1] for text in argv if (match := re.fullmatch(r"-c:v:(\d+)", text))}:
+        for index in sorted({match[1] for text in argv if (match := re.fullmatch(r"-c:v:(\d+)", text))}):
             suffix = f":v:{index}"
             options = tuple(
                 text

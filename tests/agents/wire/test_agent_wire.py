@@ -278,7 +278,7 @@ def test_an_agent_with_live_sessions_is_not_shut_down_and_one_without_is(agent: 
 
 
 def test_an_agent_that_nobody_needs_ends_by_itself(agent: AgentProcess) -> None:
-    agent.configure("[server]\norphan_exit_s = 1")
+    agent.configure("[server]\norphan_exit_s = 3")
     agent.start()
     with agent.connected() as stub:
         await_probed(stub)
