@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _WRAPPING = re.compile(r"^failed to connect to all addresses; last error: (?:[A-Z_]+: )?")
 """What gRPC puts around the words of the system, such as "connect: Connection refused (111)"."""
+_CUT_WHILE_SENDING = "Internal error from Core"
+"""What grpc.aio says, with INTERNAL for a code, when the other end goes just as it sends a message."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -65,7 +67,9 @@ def failure_of(error: grpc.RpcError, *, address: str, timeout: timedelta | None)
     if refusal is not None:
         return refusal
     code, told = _code_of(error), _words_of(error)
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+    cut = code is grpc.StatusCode.INTERNAL and told == _CUT_WHILE_SENDING
+    if cut or code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        told = "the connection broke" if cut else told
         message = f"Cannot reach the daemon at {address}: {told}. {_what_to_try(address)}"
         return BalancerUnreachable(address=address, message=message)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from gpu_balancer import AsyncClient, BalancerUnreachable, Client, Reason, RequestFailure, RetryPolicy
+from gpu_balancer.client.failures import failure_of
 from gpu_balancer.client.uploads import CHUNK_BYTES
 from gpu_balancer.v1 import session_service_pb2, upload_service_pb2
 
@@ -210,6 +211,16 @@ async def test_an_upload_goes_on_where_it_was_cut(fake: FakeBalancer, client: As
     upload = await client.upload_file(big_file)
     assert fake.uploads[upload.name].data == big_file.read_bytes()
     assert write_offsets(fake) == [0, 2 * CHUNK_BYTES]
+
+
+def test_a_connection_that_breaks_while_a_part_is_sent_is_no_fault_of_the_daemon() -> None:
+    """grpc.aio tells it as INTERNAL, which would end the upload."""
+    told = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(), "Internal error from Core"
+    )
+    failure = failure_of(told, address="unix:/run/balancer.sock", timeout=None)
+    assert isinstance(failure, BalancerUnreachable)
+    assert "the connection broke" in failure.message
 
 
 async def test_an_upload_whose_last_answer_is_lost_is_complete(
