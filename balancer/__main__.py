@@ -1,4 +1,7 @@
-"""`gpu-balancerd`: reads what it is told on the command line and in the settings, then runs the daemon."""
+"""`gpu-balancerd`: reads what it is told on the command line and in the settings, then runs the daemon.
+
+`gpu-balancerd simulate …` runs no daemon: it replays sessions on devices that need not be there.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 after an orderly end, 1 when it cannot start, 2 for settings that are refused.
     """
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["simulate"]:
+        from balancer.simulation.command import simulate
+
+        return simulate(given[1:])
+    options = _parser().parse_args(given)
     state_dir = (options.state_dir or default_state_dir()).absolute()
     from balancer.usable_settings import load_usable_settings
 
@@ -77,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gpu-balancerd",
         description="Places transcoding sessions on the GPU, or CPU device, with the least weighted load.",
+        epilog="gpu-balancerd simulate --help: what would these devices hold?",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings (balancer.toml); none: all defaults")
     parser.add_argument(
