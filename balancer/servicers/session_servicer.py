@@ -20,6 +20,7 @@ from balancer.servicers.ladder_memory import LadderMemory
 from balancer.servicers.names import artifact_of, check_request_id, device_id_of, session_id_of, session_name
 from balancer.servicers.paging import page_of
 from balancer.servicers.placement_translation import placement_detail, placement_to_proto
+from balancer.servicers.session_trace_export import exported_trace, span_of
 from balancer.servicers.session_translation import (
     planned_to_proto,
     prepare_session,
@@ -30,7 +31,8 @@ from balancer.servicers.session_validation import MAX_LABELS, draft_session
 from balancer.servicers.upload_servicer import check_upload
 from balancer.servicers.violations import Violations
 from balancer.servicers.watch_places import WatchLimits, WatchPlaces
-from balancer.session_listing import SessionFilter
+from balancer.session_listing import MAX_PAGE_SIZE, SessionFilter
+from gpu_balancer.runtime.clock import SystemClock
 from gpu_balancer.runtime.failures import RequestFailure, Violation, invalid
 from gpu_balancer.v1 import session_service_pb2 as pb
 from gpu_balancer.v1.session_service_pb2_grpc import SessionServiceServicer
@@ -192,6 +194,19 @@ class SessionServicer(SessionServiceServicer):
         return pb.ListSessionsResponse(
             sessions=[self._told(record) for record in page.records], next_page_token=page.next_page_token
         )
+
+    async def ExportTrace(  # noqa: N802
+        self, request: pb.ExportTraceRequest, _context: object
+    ) -> AsyncIterator[pb.ExportTraceResponse]:
+        """Streams what was asked for and when."""
+        wanted, (start, end) = _filter(request.filter), span_of(request)
+        async for answer in exported_trace(
+            lambda token: self._engine.list(wanted, page_size=MAX_PAGE_SIZE, page_token=token),
+            start=start,
+            end=end,
+            now=SystemClock().now(),
+        ):
+            yield answer
 
     async def WatchSession(  # noqa: N802
         self, request: pb.WatchSessionRequest, _context: object

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gpu_balancer import __version__
-from gpu_balancer.cli import daemon_commands, device_commands, job_commands, session_commands
+from gpu_balancer.cli import daemon_commands, device_commands, job_commands, session_commands, trace_commands
 from gpu_balancer.cli.exit_codes import MEANINGS
 from gpu_balancer.cli.invocation import AddressOption, Invocation, JsonOption
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for room in (job_commands, session_commands, device_commands, daemon_commands):
+for room in (job_commands, session_commands, trace_commands, device_commands, daemon_commands):
     room.register(app)
 
 

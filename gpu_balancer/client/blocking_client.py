@@ -102,6 +102,7 @@ class Client:
     plan_session = _call(Steps.plan_session)
     explain = _call(Steps.explain)
     read_session_log = _stream(Steps.read_session_log)
+    export_trace = _stream(Steps.export_trace)
     wait = _call(Steps.wait)
 
     list_artifacts = _stream(Steps.list_artifacts)

@@ -103,6 +103,13 @@ EXPLAIN_SESSION = Method(
     request=sessions.ExplainSessionRequest,
     response=sessions.ExplainSessionResponse,
 )
+EXPORT_TRACE = Method(
+    service="SessionService",
+    name="ExportTrace",
+    request=sessions.ExportTraceRequest,
+    response=sessions.ExportTraceResponse,
+    timeout=None,
+)
 READ_SESSION_LOG = Method(
     service="SessionService",
     name="ReadSessionLog",

@@ -11,6 +11,7 @@ from gpu_balancer.client.device_requests import BalancerRequests, DeviceRequests
 from gpu_balancer.client.downloads import ArtifactRequests, place_of
 from gpu_balancer.client.session_requests import SessionRequests, has_ended
 from gpu_balancer.client.specs import input_uri, local_file, make_renditions, to_duration
+from gpu_balancer.client.trace_requests import TraceRequests
 from gpu_balancer.client.uploads import UploadRequests
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.v1 import media_pb2, session_pb2
@@ -28,7 +29,9 @@ _UPLOAD_HELPS = frozenset({Reason.INPUT_NOT_ALLOWED, Reason.INPUT_NOT_FOUND})
 _PLAYLIST_SUFFIX = ".m3u8"
 
 
-class TranscodingRequests(SessionRequests, DeviceRequests, BalancerRequests, UploadRequests, ArtifactRequests):
+class TranscodingRequests(
+    SessionRequests, TraceRequests, DeviceRequests, BalancerRequests, UploadRequests, ArtifactRequests
+):
     """Every call of the contract, and what is made of several of them."""
 
     async def transcode(  # noqa: PLR0913 - the one call that a script needs, keyword-only after the first

@@ -84,6 +84,8 @@ class FakeBalancer:
         self.placements: dict[str, list[placement_pb2.Placement]] = {}
         """Decisions by session."""
         self.queue = balancer_service_pb2.QueueSummary()
+        self.trace_lines: list[str] = []
+        self.trace_requests: list[session_service_pb2.ExportTraceRequest] = []
         self.max_upload_bytes = 1 << 30
         self.readable_paths: set[str] | None = None
         """Paths that the daemon may read. None: all."""
@@ -375,6 +377,17 @@ class Sessions(session_service_pb2_grpc.SessionServiceServicer):
         await self.fake.enter("ExplainSession", request, context)
         await self.fake.session_of(request.name, context)
         return session_service_pb2.ExplainSessionResponse(placements=self.fake.placements.get(request.name, []))
+
+    async def ExportTrace(self, request: session_service_pb2.ExportTraceRequest, context: Context) -> Any:  # noqa: N802
+        await self.fake.enter("ExportTrace", request, context)
+        self.fake.trace_requests.append(request)
+
+        async def answers() -> AsyncIterator[session_service_pb2.ExportTraceResponse]:
+            for line in self.fake.trace_lines:
+                yield session_service_pb2.ExportTraceResponse(lines=[line])
+
+        async for answer in self.fake.streamed("ExportTrace", answers(), context):
+            yield answer
 
     async def ReadSessionLog(self, request: session_service_pb2.ReadSessionLogRequest, context: Context) -> Any:  # noqa: N802
         await self.fake.enter("ReadSessionLog", request, context)
