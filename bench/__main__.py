@@ -14,12 +14,21 @@ BENCHMARKS = {
     "transcode": "Transcoding through the daemon against ffmpeg by hand",
     "footprint": "Start times and memory",
     "calibration": "Calibrating this machine's cores: time and repeatability",
+    "placement": "Placement against the rules of others, replayed",
 }
 SMOKE = {
     "create_session": {"pair_count": 1, "requests": 64},
     "transcode": {"pair_count": 1, "seconds": 1},
     "footprint": {"runs": 1, "gpu_count": 1},
     "calibration": {"runs": 1, "window_s": 0.02, "rounds": 1, "step_count": 3},
+    "placement": {
+        "seeds": (1, 2),
+        "hours": 3,
+        "traffic": ("mixed",),
+        "device_counts": (4,),
+        "steps": 2,
+        "scale": 0.02,
+    },
 }
 
 
