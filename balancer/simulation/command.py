@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from balancer.adapters.policy_plugins import PolicyUnavailable, load_policy, policy_names
 from balancer.domain.decision import PlacementSettings
+from balancer.domain.placement import PolicyFault
 from balancer.domain.quarantine import QuarantineSettings
 from balancer.domain.queue import QueueSettings
 from balancer.simulation.chance import seeded
@@ -44,6 +45,9 @@ class Misuse(Exception):
     """What was typed cannot be meant. The message says why and what to try."""
 
 
+_TOLD = (Misuse, DevicesFileError, TraceFileError, PictureError, PolicyUnavailable, PolicyFault, NoSuchWork)
+
+
 def simulate(arguments: Sequence[str]) -> int:
     """Runs a simulation.
 
@@ -56,7 +60,7 @@ def simulate(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         _run(options)
-    except (Misuse, DevicesFileError, TraceFileError, PictureError, PolicyUnavailable, NoSuchWork) as error:
+    except _TOLD as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
     return 0

@@ -40,10 +40,11 @@ def draw(comparison: Comparison, path: Path) -> None:
     from matplotlib.figure import Figure
 
     count = len(comparison.results)
-    # Three inches of title and bars, two for each policy.
-    figure: Any = Figure(figsize=(11, 3.6 + 2.1 * count), layout="constrained")
+    # In inches: a title, two for each policy's devices, and a bar for each policy.
+    upper_height, lower_height = 0.9 + 2.1 * count, 0.7 + 0.35 * count
+    figure: Any = Figure(figsize=(11, upper_height + lower_height), layout="constrained")
     FigureCanvasAgg(figure)
-    upper, lower = figure.subfigures(2, 1, height_ratios=(2.1 * count + 0.9, 2.7))
+    upper, lower = figure.subfigures(2, 1, height_ratios=(upper_height, lower_height))
     upper.suptitle(_title(comparison), fontsize=12, fontweight="bold", x=0.01, ha="left")
     panes = upper.subplots(count, 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for pane, result in zip(panes, comparison.results, strict=True):
@@ -80,7 +81,7 @@ def _title(comparison: Comparison) -> str:
     rules = comparison.rules.settings
     admission = f"headroom {float(rules.headroom):.0%}" if rules.admission else "no admission"
     title = comparison.trace.title or "a trace"
-    return f"{title}\n{len(comparison.trace.sessions):,} sessions, {len(comparison.fleet.views)} devices, {admission}"
+    return f"{title}\n{len(comparison.trace.sessions):,} sessions, {len(comparison.fleet.views):,} devices, {admission}"
 
 
 def _draw_devices(pane: Any, comparison: Comparison, result: ReplayResult) -> None:
@@ -118,10 +119,10 @@ def _draw_bars(figure: Any, results: tuple[ReplayResult, ...]) -> None:
     """Draws the policies side by side, one pane for each figure that there is."""
     figures: list[tuple[str, list[float | None]]] = [
         ("not served, %", [100 * one.unserved_share for one in results]),
-        ("session time below real time, %", [100 * one.below_real_time_share for one in results]),
-        ("variation of load between devices", [one.load_variation for one in results]),
-        ("work, % of one device of all capacity", [_times(100, one.work_share_of_pool) for one in results]),
-        ("sustainable, times the sessions", [one.sustainable_load for one in results]),
+        ("time below real time, %", [100 * one.below_real_time_share for one in results]),
+        ("variation of load", [one.load_variation for one in results]),
+        ("work, % of one device", [_times(100, one.work_share_of_pool) for one in results]),
+        ("sustainable, times", [one.sustainable_load for one in results]),
     ]
     shown = [(title, values) for title, values in figures if any(value is not None for value in values)]
     panes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]

@@ -150,7 +150,7 @@ def device_words(views: Sequence[DeviceView]) -> str:
         f"{models.count(model)} {model}" if models.count(model) > 1 else model for model in dict.fromkeys(models)
     ]
     shown = ", ".join(counted[:6]) + (", …" if len(counted) > 6 else "")
-    return f"The {len(views)} devices ({shown})" if len(views) > 1 else f"The one device ({shown}) alone"
+    return f"The {len(views):,} devices ({shown})" if len(views) > 1 else f"The one device ({shown}) alone"
 
 
 def clock_words(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The highest load that devices sustain under a policy: found by bisection over how many sessions come.
+"""The highest load that devices sustain under a policy: found by doubling, then halving, how many sessions come.
 
 The sessions of a low factor are among those of a higher one, so that the answer is about load and hardly about chance.
 """
@@ -14,7 +14,7 @@ from balancer.simulation.trace import Trace
 BELOW_SHARE = 0.01
 """Share of session-seconds below real time, and of sessions not served, that is still called sustained."""
 STEPS = 8
-"""Halvings of the range: 1/256 of it is left."""
+"""Halvings of a range that is as wide as its lower end, or 1 wide from 0 on: 1/256 of it is left."""
 
 
 def sustained(result: ReplayResult) -> bool:
@@ -41,9 +41,11 @@ def highest_factor(
     def carried(factor: float) -> bool:
         return sustained(replayed(trace.scaled(factor, seeded(seed))))
 
-    if carried(most):
-        return most
-    low, high = 0.0, most
+    low, high = 0.0, min(1.0, most)
+    while carried(high):
+        if high == most:
+            return most
+        low, high = high, min(2 * high, most)
     for _ in range(steps):
         middle = (low + high) / 2
         if carried(middle):
