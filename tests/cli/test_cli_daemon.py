@@ -101,7 +101,7 @@ def test_names_are_completed_from_the_daemon(fake: FakeBalancer) -> None:
     assert complete("gpu-balancer watch ab", 2, fake.address) == ["abd", "abc"]
     assert complete("gpu-balancer stop sessions/x", 2, fake.address) == ["sessions/xyz"]
     assert complete("gpu-balancer devices cordon c", 3, fake.address) == ["cpu-0"]
-    assert complete("gpu-balancer tra", 1, fake.address) == ["transcode"]
+    assert complete("gpu-balancer trans", 1, fake.address) == ["transcode"]
 
 
 @pytest.mark.process
