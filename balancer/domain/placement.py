@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
 from operator import itemgetter
 
 from balancer.domain.decision import (
@@ -91,7 +92,7 @@ def decide(
     """
     omitted: tuple[OmittedVerdicts, ...] = ()
     if offers.index is None:
-        looked_at: Iterable[tuple[DeviceView, Offer | Refusal]] = zip(offers.views, offers.of(workload), strict=True)
+        looked_at: Iterable[_Shown] = zip(offers.views, offers.of(workload), repeat(1))
     else:
         looked_at, omitted = _shortlist(workload, offers, offers.index, closed)
     admission = offers.settings.admission
@@ -103,8 +104,9 @@ def decide(
             ledger,
             admission=admission,
             closed=closed.get(view.identity.id) if closed else None,
+            stands_for=stands_for,
         )
-        for view, offer in looked_at
+        for view, offer, stands_for in looked_at
     ]
     candidates = tuple([_candidate(one, offers.highest_weight) for one in looks if one.takes])
     choice = policy.choose(candidates, workload) if candidates else None
@@ -135,14 +137,18 @@ def decide(
     )
 
 
+_Shown = tuple[DeviceView, Offer | Refusal, int]
+"""A device to look at, what it offers, and how many it stands for."""
+
+
 def _shortlist(
     workload: Workload, offers: Offers, index: FleetIndex, closed: Mapping[DeviceId, Refusal]
-) -> tuple[list[tuple[DeviceView, Offer | Refusal]], tuple[OmittedVerdicts, ...]]:
+) -> tuple[list[_Shown], tuple[OmittedVerdicts, ...]]:
     """Picks the devices to look at, in device order, and counts the others by what speaks against them.
 
     Of a class without room one member is looked at, so that its refusal is told with figures.
     """
-    shown: list[tuple[int, Offer | Refusal]] = []
+    shown: list[tuple[int, Offer | Refusal, int]] = []
     omitted: Counter[str | None] = Counter()
     for members in index.classes():
         size = len(members.order)
@@ -150,7 +156,7 @@ def _shortlist(
             continue
         offer = offers.of_class(workload, members)
         if isinstance(offer, Refusal):
-            shown.append((members.order[0][2], offer))
+            shown.append((members.order[0][2], offer, size))
             omitted[offer.rule] += size - 1
             continue
         needs = offer.device_needs if offers.settings.admission else ()
@@ -160,9 +166,9 @@ def _shortlist(
         else:
             places = [members.order[0][2]]
             omitted["CAPACITY"] += size - 1
-        shown += [(place, offer) for place in places]
+        shown += [(place, offer, size // len(places)) for place in places]
     shown.sort(key=itemgetter(0))
-    looked_at = [(offers.views[place], offer) for place, offer in shown]
+    looked_at = [(offers.views[place], offer, stands_for) for place, offer, stands_for in shown]
     counted = tuple(OmittedVerdicts(rule=rule, device_count=count) for rule, count in omitted.items() if count)
     return looked_at, counted
 
@@ -175,11 +181,12 @@ def _look(
     *,
     admission: bool,
     closed: Refusal | None,
+    stands_for: int,
 ) -> Look:
     device_id = view.identity.id
     cost, session_count = ledger.cost(device_id), ledger.session_count(device_id)
     if isinstance(offer, Refusal):
-        return Look(view, None, offer, False, cost, session_count, (), ())
+        return Look(view, None, offer, False, cost, session_count, (), (), stands_for)
     in_real_time = workload.real_time
     device_used = _taken(offer.device_needs, ledger.used(device_id), in_real_time and ledger.yielding(device_id))
     host_used = _taken(offer.host_needs, ledger.host_used(), in_real_time and ledger.host_yielding())
@@ -189,7 +196,7 @@ def _look(
         and (offer.too_fast is None or not admission)
         and _fits(offer.host_needs, host_used, admission=admission)
     )
-    return Look(view, offer, closed, takes, cost, session_count, device_used, host_used)
+    return Look(view, offer, closed, takes, cost, session_count, device_used, host_used, stands_for)
 
 
 def _taken(
@@ -222,6 +229,7 @@ def _candidate(look: Look, highest_weight: int) -> Candidate:
         device_used=look.device_used,
         host_needs=offer.host_needs,
         host_used=look.host_used,
+        stands_for=look.stands_for,
     )
 
 

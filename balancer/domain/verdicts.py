@@ -30,6 +30,8 @@ class Look(NamedTuple):
     device_used: tuple[int, ...]
     """What was taken of each needed dimension, by what counts for the session."""
     host_used: tuple[int, ...]
+    stands_for: int
+    """How many devices like it there are for each that is looked at, itself counted."""
 
 
 class Verdicts(Sequence[Verdict]):

@@ -90,7 +90,7 @@ class Adaptive(IndifferentPolicy):
         """
         size_of_candidates = filled = 0
         for candidate in candidates:
-            size = self._sizes.get(candidate.view.identity.id, 1)
+            size = self._sizes.get(candidate.view.identity.id, 1) * candidate.stands_for
             size_of_candidates += size
             fullest = 0
             for (_, _, bookable), used in zip(candidate.device_needs, candidate.device_used, strict=True):

@@ -37,6 +37,9 @@ class Candidate:
     host_needs: tuple[Need, ...] = ()
     """The same of the host that the device sits in."""
     host_used: tuple[int, ...] = ()
+    stands_for: int = 1
+    """How many devices like it there are for each that is shown, itself counted: among very many devices not every one
+    is shown."""
 
     @property
     def weighted_load_before(self) -> Fraction:
