@@ -223,6 +223,11 @@ def test_measurements_are_live_and_what_is_not_supported_is_unset(single: Fleet)
             "memoryUsedMib": "2048",
             "encoderSessions": 3,
             "temperatureCelsius": 71,
+            # NVML lists no process with encoders, so none is anybody's.
+            "foreignEncoderSessions": 0,
+            "foreignEncoderUtilizationPercent": 0,
+            "foreignDecoderUtilizationPercent": 0,
+            "foreignMemoryUsedMib": "0",
         }
         silent = ("nvmlDeviceGetEncoderUtilization", "nvmlDeviceGetEncoderStats", "nvmlDeviceGetMemoryInfo")
         single.describe(replace(busy, temperature=72, errors=dict.fromkeys(silent, NOT_SUPPORTED)))
