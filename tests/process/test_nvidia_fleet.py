@@ -229,7 +229,15 @@ def test_measurements_are_live_and_what_is_not_supported_is_unset(single: Fleet)
             "foreignDecoderUtilizationPercent": 0,
             "foreignMemoryUsedMib": "0",
         }
-        silent = ("nvmlDeviceGetEncoderUtilization", "nvmlDeviceGetEncoderStats", "nvmlDeviceGetMemoryInfo")
+        silent = (
+            "nvmlDeviceGetEncoderUtilization",
+            "nvmlDeviceGetEncoderStats",
+            "nvmlDeviceGetMemoryInfo",
+            "nvmlDeviceGetEncoderSessions",
+            "nvmlDeviceGetProcessUtilization",
+            "nvmlDeviceGetComputeRunningProcesses_v3",
+            "nvmlDeviceGetGraphicsRunningProcesses_v3",
+        )
         single.describe(replace(busy, temperature=72, errors=dict.fromkeys(silent, NOT_SUPPORTED)))
         measured = eventually(
             lambda: (now := told(single)["measurements"]).get("temperatureCelsius") == 72 and now, "72 °C are told"
