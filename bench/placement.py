@@ -56,7 +56,8 @@ def measure(
         return [
             *_sustainable(pool.map, seeds, hours, traffic, steps),
             *_equal(pool.map, seeds, hours, traffic, steps),
-            *_served(pool.map, seeds, hours, device_counts),
+            # Shares of work differ by little, so their traces are longer.
+            *_served(pool.map, seeds, 3 * hours, device_counts),
             *_dead_device(pool.map, seeds, round(2000 * scale)),
             *placement_speed.measure(scale=scale),
         ]
