@@ -64,8 +64,8 @@ def traced(record: SessionRecord, began: datetime) -> TraceSession:
         began: The trace's beginning, not after the session's.
     """
     asked = session_pb2.Session.FromString(record.payload)
-    # What it waited in the queue is not what it needs a device for.
-    held_from = record.running_time or record.create_time
+    # It holds a device from its placement on, which is at once unless it waited; what it waited does not count.
+    held_from = record.create_time if record.queued_time is None else record.running_time or record.create_time
     held = None if record.end_time is None else max(0.0, _seconds(record.end_time - held_from))
     return TraceSession(
         arrival_s=max(0.0, _seconds(record.create_time - began)),

@@ -127,7 +127,9 @@ def answer(comparison: Comparison) -> str:
     if not first.offered:
         return "Nothing was asked of the devices: the trace has no session."
     held = not first.unserved and not first.below_real_time_s
-    verdict = f"{devices} {'hold' if held else 'do not hold'} this trace under {first.policy}: "
+    one = len(comparison.fleet.views) == 1
+    holds = ("holds" if one else "hold") if held else ("does not hold" if one else "do not hold")
+    verdict = f"{devices} {holds} this trace under {first.policy}: "
     words = [verdict + _served_words(first)]
     busiest = max(first.devices, key=lambda device: device.highest_busy)
     if busiest.highest_busy_time_s is not None:
@@ -136,7 +138,7 @@ def answer(comparison: Comparison) -> str:
             f"with {_percent(busiest.highest_busy)} of {busiest.name} in use."
         )
     if first.sustainable_load is not None:
-        words.append(f"They sustain {first.sustainable_load:.2f} times its sessions.")
+        words.append(f"{'It sustains' if one else 'They sustain'} {first.sustainable_load:.2f} times its sessions.")
     best = min(comparison.results, key=_trouble)
     if _trouble(best) < _trouble(first) - _WORTH_TELLING:
         words.append(f"{best.policy} does better: {_served_words(best)}")
@@ -150,7 +152,7 @@ def device_words(views: Sequence[DeviceView]) -> str:
         f"{models.count(model)} {model}" if models.count(model) > 1 else model for model in dict.fromkeys(models)
     ]
     shown = ", ".join(counted[:6]) + (", …" if len(counted) > 6 else "")
-    return f"The {len(views):,} devices ({shown})" if len(views) > 1 else f"The one device ({shown}) alone"
+    return f"The {len(views):,} devices ({shown})" if len(views) > 1 else f"The one device ({shown})"
 
 
 def clock_words(seconds: float) -> str:

@@ -44,6 +44,9 @@ async def test_an_exported_trace_replays(house: BalancerHouse) -> None:
     assert len(trace.sessions) == 5
     assert [one.workload for one in trace.sessions] == [house.engine.get(one).workload for one in ids]
     assert [one.duration_s is None for one in trace.sessions] == [False, True, True, True, True]
+    ended = house.engine.get(ids[0])
+    assert ended.end_time is not None
+    assert trace.sessions[0].duration_s == round((ended.end_time - ended.create_time).total_seconds(), 3)
     assert {one.max_wait_s for one in trace.sessions} == {90.0}
     result = replay(trace, fleet_of_models(["NVIDIA L4"] * 2), LeastWeightedLoad(), ReplayRules())
     assert result.completed == 5
