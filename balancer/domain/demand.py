@@ -18,7 +18,7 @@ from balancer.domain import core_rates
 from balancer.domain.capacity import ENGINE, shares_session_cap
 from balancer.domain.decision import Refusal
 from balancer.domain.device import BuildAbilities, DeviceKind, DeviceView, Dimension
-from balancer.domain.workload import CostFactors, DecodeTask, EncodeTask, VideoCodec, Workload
+from balancer.domain.workload import CostFactors, DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
 from gpu_balancer.pictures.limits import hardware_decoder_limit, hardware_encoder_limit, software_encoder_limit
 
 GPU_SESSION_MIB = 300
@@ -35,6 +35,7 @@ CPU_ENCODE_FRAMES: Mapping[VideoCodec, int] = {VideoCodec.H264: 190, VideoCodec.
 """Frames' worth of memory that an encoder was seen to hold."""
 
 _MIB = 1 << 20
+_USUAL_ENCODE = (VideoCodec.H264, EncodingSpeed.FAST.value)
 _GPU_DIMENSIONS = (
     Dimension.DECODE,
     Dimension.SCALE,
@@ -50,7 +51,8 @@ class Demand:
     """What a session takes."""
 
     cost_pixels_per_second: int
-    """Factors times what the device itself does."""
+    """Factors times what the device itself does, in pixels of 8-bit H.264, encoded at speed "fast": a pixel that takes
+    the device twice as long counts twice."""
     device_amounts: Mapping[Dimension, int]
     """In the dimensions' units."""
     host_amounts: Mapping[Dimension, int]
@@ -92,20 +94,24 @@ def _cpu_demand(workload: Workload, view: DeviceView, factors: CostFactors) -> D
     if not encoding:
         return _missing_encoder(workload, view.builds, in_hardware=False)
     core_time = _time(workload.scale_pixels_per_second, capacity.scale_rate)
-    memory = 0
+    memory = decode_pixels = encode_pixels = 0
     for task in workload.encodes:
         if (limit := software_encoder_limit(task.width, task.height)) is not None:
             return _too_large(task, limit)
         core_time += _software_encode_time(task, capacity.encode_rates)
+        encode_pixels += _usual_encode_pixels(task, capacity.encode_rates, core_rates.TEN_BIT_ENCODE_FACTOR)
         memory += _frames_bytes(task, CPU_ENCODE_FRAMES[task.codec])
     if (decode := workload.decode) is not None:
         refusals = [_cannot_decode(decode, build) for build in encoding]
         if all(refusals):
             return refusals[0]  # type: ignore[return-value]
         core_time += _time(decode.pixels_per_second, capacity.decode_rates[decode.codec])
+        decode_pixels = _usual_decode_pixels(decode, capacity.decode_rates)
         memory += _frames_bytes(decode, CPU_DECODE_FRAMES)
     return Demand(
-        cost_pixels_per_second=nominal_cost(workload, factors),
+        cost_pixels_per_second=factors.decode * decode_pixels
+        + factors.scale * workload.scale_pixels_per_second
+        + factors.encode * encode_pixels,
         device_amounts={Dimension.CORES: core_time, Dimension.MEMORY: CPU_SESSION_MIB - (-memory // _MIB)}
         if core_time
         else _NOTHING,
@@ -170,7 +176,7 @@ def _shared(
                 time = -(-pixels * ENGINE // rates[task.codec, task.speed])
                 encode_time += time
                 longest_encode_time = max(longest_encode_time, time)
-                encode_pixels += pixels
+                encode_pixels += _usual_encode_pixels(task, rates)
                 hardware_count += 1
                 surfaces += _frames_bytes(task, GPU_ENCODE_FRAMES)
                 continue
@@ -215,6 +221,7 @@ class _DecodeShare(NamedTuple):
 
     engine_time: int = 0
     pixels: int = 0
+    """Decoded on the GPU, as pixels of 8-bit H.264."""
     core_time: int = 0
     surfaces: int = 0
     """Bytes on the GPU."""
@@ -229,7 +236,8 @@ def _decode_share(task: DecodeTask | None, view: DeviceView, build: BuildAbiliti
     pixels = task.pixels_per_second
     if (task.codec, task.bit_depth) in build.hardware_decodes and _fits_decoder(task):
         engine_time = _time(pixels, view.capacity.decode_rates[task.codec])
-        return _DecodeShare(engine_time=engine_time, pixels=pixels, surfaces=_frames_bytes(task, GPU_DECODE_FRAMES))
+        usual = _usual_decode_pixels(task, view.capacity.decode_rates)
+        return _DecodeShare(engine_time=engine_time, pixels=usual, surfaces=_frames_bytes(task, GPU_DECODE_FRAMES))
     if (refusal := _cannot_decode(task, build)) is not None:
         return refusal
     core_time = _time(pixels, core_rates.DECODE_RATES[task.codec])
@@ -246,6 +254,17 @@ def _fits_decoder(task: DecodeTask) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------------------- shared
+
+
+def _usual_decode_pixels(task: DecodeTask, rates: Mapping[VideoCodec, int]) -> int:
+    """Gives the pixels per second of 8-bit H.264 that would keep a decoder as busy as a task does."""
+    return task.pixels_per_second * rates[VideoCodec.H264] // rates[task.codec]
+
+
+def _usual_encode_pixels(task: EncodeTask, rates: Mapping[tuple[VideoCodec, str], int], ten_bit_factor: int = 1) -> int:
+    """Gives the pixels per second of 8-bit H.264 at speed "fast" that would keep an encoder as busy as a task does."""
+    factor = ten_bit_factor if task.bit_depth > 8 else 1
+    return task.pixels_per_second * factor * rates[_USUAL_ENCODE] // rates[task.codec, task.speed]
 
 
 def _time(pixels_per_second: int, rate: int) -> int:
