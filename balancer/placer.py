@@ -97,6 +97,11 @@ class Placer:
         """What is booked."""
         return self._ledger
 
+    @property
+    def views(self) -> Sequence[DeviceView]:
+        """All devices as they are; the same sequence for as long as nothing about them changes."""
+        return self._devices.views()
+
     def consider(self, workload: Workload, *, closed: Mapping[DeviceId, Refusal] = _NONE_CLOSED) -> Decision:
         """Tells where a workload would go now; devices in `closed` take nothing."""
         return self._decide(workload, self._current_offers(), closed)

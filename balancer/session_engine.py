@@ -45,7 +45,7 @@ from balancer.session_book import Entry, SessionBook
 from balancer.session_listing import SessionFilter, SessionPage, page_of
 from balancer.session_pacing import SessionPacing
 from balancer.session_queue import QueueFigures, SessionQueue
-from balancer.session_retention import RetentionSettings, outlived
+from balancer.session_retention import RetentionSettings, forget_outlived
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 if TYPE_CHECKING:
@@ -162,8 +162,9 @@ class SessionEngine:
         for record in stored.records:
             self._restore(record)
         self._tasks.spawn_eternal(self._writer.run(), name="group commit")
-        self._tasks.spawn_eternal(self._forget_outlived(), name="retention")
-        self._tasks.spawn_eternal(self._queue.run(), name="queue")
+        retaining = forget_outlived(self._book, self.delete, self._settings.retention, self._clock)
+        self._tasks.spawn_eternal(retaining, name="retention")
+        self._tasks.spawn_eternal(self._every_second(), name="queue and paces")
         await self._writer.flush(give_up=True)
         for entry in self._book.live():
             self._resume(entry.record)
@@ -513,17 +514,8 @@ class SessionEngine:
             # Told as it was meant, whether it is to end for good or to be queued again.
             self.post(record.id, StopForgotten())
 
-    async def _forget_outlived(self) -> None:
-        retention = self._settings.retention
+    async def _every_second(self) -> None:
         while True:
-            await asyncio.sleep(retention.look_every.total_seconds())
-            away: set[DeviceId | None] = set()
-            for session_id in outlived(self._book.newest_first(), retention, self._clock.now()):
-                record = self._book.published(session_id)
-                if record is None or record.device_id in away:
-                    continue
-                try:
-                    await self.delete(session_id)
-                except RequestFailure as failure:
-                    away.add(record.device_id)
-                    _log.info("keeping an outlived session for now", session=session_id, problem=failure.message)
+            await asyncio.sleep(1)
+            self._queue.tick()
+            self._pacing.tick()

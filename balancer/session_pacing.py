@@ -14,6 +14,9 @@ from balancer.domain.pacing import PacedSession, speed_limits
 from balancer.domain.session_events import Paced
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from balancer.domain.device import DeviceView
     from balancer.domain.ids import DeviceId, SessionId
     from balancer.domain.session import SessionRecord
     from balancer.domain.session_events import SessionEvent
@@ -54,6 +57,7 @@ class SessionPacing:
         self._placer = placer
         self._devices: dict[DeviceId, _Here] = {}
         self._dirty: set[DeviceId] = set()
+        self._views: Sequence[DeviceView] = ()
         self._woken = False
 
     def moved(self, before: SessionRecord | None, after: SessionRecord | None) -> None:
@@ -71,6 +75,13 @@ class SessionPacing:
             self._change(old, before, present=False)
         if new is not None and after is not None:
             self._change(new, after, present=True)
+
+    def tick(self) -> None:
+        """Looks whether devices have changed, to be called once a second."""
+        views = self._placer.views
+        if views is not self._views:
+            self._views = views
+            self.look_again()
 
     def look_again(self) -> None:
         """Works out every device's speeds anew, as when capacities or settings changed."""

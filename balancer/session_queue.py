@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from balancer.placer import Placer
     from gpu_balancer.runtime.clock import Clock
 
-_TICK_S = 1.0
 _LEAST_ROOM_WAIT = timedelta(seconds=30)
 """How long a session waits at least for others to be stopped: their agents may take most of it."""
 _ESTIMATES = timedelta(seconds=5)
@@ -214,14 +213,12 @@ class SessionQueue:
         self._woken = False
         self.serve()
 
-    async def run(self) -> None:
-        """Serves the queue once a second, for ever: devices come back, waits end, estimates change."""
-        while True:
-            await asyncio.sleep(_TICK_S)
-            if self._line or self._rooms:
-                self._end_waits()
-                self.serve()
-                self._tell_standings()
+    def tick(self) -> None:
+        """Serves the queue, to be called once a second: devices come back, waits end, estimates change."""
+        if self._line or self._rooms:
+            self._end_waits()
+            self.serve()
+            self._tell_standings()
 
     def serve(self) -> None:
         """Places whom it can."""

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol
 
-from balancer.domain.ids import SessionId
-from balancer.domain.session import SessionRecord
+import structlog
+
+from gpu_balancer.runtime.failures import RequestFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from datetime import datetime
+
+    from balancer.domain.ids import DeviceId, SessionId
+    from balancer.domain.session import SessionRecord
+    from gpu_balancer.runtime.clock import Clock
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,3 +46,36 @@ def outlived(records: Iterable[SessionRecord], settings: RetentionSettings, now:
         if place < surplus
         or (settings.keep_ended is not None and now - (record.end_time or record.create_time) > settings.keep_ended)
     ]
+
+
+class KeptSessions(Protocol):
+    """The sessions there are."""
+
+    def newest_first(self) -> Iterator[SessionRecord]:
+        """Gives every session."""
+        ...
+
+    def published(self, session_id: SessionId) -> SessionRecord | None:
+        """Gives a session. None: it is gone."""
+        ...
+
+
+async def forget_outlived(
+    sessions: KeptSessions,
+    delete: Callable[[SessionId], Awaitable[None]],
+    settings: RetentionSettings,
+    clock: Clock,
+) -> None:
+    """Deletes what has outlived its time, for ever. What an agent that is away has the files of is kept until later."""
+    while True:
+        await asyncio.sleep(settings.look_every.total_seconds())
+        away: set[DeviceId | None] = set()
+        for session_id in outlived(sessions.newest_first(), settings, clock.now()):
+            record = sessions.published(session_id)
+            if record is None or record.device_id in away:
+                continue
+            try:
+                await delete(session_id)
+            except RequestFailure as failure:
+                away.add(record.device_id)
+                _log.info("keeping an outlived session for now", session=session_id, problem=failure.message)

@@ -423,6 +423,20 @@ async def test_an_agent_that_comes_back_is_told_the_speeds_again(store: FakeSess
         assert house.agent.paces[told:] == [(file.id, 1, house.engine.get(file.id).speed_limit)]
 
 
+async def test_a_device_that_turns_out_to_carry_less_holds_its_files_more(store: FakeSessionStore) -> None:
+    async with engine_house(store, device_view(core_count=4)) as house:
+        house.watch()
+        file = await running(house, elastic())
+        await running(house)
+        before = house.engine.get(file.id).speed_limit
+        house.devices.devices = (device_view(core_count=2),)
+        await passing(house, 2)
+        after = house.engine.get(file.id).speed_limit
+        assert before is not None
+        assert after is not None
+        assert after < before
+
+
 async def test_sessions_of_one_kind_are_never_paced(store: FakeSessionStore) -> None:
     async with engine_house(store, device_view(core_count=64)) as house:
         house.watch()
