@@ -74,6 +74,8 @@ def _server(side: str, scratch: Path) -> Iterator[str]:
         deadline = time.monotonic() + 30
         while not socket.exists() and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.02)
+        if not socket.exists():
+            raise RuntimeError(f"Cannot measure: the {side} does not serve. Try `{' '.join(map(str, process.args))}`.")
         yield f"unix:{socket}"
     finally:
         process.terminate()
