@@ -28,8 +28,8 @@ node_modules/.installed: package.json package-lock.json | test-packages
 	npm install --silent --no-audit --no-fund --no-save
 	@touch $@
 
-demo: setup ## Transcodes a real video into a ladder, from nothing (INPUT=file for your own)
-	@$(BIN)/python demo/ladder.py $(if $(INPUT),--input '$(INPUT)')
+demo: setup ## Shows the product at work, from nothing: a ladder (INPUT=file of your own), then sessions that share a device
+	@$(BIN)/python -m demo $(if $(INPUT),--input '$(INPUT)')
 
 test: setup node_modules/.installed check unit ## Lint, types, house rules, contract, tests
 

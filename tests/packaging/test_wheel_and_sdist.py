@@ -39,7 +39,7 @@ NEEDED_TO_TEST = {
     "tests/conftest.py",
     "tests/fakes/nvml/fake_nvml.c",
     "deploy/system-packages.sh",
-    "demo/ladder.py",
+    "demo/__main__.py",
     "docs/settings.md",
     ".ci/run",
 }

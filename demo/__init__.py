@@ -1,0 +1,1 @@
+"""The product shown at work, every step checked: `make demo`."""
