@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
     from daemons import RunningDaemon, StartDaemon
 
-pytestmark = pytest.mark.process
+# Seventeen processes begin at once for the largest fleet, beside whatever else the machine does.
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 L4 = FakeGpu(uuid=uuid(0x14), bus=0x65, video_clock_mhz=1770, encoder_sessions=0, temperature=41)
 T4 = FakeGpu(
@@ -105,7 +106,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, inputs: str) -> Iterator[Flee
     settings = inputs + many_settings("least_weighted_load")
     lacking = dict.fromkeys((gpu.uuid for gpu in MANY), ADA)
     with fleet_running(tmp_path_factory.mktemp("many"), MANY, settings, lacking=lacking) as fleet:
-        fleet.daemon.await_devices_ready(len(MANY), timeout_s=90)
+        fleet.daemon.await_devices_ready(len(MANY), timeout_s=240)
         yield fleet
 
 
