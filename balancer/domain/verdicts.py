@@ -6,7 +6,7 @@ would cost more than the decision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, overload
 
 from balancer.domain.decision import Need, Refusal, Verdict
@@ -65,6 +65,9 @@ class Verdicts(Sequence[Verdict]):
     def __getitem__(self, index: slice) -> tuple[Verdict, ...]: ...
     def __getitem__(self, index: int | slice) -> Verdict | tuple[Verdict, ...]:
         return self._all()[index]
+
+    def __iter__(self) -> Iterator[Verdict]:
+        return iter(self._all())
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Verdicts):
