@@ -27,8 +27,8 @@ def make_film(path: Path, seconds: int) -> None:
 
 
 def make_clip(path: Path, seconds: int) -> None:
-    """Makes a small video, 320x180 at 30 frames/s, with moving content and sound."""
-    _make(path, seconds, *_generated("testsrc2=size=320x180:rate=30"), *_generated("sine=frequency=440:r=48000"))
+    """Makes a small video, 480x270 at 30 frames/s, with moving content and sound."""
+    _make(path, seconds, *_generated("testsrc2=size=480x270:rate=30"), *_generated("sine=frequency=440:r=48000"))
 
 
 def _generated(source: str) -> list[str]:

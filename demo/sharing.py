@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from demo.daemon import Daemon, eventually
+from demo.daemon import Daemon, Missed, eventually
 from demo.films import frames_of, make_clip
 from demo.stage import Check, note, step
 from gpu_balancer.client import Client
@@ -27,9 +27,9 @@ from gpu_balancer.v1.session_pb2 import (
 )
 
 CLIP_S = 12
-CLIP_COUNT = 4
+CLIP_COUNT = 5
 """How often the film shows the clip: so long that a fast core is not through with it before the live session comes."""
-LIVE_PIXELS_PER_SECOND = 320 * 180 * 30
+LIVE_PIXELS_PER_SECOND = 480 * 270 * 30
 CANNOT_BE_REACHED = 4
 """The exit status of `gpu-balancer` that says so."""
 _WINDOW_S = 3.0
@@ -86,6 +86,8 @@ def _live_joins(daemon: Daemon, clip: Path, output: Path, film: str) -> Iterator
     with daemon.client() as client:
         eventually(lambda: _is_running(client.get_session(first)), "the live session runs")
         held = eventually(lambda: _if_held(client.get_session(film)), "the film is held at a speed")
+        if not _is_running(held):
+            raise Missed("The film was through before the live session came.")
         speed = eventually(lambda: _speed_if_held(client, held), "it runs no faster than that")
         held = client.get_session(film)
     _show_sessions(daemon)
@@ -127,6 +129,7 @@ def _daemon_is_killed(daemon: Daemon, output: Path, names: list[str]) -> Iterato
     with daemon.client() as client:
         eventually(lambda: all(_is_as_it_was(client, session) for session in before), "all are known again")
         waits = eventually(lambda: _if_placed_in_queue(client.get_session(names[-1])), "the queue is as it was")
+        eventually(lambda: _if_held(client.get_session(names[0])), "the film is held as before")
         for session in before[:-1]:
             after = eventually(lambda was=session: _if_further(client, was), "a session goes on")
             found = f"frame {session.progress.frames}, after the restart {after.progress.frames}"
