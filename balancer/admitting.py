@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 from balancer.admission import hopeful, placement_refused, queue_full
 from balancer.decision_text import decision_to_text
 from balancer.domain.ids import SessionId
-from balancer.domain.lifecycle import advance
+from balancer.domain.lifecycle import launch_of
 from balancer.domain.session import SessionRecord, SessionState
-from balancer.domain.session_events import Placed
 from balancer.group_commit import Write
 from balancer.ports.session_store import PutSession, StoreError, StoreFullError
 from balancer.session_book import Entry
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from balancer.admission import Admission
-    from balancer.domain.decision import Decision
+    from balancer.domain.decision import Decision, Reservation
     from balancer.domain.session_events import Command
     from balancer.group_commit import GroupCommit
     from balancer.placer import Placer
@@ -97,10 +96,10 @@ class Admitting:
         started_s = self._clock.monotonic_s()
         session_id = SessionId(random_id())
         decision = self._placer.place(session_id, admission.workload, closed=self._queue.closed())
-        queued = self._new_record(session_id, admission)
+        record = self._new_record(session_id, admission, decision.reservation)
         if decision.reservation is None:
-            return self._enqueue(queued, admission, decision)
-        record, commands = advance(queued, Placed(reservation=decision.reservation), queued.create_time)
+            return self._enqueue(record, admission, decision)
+        commands = launch_of(record)
         entry = self._enter(record)
 
         def durable() -> None:
@@ -143,7 +142,10 @@ class Admitting:
         self._submit(entry, room or decision, durable, lambda: self._queue.expect(-1))
         return entry
 
-    def _new_record(self, session_id: SessionId, admission: Admission) -> SessionRecord:
+    def _new_record(
+        self, session_id: SessionId, admission: Admission, reservation: Reservation | None
+    ) -> SessionRecord:
+        """Makes a session's record: queued, or where there is a reservation as `advance` would have placed it."""
         now = self._clock.now()
         if self.last_create_time is not None and now <= self.last_create_time:
             # No two alike, in the order of admission: pages and the store rely on it.
@@ -151,7 +153,7 @@ class Admitting:
         self.last_create_time = now
         return SessionRecord(
             id=session_id,
-            state=SessionState.QUEUED,
+            state=SessionState.QUEUED if reservation is None else SessionState.STARTING,
             payload=admission.payload,
             priority=admission.priority,
             workload=admission.workload,
@@ -161,7 +163,10 @@ class Admitting:
             request_digest=admission.request_digest,
             traceparent=admission.traceparent,
             preemptible=admission.preemptible,
-            revision=0,
+            device_id=reservation.device_id if reservation is not None else None,
+            attempt=0 if reservation is None else 1,
+            reservation=reservation,
+            revision=0 if reservation is None else 1,
         )
 
     def _enter(self, record: SessionRecord) -> Entry:

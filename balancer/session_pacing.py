@@ -118,8 +118,11 @@ class SessionPacing:
         if here is None or not here.files:
             return
         bookable = self._placer.bookable_on(device_id)
+        if here.live and not bookable:
+            # Nothing is known of the device, as just after a start: whoever is held stays so until it is.
+            return
         # Without live work there is no need to know what anybody takes.
-        wanted = (*here.files, *here.live) if here.live and bookable is not None else tuple(here.files)
+        wanted = (*here.files, *here.live) if here.live else tuple(here.files)
         sessions = [one for session_id in wanted if (one := self._described(session_id)) is not None]
         for session_id, limit in speed_limits(sessions, bookable or {}).items():
             self._door.post(session_id, Paced(speed_limit=limit))

@@ -2,7 +2,7 @@
 
 Both run on the event loop that the daemon runs on.
 
-python -m bench.create_session_server balancer|echo SOCKET STATE_FOLDER
+python -m bench.create_session_server balancer|echo|echo-uvloop SOCKET STATE_FOLDER
 """
 
 from __future__ import annotations
@@ -169,5 +169,7 @@ async def _until_told() -> None:
 
 if __name__ == "__main__":
     side, socket_path, state_folder = sys.argv[1:]
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run({"balancer": serve_balancer, "echo": serve_echo}[side](socket_path, Path(state_folder)))
+    serve = serve_balancer if side == "balancer" else serve_echo
+    # The balancer as its daemon runs; the echo as it comes, and on the balancer's loop.
+    with asyncio.Runner(loop_factory=None if side == "echo" else uvloop.new_event_loop) as runner:
+        runner.run(serve(socket_path, Path(state_folder)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import NamedTuple
 
 from balancer.domain.device import Dimension
 from balancer.domain.ids import DeviceId, SessionId
@@ -77,9 +78,8 @@ Need = tuple[Dimension, int, int]
 """A limited dimension, how much of it a session needs, and how much of it may be booked by all sessions together."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """A device as the policy saw it."""
+class Verdict(NamedTuple):
+    """A device as the policy saw it. A named tuple, because one is kept for every device of every admission."""
 
     device_id: DeviceId
     weight: int

@@ -58,7 +58,7 @@ _WAITED_IN_VAIN = Failure(
 )
 
 PREEMPTED = "PREEMPTED"
-"""Type of the condition of a session that gives way to work in real time, until it is placed again."""
+"""The same of a session that gives way to work in real time, until it is placed again."""
 _OWN_CONDITIONS = frozenset({UNREACHABLE, PREEMPTED})
 
 _PLACED = frozenset({SessionState.STARTING, SessionState.RUNNING, SessionState.STOPPING})
@@ -126,11 +126,10 @@ def _changed(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple
 def _on_placed(record: SessionRecord, event: Placed) -> tuple[SessionRecord, tuple[Command, ...]]:
     if record.state is not SessionState.QUEUED:
         return record, ()
-    device_id = event.reservation.device_id
     placed = replace(
         record,
         state=SessionState.STARTING,
-        device_id=device_id,
+        device_id=event.reservation.device_id,
         attempt=record.attempt + 1,
         reservation=event.reservation,
         queue_deadline=None,
@@ -139,7 +138,14 @@ def _on_placed(record: SessionRecord, event: Placed) -> tuple[SessionRecord, tup
         conditions=(),
         revision=record.revision + 1,
     )
-    return placed, (LaunchOnAgent(session_id=record.id, device_id=device_id, attempt=placed.attempt),)
+    return placed, launch_of(placed)
+
+
+def launch_of(record: SessionRecord) -> tuple[Command, ...]:
+    """Gives what is to be done once a session's placement is stored: nothing when it has no device."""
+    if record.device_id is None:
+        return ()
+    return (LaunchOnAgent(session_id=record.id, device_id=record.device_id, attempt=record.attempt),)
 
 
 def _on_waiting(record: SessionRecord, event: RoomKept | RoomLost | WaitEnded | Ranked, now: datetime) -> SessionRecord:

@@ -6,7 +6,7 @@ it is that times the speed that is kept free for it; how fast it then runs is an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 
@@ -77,6 +77,15 @@ class Workload:
     reserved_speed: Fraction | None = None
     """The speed that is kept free for it, in times real time; never given where `real_time` is. None: real time for
     a session that is bound to it, else what the device has left, at most real time."""
+    _hash: int = field(init=False, repr=False, compare=False)
+    """Worked out once: every admission looks things up by its workload, several times."""
+
+    def __post_init__(self) -> None:
+        told = (self.decode, self.scale_pixels_per_second, self.encodes, self.real_time, self.allow_software_encode)
+        object.__setattr__(self, "_hash", hash((*told, self.reserved_speed)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def elastic(self) -> bool:

@@ -177,7 +177,7 @@ def test_an_operators_weight_leans_the_rules_that_go_by_shares() -> None:
     other = candidate("GPU-2", (5, 1, 10))
     spread, pack = DominantResource(), BestFit()
     assert (chosen(spread, one, other), chosen(pack, other, one)) == ("GPU-1", "GPU-2")
-    fuller = replace(one, device_used=(7,))
+    fuller = one._replace(device_used=(7,))
     assert (chosen(spread, fuller, other), chosen(pack, other, fuller)) == ("GPU-2", "GPU-1")
     spread.on_devices(views)
     pack.on_devices(views)
@@ -191,8 +191,8 @@ def test_weights_that_follow_from_capacity_lean_to_nobody() -> None:
     policy = DominantResource()
     policy.on_devices([small, large])
     candidates = (
-        replace(candidate("GPU-1", (4, 1, 10)), view=small),
-        replace(candidate("GPU-2", (5, 1, 10)), view=large),
+        candidate("GPU-1", (4, 1, 10))._replace(view=small),
+        candidate("GPU-2", (5, 1, 10))._replace(view=large),
     )
     assert policy.choose(candidates, ladder()).scores == {"GPU-1": 500_000, "GPU-2": 600_000}
 
@@ -235,7 +235,7 @@ def test_first_fit_and_session_count_look_at_nothing_else() -> None:
     busy, idle = candidate("GPU-1", (9, 1, 10), sessions=3, booked=10**9), candidate("GPU-2", (0, 1, 10), sessions=4)
     assert chosen(FirstFit(), busy, idle) == "GPU-1"
     assert chosen(SessionCount(), idle, busy) == "GPU-1"
-    assert chosen(SessionCount(), busy, replace(idle, session_count=3)) == "GPU-1"
+    assert chosen(SessionCount(), busy, idle._replace(session_count=3)) == "GPU-1"
 
 
 def test_utilization_adds_engines_and_takes_the_unknown_for_idle() -> None:
@@ -350,8 +350,8 @@ def test_packing_counts_what_stays_free_by_the_size_of_the_device() -> None:
     small, large = gpu(device_id="GPU-1", weight=25, override=SMALL), gpu(device_id="GPU-2", override=LARGE)
     policy = adaptive_with(small, large)
     asked = workload(encode(720))
-    one = replace(candidate("GPU-1", (7, 1, 10)), view=small)
-    other = replace(candidate("GPU-2", (34, 2, 40)), view=large)
+    one = candidate("GPU-1", (7, 1, 10))._replace(view=small)
+    other = candidate("GPU-2", (34, 2, 40))._replace(view=large)
     assert policy.choose((one, other), asked).device_id == "GPU-1"
     assert BestFit().choose((one, other), asked).device_id == "GPU-2"
     shunned = adaptive_with(replace(small, weight=5), large)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from balancer.domain.decision import Need, PlacementSettings
 from balancer.domain.device import DeviceView, Utilization
@@ -17,9 +17,8 @@ from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.workload import Workload
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A device that can take the session."""
+class Candidate(NamedTuple):
+    """A device that can take the session. A named tuple, because one is made for every device at every decision."""
 
     view: DeviceView
     cost_pixels_per_second: int

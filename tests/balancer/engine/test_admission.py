@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from balancer.admission import PlacementRefused
 from balancer.domain.device import DeviceState
 from balancer.domain.ids import SessionId
+from balancer.domain.lifecycle import advance
 from balancer.domain.session import SessionState
+from balancer.domain.session_events import Placed
 from balancer.domain.workload import VideoCodec
 from balancer.ports.session_store import StoreError, StoreFullError
 from balancer.session_listing import SessionFilter
@@ -29,6 +32,16 @@ async def test_sixty_four_sessions_at_once_spread_evenly_over_eight_equal_device
         assert {house.engine.ledger.session_count(view.id) for view in views} == {8}
         await settle()
         assert {len(agent.launches) for agent in house.agents.values()} == {8}
+
+
+async def test_what_is_placed_at_once_is_as_if_it_had_waited_for_no_time(house: EngineHouse) -> None:
+    """The record is made in one go, because admissions are many; `advance` says what it must be."""
+    record = await house.admit()
+    assert record.reservation is not None
+    queued = replace(
+        record, state=SessionState.QUEUED, device_id=None, attempt=0, reservation=None, revision=record.revision - 1
+    )
+    assert advance(queued, Placed(reservation=record.reservation), record.create_time)[0] == record
 
 
 async def test_a_thousand_retries_of_one_request_launch_one_session(house: EngineHouse) -> None:
