@@ -231,6 +231,10 @@ class DeviceRegistry:
             weight_source=FigureSource.CAPACITY,
             revision=revision,
             calibrating=known is not None and known.calibrating,
+            # What was said of the device holds, whatever else its agent turns out to know of it.
+            cordoned=known is not None and known.cordoned,
+            quarantine=known.quarantine if known is not None else None,
+            quarantine_retry_time=known.quarantine_retry_time if known is not None else None,
         )
         self._put(entry)
         self._reweigh()

@@ -59,7 +59,7 @@ class Placer:
         self._told_views: Sequence[DeviceView] | None = None
         self._offers: Offers | None = None
         self._index: FleetIndex | None = None
-        self._views_by_id: dict[DeviceId, DeviceView] = {}
+        self._places: dict[DeviceId, int] = {}
         rules.policy.on_settings(rules.settings)
 
     @property
@@ -112,21 +112,37 @@ class Placer:
         Returns:
             None: its device takes no sessions any more.
         """
-        device_id = reservation.device_id
+        offer = self._offer_of(workload, reservation.device_id)
+        return None if offer is None else self._leaves_room(offer, booked=True)
+
+    def has_room(self, workload: Workload, device_id: DeviceId) -> bool:
+        """Tells whether a session in real time fits on a device now."""
+        offer = self._offer_of(workload, device_id)
+        return offer is not None and offer.too_fast is None and self._leaves_room(offer, booked=False)
+
+    def _offer_of(self, workload: Workload, device_id: DeviceId) -> Offer | None:
         view = self._view(device_id)
-        offer = None if view is None else self._current_offers().of_device(workload, view)
-        if not isinstance(offer, Offer):
+        offers = self._current_offers()
+        if view is None:
             return None
-        ledger = self._ledger
-        used, yielding = ledger.used(device_id), ledger.yielding(device_id)
-        host_used, host_yielding = ledger.host_used(), ledger.host_yielding()
-        return all(
-            used.get(dimension, 0) - yielding.get(dimension, 0) <= bookable
-            for dimension, _, bookable in offer.device_needs
-        ) and all(
-            host_used.get(dimension, 0) - host_yielding.get(dimension, 0) <= bookable
-            for dimension, _, bookable in offer.host_needs
-        )
+        if offers.index is None:
+            offer = offers.of(workload)[self._places[device_id]]
+        else:
+            offer = offers.of_device(workload, view)
+        return offer if isinstance(offer, Offer) else None
+
+    def _leaves_room(self, offer: Offer, *, booked: bool) -> bool:
+        """Tells whether what does not yield leaves room for an offer, or for what it has booked itself."""
+        ledger, device_id = self._ledger, offer.reservation.device_id
+        for needs, used, yielding in (
+            (offer.device_needs, ledger.used(device_id), ledger.yielding(device_id)),
+            (offer.host_needs, ledger.host_used(), ledger.host_yielding()),
+        ):
+            for dimension, needed, bookable in needs:
+                taken = used.get(dimension, 0) - yielding.get(dimension, 0)
+                if taken + (0 if booked else needed) > bookable:
+                    return False
+        return True
 
     def bookable_on(self, device_id: DeviceId) -> Mapping[Dimension, int] | None:
         """Gives how much of a device may be booked. None: there is no such device."""
@@ -140,8 +156,9 @@ class Placer:
         return demand.device_amounts if isinstance(demand, Demand) else _NOTHING
 
     def _view(self, device_id: DeviceId) -> DeviceView | None:
-        self._current_offers()
-        return self._views_by_id.get(device_id)
+        views = self._current_offers().views
+        place = self._places.get(device_id)
+        return None if place is None else views[place]
 
     def _updated_index(self, views: Sequence[DeviceView]) -> FleetIndex:
         if self._index is None:
@@ -198,7 +215,7 @@ class Placer:
         if self._offers is None or views is not self._told_views:
             index = self._updated_index(views) if len(views) > FULL_LOOK else None
             self._offers = Offers(views, self._rules.settings, self._rules.host_capacity, index=index)
-            self._views_by_id = {view.id: view for view in views}
+            self._places = {view.id: place for place, view in enumerate(views)}
         if views is not self._told_views:
             self._told_views = views
             self._rules.policy.on_devices(views)

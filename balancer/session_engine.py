@@ -481,7 +481,8 @@ class SessionEngine:
         """Carries out at once what waited for a device's agent, which answers, and tells it its sessions' speeds."""
         self._commands.nudge(device_id)
         for record in self.live(device_id):
-            if record.speed_limit is not None:
+            # Also those that may run freely: an agent may hold one still that it held before we restarted.
+            if not record.workload.real_time and record.state is not SessionState.STOPPING:
                 self._commands.run(PaceOnAgent(session_id=record.id, device_id=device_id, attempt=record.attempt))
 
     def stop_stray(self, session_id: SessionId, device_id: DeviceId, attempt: int) -> None:

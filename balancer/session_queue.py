@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from balancer.admission import told_refusals
+from balancer.domain.lifecycle import UNREACHABLE
 from balancer.domain.preemption import Victim, make_room
 from balancer.domain.queue import EndRate, Waiting, WaitingLine, estimated_wait
 from balancer.domain.session import Priority, QueueStanding, SessionState
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _LEAST_ROOM_WAIT = timedelta(seconds=30)
 """How long a session waits at least for others to be stopped: their agents may take most of it."""
+_SEARCH_PAUSE_S = 0.5
 _ESTIMATES = timedelta(seconds=5)
 """Estimates are told in multiples of this, so that they do not change with every look."""
 
@@ -83,6 +85,8 @@ class SessionQueue:
         self._messages: dict[SessionId, str] = {}
         self._ends = EndRate()
         self._expected = 0
+        self._search_s = 0.0
+        """When it is next looked for whom to stop for those that wait."""
         self._woken = False
 
     # ------------------------------------------------------------------------------------------------- coming, going
@@ -126,17 +130,7 @@ class SessionQueue:
         """
         if waiting.priority is not Priority.LIVE or not waiting.workload.real_time:
             return None
-        victims = [
-            Victim(
-                session_id=record.id,
-                device_id=record.device_id,
-                done=record.progress.out_time if record.progress else timedelta(),
-            )
-            for record in self._door.live()
-            if record.preemptible
-            and record.device_id is not None
-            and record.state in (SessionState.STARTING, SessionState.RUNNING)
-        ]
+        victims = [victim for record in self._door.live() if (victim := _victim(record)) is not None]
         if not victims:
             return None
         kept = self._line.closed_to(waiting.session_id)
@@ -144,6 +138,7 @@ class SessionQueue:
             refused,
             victims,
             self._placer.ledger,
+            lambda device_id: device_id not in kept and self._placer.has_room(waiting.workload, device_id),
             lambda closed: self._placer.consider(waiting.workload, closed={**kept, **closed}),
         )
 
@@ -233,7 +228,8 @@ class SessionQueue:
             self._rooms.pop(waiting.session_id, None)
             return
         fits = self._placer.fits(record.workload, record.reservation)
-        if fits is None:
+        if fits is None or (not fits and not self._room_comes_on(record.reservation.device_id)):
+            # Its device is gone, or nobody is being stopped there, as after a restart in the middle: it is asked anew.
             del self._rooms[waiting.session_id]
             self._door.post(waiting.session_id, RoomLost())
             self._line.add(waiting)
@@ -242,6 +238,11 @@ class SessionQueue:
             self._placer.settle(record.id, record.workload, record.reservation.device_id)
             self._door.post(waiting.session_id, Placed(reservation=record.reservation))
 
+    def _room_comes_on(self, device_id: DeviceId) -> bool:
+        return any(
+            record.state is SessionState.STOPPING and record.device_id == device_id for record in self._door.live()
+        )
+
     def _decide(self, waiting: Waiting, closed: Mapping[DeviceId, Refusal]) -> Decision:
         decision = self._placer.place(waiting.session_id, waiting.workload, closed=closed)
         if decision.reservation is not None:
@@ -249,7 +250,13 @@ class SessionQueue:
             self._door.post(waiting.session_id, Placed(reservation=decision.reservation), decision=decision)
             return decision
         self._messages[waiting.session_id] = _message(decision)
+        now_s = self._clock.monotonic_s()
+        if now_s < self._search_s:
+            return decision
         room = self.room_for(waiting, decision)
+        if room is None and waiting.priority is Priority.LIVE:
+            # A search goes over everybody who may be stopped: not for everybody who waits at every end of a session.
+            self._search_s = now_s + _SEARCH_PAUSE_S
         if room is not None:
             self._line.remove(waiting.session_id)
             self._rooms[waiting.session_id] = waiting
@@ -283,6 +290,20 @@ class SessionQueue:
             self._door.post(waiting.session_id, Ranked(standing=standing))
 
 
+def _victim(record: SessionRecord) -> Victim | None:
+    """Describes a session that may be stopped for others, or that is being stopped anyway. None: it may not."""
+    if record.device_id is None:
+        return None
+    if any(condition.type == UNREACHABLE for condition in record.conditions):
+        return None
+    if record.state is SessionState.STOPPING:
+        return Victim(session_id=record.id, device_id=record.device_id, done=timedelta(), ending=True)
+    if not record.preemptible or record.state not in (SessionState.STARTING, SessionState.RUNNING):
+        return None
+    done = record.progress.out_time if record.progress else timedelta()
+    return Victim(session_id=record.id, device_id=record.device_id, done=done)
+
+
 def remaining_times(records: Sequence[SessionRecord]) -> list[timedelta]:
     """Gives how long sessions still run whose end can be told."""
     times = []
@@ -295,6 +316,8 @@ def remaining_times(records: Sequence[SessionRecord]) -> list[timedelta]:
 
 
 def _message(decision: Decision) -> str:
+    if decision.device_id is not None and not decision.preempted:
+        return f"Sessions are ending on {decision.device_id}; their room is kept for it."
     if decision.preempted:
         count = len(decision.preempted)
         return f"{count} session{'s are' if count > 1 else ' is'} being stopped on {decision.device_id} to make room."

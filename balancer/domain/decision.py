@@ -42,7 +42,9 @@ class Refusal:
     needed: int | None = None
     available: int | None = None
     permanent: bool = False
-    """Whether waiting cannot help, because the device lacks the capability."""
+    """Whether waiting cannot help, because the device lacks the capability, or would have no room if it were empty."""
+    host: bool = False
+    """Whether the dimension is one of the host that the device sits in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -167,7 +167,12 @@ class Offers:
                     f"and a single stream needs {amount_in_words(dimension, needed)}."
                 )
                 return Refusal(
-                    rule="CAPACITY", message=message, dimension=dimension, needed=needed, available=available
+                    rule="CAPACITY",
+                    message=message,
+                    dimension=dimension,
+                    needed=needed,
+                    available=available,
+                    permanent=True,
                 )
         return None
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
-from balancer.domain.decision import Decision, Refusal
+from balancer.domain.decision import Decision, Refusal, Reservation
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.ledger import Ledger
 
@@ -24,13 +24,16 @@ class Victim:
     session_id: SessionId
     device_id: DeviceId
     done: timedelta
-    """Media time that would have to be done again."""
+    """Media time that would have to be done again. Of one that ends anyway: nothing."""
+    ending: bool = False
+    """Whether it is being stopped already, so that its room comes free without anybody's loss."""
 
 
 def make_room(
     refused: Decision,
     victims: Sequence[Victim],
     ledger: Ledger,
+    has_room: Callable[[DeviceId], bool],
     decide: Callable[[Mapping[DeviceId, Refusal]], Decision],
 ) -> Decision | None:
     """Finds the sessions to stop so that a session fits.
@@ -39,6 +42,7 @@ def make_room(
         refused: The decision by which every device refused it.
         victims: Who may be stopped, on any device.
         ledger: What is booked. Changed meanwhile, and afterwards as it was.
+        has_room: Tells whether a device takes the session, as the ledger is at that moment.
         decide: Decides again; the devices given take nothing.
 
     Returns:
@@ -49,8 +53,11 @@ def make_room(
     for device_id in dict.fromkeys(victim.device_id for victim in victims):
         if device_id in permanent:
             continue
-        here = sorted((one for one in victims if one.device_id == device_id), key=lambda one: one.done)
-        found = _given_up(here, ledger, partial(decide, _closed_but(device_id, refused)))
+        # Whose room comes free anyway goes first, and is never kept after all.
+        here = sorted(
+            (one for one in victims if one.device_id == device_id), key=lambda one: (not one.ending, one.done)
+        )
+        found = _given_up(here, ledger, partial(has_room, device_id), partial(decide, closed_but(device_id, refused)))
         if found is None:
             continue
         decision, stopped = found
@@ -62,40 +69,48 @@ def make_room(
 
 def _may_help(refusal: Refusal | None) -> bool:
     """Whether stopping sessions of a device may let it take the session."""
-    return refusal is not None and refusal.rule in ("CAPACITY", "HOST_CAPACITY", "ENCODER_SESSIONS")
+    return (
+        refusal is not None
+        and not refusal.permanent
+        and refusal.rule in ("CAPACITY", "HOST_CAPACITY", "ENCODER_SESSIONS")
+    )
 
 
-def _closed_but(device_id: DeviceId, refused: Decision) -> dict[DeviceId, Refusal]:
+def closed_but(device_id: DeviceId, refused: Decision) -> dict[DeviceId, Refusal]:
+    """Closes all devices of a decision but one."""
     closed = Refusal(rule="NOT_ASKED", message="Another device is asked.")
     return {verdict.device_id: closed for verdict in refused.verdicts if verdict.device_id != device_id}
 
 
 def _given_up(
-    victims: Sequence[Victim], ledger: Ledger, decide: Callable[[], Decision]
+    victims: Sequence[Victim], ledger: Ledger, has_room: Callable[[], bool], decide: Callable[[], Decision]
 ) -> tuple[Decision, tuple[Victim, ...]] | None:
-    released = []
+    """Finds whom to stop on one device, and the decision then. None: it does not help."""
+    released: list[tuple[Victim, Reservation]] = []
     try:
-        decision = None
+        fits = False
         for victim in victims:
             reservation = ledger.release(victim.session_id)
             if reservation is None:
                 continue
             released.append((victim, reservation))
-            decision = decide()
-            if decision.device_id is not None:
+            if fits := has_room():
                 break
-        if decision is None or decision.device_id is None:
+        if not fits:
             return None
         # Whoever was given up before the one that mattered may not have mattered.
-        for one in tuple(released[:-1]):
-            ledger.book(one[0].session_id, one[1])
-            without = decide()
-            if without.device_id is None:
-                ledger.release(one[0].session_id)
+        for victim, reservation in tuple(released[:-1]):
+            if victim.ending:
+                continue
+            ledger.book(victim.session_id, reservation)
+            if has_room():
+                released.remove((victim, reservation))
             else:
-                released.remove(one)
-                decision = without
-        return decision, tuple(victim for victim, _ in released)
+                ledger.release(victim.session_id)
+        decision = decide()
+        if decision.device_id is None:
+            return None
+        return decision, tuple(victim for victim, _ in released if not victim.ending)
     finally:
         for victim, reservation in released:
             ledger.book(victim.session_id, reservation)

@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from balancer.domain.decision import Decision, Refusal
+from balancer.domain.device import Dimension
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.session import Priority
 from balancer.domain.workload import Workload
@@ -71,7 +72,7 @@ class WaitingLine:
         self.settings = settings
         """Replaced when the operator tunes them."""
         self._waiting: dict[SessionId, Waiting] = {}
-        self._kept: tuple[SessionId, DeviceId] | None = None
+        self._kept: tuple[SessionId, tuple[DeviceId, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -109,9 +110,9 @@ class WaitingLine:
         """
         if self._kept is None or self._kept[0] == session_id:
             return {}
-        holder, device_id = self._kept
-        message = f"It is kept for sessions/{holder}, which has waited long."
-        return {device_id: Refusal(rule=_KEPT_RULE, message=message)}
+        holder, device_ids = self._kept
+        refusal = Refusal(rule=_KEPT_RULE, message=f"It is kept for sessions/{holder}, which has waited long.")
+        return dict.fromkeys(device_ids, refusal)
 
     def serve(self, now_s: float, decide: Decide) -> tuple[Decision, ...]:
         """Places whom it can, in order.
@@ -124,12 +125,17 @@ class WaitingLine:
             The decisions that placed a session.
         """
         placed: list[Decision] = []
-        refused: set[tuple[Workload, frozenset[DeviceId]]] = set()
+        refused: set[tuple[Workload, Priority, frozenset[DeviceId]]] = set()
         keep_s = now_s - self.settings.keep_device_after.total_seconds()
-        keeping = self._kept[0] if self._kept is not None else None
-        self._kept = self._kept if keeping in self._waiting else None
-        for waiting in self.ordered(now_s):
-            shape = (waiting.workload, waiting.avoided)
+        ordered = self.ordered(now_s)
+        head = next((one.session_id for one in ordered if one.waiting_s <= keep_s), None)
+        if self._kept is not None and self._kept[0] != head:
+            # Somebody has come to stand before the holder, by ageing: what is kept is kept for the head.
+            self._kept = None
+        keeping = head if self._kept is not None else None
+        for waiting in ordered:
+            # Others may be stopped for LIVE work, so what BATCH was refused is not refused to it.
+            shape = (waiting.workload, waiting.priority, waiting.avoided)
             if shape in refused and waiting.session_id != keeping:
                 continue
             closed = {**_avoiding(waiting.avoided), **self.closed_to(waiting.session_id)}
@@ -144,15 +150,25 @@ class WaitingLine:
         return tuple(placed)
 
     def _keep_for(self, waiting: Waiting, decision: Decision) -> None:
-        """Keeps the device that lacks least for a session, and stays with it for as long as it may still take it."""
+        """Keeps the device that lacks least for a session, and stays with it for as long as it may still take it.
+
+        Where the host is what is short, all devices are kept whose sessions would take of the same.
+        """
         shortages = {
-            verdict.device_id: shortage for verdict in decision.verdicts if (shortage := _shortage(verdict.refusal))
+            verdict.device_id: (shortage, verdict.refusal)
+            for verdict in decision.verdicts
+            if (shortage := _shortage(verdict.refusal))
         }
-        if self._kept is not None and self._kept[1] in shortages:
+        if self._kept is not None and self._kept[1][0] in shortages:
+            chosen = self._kept[1][0]
+        elif shortages:
+            chosen = min(shortages, key=lambda device_id: shortages[device_id][0])
+        else:
+            self._kept = None
             return
-        self._kept = None
-        if shortages:
-            self._kept = (waiting.session_id, min(shortages, key=lambda device_id: shortages[device_id]))
+        refusal = shortages[chosen][1]
+        others = _takers_of_host(decision, refusal.dimension) if refusal is not None and refusal.host else []
+        self._kept = (waiting.session_id, tuple(dict.fromkeys((chosen, *others))))
 
 
 def _shortage(refusal: Refusal | None) -> tuple[int, int] | None:
@@ -162,6 +178,14 @@ def _shortage(refusal: Refusal | None) -> tuple[int, int] | None:
     # Shares of what is needed, in thousandths: dimensions have different units.
     missing = refusal.needed - refusal.available
     return (1000 * missing // max(1, refusal.needed), missing)
+
+
+def _takers_of_host(decision: Decision, dimension: Dimension | None) -> list[DeviceId]:
+    return [
+        verdict.device_id
+        for verdict in decision.verdicts
+        if any(needed == dimension for needed, _, _ in verdict.host_needs)
+    ]
 
 
 def _avoiding(device_ids: Collection[DeviceId]) -> dict[DeviceId, Refusal]:

@@ -120,20 +120,28 @@ def _no_room(needs: tuple[Need, ...], used: tuple[int, ...], whose: str, *, admi
         available = bookable - taken
         if needed <= available or not (admission or dimension not in RATES):
             continue
-        refusal = _lacking(dimension, needed, max(0, available), whose)
+        refusal = _lacking(dimension, needed, max(0, available), whose, bookable=bookable)
         if refusal.rule == "ENCODER_SESSIONS":
             return refusal
         full = full or refusal
     return full
 
 
-def _lacking(dimension: Dimension, needed: int, available: int, whose: str) -> Refusal:
+def _lacking(dimension: Dimension, needed: int, available: int, whose: str, *, bookable: int) -> Refusal:
     if dimension is Dimension.ENCODER_SESSIONS:
         rule = "ENCODER_SESSIONS"
     else:
         rule = "CAPACITY" if whose == "It" else "HOST_CAPACITY"
-    message = (
-        f"{whose} has {amount_in_words(dimension, available)} left, "
-        f"and the session needs {amount_in_words(dimension, needed)}."
+    never = needed > bookable
+    has = f"has {amount_in_words(dimension, available)} left"
+    if never:
+        has = f"has only {amount_in_words(dimension, bookable)} when nothing runs"
+    return Refusal(
+        rule=rule,
+        message=f"{whose} {has}, and the session needs {amount_in_words(dimension, needed)}.",
+        dimension=dimension,
+        needed=needed,
+        available=available,
+        permanent=never,
+        host=whose != "It",
     )
-    return Refusal(rule=rule, message=message, dimension=dimension, needed=needed, available=available)

@@ -21,7 +21,7 @@ from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.ledger import Ledger
 from balancer.domain.lifecycle import RETRIES
 from balancer.domain.policies.policy import IndifferentPolicy, Policy
-from balancer.domain.preemption import Victim, make_room
+from balancer.domain.preemption import Victim, closed_but, make_room
 from balancer.domain.quarantine import Breaker, Quarantine, QuarantineSettings
 from balancer.domain.queue import QueueSettings, Waiting, WaitingLine
 from balancer.domain.session import Priority
@@ -222,9 +222,14 @@ class _Replay:
             for one in self._preemptible.values()
             if one.device_id is not None
         ]
-        found = make_room(
-            refused, victims, self._ledger, lambda others: self._devices.consider(workload, {**closed, **others})
-        )
+
+        def consider(others: Mapping[DeviceId, Refusal]) -> Decision:
+            return self._devices.consider(workload, {**closed, **others})
+
+        def has_room(device_id: DeviceId) -> bool:
+            return consider(closed_but(device_id, refused)).device_id is not None
+
+        found = make_room(refused, victims, self._ledger, has_room, consider)
         if found is None or found.device_id is None:
             return refused
         for victim in (self._courses[session_id] for session_id in found.preempted):

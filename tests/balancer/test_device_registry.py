@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from balancer.device_registry import DeviceRegistry, DeviceRule
 from balancer.domain.device import DeviceIdentity, DeviceKind, DeviceState, FigureSource
 from balancer.domain.ids import DeviceId
+from balancer.domain.quarantine import Quarantine
 from balancer.ports.agent_client import AgentReport, Measurements
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
@@ -50,6 +52,18 @@ def report(identity: DeviceIdentity, *, probed: bool = True, fault: str = "") ->
         fault_message=fault,
         last_event_number=0,
     )
+
+
+def test_what_was_said_of_a_device_holds_whatever_else_its_agent_knows_of_it() -> None:
+    """A driver that was updated must not open what an operator closed, nor clear a quarantine."""
+    registry = registry_of()
+    registry.set_cordoned(L4.id, cordoned=True)
+    quarantine = Quarantine(failure_count=2, probe_s=1.0, message="It is lost.")
+    registry.set_quarantine(T4.id, quarantine, None)
+    registry.update_agent(report(replace(L4, driver_version="999")))
+    registry.update_agent(report(replace(T4, driver_version="999")))
+    states = {entry.identity.id: entry.state for entry in registry.entries()}
+    assert states == {L4.id: DeviceState.CORDONED, T4.id: DeviceState.UNHEALTHY}
 
 
 def registry_of(*rules: DeviceRule) -> DeviceRegistry:

@@ -18,7 +18,7 @@ from balancer.domain.ledger import Ledger
 from balancer.domain.offers import Offers
 from balancer.domain.placement import decide
 from balancer.domain.policies import LeastWeightedLoad
-from balancer.domain.preemption import Victim, make_room
+from balancer.domain.preemption import Victim, closed_but, make_room
 from balancer.domain.workload import Workload
 
 FILE = workload(encode(480), real_time=False, reserved_speed=Fraction(1))
@@ -54,7 +54,13 @@ class House:
     def room(self, asked: Workload = LIVE) -> Decision | None:
         refused = self.decide(asked)
         assert refused.device_id is None
-        return make_room(refused, self.victims, self.ledger, lambda closed: self.decide(asked, closed))
+        return make_room(
+            refused,
+            self.victims,
+            self.ledger,
+            lambda device_id: self.decide(asked, closed_but(device_id, refused)).device_id is not None,
+            lambda closed: self.decide(asked, closed),
+        )
 
 
 def test_those_that_have_done_least_are_stopped_and_no_more_than_must_be() -> None:

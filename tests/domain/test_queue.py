@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from domain.devices import cpu, encode, ladder, workload
+from domain.devices import cpu, encode, gpu, ladder, workload
 from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.domain.capacity import capacity_of_host
 from balancer.domain.decision import Decision, PlacementSettings, Refusal
+from balancer.domain.device import Dimension
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.ledger import Ledger
 from balancer.domain.offers import Offers
@@ -150,6 +151,39 @@ def test_devices_that_a_session_could_not_begin_on_are_closed_to_it() -> None:
     )
     house.line.add(avoiding)
     assert house.serve(1) == ["cpu-1"]
+
+
+def test_what_batch_work_was_refused_is_still_asked_for_live_work() -> None:
+    """Others may be stopped for it."""
+    house = House(2)
+    house.fill(SMALL)
+    house.line.add(waiter("old", priority=Priority.BATCH))
+    house.line.add(waiter("live", since_s=1))
+    asked: list[str] = []
+
+    def decide(waiting: Waiting, closed: Mapping[DeviceId, Refusal]) -> Decision:
+        asked.append(waiting.session_id)
+        return house.decide(waiting, closed)
+
+    house.line.serve(700, decide)
+    assert asked == ["old", "live"]
+
+
+def test_where_the_host_is_short_all_devices_that_take_of_it_are_kept() -> None:
+    """Two cards under one cap of encoder sessions: small sessions on the other card would keep it short for ever."""
+    cards = [gpu("NVIDIA GeForce RTX 4090", f"GPU-{number}") for number in (1, 2)]
+    house = House(2)
+    house.offers = Offers(cards, PlacementSettings(), {Dimension.ENCODER_SESSIONS: 8})
+    assert house.fill(SMALL) == 8
+    house.line.add(waiter("four", asked=workload(encode(720), encode(480), encode(360), encode(360))))
+    for second in range(61, 200):
+        house.line.add(waiter(f"small-{second}", since_s=second))
+        house.serve(second)
+        if second % 10 == 0:
+            house.ledger.release(next(iter(house.ledger.sessions(cards[second // 10 % 2].id)), SessionId("none")))
+        if "four" not in house.line:
+            break
+    assert "four" not in house.line
 
 
 @given(

@@ -101,6 +101,15 @@ async def test_what_no_device_can_do_does_not_wait_for_one(store: FakeSessionSto
         assert caught.value.reason is Reason.NO_CAPABLE_DEVICE
 
 
+async def test_what_no_device_has_room_for_even_when_it_is_empty_does_not_wait_for_one(store: FakeSessionStore) -> None:
+    """It would have a device kept for it, and keep everybody else out, for nothing."""
+    async with engine_house(store, device_view(core_count=1)) as house:
+        for workload in (LADDER, replace(FILE, reserved_speed=Fraction(50))):
+            with pytest.raises(PlacementRefused, match="when nothing runs") as caught:
+                await house.engine.admit(replace(waiting(), workload=workload))
+            assert caught.value.reason is Reason.NO_CAPABLE_DEVICE
+
+
 async def test_a_device_that_is_not_ready_yet_is_waited_for(store: FakeSessionStore) -> None:
     async with engine_house(store, device_view(state=DeviceState.PROBING)) as house:
         record = await house.engine.admit(waiting())
@@ -328,6 +337,41 @@ async def test_live_work_that_is_stopped_gives_the_room_that_was_made_to_others(
         await settle()
         again = house.engine.get(file.id)
         assert (again.state, again.attempt) == (SessionState.STARTING, 2)
+
+
+async def test_live_work_gets_room_that_is_coming_free_already(store: FakeSessionStore) -> None:
+    """Four ladders' room, one file in it all: each of four that come while the file is being stopped has its room."""
+    async with engine_house(store, device_view(core_count=6)) as house:
+        house.watch()
+        house.agent.keeps_stopping = True
+        whole = replace(FIRM, reserved_speed=Fraction(4))
+        file = await running(house, replace(waiting(priority=Priority.BATCH, preemptible=True), workload=whole))
+        lives = [await house.engine.admit(waiting(max_wait=None)) for _ in range(4)]
+        assert states(house, *lives) == ["queued"] * 4
+        with pytest.raises(PlacementRefused):
+            await house.engine.admit(waiting(max_wait=None))
+        assert house.agent.discarded == [(file.id, 1)]
+        house.agent.end(file.id, 1, AttemptOutcome.STOPPED)
+        await settle()
+        assert states(house, *lives) == ["starting"] * 4
+
+
+async def test_room_whose_making_was_forgotten_in_a_crash_is_made_again(store: FakeSessionStore) -> None:
+    """The balancer died between the session's record and that of whom it was to stop."""
+    async with engine_house(store, ONE) as house:
+        house.watch()
+        file = await running(house, waiting(priority=Priority.BATCH, preemptible=True))
+        house.agent.keeps_stopping = True
+        live = await house.engine.admit(waiting(max_wait=None))
+        kept = store.records[live.id]
+        agents, before = house.agents, file
+    store.records = {file.id: before, live.id: kept}
+    agents[DeviceId("cpu-0")].keeps_stopping = False
+    async with engine_house(store, ONE, agents=agents) as house:
+        house.watch()
+        await passing(house, 3)
+        assert states(house, live) == ["starting"]
+        assert house.engine.get(file.id).preemption_count == 1
 
 
 async def test_a_restart_in_the_middle_of_making_room_goes_on_with_it(store: FakeSessionStore) -> None:

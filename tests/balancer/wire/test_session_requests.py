@@ -243,8 +243,11 @@ async def test_without_an_agent_that_answers_the_client_is_told_so(house: Balanc
 
 
 async def test_a_full_house_refuses_with_every_devices_refusal_and_when_to_come_again(tmp_path: Path) -> None:
-    async with balancer_house(tmp_path, devices={"cpu-0": 1, "cpu-1": 1}) as house:
+    async with balancer_house(tmp_path, devices={"cpu-0": 3, "cpu-1": 3}) as house:
         big = declared(LADDER.replace("transcode {", "priority: PRIORITY_LIVE transcode {"))
+        for _ in range(2):
+            await house.sessions.CreateSession(big)
+        records, spawned = dict(house.store.records), list(house.spawned)
         failure = await failure_of(house.sessions.CreateSession(big))
         assert failure.reason is Reason.NO_CAPACITY
         assert failure.retry_after is not None
@@ -254,9 +257,9 @@ async def test_a_full_house_refuses_with_every_devices_refusal_and_when_to_come_
         for verdict in placement.verdicts:
             assert verdict.refusal.rule == "CAPACITY"
             assert verdict.refusal.needed > verdict.refusal.available
-        assert not house.store.records
-        assert not house.spawned
-        assert house.tracer.abandoned == [(house.tracer.begun[0], "NO_CAPACITY")]
+        assert house.store.records.keys() == records.keys()
+        assert list(house.spawned) == spawned
+        assert house.tracer.abandoned == [(house.tracer.begun[2], "NO_CAPACITY")]
 
 
 async def test_what_no_device_can_do_is_not_to_be_tried_again(house: BalancerHouse) -> None:
