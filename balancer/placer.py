@@ -149,6 +149,13 @@ class Placer:
         view = self._view(device_id)
         return None if view is None else self._current_offers().bookable_on(view)
 
+    def left_by_others(self, device_id: DeviceId) -> Mapping[Dimension, int] | None:
+        """Gives how much of a device the sessions may book together, less what others take. None: no such device."""
+        bookable, foreign = self.bookable_on(device_id), self._ledger.foreign(device_id)
+        if bookable is None or not foreign:
+            return bookable
+        return {dimension: max(0, amount - foreign.get(dimension, 0)) for dimension, amount in bookable.items()}
+
     def amounts_in_real_time(self, workload: Workload, device_id: DeviceId) -> Mapping[Dimension, int]:
         """Gives what a session takes of a device when it runs in real time. Empty: the device cannot do it."""
         view = self._view(device_id)

@@ -59,6 +59,8 @@ class SessionPacing:
         self._dirty: set[DeviceId] = set()
         self._views: Sequence[DeviceView] = ()
         self._woken = False
+        # Whatever else comes to be booked on a device, what others take of it above all.
+        placer.ledger.listen(self._booked)
 
     def moved(self, before: SessionRecord | None, after: SessionRecord | None) -> None:
         """Notes that what a session has booked may have changed.
@@ -82,6 +84,11 @@ class SessionPacing:
         if views is not self._views:
             self._views = views
             self.look_again()
+
+    def _booked(self, device_id: DeviceId) -> None:
+        here = self._devices.get(device_id)
+        if here is not None and here.live and here.files:
+            self._mark(device_id)
 
     def look_again(self) -> None:
         """Works out every device's speeds anew, as when capacities or settings changed."""
@@ -117,7 +124,7 @@ class SessionPacing:
         here = self._devices.get(device_id)
         if here is None or not here.files:
             return
-        bookable = self._placer.bookable_on(device_id)
+        bookable = self._placer.left_by_others(device_id)
         if here.live and not bookable:
             # Nothing is known of the device, as just after a start: whoever is held stays so until it is.
             return

@@ -10,7 +10,7 @@ from fractions import Fraction
 import pytest
 
 from balancer.admission import Admission, PlacementRefused
-from balancer.domain.device import DeviceState
+from balancer.domain.device import DeviceState, Dimension
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.queue import QueueSettings
 from balancer.domain.session import Failure, Priority, Progress, SessionRecord, SessionState
@@ -475,6 +475,20 @@ async def test_a_device_that_turns_out_to_carry_less_holds_its_files_more(store:
         before = house.engine.get(file.id).speed_limit
         house.devices.devices = (device_view(core_count=2),)
         await passing(house, 2)
+        after = house.engine.get(file.id).speed_limit
+        assert before is not None
+        assert after is not None
+        assert after < before
+
+
+async def test_what_others_take_is_not_left_to_files(store: FakeSessionStore) -> None:
+    async with engine_house(store, device_view(core_count=4)) as house:
+        house.watch()
+        file = await running(house, elastic())
+        await running(house)
+        before = house.engine.get(file.id).speed_limit
+        house.engine.ledger.set_foreign(DeviceId("cpu-0"), {Dimension.CORES: 1_000_000})
+        await settle()
         after = house.engine.get(file.id).speed_limit
         assert before is not None
         assert after is not None
