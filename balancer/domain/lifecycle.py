@@ -350,8 +350,7 @@ def _on_heard(record: SessionRecord) -> SessionRecord:
 
 
 def _stop(record: SessionRecord) -> tuple[Command, ...]:
-    # A placed session always has a device.
-    if record.device_id is None:
+    if record.device_id is None:  # never: a placed session has one
         return ()
     command = StopOnAgent(
         session_id=record.id, device_id=record.device_id, attempt=record.attempt, discard_outputs=record.requeue

@@ -195,13 +195,12 @@ class _Replay:
         if course.placed_before:
             patience_s = max(patience_s, RETRY_WAIT_S)
         # As in the daemon, what was running or starting before is not turned away by a full queue.
-        if patience_s > 0 and self._line is not None and (course.placed_before or self._has_place(self._line)):
+        line = self._line
+        room = line is not None and (course.placed_before or len(line) < line.settings.max_sessions)
+        if patience_s > 0 and room:
             self._wait(course, patience_s)
         else:
             self._tally.end_unplaced(decision, self._now_s, placed_before=course.placed_before)
-
-    def _has_place(self, line: WaitingLine) -> bool:
-        return len(line) < line.settings.max_sessions
 
     def _decide(self, course: _Course, closed: Mapping[DeviceId, Refusal]) -> Decision:
         """Decides, books, and tells the policy, as the daemon's placer does."""
