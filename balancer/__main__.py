@@ -20,7 +20,7 @@ from gpu_balancer.runtime.settings_file import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from balancer.settings import BalancerSettings
+    from balancer.usable_settings import UsableSettings
 
 _USAGE_ERROR = 2
 _CANNOT_START = 1
@@ -45,17 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from balancer.usable_settings import load_usable_settings
 
     try:
-        settings = load_usable_settings(options.config)
+        usable = load_usable_settings(options.config)
     except SettingsError as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
     if options.check:
         print("The settings can be used.")
         return 0
-    return _run(options, settings, state_dir)
+    return _run(options, usable, state_dir)
 
 
-def _run(options: argparse.Namespace, settings: BalancerSettings, state_dir: Path) -> int:
+def _run(options: argparse.Namespace, usable: UsableSettings, state_dir: Path) -> int:
     # What the daemon is made of is loaded once it is known that it will run.
     load_plain_structlog()
     import uvloop
@@ -63,7 +63,8 @@ def _run(options: argparse.Namespace, settings: BalancerSettings, state_dir: Pat
     from balancer.daemon import DaemonOptions, StartError, run_daemon
 
     daemon_options = DaemonOptions(
-        settings=settings,
+        settings=usable.settings,
+        policy=usable.policy,
         settings_path=options.config.absolute() if options.config else None,
         state_dir=state_dir,
         stop_sessions_on_exit=options.stop_sessions_on_exit,

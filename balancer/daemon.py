@@ -18,7 +18,6 @@ import structlog
 
 from balancer.adapters.grpc_agent_client import GrpcAgentClient
 from balancer.adapters.local_agent_launcher import AgentLaunchError, LocalAgent, LocalAgentLauncher, list_local_gpus
-from balancer.adapters.policy_plugins import PolicyUnavailable
 from balancer.adapters.sqlite_session_store import SqliteSessionStore
 from balancer.agent_directory import AgentDirectory
 from balancer.agent_watch import AgentWatch
@@ -57,11 +56,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from balancer.domain.ids import DeviceId
+    from balancer.domain.policies import Policy
     from balancer.settings import BalancerSettings
 
 _log = structlog.get_logger(__name__)
 _CORE = 1_000_000
-_CANNOT_START = (ListenFault, StoreError, PolicyUnavailable, AgentLaunchError, TelemetryFault)
+_CANNOT_START = (ListenFault, StoreError, AgentLaunchError, TelemetryFault)
 """Errors whose message is for the person who starts the daemon."""
 
 
@@ -74,6 +74,8 @@ class DaemonOptions:
     """What was said on the command line."""
 
     settings: BalancerSettings
+    policy: Policy
+    """The one that the settings name."""
     settings_path: Path | None
     state_dir: Path
     """Owned by this process already."""
@@ -132,7 +134,11 @@ class _Daemon:
             agents=self.agents,
             devices=self.registry,
             rules=placement_rules(
-                settings, version=1, host_capacity=_host_capacity(), on_policy_fault=observer.on_policy_fault
+                settings,
+                policy=options.policy,
+                version=1,
+                host_capacity=_host_capacity(),
+                on_policy_fault=observer.on_policy_fault,
             ),
             clock=self.clock,
             tasks=tasks,

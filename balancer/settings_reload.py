@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from balancer.adapters.policy_plugins import PolicyUnavailable, load_policy
+from balancer.adapters.guarded_policy import GuardedPolicy
+from balancer.adapters.policy_plugins import PolicyUnavailable
 from balancer.device_plan import device_rules
 from balancer.device_registry import names_of
 from balancer.domain.placement import PlacementSettings
@@ -22,7 +23,7 @@ from balancer.placer import PlacementRules
 from balancer.settings import BalancerSettings
 from balancer.settings.changes import diff_settings
 from balancer.settings.saved_weights import save_weight
-from balancer.usable_settings import load_usable_settings
+from balancer.usable_settings import UsableSettings, load_usable_settings, make_policy
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.runtime.settings_file import SettingsError
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from balancer.device_registry import DeviceRegistry
     from balancer.domain.device import Dimension
     from balancer.domain.ids import DeviceId
+    from balancer.domain.policies import Policy
     from balancer.session_engine import SessionEngine
 
 _log = structlog.get_logger(__name__)
@@ -53,6 +55,7 @@ class ReloadOutcome:
 def placement_rules(
     settings: BalancerSettings,
     *,
+    policy: Policy,
     version: int,
     host_capacity: Mapping[Dimension, int],
     on_policy_fault: Callable[[str, str], None] = lambda _policy, _kind: None,
@@ -61,21 +64,17 @@ def placement_rules(
 
     Args:
         settings: As read.
+        policy: The one that they name, made already: that may take longer than the loop can stand still.
         version: Their number.
         host_capacity: What the host has, in the dimensions' units.
         on_policy_fault: Called with the policy's name and the kind of each fault of an operator's policy.
-
-    Raises:
-        PolicyUnavailable: There is no policy of that name, or it cannot be used.
     """
+    if isinstance(policy, GuardedPolicy):
+        policy.on_fault = on_policy_fault
     placement = settings.placement
     factors = placement.factors
     return PlacementRules(
-        policy=load_policy(
-            placement.policy,
-            timeout=timedelta(milliseconds=placement.policy_timeout_ms),
-            on_fault=on_policy_fault,
-        ),
+        policy=policy,
         settings=PlacementSettings(
             factors=CostFactors(decode=factors.decode, scale=factors.scale, encode=factors.encode),
             # Through the decimal text: 0.9 is meant as nine tenths, not as the nearest binary fraction.
@@ -150,9 +149,8 @@ class SettingsReload:
         """
         async with self._one_at_a_time:
             try:
-                fresh = await asyncio.to_thread(load_usable_settings, self._required_path())
-                return self._apply(fresh)
-            except (SettingsError, PolicyUnavailable) as error:
+                return self._apply(await asyncio.to_thread(load_usable_settings, self._required_path()))
+            except SettingsError as error:
                 _log.warning("settings refused", error=str(error))
                 raise RequestFailure(
                     reason=Reason.SETTINGS_REFUSED, message=f"{error}\nThe settings in force stay as they are."
@@ -174,15 +172,18 @@ class SettingsReload:
             device = names_of(self._registry.find(device_id).identity)
             others = [names_of(entry.identity) for entry in self._registry.entries() if entry.identity.id != device_id]
             try:
-                fresh = await asyncio.to_thread(save_weight, path, device, weight, others=others)
-                self._apply(fresh)
+                settings = await asyncio.to_thread(save_weight, path, device, weight, others=others)
+                policy = await asyncio.to_thread(make_policy, settings)
+                self._apply(UsableSettings(settings=settings, policy=policy))
             except (SettingsError, PolicyUnavailable) as error:
                 raise RequestFailure(reason=Reason.SETTINGS_REFUSED, message=str(error)) from error
             return path
 
-    def _apply(self, fresh: BalancerSettings) -> ReloadOutcome:
+    def _apply(self, usable: UsableSettings) -> ReloadOutcome:
+        fresh = usable.settings
         rules = placement_rules(
             fresh,
+            policy=usable.policy,
             version=self.version + 1,
             host_capacity=self._engine.rules.host_capacity,
             on_policy_fault=self._on_policy_fault,

@@ -1,8 +1,14 @@
-"""Settings that this machine can use: well formed, and naming cores and policies that are here."""
+"""Settings that this machine can use: well formed, and naming cores and policies that are here.
+
+An operator's policy may take long to be imported and made, so it is made here, once, where nothing else waits for it,
+and handed on with the settings: never again by whoever puts them in force.
+"""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from balancer.adapters.policy_plugins import PolicyUnavailable, load_policy
@@ -14,11 +20,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from balancer.domain.policies import Policy
     from gpu_balancer.runtime.toml_positions import KeyPath
 
 
-def load_usable_settings(path: Path | None) -> BalancerSettings:
-    """Reads the balancer's settings and makes sure that this machine can use them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsableSettings:
+    """Settings with what was made of them."""
+
+    settings: BalancerSettings
+    policy: Policy
+    """The one that they name, told of nothing yet."""
+
+
+def load_usable_settings(path: Path | None) -> UsableSettings:
+    """Reads the balancer's settings and makes sure that this machine can use them. Blocks for disk and policy.
 
     Args:
         path: The file. None: all defaults.
@@ -27,17 +43,26 @@ def load_usable_settings(path: Path | None) -> BalancerSettings:
         SettingsError: The file cannot be read, or anything in it is wrong, or is not to be had here.
     """
     settings = load_settings(path, BalancerSettings)
-    wrong = [*_unavailable_policy(settings), *_missing_cores(settings)]
-    if wrong:
-        raise settings_refusal(path, wrong)
-    return settings
-
-
-def _unavailable_policy(settings: BalancerSettings) -> Iterator[tuple[KeyPath, str]]:
+    wrong: list[tuple[KeyPath, str]] = []
+    policy = None
     try:
-        load_policy(settings.placement.policy)
+        policy = make_policy(settings)
     except PolicyUnavailable as error:
-        yield ("placement", "policy"), str(error)
+        wrong.append((("placement", "policy"), str(error)))
+    wrong.extend(_missing_cores(settings))
+    if policy is None or wrong:
+        raise settings_refusal(path, wrong)
+    return UsableSettings(settings=settings, policy=policy)
+
+
+def make_policy(settings: BalancerSettings) -> Policy:
+    """Makes the policy that settings name. Blocks for up to `LOAD_TIMEOUT` where it is an operator's.
+
+    Raises:
+        PolicyUnavailable: There is no policy of that name, or it cannot be used.
+    """
+    placement = settings.placement
+    return load_policy(placement.policy, timeout=timedelta(milliseconds=placement.policy_timeout_ms))
 
 
 def _missing_cores(settings: BalancerSettings) -> Iterator[tuple[KeyPath, str]]:

@@ -34,6 +34,7 @@ from balancer.settings import BalancerSettings
 from balancer.settings_reload import SettingsReload, placement_rules
 from balancer.shutdown import Shutdown
 from balancer.uploads import UploadStore
+from balancer.usable_settings import make_policy
 from gpu_balancer.runtime.clock import SystemClock
 from gpu_balancer.runtime.garbage import collect_seldom
 from gpu_balancer.runtime.grpc_server import build_server
@@ -86,7 +87,7 @@ async def serve_balancer(socket: str, state: Path) -> None:
             store=SqliteSessionStore(state / "balancer.sqlite"),
             agents=agents,
             devices=registry,
-            rules=placement_rules(settings, version=1, host_capacity={}),
+            rules=placement_rules(settings, policy=make_policy(settings), version=1, host_capacity={}),
             clock=clock,
             tasks=tasks,
             observer=observer,

@@ -105,9 +105,15 @@ class PolicyWorker:
             name: The policy's.
         """
         self._requests: SimpleQueue[_Request | None] = SimpleQueue()
-        Thread(target=_serve, args=(self._requests,), name=f"policy {name}", daemon=True).start()
+        self._thread = Thread(target=_serve, args=(self._requests,), name=f"policy {name}", daemon=True)
+        self._thread.start()
         # Without this object nobody can ask any more.
         weakref.finalize(self, self._requests.put, None).atexit = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread is there: of an abandoned one, whether its last call goes on."""
+        return self._thread.is_alive()
 
     def ask(self, call: Callable[[], _Value], timeout: timedelta) -> Answer[_Value] | None:
         """Calls in the thread and waits.
@@ -176,7 +182,8 @@ class GuardedPolicy:
             name: As in the settings; decisions and metrics go by it.
             timeout: How long a call may take.
             default: Decides where the policy cannot. It is trusted.
-            on_fault: Called with the name and the kind of each fault, for the metric.
+            on_fault: Called with the name and the kind of each fault, for the metric. May be set anew: a policy is
+                made before it is known who counts.
             clock: Tells when a fault was logged last.
         """
         self._policy = policy
@@ -184,7 +191,7 @@ class GuardedPolicy:
         self._name = name
         self._timeout = timeout
         self._default = default
-        self._on_fault = on_fault
+        self.on_fault = on_fault
         self._clock = clock
         self._fallback: Fallback | None = None
         self._logged: dict[FaultKind, tuple[float, int]] = {}
@@ -249,7 +256,7 @@ class GuardedPolicy:
         """Calls the policy; a fault is counted, logged, and given back."""
         if self._worker is None:
             fault = _Fault(kind=FaultKind.OUT_OF_USE, told=self._out_of_use("It hung before"))
-            self._on_fault(self._name, fault.kind)
+            self.on_fault(self._name, fault.kind)
             return fault
         answer = self._worker.ask(call, self._timeout)
         if answer is None:
@@ -262,7 +269,7 @@ class GuardedPolicy:
             fault = answer.value
         else:
             return answer.value
-        self._on_fault(self._name, fault.kind)
+        self.on_fault(self._name, fault.kind)
         self._log(fault, call_name)
         return fault
 

@@ -50,6 +50,9 @@ _SHIPPED: Mapping[str, Callable[[], Policy]] = {
     "session_count": SessionCount,
     "utilization": LeastUtilization,
 }
+_STUCK: dict[str, PolicyWorker] = {}
+"""Of each entry point that did not come up in time, the thread that it keeps. It is not tried again while that lives:
+threads cannot be stopped, and each try would leave one more."""
 _HOOKS = ("on_settings", "on_devices", "on_session_created", "on_session_placed", "on_session_ended", "choose")
 
 
@@ -98,9 +101,9 @@ def load_policy(
             f"Cannot use the placement policy {name!r}: {' and '.join(entry_point.value for entry_point in found)} "
             "both go by that name. Try to remove one of the packages."
         )
-    worker = PolicyWorker(name)
+    policy, worker = _made(found[0])
     return GuardedPolicy(
-        _made(found[0], worker),
+        policy,
         worker,
         name=name,
         timeout=timeout,
@@ -110,9 +113,16 @@ def load_policy(
     )
 
 
-def _made(entry_point: EntryPoint, worker: PolicyWorker) -> Policy:
-    """Imports and makes a policy in its own thread, and looks at what it has there."""
+def _made(entry_point: EntryPoint) -> tuple[Policy, PolicyWorker]:
+    """Imports and makes a policy in a thread of its own, and looks at what it has there."""
     told = f"Cannot use the placement policy {entry_point.name!r} ({entry_point.value})"
+    stuck = _STUCK.get(entry_point.value)
+    if stuck is not None and stuck.alive:
+        raise PolicyUnavailable(
+            f"{told}: it has not come up since it was tried before. Try to mend its package and restart the daemon."
+        )
+    _STUCK.pop(entry_point.value, None)
+    worker = PolicyWorker(entry_point.name)
 
     def make() -> tuple[object, list[str]]:
         policy = entry_point.load()()
@@ -123,8 +133,9 @@ def _made(entry_point: EntryPoint, worker: PolicyWorker) -> Policy:
 
     answer = worker.ask(make, LOAD_TIMEOUT)
     if answer is None:
+        _STUCK[entry_point.value] = worker
         raise PolicyUnavailable(
-            f"{told}: it did not come up within {LOAD_TIMEOUT.total_seconds():.0f} s. "
+            f"{told}: it did not come up within {LOAD_TIMEOUT.total_seconds():g} s. "
             "Try to have it do less when it is imported and made."
         )
     if answer.error is not None:
@@ -134,4 +145,4 @@ def _made(entry_point: EntryPoint, worker: PolicyWorker) -> Policy:
         raise PolicyUnavailable(
             f"{told}: it lacks {', '.join(missing)}. Try to inherit from balancer.domain.policies.IndifferentPolicy."
         )
-    return cast("Policy", policy)
+    return cast("Policy", policy), worker

@@ -27,5 +27,5 @@ def test_cores_that_are_here_are_taken(tmp_path: Path) -> None:
     core = min(os.sched_getaffinity(0))
     path = tmp_path / "balancer.toml"
     path.write_text(f'[[cpu_devices]]\nname = "a"\ncores = "{core}"\n')
-    assert load_usable_settings(path).cpu_devices[0].cores == str(core)
-    assert load_usable_settings(None).cpu_devices == ()
+    assert load_usable_settings(path).settings.cpu_devices[0].cores == str(core)
+    assert load_usable_settings(None).settings.cpu_devices == ()

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from domain.devices import gpu, ladder
 
+from balancer.adapters import policy_plugins
 from balancer.adapters.policy_plugins import PolicyUnavailable, load_policy, policy_names
+from balancer.device_plan import device_rules
+from balancer.device_registry import DeviceRegistry
 from balancer.domain.ledger import Ledger
 from balancer.domain.policies import LeastWeightedLoad, Wowza
 from balancer.placer import Placer
 from balancer.settings import BalancerSettings
-from balancer.settings_reload import placement_rules
+from balancer.settings_reload import SettingsReload, placement_rules
+from balancer.usable_settings import make_policy
 from fakes.device_news import FakeDeviceNews
+from fakes.engine_house import engine_house
+from fakes.session_store import FakeSessionStore
 from gpu_balancer.runtime.settings_file import SettingsError, parse_settings
 
 PLUGIN = """
@@ -37,6 +46,14 @@ class Nameless(First):
 class Stuck(First):
     def choose(self, candidates, workload):
         threading.Event().wait()
+
+BEGUN, COMING_UP, TRIED = threading.Event(), threading.Event(), []
+
+class Slow(First):
+    def __init__(self):
+        TRIED.append(threading.current_thread())
+        BEGUN.set()
+        COMING_UP.wait()
 
 class Broken:
     def __init__(self):
@@ -65,6 +82,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         nameless="operator_policies:Nameless",
         broken="operator_policies:Broken",
         stuck="operator_policies:Stuck",
+        slow="operator_policies:Slow",
         missing="operator_policies:Missing",
         absent="no_such_module:Policy",
         wowza="operator_policies:First",
@@ -124,12 +142,57 @@ def test_a_name_that_two_packages_give_is_refused(site: Path) -> None:
 
 
 @pytest.mark.usefixtures("site")
+def test_a_policy_that_does_not_come_up_keeps_one_thread_however_often_it_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(policy_plugins, "LOAD_TIMEOUT", timedelta(seconds=0.3))
+    with pytest.raises(PolicyUnavailable, match=r"did not come up within 0\.3 s"):
+        load_policy("slow")
+    monkeypatch.setattr(policy_plugins, "LOAD_TIMEOUT", timedelta(seconds=30))
+    for _ in range(3):
+        with pytest.raises(PolicyUnavailable, match="has not come up since it was tried before"):
+            load_policy("slow")
+    package = sys.modules["operator_policies"]
+    (thread,) = package.TRIED
+    package.COMING_UP.set()
+    thread.join(30)
+    assert load_policy("slow").name == "slow", "what came up late can be used"
+
+
+@pytest.mark.usefixtures("site")
+async def test_a_reload_makes_the_policy_once_and_the_loop_goes_on_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "balancer.toml"
+    path.write_text('[placement]\npolicy = "slow"\n')
+    package = importlib.import_module("operator_policies")
+    settings = BalancerSettings()
+    async with engine_house(FakeSessionStore()) as house:
+        reload = SettingsReload(
+            path=path,
+            settings=settings,
+            registry=DeviceRegistry(device_rules(settings)),
+            engine=house.engine,
+            on_applied=lambda _: None,
+        )
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            outcome = tasks.create_task(reload.reload())
+            await asyncio.to_thread(package.BEGUN.wait)
+            package.COMING_UP.set()
+        assert outcome.result().version == 2
+        assert house.engine.rules.policy.name == "slow"
+    assert [thread.name for thread in package.TRIED] == ["policy slow"]
+
+
+@pytest.mark.usefixtures("site")
 def test_the_settings_say_how_long_an_operators_policy_may_take() -> None:
     text = '[placement]\npolicy = "stuck"\npolicy_timeout_ms = 7\n'
     settings = parse_settings(text, BalancerSettings, source="balancer.toml")
     faults: list[tuple[str, str]] = []
     rules = placement_rules(
-        settings, version=1, host_capacity={}, on_policy_fault=lambda policy, kind: faults.append((policy, kind))
+        settings,
+        policy=make_policy(settings),
+        version=1,
+        host_capacity={},
+        on_policy_fault=lambda policy, kind: faults.append((policy, kind)),
     )
     decision = Placer(rules, FakeDeviceNews(gpu()), Ledger()).consider(ladder())
     assert decision.policy_fault.startswith("It did not answer within 7 ms")
