@@ -105,8 +105,8 @@ class PlacementSettings(Section):
     """Milliseconds that a rule of your own may take for an answer, 1 to 5,000; then it is out of use until a reload."""
     factors: CostFactors = CostFactors()
     """What a pixel costs, by what is done to it."""
-    headroom: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.9
-    """Share of every capacity that may be booked, above 0 up to 1."""
+    headroom: Annotated[float, Field(ge=0.05, le=1, allow_inf_nan=False)] = 0.9
+    """Share of every capacity that may be booked, 0.05 to 1."""
     foreign_load: Distinct[Literal["nvidia", "cpu"]] = ("nvidia",)
     """Kinds of devices on which what other programs take, as measured, is not given to sessions."""
     least_batch_speed: Annotated[float, Field(ge=0.01, le=1, allow_inf_nan=False)] = 0.1

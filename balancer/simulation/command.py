@@ -161,8 +161,8 @@ def _headroom(text: str) -> float:
         headroom = float(text)
     except ValueError:
         headroom = -1.0
-    if not 0 < headroom <= 1:
-        raise argparse.ArgumentTypeError(f"must be a number above 0 up to 1, not {text!r}")
+    if not 0.05 <= headroom <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0.05 to 1, not {text!r}")
     return headroom
 
 

@@ -103,14 +103,15 @@ def test_a_measurement_takes_a_hundredth_of_a_second_to_ten(window: str) -> None
     assert mistake.startswith("line 2: calibration.window_s: must be ")
 
 
-@pytest.mark.parametrize("headroom", ["0", "0.0", "-0.1", "1.01", "nan", "inf", '"0.9"'])
-def test_headroom_is_a_share_above_0_up_to_1(headroom: str) -> None:
+@pytest.mark.parametrize("headroom", ["0", "0.0", "1e-320", "0.049", "-0.1", "1.01", "nan", "inf", '"0.9"'])
+def test_headroom_is_a_share_of_a_twentieth_up_to_1(headroom: str) -> None:
     (mistake,) = _mistakes(f"[placement]\nheadroom = {headroom}\n")
     assert mistake.startswith("line 2: placement.headroom: must be ")
 
 
 def test_headroom_may_be_all_there_is() -> None:
     assert _parsed("[placement]\nheadroom = 1").placement.headroom == 1.0
+    assert _parsed("[placement]\nheadroom = 0.05").placement.headroom == 0.05
 
 
 @pytest.mark.parametrize("factors", ["decode = -1", "encode = 1.5", "scale = 1001", "encoding = 5"])
