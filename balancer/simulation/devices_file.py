@@ -21,6 +21,7 @@ from balancer.domain.ids import DeviceId
 from balancer.settings import CapacitySettings
 from balancer.simulation.devices_json import DevicesJsonError, view_of_json
 from balancer.simulation.fleet import Fleet, alike, cpu_view, gpu_view, host_of, plain_name, with_weights
+from balancer.simulation.strict_json import RepeatedKeyError, object_of_pairs
 from gpu_balancer.hardware import model_row
 from gpu_balancer.hardware.tables import read_table
 from gpu_balancer.runtime.settings_file import SettingsError, parse_settings
@@ -187,7 +188,9 @@ def _numbered(names: Mapping[DeviceId, str]) -> Iterator[tuple[DeviceId, str]]:
 
 def _from_json(text: str) -> Fleet:
     try:
-        found: Any = json.loads(text)
+        found: Any = json.loads(text, object_pairs_hook=object_of_pairs)
+    except RepeatedKeyError as error:
+        raise DevicesJsonError(f"it has the key {json.dumps(error.key[:40])} more than once in one object.") from error
     except (json.JSONDecodeError, RecursionError) as error:
         line = f"line {error.lineno}: " if isinstance(error, json.JSONDecodeError) else ""
         raise DevicesJsonError(f"{line}it is no JSON.") from error

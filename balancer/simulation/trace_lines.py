@@ -1,8 +1,8 @@
 """A trace as lines of JSON, written and read: a header with the version, then a session a line. Text in, values out.
 
 Reading is strict, because a trace that was edited by hand and half understood would answer another question than was
-asked: an unknown key, a number that is none, sessions out of order are refused with the line that is wrong.
-docs/simulator.md lists the fields.
+asked: an unknown key, a key that is there twice, a number that is none, sessions out of order are refused with the line
+that is wrong. docs/simulator.md lists the fields.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 from balancer.domain.session import Priority
 from balancer.domain.workload import DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
+from balancer.simulation.strict_json import RepeatedKeyError, object_of_pairs
 from balancer.simulation.trace import Trace, TraceSession
 
 TRACE_VERSION = 1
@@ -138,7 +139,9 @@ def _document(number: int, text: str) -> Mapping[str, Any]:
         raise TraceError(number, f"has {constant}, which is no number.")
 
     try:
-        found = json.loads(text, parse_constant=refuse_constant)
+        found = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=object_of_pairs)
+    except RepeatedKeyError as error:
+        raise TraceError(number, f"has a key more than once: {_shown(error.key)}.") from error
     except json.JSONDecodeError as error:
         raise TraceError(number, f"is no JSON: {error.msg} at column {error.colno}.") from error
     except RecursionError as error:
