@@ -281,9 +281,16 @@ def _server_outputs(out: OutputOptions, names: Sequence[str]) -> list[media_pb2.
     for path in out.server_output:
         if not path.startswith("/"):
             raise Misuse(f"Cannot use --server-output: {path!r} is not absolute. Try /srv/out/{path}.")
+        parts = path.removesuffix("/").split("/")[1:]
+        if not parts or not {"", ".", ".."}.isdisjoint(parts):
+            raise Misuse(
+                f"Cannot use --server-output: {path!r} has '.', '..' or '//' in it, or names nothing. "
+                "Try the whole path, such as /srv/out/show.mp4, or /srv/out/show/ for HLS."
+            )
         if names_folder(path):
             hls = _hls_settings(out)
-            hls.path = path
+            # The slash only tells that a folder is meant.
+            hls.path = path.removesuffix("/")
             outputs.append(media_pb2.Output(hls=hls))
             continue
         with spelled("--server-output"):

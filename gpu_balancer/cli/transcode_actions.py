@@ -58,7 +58,7 @@ def transcode(
                 screen.note("With --wait-for-device 10m it would be queued instead.")
             return code
         if detach:
-            _tell_detached(screen, created)
+            _tell_detached(screen, created, job)
             return ExitCode.OK
         ended, interrupted = follow(screen, client, created)
         if not has_ended(ended):
@@ -94,14 +94,18 @@ def _plan_after(client: Client, job: Job, failure: RequestFailure) -> Placement 
         return None
 
 
-def _tell_detached(screen: Screen, created: Session) -> None:
+def _tell_detached(screen: Screen, created: Session, job: Job) -> None:
     if screen.json:
         screen.document(created)
     else:
         screen.line(created.name)
     if created.ingest_url:
         screen.note(f"Publish to {created.ingest_url}")
-    screen.note(f"Its results stay with the agent: gpu-balancer artifacts {short_name(created.name)} --download DIR")
+    if job.delivery.outputs or not job.session.transcode.outputs:
+        # What goes elsewhere, to the daemon's own folders or to a server, is no artifact.
+        screen.note(
+            f"Its results stay with the agent: gpu-balancer artifacts {short_name(created.name)} --download DIR"
+        )
 
 
 def follow(screen: Screen, client: Client, session: Session) -> tuple[Session, bool]:

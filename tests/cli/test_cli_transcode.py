@@ -105,6 +105,28 @@ def test_detached_only_the_name_is_printed(fake: FakeBalancer, run: Command, sou
     assert run("transcode", str(source), "--detach", "--json").document["name"] == "sessions/s2"
 
 
+def test_detached_nothing_is_said_of_artifacts_where_there_will_be_none(
+    fake: FakeBalancer, run: Command, source: Path
+) -> None:
+    assert "artifacts" not in run("transcode", str(source), "--server-output", "/srv/o.mp4", "--detach").err
+    assert "artifacts" in run("transcode", str(source), "--detach").err
+
+
+def test_a_slash_at_the_end_tells_that_a_folder_of_the_server_is_meant(
+    finishing: FakeBalancer, run: Command, source: Path
+) -> None:
+    assert run("transcode", str(source), "--server-output", "/srv/show.1/").code == 0
+    (hls,) = asked(finishing).transcode.outputs
+    assert hls.hls.path == "/srv/show.1"
+
+
+@pytest.mark.parametrize("path", ["/", "//", "/srv//o.mp4", "/srv/../o.mp4", "/srv/./show", "/srv/show//"])
+def test_a_path_of_the_server_that_cannot_be_is_refused_in_the_options_words(run: Command, path: str) -> None:
+    ran = run("transcode", "in.mov", "--server-output", path)
+    assert (ran.code, ran.out) == (2, "")
+    assert "--server-output" in ran.err
+
+
 def test_a_file_that_the_daemon_may_not_read_is_uploaded_and_not_kept_there(
     finishing: FakeBalancer, run: Command, source: Path, tmp_path: Path
 ) -> None:
