@@ -131,14 +131,15 @@ def shortened(decision: Decision) -> Decision:
 
 
 def _verdict(verdict: Verdict, shapes: dict[tuple[tuple[Need, ...], tuple[Need, ...]], int]) -> tuple[Any, ...]:
-    shape = (verdict.device_needs, verdict.host_needs)
-    refusal = verdict.refusal
+    device_id, weight, session_count, load_before, score, refusal, device_needs, device_used, host_needs, host_used = (
+        verdict
+    )
     return (
-        verdict.device_id,
-        verdict.weight,
-        verdict.session_count,
-        verdict.weighted_load_before,
-        verdict.score,
+        device_id,
+        weight,
+        session_count,
+        load_before,
+        score,
         refusal
         and (
             refusal.rule,
@@ -148,9 +149,9 @@ def _verdict(verdict: Verdict, shapes: dict[tuple[tuple[Need, ...], tuple[Need, 
             refusal.available,
             refusal.permanent,
         ),
-        shapes.setdefault(shape, len(shapes)),
-        verdict.device_used,
-        verdict.host_used,
+        shapes.setdefault((device_needs, host_needs), len(shapes)),
+        device_used,
+        host_used,
     )
 
 

@@ -86,18 +86,19 @@ class Verdicts(Sequence[Verdict]):
         return self._made
 
     def _verdict(self, look: Look) -> Verdict:
-        device_id, weight, offer = look.view.identity.id, look.view.weight, look.offer
+        view, offer, _, takes, cost, session_count, device_used, host_used, _ = look
+        device_id, weight = view.identity.id, view.weight
         return Verdict(
-            device_id=device_id,
-            weight=weight,
-            session_count=look.session_count,
-            weighted_load_before=look.cost * self._highest_weight // weight if weight else None,
-            score=self._scores.get(device_id) if look.takes else None,
-            refusal=None if look.takes else self._refusal(look),
-            device_needs=offer.device_needs if offer is not None else (),
-            device_used=look.device_used,
-            host_needs=offer.host_needs if offer is not None else (),
-            host_used=look.host_used,
+            device_id,
+            weight,
+            session_count,
+            cost * self._highest_weight // weight if weight else None,
+            self._scores.get(device_id) if takes else None,
+            None if takes else self._refusal(look),
+            offer.device_needs if offer is not None else (),
+            device_used,
+            offer.host_needs if offer is not None else (),
+            host_used,
         )
 
     def _refusal(self, look: Look) -> Refusal | None:
