@@ -6,6 +6,9 @@ fast the program goes when it is let is learned from its progress reports; each 
 so that errors of the guess do not add up. Of a program that fell behind, as when its cores were busy, only a little is
 made good, because it would take that time from those for whom it is held.
 
+A stopped program reports nothing, so nothing that only a report could tell may keep it stopped: whatever is believed of
+it, it runs for a moment every other second.
+
 What is held is always let go before anybody else signals it: a stopped program hears no SIGTERM.
 """
 
@@ -28,22 +31,26 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _PERIOD_S = 0.2
 """Seconds from one slice to the next: short against a segment, long against what stopping costs."""
-_LEAST_SLICE_S = 0.005
+_LEAST_SLICE_S = 0.002
 """Seconds; less is not worth a stop. What is due is saved up to a later period then."""
-_LONGEST_MOMENT_S = 0.5
-"""Seconds of a stop when somebody waits at the other end of a connection; a tenth of what ffmpeg itself waits."""
-_MADE_GOOD_S = 2.0
-"""Seconds of being behind that may be caught up."""
+_LONGEST_REST_S = {Hold.FOR_EVER: 1.6, Hold.FOR_A_MOMENT: 0.5}
+"""Seconds of a stop. Files would wait for ever, but who watches one would take it for dead: what is so fast, or so far
+ahead, that it ought to rest longer runs for the least slice all the same, a thousandth of the time. When somebody waits
+at the other end of a connection: a tenth of what ffmpeg itself waits."""
+_MADE_GOOD_S, _PAID_BACK_S = 2.0, 10.0
+"""Seconds of being behind that may be caught up, and of being ahead that are waited for."""
 _SLOWED_WITHIN_S, _HASTENED_WITHIN_S = 0.5, 0.2
 """Seconds over which being ahead is spread, so that one late report makes no jerk, and being behind, which can be
 shorter: as the program is taken to be as fast as it was at its best, it makes less of its slices than they allow."""
 _GUESSED_SPEED = 8.0
-"""How fast a program is taken to be until some reports have shown it, in times real time."""
-_REPORTS, _JOINED_REPORTS = 12, 4
-"""How many reports are remembered, and how many are looked at together: one alone tells of a slice of the past."""
-_SLOWEST = 0.01
+"""How fast a program is taken to be that has told nothing yet, in times real time."""
 _REPORTED_EVERY_S = 0.1
 """Seconds of wall time after which ffmpeg reports, as it is told to for inputs that can be held."""
+_REPORTS, _JOINED_REPORTS = 12, 4
+"""How many reports are remembered, and how many are looked at together: one alone tells of a slice of the past."""
+_UNHEARD_S = 3 * _REPORTED_EVERY_S
+"""Seconds of running without a report that are believed; beyond them others had its cores, and it made nothing."""
+_SLOWEST = 0.01
 _OPENING_S = 0.02
 """Seconds between looks for the first report, before which nothing can be told."""
 
@@ -84,7 +91,9 @@ class Pacer:
         self._rest_s = 0.0
         self._seen: Progress | None = None
         self._reports: deque[tuple[float, float]] = deque(maxlen=_REPORTS)
-        self._line: tuple[float, float] | None = None
+        self._guess = _GUESSED_SPEED
+        self._line = (0.0, self._marked_s)
+        self._line_is_guessed = False
 
     @property
     def held_s(self) -> float:
@@ -118,11 +127,16 @@ class Pacer:
         self._let_go()
 
     def _begin(self) -> None:
+        if self._reports:
+            self._guess = self._free_speed()
+        self._seen = self._latest()
+        if not self._reports:
+            self._guess = self._told_speed()
         self._reports.clear()
         self._ran_s = 0.0
-        self._seen = self._latest()
-        # A program that is launched with a limit begins at 0. Of one that runs, the next report tells where it is.
-        self._line = (0.0, self._marked_s) if self._seen is None else None
+        # A program that is launched with a limit begins at 0. Of one that runs, the next report tells where it was.
+        self._line = (self._out_time_s(), self._marked_s)
+        self._line_is_guessed = self._seen is not None
         self._wait(0.0)
 
     def _let_go(self) -> None:
@@ -176,27 +190,23 @@ class Pacer:
         slice_s = due / self._free_speed()
         if slice_s >= _LEAST_SLICE_S:
             return min(slice_s, _PERIOD_S)
-        if self._hold is Hold.FOR_A_MOMENT and self._stretch_s + _PERIOD_S > _LONGEST_MOMENT_S:
+        if self._hold is not None and self._stretch_s + _PERIOD_S > _LONGEST_REST_S[self._hold]:
             return _LEAST_SLICE_S
         return 0.0
 
     def _ahead_s(self, limit: float) -> float:
         """Tells by how many seconds of media the program is ahead of what it may have done; negative: behind."""
-        if self._line is None:
-            return 0.0
         out_s, since_s = self._line
         ahead_s = self._out_time_s() - out_s - limit * (self._marked_s - since_s)
-        most_behind_s = limit * _MADE_GOOD_S
-        if ahead_s < -most_behind_s:
-            self._line = (out_s + ahead_s + most_behind_s, since_s)
-            return -most_behind_s
-        return ahead_s
+        counted_s = min(max(ahead_s, -limit * _MADE_GOOD_S), limit * _PAID_BACK_S)
+        self._line = (out_s + ahead_s - counted_s, since_s)
+        return counted_s
 
     def _out_time_s(self) -> float:
         """Media seconds that are done: by the last report, and by its speed since then."""
         if self._seen is None:
             return 0.0
-        return self._seen.out_time.total_seconds() + self._ran_s * self._free_speed()
+        return self._seen.out_time.total_seconds() + min(self._ran_s, _UNHEARD_S) * self._free_speed()
 
     def _free_speed(self) -> float:
         """Tells how fast the program goes while it is let, in times real time: as fast as it was lately at its best.
@@ -206,11 +216,17 @@ class Pacer:
         """
         reports = tuple(self._reports)
         if len(reports) < _JOINED_REPORTS:
-            told = None if self._seen is None else self._seen.speed
-            return max(told or 0.0, _GUESSED_SPEED)
+            made_s, ran_s = sum(made for made, _ in reports), sum(ran for _, ran in reports)
+            shown = max(made_s / max(ran_s, _LEAST_SLICE_S), _SLOWEST)
+            return shown if ran_s >= _REPORTED_EVERY_S else max(shown, self._guess)
         joined = [reports[first : first + _JOINED_REPORTS] for first in range(len(reports) - _JOINED_REPORTS + 1)]
         speeds = [sum(made for made, _ in some) / max(sum(ran for _, ran in some), _LEAST_SLICE_S) for some in joined]
         return max(*speeds, _SLOWEST)
+
+    def _told_speed(self) -> float:
+        told = None if self._seen is None else self._seen.speed
+        # What was held before, by another agent perhaps, tells far too little.
+        return max(told or 0.0, _GUESSED_SPEED)
 
     def _note_report(self) -> None:
         latest = self._latest()
@@ -220,13 +236,18 @@ class Pacer:
         # After a rest the report was due: it was written as soon as the program went on.
         since_s = min(self._slice_ran_s, _REPORTED_EVERY_S) if self._rested_s >= _REPORTED_EVERY_S else 0.0
         made_s = latest.out_time.total_seconds() - before_s
-        if self._line is None:
-            self._line = (latest.out_time.total_seconds(), self._marked_s)
-        elif self._seen is not None:
-            # Not the first one: it covers the start, which takes its time and makes nothing.
-            self._reports.append((max(made_s, 0.0), self._ran_s - since_s))
+        first, believed_s = self._seen is None, self._out_time_s()
+        if not first and not self._line_is_guessed:
+            # Not the first one: it covers the start, which takes its time and makes nothing, or a time before the hold.
+            self._reports.append((max(made_s, 0.0), max(self._ran_s - since_s, 0.0)))
         self._seen = latest
         self._ran_s = since_s
+        if first:
+            self._guess = self._told_speed()
+        if self._line_is_guessed:
+            # It tells where the program was when the hold began, not what it made too much since.
+            self._line = (self._line[0] + self._out_time_s() - believed_s, self._line[1])
+            self._line_is_guessed = False
 
     def _latest(self) -> Progress | None:
         try:
