@@ -69,7 +69,7 @@ def test_every_attempt_tells_each_devices_score_or_refusal(explained: FakeBalanc
     rows = {row[0]: row[1:] for line in first.splitlines() if len(row := line.split("\t")) == 7}
     assert rows["GPU-7f3c2a10"][0] == "refused"
     assert rows["GPU-7f3c2a10"][5].startswith("CAPACITY: It has 0.0")
-    assert rows["cpu-0"][5].startswith("CAPACITY: It has 1.800 cores left")
+    assert rows["cpu-0"][5].startswith("CAPACITY: It has only 1.800 cores")
     assert rows["GPU-8a3c2a10"][5] == "NOT_READY: It is unhealthy."
     chosen = next(line.split("\t") for line in second.splitlines() if "\tchosen\t" in line)
     assert chosen[:4] == ["GPU-7f3c2a10", "chosen", "100", "3"]
