@@ -131,6 +131,13 @@ def test_a_balancers_json_gives_its_capacities_and_rates(tmp_path: Path) -> None
     assert view.capacity.encode_rates[VideoCodec.HEVC, "p5"] == table.encode_rates[VideoCodec.HEVC, "p5"]
 
 
+def test_a_balancers_json_with_a_key_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "devices.json"
+    path.write_text('{"devices": [{"weight": 1, "weight": 2}]}')
+    with pytest.raises(DevicesFileError, match='has the key "weight" more than once'):
+        read_fleet(path)
+
+
 def test_one_pooled_device_has_the_pixels_of_all_engines_together() -> None:
     mixed = fleet(T4, L4)
     (pool,) = pooled(mixed).views
