@@ -2,6 +2,8 @@
 
 The stranger's code runs in a thread of its own, one for each policy, and everything that it does to an object of its
 own (comparing, printing, looking things up in it) is done there too. The loop waits for an answer for a bounded time.
+Measurements, which come about once a second from each device, are not waited for: a slow policy gets the latest of each
+device when it comes to it.
 When the answer is none, or none that can be used, the default policy decides, once; a policy that does not answer at
 all is out of use from then on, and its thread is abandoned: nobody waits for it, not even at the exit. It cannot be
 stopped, though: one that keeps the processor, or holds the interpreter's lock, still harms the daemon.
@@ -10,7 +12,7 @@ stopped, though: one that keeps the processor, or holds the interpreter's lock, 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -105,7 +107,9 @@ class PolicyWorker:
             name: The policy's.
         """
         self._requests: SimpleQueue[_Request | None] = SimpleQueue()
-        self._thread = Thread(target=_serve, args=(self._requests,), name=f"policy {name}", daemon=True)
+        self._notes: dict[str, _Request] = {}
+        self._failures: SimpleQueue[Answer[None]] = SimpleQueue()
+        self._thread = Thread(target=_serve, args=(self._requests, self._notes), name=f"policy {name}", daemon=True)
         self._thread.start()
         # Without this object nobody can ask any more.
         weakref.finalize(self, self._requests.put, None).atexit = False
@@ -120,14 +124,16 @@ class PolicyWorker:
 
         Args:
             call: What is to be called there.
-            timeout: How long to wait.
+            timeout: How long to wait for it, and before that for the note that the thread may be busy with.
 
         Returns:
             What became of it. None: it did not end in time; then nothing more is to be asked.
         """
+        begun: SimpleQueue[None] = SimpleQueue()
         reply: SimpleQueue[Answer[_Value]] = SimpleQueue()
 
         def answer() -> None:
+            begun.put(None)
             kept: Answer[_Value] = Answer()
             with kept:
                 kept.value = call()
@@ -135,17 +141,57 @@ class PolicyWorker:
 
         self._requests.put(answer)
         try:
+            begun.get(timeout=timeout.total_seconds())
             return reply.get(timeout=timeout.total_seconds())
         except Empty:
             self._requests.put(None)
             return None
 
+    def note(self, key: str, call: Callable[[], object]) -> None:
+        """Calls in the thread when nothing is asked there, without waiting.
+
+        Args:
+            key: Of notes of one key that wait, only the latest is called.
+            call: What is to be called there.
+        """
+        failures = self._failures  # The thread must not hold the worker: it ends when nobody else does.
+
+        def noted() -> None:
+            kept: Answer[None] = Answer()
+            with kept:
+                call()
+            if kept.error is not None:
+                failures.put(kept)
+
+        self._notes[key] = noted
+        if self._requests.empty():
+            # Else it looks when it is through with what it was asked.
+            self._requests.put(_look)
+
+    def failures(self) -> Iterator[Answer[None]]:
+        """Gives the notes that have failed, each once."""
+        with suppress(Empty):
+            while True:
+                yield self._failures.get_nowait()
+
 
 _Request = Callable[[], None]
 
 
-def _serve(requests: SimpleQueue[_Request | None]) -> None:
-    while (request := requests.get()) is not None:
+def _look() -> None:
+    """Wakes the thread for a note."""
+
+
+def _serve(requests: SimpleQueue[_Request | None], notes: dict[str, _Request]) -> None:
+    """Does what is asked, and notes only while nothing is."""
+    while True:
+        try:
+            request = requests.get(block=not notes)
+        except Empty:
+            # A copy, because notes come in meanwhile. Those that wait longest go first.
+            request = notes.pop(list(notes)[0])  # noqa: RUF015
+        if request is None:
+            return
         request()
         del request  # It holds what it was asked with.
 
@@ -219,9 +265,12 @@ class GuardedPolicy:
         self._tell("on_devices", tuple(devices))
 
     def on_measured(self, device_id: DeviceId, utilization: Utilization) -> None:
-        """Tells both policies."""
+        """Tells both policies, the stranger's when it comes to it."""
         self._default.on_measured(device_id, utilization)
-        self._tell("on_measured", device_id, utilization)
+        policy = self._policy
+        if "on_measured" in self._heard and self._worker is not None:
+            self._worker.note(device_id, lambda: policy.on_measured(device_id, utilization))
+            self._count_failed_notes(self._worker)
 
     def on_session_created(self, session_id: SessionId, workload: Workload) -> None:
         """Tells both policies."""
@@ -258,7 +307,9 @@ class GuardedPolicy:
             fault = _Fault(kind=FaultKind.OUT_OF_USE, told=self._out_of_use("It hung before"))
             self.on_fault(self._name, fault.kind)
             return fault
-        answer = self._worker.ask(call, self._timeout)
+        worker = self._worker
+        answer = worker.ask(call, self._timeout)
+        self._count_failed_notes(worker)
         if answer is None:
             self._worker = None
             waited_ms = self._timeout // timedelta(milliseconds=1)
@@ -269,9 +320,16 @@ class GuardedPolicy:
             fault = answer.value
         else:
             return answer.value
+        self._count(fault, call_name)
+        return fault
+
+    def _count_failed_notes(self, worker: PolicyWorker) -> None:
+        for failed in worker.failures():
+            self._count(_Fault(kind=FaultKind.RAISED, told=f"It raised {failed.told}."), "on_measured")
+
+    def _count(self, fault: _Fault, call_name: str) -> None:
         self.on_fault(self._name, fault.kind)
         self._log(fault, call_name)
-        return fault
 
     def _out_of_use(self, reason: str) -> str:
         return f"{reason}, and is out of use until the settings are read again."

@@ -186,6 +186,7 @@ class Listener(Stranger):
         super().__init__()
         self.then = then
         self.heard: list[str] = []
+        self.measured = threading.Event()
 
     def _hear(self, hook: str) -> None:
         self.heard.append(hook)
@@ -198,6 +199,7 @@ class Listener(Stranger):
         self._hear("on_devices")
 
     def on_measured(self, device_id: Any, utilization: Any) -> None:
+        self.measured.set()
         self._hear("on_measured")
 
     def on_session_created(self, session_id: Any, workload: Any) -> None:
@@ -216,6 +218,8 @@ ALL_HOOKS = ["on_settings", "on_devices", "on_session_created", "on_session_plac
 def tell_everything(house: Guarded) -> None:
     house.place()
     house.placer.measured(ONE, Utilization(encoder_percent=3))
+    if isinstance(house.policy, Listener) and ("ours", "hung") not in house.faults:
+        assert house.policy.measured.wait(30), "it is told of measurements when nothing else is asked"
     house.placer.ended(SessionId("s"))
 
 
@@ -247,6 +251,31 @@ def test_a_hook_that_hangs_puts_the_policy_out_of_use(hook: str) -> None:
     assert (device, policy) == (ONE, "least_weighted_load")
     assert fault.startswith("It hung before")
     released.set()
+
+
+def test_measurements_are_not_waited_for_and_a_slow_policy_hears_the_latest_of_each_device() -> None:
+    released = threading.Event()
+    heard: list[tuple[str, int | None]] = []
+
+    class Slow(Stranger):
+        def on_measured(self, device_id: Any, utilization: Any) -> None:
+            heard.append((device_id, utilization.encoder_percent))
+            began.set()
+            released.wait()
+
+    began = threading.Event()
+    house = Guarded(Slow())
+    house.placer.measured(ONE, Utilization(encoder_percent=1))
+    assert began.wait(30)
+    for percent in range(2, 100):
+        house.placer.measured(ONE, Utilization(encoder_percent=percent))
+        house.placer.measured(TWO, Utilization(encoder_percent=percent))
+    assert heard == [(ONE, 1)]
+    released.set()
+    while len(heard) < 3:
+        assert house.place() == (TWO, "ours", "")
+    assert heard[1:] == [(ONE, 99), (TWO, 99)]
+    assert house.faults == []
 
 
 def test_a_policy_without_the_younger_hook_is_never_told_of_measurements() -> None:
