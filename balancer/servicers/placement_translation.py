@@ -10,9 +10,10 @@ from balancer.servicers.names import device_name, session_name
 from gpu_balancer.v1 import placement_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
-    from balancer.domain.decision import Decision, Refusal, Verdict
+    from balancer.domain.decision import Decision, Refusal, Reservation, Verdict
     from balancer.domain.workload import Workload
 
 MAX_DETAIL_BYTES = 5_000
@@ -80,6 +81,8 @@ def placement_to_proto(
         policy_fault=decision.policy_fault,
         preempted_sessions=[session_name(session_id) for session_id in decision.preempted],
     )
+    if decision.reservation is not None and decision.workload.elastic:
+        placement.booked.extend(_booked(decision.reservation))
     if decision_time is not None:
         placement.decision_time.FromDatetime(decision_time)
     return placement
@@ -97,6 +100,16 @@ def placement_detail(decision: Decision) -> placement_pb2.Placement:
     if placement.ByteSize() > MAX_DETAIL_BYTES:
         placement.ClearField("workload")
     return placement
+
+
+def _booked(reservation: Reservation) -> Iterator[placement_pb2.BookedAmount]:
+    device = (reservation.device_amounts, reservation.firm_device_amounts, False)
+    for amounts, firm, host in (device, (reservation.host_amounts, reservation.firm_host_amounts, True)):
+        for dimension, amount in amounts.items():
+            kept = amount if firm is None else firm.get(dimension, 0)
+            yield placement_pb2.BookedAmount(
+                dimension=_DIMENSIONS[dimension], host=host, booked=amount, kept=min(amount, kept)
+            )
 
 
 def _verdict(verdict: Verdict, *, with_needs: bool) -> placement_pb2.DeviceVerdict:

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gpu_balancer.cli.screen import Screen
-    from gpu_balancer.v1.placement_pb2 import DeviceVerdict, DimensionNeed, EncodeWork, Placement, Workload
+    from gpu_balancer.v1.placement_pb2 import (
+        BookedAmount,
+        DeviceVerdict,
+        DimensionNeed,
+        EncodeWork,
+        Placement,
+        Workload,
+    )
 
 VERDICT_COLUMNS = (
     Column(title="DEVICE"),
@@ -113,13 +120,13 @@ def need_rows(placement: Placement, *, every_name: bool) -> Iterator[tuple[str, 
             yield (name, dimension_words(need), *figures, then)
 
 
-def dimension_words(need: DimensionNeed) -> str:
+def dimension_words(need: DimensionNeed | BookedAmount) -> str:
     """Names a dimension with its unit, "host's cores" for instance."""
     words = _DIMENSION_WORDS.get(need.dimension, dimension(need.dimension))
     return f"host's {words}" if need.host else words
 
 
-def _amount(need: DimensionNeed, amount: int) -> str:
+def _amount(need: DimensionNeed | BookedAmount, amount: int) -> str:
     if need.dimension in _MILLIONTHS:
         return f"{amount / 1e6:.3f}"
     return count(amount) if need.dimension == placement_pb2.DIMENSION_SCALE else str(amount)
@@ -144,6 +151,7 @@ def placement_facts(placement: Placement, *, input_is: str = "") -> Iterator[tup
     yield "encode", "\n".join(_encode_words(one) for one in workload.encodes)
     yield "cost", f"{count(workload.cost_pixels_per_second)} px/s"
     yield "pace", _pace_words(workload)
+    yield "books", ", ".join(_booked_words(one) for one in placement.booked if one.booked != one.kept)
 
 
 def _decode_words(workload: Workload) -> str:
@@ -160,6 +168,10 @@ def _encode_words(work: EncodeWork) -> str:
     if work.speed:
         parts.append(encoding_speed(work.speed))
     return " ".join(parts)
+
+
+def _booked_words(one: BookedAmount) -> str:
+    return f"{_amount(one, one.booked)} {dimension_words(one)} (keeps {_amount(one, one.kept)})"
 
 
 def _pace_words(workload: Workload) -> str:

@@ -324,6 +324,40 @@ class OmittedVerdicts(_message.Message):
 Global___OmittedVerdicts: _TypeAlias = OmittedVerdicts  # noqa: Y015
 
 @_typing.final
+class BookedAmount(_message.Message):
+    """What is booked in one dimension of a device or its host for a session that is content with what is left."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIMENSION_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    BOOKED_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    dimension: Global___Dimension.ValueType
+    """The dimension, which tells the unit."""
+    host: _builtins.bool
+    """Whether it is about the host that the device sits in."""
+    booked: _builtins.int
+    """Booked: enough for real time, or what there was."""
+    kept: _builtins.int
+    """What of it stays when work in real time needs the room."""
+    def __init__(
+        self,
+        *,
+        dimension: Global___Dimension.ValueType = ...,
+        host: _builtins.bool = ...,
+        booked: _builtins.int = ...,
+        kept: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["booked", b"booked", "dimension", b"dimension", "host", b"host", "kept", b"kept"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BookedAmount: _TypeAlias = BookedAmount  # noqa: Y015
+
+@_typing.final
 class Placement(_message.Message):
     """A decision with its reasons."""
 
@@ -339,6 +373,7 @@ class Placement(_message.Message):
     OMITTED_VERDICTS_FIELD_NUMBER: _builtins.int
     POLICY_FAULT_FIELD_NUMBER: _builtins.int
     PREEMPTED_SESSIONS_FIELD_NUMBER: _builtins.int
+    BOOKED_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     """The chosen device. Empty when every device refused."""
     policy: _builtins.str
@@ -369,6 +404,12 @@ class Placement(_message.Message):
     def preempted_sessions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Sessions that are stopped and queued again to make room, "sessions/{id}"."""
 
+    @_builtins.property
+    def booked(self) -> _containers.RepeatedCompositeFieldContainer[Global___BookedAmount]:
+        """What is booked on the chosen device for a session that is content with what is left; its needs are what it keeps
+        there at least. Empty for others: all that they need is booked.
+        """
+
     def __init__(
         self,
         *,
@@ -382,10 +423,11 @@ class Placement(_message.Message):
         omitted_verdicts: _abc.Iterable[Global___OmittedVerdicts] | None = ...,
         policy_fault: _builtins.str = ...,
         preempted_sessions: _abc.Iterable[_builtins.str] | None = ...,
+        booked: _abc.Iterable[Global___BookedAmount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision_time", b"decision_time", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "decision_time", b"decision_time", "device", b"device", "omitted_verdicts", b"omitted_verdicts", "policy", b"policy", "policy_fault", b"policy_fault", "preempted_sessions", b"preempted_sessions", "settings_version", b"settings_version", "verdicts", b"verdicts", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "booked", b"booked", "decision_time", b"decision_time", "device", b"device", "omitted_verdicts", b"omitted_verdicts", "policy", b"policy", "policy_fault", b"policy_fault", "preempted_sessions", b"preempted_sessions", "settings_version", b"settings_version", "verdicts", b"verdicts", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -105,6 +105,21 @@ def test_policy_workload_faults_and_whom_it_stopped_are_told(explained: FakeBala
     assert "preempts" not in first
 
 
+def test_of_a_film_it_is_told_what_is_booked_and_what_of_it_is_kept(fake: FakeBalancer, run: Command) -> None:
+    film = replace(LADDER, real_time=False)
+    placed = place(film, [cpu(4)], Ledger(), LeastWeightedLoad(), PlacementSettings(), {Dimension.CORES: 8_000_000})
+    assert placed.reservation is not None
+    assert placed.reservation.firm_device_amounts is not None
+    booked, kept = placed.reservation.device_amounts, placed.reservation.firm_device_amounts
+    fake.do(lambda: fake.add_session("x"))
+    fake.placements["sessions/x"] = [told(placed)]
+    facts = dict(line.split(maxsplit=1) for line in run("explain", "x").out.splitlines() if " " in line)
+    assert facts["pace"] == "as fast as there is room"
+    cores = f"{booked[Dimension.CORES] / 1e6:.3f} cores (keeps {kept[Dimension.CORES] / 1e6:.3f})"
+    assert facts["books"].startswith(f"{cores}, ")
+    assert "host's cores" in facts["books"]
+
+
 def test_explained_as_json_is_the_contracts_answer(explained: FakeBalancer, run: Command) -> None:
     refused, placed = run("explain", "x", "--json").document["placements"]
     assert (refused["device"], placed["device"]) == ("", f"devices/{BIG}")

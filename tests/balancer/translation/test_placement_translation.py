@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC
 from fractions import Fraction
 
-from balancer.domain.decision import Decision, OmittedVerdicts, Refusal, Verdict
+from balancer.domain.decision import Decision, OmittedVerdicts, Refusal, Reservation, Verdict
 from balancer.domain.device import Dimension
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.servicers.placement_translation import MAX_DETAIL_BYTES, placement_detail, placement_to_proto
@@ -84,6 +84,25 @@ def test_a_decision_tells_whose_it_was_whom_it_stopped_and_what_it_leaves_out() 
     plan = placement_to_proto(decision(1))
     assert not plan.HasField("decision_time")
     assert not plan.workload.HasField("reserved_speed")
+
+
+def test_what_is_booked_and_what_of_it_is_kept_is_told_of_who_is_content_with_what_is_left() -> None:
+    reservation = Reservation(
+        device_id=DeviceId("GPU-1"),
+        cost_pixels_per_second=7,
+        device_amounts={Dimension.ENCODE: 600_000, Dimension.MEMORY: 400},
+        host_amounts={Dimension.CORES: 50},
+        firm_device_amounts={Dimension.ENCODE: 60_000, Dimension.MEMORY: 400},
+        firm_host_amounts={Dimension.CORES: 5},
+    )
+    film = replace(LADDER, real_time=False)
+    told = placement_to_proto(decision(1, workload=film, reservation=reservation)).booked
+    assert [(one.dimension, one.host, one.booked, one.kept) for one in told] == [
+        (placement_pb2.DIMENSION_ENCODE, False, 600_000, 60_000),
+        (placement_pb2.DIMENSION_MEMORY, False, 400, 400),
+        (placement_pb2.DIMENSION_CORES, True, 50, 5),
+    ]
+    assert not placement_to_proto(decision(1, reservation=reservation)).booked
 
 
 def test_a_refusal_by_few_devices_is_told_with_sentences_and_needs() -> None:
