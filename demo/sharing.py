@@ -91,7 +91,7 @@ def _live_joins(daemon: Daemon, clip: Path, output: Path, film: str) -> Iterator
         speed = eventually(lambda: _speed_if_held(client, held), "it runs no faster than that")
         held = client.get_session(film)
     _show_sessions(daemon)
-    note(f"The film is at {speed:.2g}x now, by the last {_WINDOW_S:g} s; the list has its average since it began.")
+    note(f"The film is at {speed:.2g}x now, by the last {_WINDOW_S:g} s.")
     found = f"held at {held.speed_limit:.2g}x, runs at {speed:.2g}x"
     yield Check(what="film, beside live work", found=found, passed=_is_running(held))
     return first

@@ -23,9 +23,9 @@ class Progress:
     frames: int = 0
     """Of the first video stream; 0 where there is none."""
     frames_per_second: float = 0.0
-    """On average since the start."""
+    """As ffmpeg tells it, on average since the start; as an agent does, lately."""
     speed: float | None = None
-    """Media time per wall time, on average since the start. None: not known yet."""
+    """Media time per wall time, over the same time. None: not known yet."""
     duplicated_frames: int = 0
     dropped_frames: int = 0
     out_time: timedelta = timedelta()

@@ -29,6 +29,12 @@ class ProgressFile:
         self._path = path
         self._offset: int | None = None
         self._rest = ""
+        self._written_s: float | None = None
+
+    @property
+    def written_s(self) -> float | None:
+        """When what was last read had been written, in seconds of the wall clock since 1970. None: nothing was read."""
+        return self._written_s
 
     def read(self, previous: Progress | None) -> Progress | None:
         """Reads what is new.
@@ -51,6 +57,7 @@ class ProgressFile:
                 self._offset = first_data_offset(descriptor)
             while data := os.pread(descriptor, _READ_BYTES, self._offset):
                 self._offset += len(data)
+                self._written_s = os.fstat(descriptor).st_mtime
                 text = self._rest + data.decode("utf-8", "replace").replace("\0", "")
                 previous, self._rest = parse_progress(text, previous)
         finally:

@@ -22,6 +22,7 @@ from agents.sessions.output_discards import remove_artifacts
 from agents.sessions.pacing import Pacer
 from agents.sessions.processes import AttemptProcesses
 from agents.sessions.progress_file import ProgressFile, bytes_on_disk
+from agents.sessions.recent_speed import RecentSpeed
 from agents.sessions.stop_ladder import Step, StopLadder
 from gpu_balancer.runtime.redaction import Redactor
 
@@ -39,6 +40,8 @@ _LOG = logging.getLogger(__name__)
 _BRISK_S = 0.1
 _STEADY_S = 1.0
 _MEASURED_EVERY_S = 5.0
+_LONGEST_UNREAD_S = 2.0
+"""Seconds that a report can have lain unread: a wall clock that was set tells of hours."""
 _UNEXPECTED_KEY = "Unexpected stream"
 """How ffmpeg's RTMP listener says that a publisher used another key; it goes on all the same (rtmpproto.c)."""
 _KEY_LOG_LINES = 200
@@ -89,6 +92,7 @@ class AttemptRunner:
         self._redactor = Redactor(launch.secrets)
         self._progress = ProgressFile(attempt.folder.progress)
         self._read = self._noted = attempt.status.progress
+        self._recent_speed = RecentSpeed()
         self._processes: AttemptProcesses | None = None
         self._to_continue = False
         self._pacer = Pacer(clock, hold=launch.hold, send=self._send, read=self._latest_progress)
@@ -199,8 +203,14 @@ class AttemptRunner:
         self._noted = read
         if before is None or (read.frames, read.out_time) != (before.frames, before.out_time):
             self._advanced_s = self._active_s()
-        self._change(progress=self._measured(read))
+        self._change(progress=self._measured(self._recent_speed.note(read, self._written_s())))
         self._book.progressed(self._attempt)
+
+    def _written_s(self) -> float:
+        """Tells when the latest progress was written, in monotonic seconds."""
+        written_s, now_s = self._progress.written_s, self._clock.now().timestamp()
+        unread_s = 0.0 if written_s is None else min(max(now_s - written_s, 0.0), _LONGEST_UNREAD_S)
+        return self._clock.monotonic_s() - unread_s
 
     async def _note_size(self) -> None:
         now_s = self._clock.monotonic_s()

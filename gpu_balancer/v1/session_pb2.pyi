@@ -142,7 +142,7 @@ class Progress(_message.Message):
     frames_per_second: _builtins.float
     """Frames per second, lately."""
     speed: _builtins.float
-    """Media time done per wall time. 1 is real time. Unset when unknown."""
+    """Media time done per wall time, lately. 1 is real time. Unset when unknown."""
     duplicated_frames: _builtins.int
     """Frames repeated to hold the frame rate."""
     dropped_frames: _builtins.int

@@ -121,6 +121,12 @@ def test_a_film_is_held_back_beside_live_work_and_let_go_after_it(client: Client
     limit = client.get_session(made.name).speed_limit
     assert 0.1 <= limit < 1
     eventually(lambda: client.get_session(made.name).progress.speed <= 2 * limit, "it is held at its speed")
+    before = client.get_session(made.name).progress.out_time.ToTimedelta()
+    due = timedelta(seconds=3 * limit)
+    eventually(
+        lambda: client.get_session(made.name).progress.out_time.ToTimedelta() >= before + due, "it goes on at its speed"
+    )
+    eventually(lambda: limit / 2 <= client.get_session(made.name).progress.speed <= 2 * limit, "and tells it")
     client.stop_session(on_air.name)
     client.wait(on_air)
     eventually(lambda: not client.get_session(made.name).HasField("speed_limit"), "it is let go")

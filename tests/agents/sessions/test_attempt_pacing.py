@@ -126,7 +126,7 @@ _BEFORE: dict[str, Callable[[float], tuple[tuple[float | None, float], ...]]] = 
 }
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     speed=st.floats(1, 1000),
     limit=st.sampled_from([0.05, 0.1, 0.2, 0.55, 1.0, 2.0, 5.0, 20.0, 50.0]),
