@@ -7,7 +7,7 @@ so that errors of the guess do not add up. Of a program that fell behind, as whe
 made good, because it would take that time from those for whom it is held.
 
 A stopped program reports nothing, so nothing that only a report could tell may keep it stopped: whatever is believed of
-it, it runs for a moment every other second.
+it, it runs for a moment every other second, or every few on a machine that is very busy.
 
 What is held is always let go before anybody else signals it: a stopped program hears no SIGTERM.
 """
@@ -33,10 +33,12 @@ _PERIOD_S = 0.2
 """Seconds from one slice to the next: short against a segment, long against what stopping costs."""
 _LEAST_SLICE_S = 0.002
 """Seconds; less is not worth a stop. What is due is saved up to a later period then."""
-_LONGEST_REST_S = {Hold.FOR_EVER: 1.6, Hold.FOR_A_MOMENT: 0.5}
+_LONGEST_REST_S, _LONGEST_LATE_REST_S = 1.6, 5.0
 """Seconds of a stop. Files would wait for ever, but who watches one would take it for dead: what is so fast, or so far
-ahead, that it ought to rest longer runs for the least slice all the same, a thousandth of the time. When somebody waits
-at the other end of a connection: a tenth of what ffmpeg itself waits."""
+ahead, that it ought to rest longer runs for the least slice all the same, a thousandth of the time. When the machine is
+so busy that slices end late it may rest longer in proportion, up to the second figure: else it would take much more."""
+_LONGEST_MOMENT_S = 0.5
+"""Seconds of a stop when somebody waits at the other end of a connection; a tenth of what ffmpeg itself waits."""
 _MADE_GOOD_S, _PAID_BACK_S = 2.0, 10.0
 """Seconds of being behind that may be caught up, and of being ahead that are waited for."""
 _SLOWED_WITHIN_S, _HASTENED_WITHIN_S = 0.5, 0.2
@@ -85,6 +87,7 @@ class Pacer:
         self._held_s = 0.0
         self._stretch_s = 0.0
         self._rested_s = 0.0
+        self._slice_s = 0.0
         self._slice_ran_s = 0.0
         self._ran_s = 0.0
         self._marked_s = clock.monotonic_s()
@@ -133,7 +136,7 @@ class Pacer:
         if not self._reports:
             self._guess = self._told_speed()
         self._reports.clear()
-        self._ran_s = 0.0
+        self._ran_s = self._slice_s = self._slice_ran_s = self._rested_s = 0.0
         # A program that is launched with a limit begins at 0. Of one that runs, the next report tells where it was.
         self._line = (self._out_time_s(), self._marked_s)
         self._line_is_guessed = self._seen is not None
@@ -171,18 +174,22 @@ class Pacer:
             self._stop()
             return rest_s
         if self._seen is None:
+            self._slice_s += _OPENING_S
             return _OPENING_S
-        slice_s = self._slice_s(limit)
+        slice_s = self._due_slice_s(limit)
         if slice_s <= 0:
             self._stop()
             return _PERIOD_S
+        if self._held:
+            self._slice_s = 0.0
         self._continue()
+        self._slice_s += slice_s
         if slice_s >= _PERIOD_S:
             return _PERIOD_S
         self._rest_s = _PERIOD_S - slice_s
         return slice_s
 
-    def _slice_s(self, limit: float) -> float:
+    def _due_slice_s(self, limit: float) -> float:
         """Tells for how many seconds of the next period the program runs."""
         ahead_s = self._ahead_s(limit)
         within_s = _SLOWED_WITHIN_S if ahead_s > 0 else _HASTENED_WITHIN_S
@@ -190,9 +197,13 @@ class Pacer:
         slice_s = due / self._free_speed()
         if slice_s >= _LEAST_SLICE_S:
             return min(slice_s, _PERIOD_S)
-        if self._hold is not None and self._stretch_s + _PERIOD_S > _LONGEST_REST_S[self._hold]:
-            return _LEAST_SLICE_S
-        return 0.0
+        return _LEAST_SLICE_S if self._stretch_s + _PERIOD_S > self._longest_rest_s() else 0.0
+
+    def _longest_rest_s(self) -> float:
+        if self._hold is Hold.FOR_A_MOMENT:
+            return _LONGEST_MOMENT_S
+        late = self._slice_ran_s / self._slice_s if self._slice_s else 1.0
+        return min(_LONGEST_REST_S * max(late, 1.0), _LONGEST_LATE_REST_S)
 
     def _ahead_s(self, limit: float) -> float:
         """Tells by how many seconds of media the program is ahead of what it may have done; negative: behind."""
