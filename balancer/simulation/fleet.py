@@ -73,21 +73,18 @@ def gpu_view(
         video_clock_mhz=video_clock_mhz,
         table_model=row.model,
     )
-    capabilities = capabilities_of(row)
-    return DeviceView(
-        identity=identity,
-        state=DeviceState.READY,
-        state_message="",
-        weight=_ANY_WEIGHT,
-        capabilities=capabilities,
-        capacity=capacity_of(identity, capabilities, override),
-    )
+    return _view(identity, capabilities_of(row), override)
 
 
 def cpu_view(device_id: str, cores: Sequence[int], *, override: CapacityOverride | None = None) -> DeviceView:
     """Makes a device of processor cores; `with_weights` gives it its weight."""
     identity = DeviceIdentity(id=DeviceId(device_id), kind=DeviceKind.CPU, model="CPU", cores=tuple(cores))
-    capabilities = _software()
+    return _view(identity, _software(), override)
+
+
+def _view(
+    identity: DeviceIdentity, capabilities: tuple[Capability, ...], override: CapacityOverride | None
+) -> DeviceView:
     return DeviceView(
         identity=identity,
         state=DeviceState.READY,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.policies.load_book import LoadBook
 from balancer.domain.policies.policy import Candidate, Choice, IndifferentPolicy
 from balancer.domain.workload import Workload
 
@@ -20,8 +21,7 @@ class Livepeer(IndifferentPolicy):
 
     def __init__(self) -> None:
         """Begins without sessions."""
-        self._placed: dict[SessionId, tuple[DeviceId, int]] = {}
-        self._loads: dict[DeviceId, int] = {}
+        self._book = LoadBook()
 
     @property
     def name(self) -> str:
@@ -31,26 +31,20 @@ class Livepeer(IndifferentPolicy):
     @property
     def loads(self) -> Mapping[DeviceId, int]:
         """The load of each device that has any, in output pixels per second."""
-        return self._loads
+        return self._book.loads
 
     def on_session_placed(self, session_id: SessionId, device_id: DeviceId, workload: Workload) -> None:
         """Adds the session's load to its device, unless it is in the books already: then it stays where it was."""
-        load = workload.encode_pixels_per_second
-        if session_id not in self._placed and load:
-            self._placed[session_id] = (device_id, load)
-            self._loads[device_id] = self._loads.get(device_id, 0) + load
+        if session_id not in self._book:
+            self._book.add(session_id, device_id, workload.encode_pixels_per_second)
 
     def on_session_ended(self, session_id: SessionId) -> None:
         """Takes the session's load from the device in whose books it is."""
-        device_id, load = self._placed.pop(session_id, (None, 0))
-        if device_id is not None:
-            self._loads[device_id] -= load
-            if not self._loads[device_id]:
-                del self._loads[device_id]
+        self._book.remove(session_id)
 
     def choose(self, candidates: Sequence[Candidate], workload: Workload) -> Choice:  # noqa: ARG002 - the port's
         """Chooses the lowest load before placing; see the module."""
         if not candidates:
             raise ValueError("Cannot choose a device: there is no candidate.")
-        scores = {one.view.id: self._loads.get(one.view.id, 0) for one in candidates}
+        scores = {one.view.id: self._book.of(one.view.id) for one in candidates}
         return Choice(device_id=min(scores, key=scores.__getitem__), scores=scores)

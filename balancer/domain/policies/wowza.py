@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from balancer.domain.decision import PlacementSettings
 from balancer.domain.device import DeviceView
 from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.policies.load_book import LoadBook
 from balancer.domain.policies.policy import Candidate, Choice, IndifferentPolicy
 from balancer.domain.workload import CostFactors, Workload
 
@@ -26,8 +27,7 @@ class Wowza(IndifferentPolicy):
     def __init__(self) -> None:
         """Begins without sessions and with the rule's own factors."""
         self._factors = CostFactors()
-        self._placed: dict[SessionId, tuple[DeviceId, int]] = {}
-        self._loads: dict[DeviceId, int] = {}
+        self._book = LoadBook()
 
     @property
     def name(self) -> str:
@@ -37,7 +37,7 @@ class Wowza(IndifferentPolicy):
     @property
     def loads(self) -> Mapping[DeviceId, int]:
         """The load of each device that has any, before any weight."""
-        return self._loads
+        return self._book.loads
 
     def on_settings(self, settings: PlacementSettings) -> None:
         """Takes the factors. Loads of placed sessions stay what they were, so that ends take away what was added."""
@@ -45,18 +45,11 @@ class Wowza(IndifferentPolicy):
 
     def on_session_placed(self, session_id: SessionId, device_id: DeviceId, workload: Workload) -> None:
         """Adds the session's load to its device."""
-        self.on_session_ended(session_id)
-        load = session_load(workload, self._factors)
-        self._placed[session_id] = (device_id, load)
-        self._loads[device_id] = self._loads.get(device_id, 0) + load
+        self._book.add(session_id, device_id, session_load(workload, self._factors))
 
     def on_session_ended(self, session_id: SessionId) -> None:
         """Takes the session's load from its device."""
-        device_id, load = self._placed.pop(session_id, (None, 0))
-        if device_id is not None:
-            self._loads[device_id] -= load
-            if not self._loads[device_id]:
-                del self._loads[device_id]
+        self._book.remove(session_id)
 
     def choose(self, candidates: Sequence[Candidate], workload: Workload) -> Choice:  # noqa: ARG002 - the port's
         """Chooses the lowest weighted load before placing; see the module."""
@@ -69,7 +62,7 @@ class Wowza(IndifferentPolicy):
         """Gives a device's load by the rule: 0 when its weight is 0."""
         if view.weight <= 0:
             return 0
-        return self._loads.get(view.id, 0) * highest_weight // view.weight
+        return self._book.of(view.id) * highest_weight // view.weight
 
 
 def session_load(workload: Workload, factors: CostFactors) -> int:
