@@ -21,7 +21,7 @@ test-packages:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | system-packages
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,otlp,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,recording,s3,otlp,dev]'
 	@touch $@
 
 node_modules/.installed: package.json package-lock.json | test-packages

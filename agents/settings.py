@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
+from gpu_balancer.runtime.recording_sections import (
+    Applications,
+    BrowserSettings,
+    DeliverySettings,
+    Destinations,
+    RecordingSettings,
+    named_once,
+)
 from gpu_balancer.runtime.settings_sections import (
     AgentDeviceSettings,
     AgentServerSettings,
@@ -32,6 +40,11 @@ class AgentSettings(Section):
     ffmpeg: FfmpegSettings = FfmpegSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     ingest: IngestSettings = IngestSettings()
+    recordings: RecordingSettings = RecordingSettings()
+    browser: BrowserSettings = BrowserSettings()
+    applications: Annotated[Applications, AfterValidator(named_once)] = ()
+    deliveries: DeliverySettings = DeliverySettings()
+    destinations: Annotated[Destinations, AfterValidator(named_once)] = ()
     sessions: Annotated[SessionSettings, Field(validate_default=True)] = SessionSettings()
     log: LogSettings = LogSettings()
     telemetry: TelemetrySettings = TelemetrySettings()

@@ -1,20 +1,18 @@
 """The processes of one attempt: whether any lives, and ways to signal them that can hit nobody else.
 
-A process id alone is no identity: it can be given to another process at any moment, even with the same start tick. So
-a process is held by a pidfd, and it is ours because it has the attempt's lock file open, which it can only have
-inherited from the agent that launched it. The lock being free proves that all of them are gone.
+They are known by the attempt's lock file, see `lock_holders`. That of a recording is the lock file of its display too:
+X server, browser and sound server are the attempt's processes like its shim and program.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
-import select
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
+
+from agents.lock_holders import has_ended, is_held, kill_holders, open_holder, send
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -70,25 +68,15 @@ class AttemptProcesses:
         """Tells whether any process of the attempt lives, and reaps the shim when it is a child that has ended."""
         self._reap()
         try:
-            lock = os.open(self._folder.lock, os.O_RDWR | os.O_CLOEXEC)
+            return is_held(self._folder.lock)
         except FileNotFoundError:
             # Somebody has removed the folder under a live attempt: only what is held already can be told from others.
-            return any(not _has_ended(held) for held in self._held())
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        else:
-            # Explicitly: a child that another thread is forking just now would otherwise keep it for a moment.
-            fcntl.flock(lock, fcntl.LOCK_UN)
-            return False
-        finally:
-            os.close(lock)
+            return any(not has_ended(held) for held in self._held())
 
     def shim_alive(self) -> bool | None:
         """Tells whether the shim lives. None: it cannot be told, because the shim was not found (yet)."""
         shim = self.shim_fd
-        return None if shim is None else not _has_ended(shim)
+        return None if shim is None else not has_ended(shim)
 
     def signal_program(self, number: signal.Signals) -> bool:
         """Sends a signal to the program, not to the shim.
@@ -97,7 +85,7 @@ class AttemptProcesses:
             Whether it was sent. False: the program has not begun yet, or has ended.
         """
         program = self.program_fd
-        return program is not None and _send(program, number)
+        return program is not None and send(program, number)
 
     def continue_program(self) -> bool:
         """Lets the program go on if somebody has stopped it; nothing else happens to it.
@@ -127,42 +115,13 @@ class AttemptProcesses:
     def _kill(self, *, spared: int | None) -> None:
         if not self._folder.lock.exists():
             for held in self._held():
-                _send(held, signal.SIGKILL)
+                send(held, signal.SIGKILL)
             return
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdecimal() or int(entry.name) in (spared, os.getpid()):
-                continue
-            descriptor = self._open(int(entry.name))
-            if descriptor is None:
-                continue
-            try:
-                _send(descriptor, signal.SIGKILL)
-            finally:
-                os.close(descriptor)
+        kill_holders(self._folder.lock, spared=spared)
 
     def _open(self, pid: int) -> int | None:
         """Opens a pidfd of a process of this attempt. None: there is none, or it is somebody else's."""
-        try:
-            descriptor = os.pidfd_open(pid)
-        except OSError:
-            return None
-        # In this order: what is seen in /proc while the pidfd still says "alive" is about the process it holds.
-        if self._holds_lock(pid) and not _has_ended(descriptor):
-            return descriptor
-        os.close(descriptor)
-        return None
-
-    def _holds_lock(self, pid: int) -> bool:
-        try:
-            ours = self._folder.lock.stat()
-            for entry in Path(f"/proc/{pid}/fd").iterdir():
-                with contextlib.suppress(FileNotFoundError):
-                    theirs = entry.stat()
-                    if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino):
-                        return True
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            return False
-        return False
+        return open_holder(pid, self._folder.lock)
 
 
 async def end_processes(folder: AttemptFolder, *, within: timedelta, clock: Clock) -> bool:
@@ -183,18 +142,4 @@ async def end_processes(folder: AttemptFolder, *, within: timedelta, clock: Cloc
                 return False
             await asyncio.to_thread(processes.kill_all)
             await asyncio.sleep(_KILL_AGAIN_S)
-    return True
-
-
-def _has_ended(pidfd: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def _send(pidfd: int, number: signal.Signals) -> bool:
-    try:
-        signal.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
-        return False
     return True

@@ -12,6 +12,14 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from balancer.settings.profiles import BUILT_IN_PROFILES, ProfileSettings
 from gpu_balancer.runtime.listen_address import parse_loopback_address
+from gpu_balancer.runtime.recording_sections import (
+    Applications,
+    BrowserSettings,
+    DeliverySettings,
+    Destinations,
+    RecordingSettings,
+    named_once,
+)
 from gpu_balancer.runtime.settings_sections import (
     CalibrationSettings,
     CoreSet,
@@ -219,6 +227,15 @@ class UploadSettings(Section):
     """Hours after which an upload is removed, unless a session uses it."""
 
 
+class HostSettings(Section):
+    """What the machine that all devices sit in can do beside them. A key that is not given follows from the machine."""
+
+    memory_mib: Annotated[int, Field(ge=256, le=2**24)] | None = None
+    """Mebibytes of its memory that recordings may book. Not given: what it has."""
+    upload_bits_per_second: Annotated[int, Field(ge=10_000, le=10**12)] | None = None
+    """Bits per second that pushes to other machines may take. Not given: not limited."""
+
+
 class BalancerSettings(Section):
     """Settings of gpu-balancerd. Every key has a default: the file may be absent."""
 
@@ -233,6 +250,12 @@ class BalancerSettings(Section):
     outputs: OutputSettings = OutputSettings()
     sessions: Annotated[BalancerSessionSettings, Field(validate_default=True)] = BalancerSessionSettings()
     uploads: UploadSettings = UploadSettings()
+    recordings: RecordingSettings = RecordingSettings()
+    browser: BrowserSettings = BrowserSettings()
+    applications: Annotated[Applications, AfterValidator(named_once)] = ()
+    deliveries: DeliverySettings = DeliverySettings()
+    destinations: Annotated[Destinations, AfterValidator(named_once)] = ()
+    host: HostSettings = HostSettings()
     ffmpeg: FfmpegSettings = FfmpegSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     ingest: IngestSettings = IngestSettings()

@@ -17,7 +17,7 @@ from gpu_balancer.runtime.settings_mistakes import Mistake, describe_mistakes, s
 from gpu_balancer.runtime.toml_positions import find_positions, nearest_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from tomlkit import TOMLDocument
@@ -127,11 +127,11 @@ def edit_settings(path: Path, edit: Callable[[TOMLDocument], None], model: type[
     return settings
 
 
-def dump_settings(sections: Mapping[str, BaseModel]) -> str:
+def dump_settings(sections: Mapping[str, BaseModel | Sequence[BaseModel]]) -> str:
     """Writes sections as a settings file, for another process to read. Keys that are not given are left out.
 
     Args:
-        sections: Models by the name of their table.
+        sections: Models by the name of their table; several by the name of their array of tables.
 
     Returns:
         The TOML.
@@ -140,7 +140,11 @@ def dump_settings(sections: Mapping[str, BaseModel]) -> str:
 
     document = tomlkit.document()
     for name, section in sections.items():
-        document.add(name, tomlkit.item(section.model_dump(mode="json", exclude_none=True)))
+        if isinstance(section, BaseModel):
+            document.add(name, tomlkit.item(section.model_dump(mode="json", exclude_none=True)))
+        elif section:
+            entries = [entry.model_dump(mode="json", exclude_none=True) for entry in section]
+            document.add(name, tomlkit.item(entries))
     return tomlkit.dumps(document)
 
 

@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from gpu_balancer.v1 import device_pb2 as _device_pb2
 from gpu_balancer.v1 import media_pb2 as _media_pb2
+from gpu_balancer.v1 import recording_pb2 as _recording_pb2
 from gpu_balancer.v1 import session_pb2 as _session_pb2
 import builtins as _builtins
 import sys
@@ -95,6 +96,7 @@ class Agent(_message.Message):
     PROBED_FIELD_NUMBER: _builtins.int
     FAULT_MESSAGE_FIELD_NUMBER: _builtins.int
     LAST_EVENT_NUMBER_FIELD_NUMBER: _builtins.int
+    RECORDING_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.str
     """Changes at each start of the agent."""
     version: _builtins.str
@@ -119,6 +121,10 @@ class Agent(_message.Message):
     def capabilities(self) -> _containers.RepeatedCompositeFieldContainer[_device_pb2.Capability]:
         """Outcomes of the golden probe; empty while it runs."""
 
+    @_builtins.property
+    def recording(self) -> _recording_pb2.RecordingAbility:
+        """What it records. Unset until that is known."""
+
     def __init__(
         self,
         *,
@@ -131,10 +137,11 @@ class Agent(_message.Message):
         probed: _builtins.bool = ...,
         fault_message: _builtins.str = ...,
         last_event_number: _builtins.int = ...,
+        recording: _recording_pb2.RecordingAbility | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "recording", b"recording"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "fault_message", b"fault_message", "ffmpeg_builds", b"ffmpeg_builds", "identity", b"identity", "incarnation", b"incarnation", "last_event_number", b"last_event_number", "probed", b"probed", "process_id", b"process_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "fault_message", b"fault_message", "ffmpeg_builds", b"ffmpeg_builds", "identity", b"identity", "incarnation", b"incarnation", "last_event_number", b"last_event_number", "probed", b"probed", "process_id", b"process_id", "recording", b"recording", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -314,6 +321,7 @@ class LaunchPlan(_message.Message):
     MAX_DURATION_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     SPEED_LIMIT_FIELD_NUMBER: _builtins.int
+    RECORDING_FIELD_NUMBER: _builtins.int
     traceparent: _builtins.str
     """W3C trace context of the session's trace. Empty when tracing is off."""
     speed_limit: _builtins.float
@@ -324,7 +332,7 @@ class LaunchPlan(_message.Message):
 
     @_builtins.property
     def transcode(self) -> _media_pb2.TranscodeSpec:
-        """The transcode, with profile, defaults and ids filled in and uploads resolved to paths."""
+        """The transcode, with profile, defaults and ids filled in and uploads resolved to paths. Unset for a recording."""
 
     @_builtins.property
     def input_facts(self) -> _media_pb2.InputFacts:
@@ -333,6 +341,10 @@ class LaunchPlan(_message.Message):
     @_builtins.property
     def max_duration(self) -> _duration_pb2.Duration:
         """Stops after this much time of running. Unset: never."""
+
+    @_builtins.property
+    def recording(self) -> _recording_pb2.RecordingSpec:
+        """The recording, with profile, defaults and ids filled in. Unset for a transcode."""
 
     def __init__(
         self,
@@ -343,10 +355,11 @@ class LaunchPlan(_message.Message):
         max_duration: _duration_pb2.Duration | None = ...,
         traceparent: _builtins.str = ...,
         speed_limit: _builtins.float | None = ...,
+        recording: _recording_pb2.RecordingSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit", "id", b"id", "input_facts", b"input_facts", "max_duration", b"max_duration", "speed_limit", b"speed_limit", "transcode", b"transcode"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit", "id", b"id", "input_facts", b"input_facts", "max_duration", b"max_duration", "recording", b"recording", "speed_limit", b"speed_limit", "transcode", b"transcode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit", "id", b"id", "input_facts", b"input_facts", "max_duration", b"max_duration", "speed_limit", b"speed_limit", "traceparent", b"traceparent", "transcode", b"transcode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit", "id", b"id", "input_facts", b"input_facts", "max_duration", b"max_duration", "recording", b"recording", "speed_limit", b"speed_limit", "traceparent", b"traceparent", "transcode", b"transcode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__speed_limit: _TypeAlias = _typing.Literal["speed_limit"]  # noqa: Y015
     _WhichOneofArgType__speed_limit: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit"]  # noqa: Y015
@@ -541,6 +554,193 @@ class PaceSessionResponse(_message.Message):
 Global___PaceSessionResponse: _TypeAlias = PaceSessionResponse  # noqa: Y015
 
 @_typing.final
+class AgentServicePauseSessionRequest(_message.Message):
+    """Request of PauseSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def id(self) -> Global___AttemptId:
+        """Which attempt."""
+
+    def __init__(
+        self,
+        *,
+        id: Global___AttemptId | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentServicePauseSessionRequest: _TypeAlias = AgentServicePauseSessionRequest  # noqa: Y015
+
+@_typing.final
+class AgentServicePauseSessionResponse(_message.Message):
+    """Response of PauseSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentServicePauseSessionResponse: _TypeAlias = AgentServicePauseSessionResponse  # noqa: Y015
+
+@_typing.final
+class AgentServiceResumeSessionRequest(_message.Message):
+    """Request of ResumeSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def id(self) -> Global___AttemptId:
+        """Which attempt."""
+
+    def __init__(
+        self,
+        *,
+        id: Global___AttemptId | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentServiceResumeSessionRequest: _TypeAlias = AgentServiceResumeSessionRequest  # noqa: Y015
+
+@_typing.final
+class AgentServiceResumeSessionResponse(_message.Message):
+    """Response of ResumeSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentServiceResumeSessionResponse: _TypeAlias = AgentServiceResumeSessionResponse  # noqa: Y015
+
+@_typing.final
+class AgentServiceExtendSessionRequest(_message.Message):
+    """Request of ExtendSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    MAX_DURATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def id(self) -> Global___AttemptId:
+        """Which attempt."""
+
+    @_builtins.property
+    def max_duration(self) -> _duration_pb2.Duration:
+        """The new bound, counted from the first frame without pauses. Unset: none."""
+
+    def __init__(
+        self,
+        *,
+        id: Global___AttemptId | None = ...,
+        max_duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "max_duration", b"max_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "max_duration", b"max_duration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentServiceExtendSessionRequest: _TypeAlias = AgentServiceExtendSessionRequest  # noqa: Y015
+
+@_typing.final
+class AgentServiceExtendSessionResponse(_message.Message):
+    """Response of ExtendSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentServiceExtendSessionResponse: _TypeAlias = AgentServiceExtendSessionResponse  # noqa: Y015
+
+@_typing.final
+class AgentServiceSnapshotSessionRequest(_message.Message):
+    """Request of SnapshotSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    width: _builtins.int
+    """Width of the picture in pixels. Unset: the display's."""
+    @_builtins.property
+    def id(self) -> Global___AttemptId:
+        """Which attempt."""
+
+    def __init__(
+        self,
+        *,
+        id: Global___AttemptId | None = ...,
+        width: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_width", b"_width", "id", b"id", "width", b"width"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_width", b"_width", "id", b"id", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__width: _TypeAlias = _typing.Literal["width"]  # noqa: Y015
+    _WhichOneofArgType__width: _TypeAlias = _typing.Literal["_width", b"_width"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__width) -> _WhichOneofReturnType__width | None: ...
+
+Global___AgentServiceSnapshotSessionRequest: _TypeAlias = AgentServiceSnapshotSessionRequest  # noqa: Y015
+
+@_typing.final
+class AgentServiceSnapshotSessionResponse(_message.Message):
+    """Response of SnapshotSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_TIME_FIELD_NUMBER: _builtins.int
+    image: _builtins.bytes
+    """The picture as PNG."""
+    @_builtins.property
+    def snapshot_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was taken."""
+
+    def __init__(
+        self,
+        *,
+        image: _builtins.bytes = ...,
+        snapshot_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot_time", b"snapshot_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "snapshot_time", b"snapshot_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentServiceSnapshotSessionResponse: _TypeAlias = AgentServiceSnapshotSessionResponse  # noqa: Y015
+
+@_typing.final
 class AgentServiceDeleteSessionRequest(_message.Message):
     """Request of DeleteSession."""
 
@@ -594,6 +794,8 @@ class AttemptStatus(_message.Message):
     INGEST_URL_FIELD_NUMBER: _builtins.int
     RUNNING_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    RECORDING_REPORT_FIELD_NUMBER: _builtins.int
+    MEASURED_USE_FIELD_NUMBER: _builtins.int
     phase: Global___AttemptPhase.ValueType
     """Where it stands."""
     outcome: Global___AttemptOutcome.ValueType
@@ -624,6 +826,14 @@ class AttemptStatus(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When its processes were gone."""
 
+    @_builtins.property
+    def recording_report(self) -> _recording_pb2.RecordingReport:
+        """What has become of a recording so far."""
+
+    @_builtins.property
+    def measured_use(self) -> _recording_pb2.MeasuredUse:
+        """What it was seen to take of its host, once that is known."""
+
     def __init__(
         self,
         *,
@@ -636,10 +846,12 @@ class AttemptStatus(_message.Message):
         ingest_url: _builtins.str = ...,
         running_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        recording_report: _recording_pb2.RecordingReport | None = ...,
+        measured_use: _recording_pb2.MeasuredUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "id", b"id", "progress", b"progress", "running_time", b"running_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "id", b"id", "measured_use", b"measured_use", "progress", b"progress", "recording_report", b"recording_report", "running_time", b"running_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "end_time", b"end_time", "failure", b"failure", "id", b"id", "ingest_url", b"ingest_url", "outcome", b"outcome", "phase", b"phase", "progress", b"progress", "running_time", b"running_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "end_time", b"end_time", "failure", b"failure", "id", b"id", "ingest_url", b"ingest_url", "measured_use", b"measured_use", "outcome", b"outcome", "phase", b"phase", "progress", b"progress", "recording_report", b"recording_report", "running_time", b"running_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

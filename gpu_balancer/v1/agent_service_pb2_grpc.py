@@ -70,6 +70,26 @@ class AgentServiceStub:
                 request_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.PaceSessionRequest.SerializeToString,
                 response_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.PaceSessionResponse.FromString,
                 _registered_method=True)
+        self.PauseSession = channel.unary_unary(
+                '/gpu_balancer.v1.AgentService/PauseSession',
+                request_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServicePauseSessionRequest.SerializeToString,
+                response_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServicePauseSessionResponse.FromString,
+                _registered_method=True)
+        self.ResumeSession = channel.unary_unary(
+                '/gpu_balancer.v1.AgentService/ResumeSession',
+                request_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceResumeSessionRequest.SerializeToString,
+                response_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceResumeSessionResponse.FromString,
+                _registered_method=True)
+        self.ExtendSession = channel.unary_unary(
+                '/gpu_balancer.v1.AgentService/ExtendSession',
+                request_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceExtendSessionRequest.SerializeToString,
+                response_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceExtendSessionResponse.FromString,
+                _registered_method=True)
+        self.SnapshotSession = channel.unary_unary(
+                '/gpu_balancer.v1.AgentService/SnapshotSession',
+                request_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceSnapshotSessionRequest.SerializeToString,
+                response_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceSnapshotSessionResponse.FromString,
+                _registered_method=True)
         self.DeleteSession = channel.unary_unary(
                 '/gpu_balancer.v1.AgentService/DeleteSession',
                 request_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceDeleteSessionRequest.SerializeToString,
@@ -165,8 +185,36 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseSession(self, request, context):
+        """Lets a recording rest. Idempotent. FAILED_PRECONDITION for an attempt that does not record now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeSession(self, request, context):
+        """Goes on recording. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExtendSession(self, request, context):
+        """Gives a recording another bound of time. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SnapshotSession(self, request, context):
+        """Takes a picture of a recording's display now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteSession(self, request, context):
-        """Removes the folders of an ended session.
+        """Removes the folders of an ended session. Refused with FAILED_PRECONDITION while a copy is still to be delivered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -259,6 +307,26 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.PaceSession,
                     request_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.PaceSessionRequest.FromString,
                     response_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.PaceSessionResponse.SerializeToString,
+            ),
+            'PauseSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSession,
+                    request_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServicePauseSessionRequest.FromString,
+                    response_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServicePauseSessionResponse.SerializeToString,
+            ),
+            'ResumeSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSession,
+                    request_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceResumeSessionRequest.FromString,
+                    response_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceResumeSessionResponse.SerializeToString,
+            ),
+            'ExtendSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendSession,
+                    request_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceExtendSessionRequest.FromString,
+                    response_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceExtendSessionResponse.SerializeToString,
+            ),
+            'SnapshotSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.SnapshotSession,
+                    request_deserializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceSnapshotSessionRequest.FromString,
+                    response_serializer=gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceSnapshotSessionResponse.SerializeToString,
             ),
             'DeleteSession': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteSession,
@@ -491,6 +559,114 @@ class AgentService:
             '/gpu_balancer.v1.AgentService/PaceSession',
             gpu__balancer_dot_v1_dot_agent__service__pb2.PaceSessionRequest.SerializeToString,
             gpu__balancer_dot_v1_dot_agent__service__pb2.PaceSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpu_balancer.v1.AgentService/PauseSession',
+            gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServicePauseSessionRequest.SerializeToString,
+            gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServicePauseSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpu_balancer.v1.AgentService/ResumeSession',
+            gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceResumeSessionRequest.SerializeToString,
+            gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceResumeSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtendSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpu_balancer.v1.AgentService/ExtendSession',
+            gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceExtendSessionRequest.SerializeToString,
+            gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceExtendSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SnapshotSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpu_balancer.v1.AgentService/SnapshotSession',
+            gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceSnapshotSessionRequest.SerializeToString,
+            gpu__balancer_dot_v1_dot_agent__service__pb2.AgentServiceSnapshotSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,8 +47,16 @@ class AgentServiceStub:
     """Asks an attempt to complete its outputs and end. Idempotent. An attempt that never came here is reported as ended."""
     PaceSession: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.PaceSessionRequest, _agent_service_pb2.PaceSessionResponse]
     """Holds an attempt at a speed, or lets it run freely. Idempotent."""
+    PauseSession: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.AgentServicePauseSessionRequest, _agent_service_pb2.AgentServicePauseSessionResponse]
+    """Lets a recording rest. Idempotent. FAILED_PRECONDITION for an attempt that does not record now."""
+    ResumeSession: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.AgentServiceResumeSessionRequest, _agent_service_pb2.AgentServiceResumeSessionResponse]
+    """Goes on recording. Idempotent."""
+    ExtendSession: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.AgentServiceExtendSessionRequest, _agent_service_pb2.AgentServiceExtendSessionResponse]
+    """Gives a recording another bound of time. Idempotent."""
+    SnapshotSession: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.AgentServiceSnapshotSessionRequest, _agent_service_pb2.AgentServiceSnapshotSessionResponse]
+    """Takes a picture of a recording's display now."""
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.AgentServiceDeleteSessionRequest, _agent_service_pb2.AgentServiceDeleteSessionResponse]
-    """Removes the folders of an ended session."""
+    """Removes the folders of an ended session. Refused with FAILED_PRECONDITION while a copy is still to be delivered."""
     WatchEvents: _grpc.UnaryStreamMultiCallable[_agent_service_pb2.WatchEventsRequest, _agent_service_pb2.WatchEventsResponse]
     """Streams numbered events after a cursor, then live ones, and the device's measurements at 1 Hz."""
     ReadSessionLog: _grpc.UnaryStreamMultiCallable[_agent_service_pb2.AgentServiceReadSessionLogRequest, _agent_service_pb2.AgentServiceReadSessionLogResponse]
@@ -85,8 +93,16 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Asks an attempt to complete its outputs and end. Idempotent. An attempt that never came here is reported as ended."""
     PaceSession: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.PaceSessionRequest, _agent_service_pb2.PaceSessionResponse]  # type: ignore[assignment]
     """Holds an attempt at a speed, or lets it run freely. Idempotent."""
+    PauseSession: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.AgentServicePauseSessionRequest, _agent_service_pb2.AgentServicePauseSessionResponse]  # type: ignore[assignment]
+    """Lets a recording rest. Idempotent. FAILED_PRECONDITION for an attempt that does not record now."""
+    ResumeSession: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.AgentServiceResumeSessionRequest, _agent_service_pb2.AgentServiceResumeSessionResponse]  # type: ignore[assignment]
+    """Goes on recording. Idempotent."""
+    ExtendSession: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.AgentServiceExtendSessionRequest, _agent_service_pb2.AgentServiceExtendSessionResponse]  # type: ignore[assignment]
+    """Gives a recording another bound of time. Idempotent."""
+    SnapshotSession: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.AgentServiceSnapshotSessionRequest, _agent_service_pb2.AgentServiceSnapshotSessionResponse]  # type: ignore[assignment]
+    """Takes a picture of a recording's display now."""
     DeleteSession: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.AgentServiceDeleteSessionRequest, _agent_service_pb2.AgentServiceDeleteSessionResponse]  # type: ignore[assignment]
-    """Removes the folders of an ended session."""
+    """Removes the folders of an ended session. Refused with FAILED_PRECONDITION while a copy is still to be delivered."""
     WatchEvents: _aio.UnaryStreamMultiCallable[_agent_service_pb2.WatchEventsRequest, _agent_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """Streams numbered events after a cursor, then live ones, and the device's measurements at 1 Hz."""
     ReadSessionLog: _aio.UnaryStreamMultiCallable[_agent_service_pb2.AgentServiceReadSessionLogRequest, _agent_service_pb2.AgentServiceReadSessionLogResponse]  # type: ignore[assignment]
@@ -164,12 +180,44 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Holds an attempt at a speed, or lets it run freely. Idempotent."""
 
     @_abc_1.abstractmethod
+    def PauseSession(
+        self,
+        request: _agent_service_pb2.AgentServicePauseSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.AgentServicePauseSessionResponse, _abc.Awaitable[_agent_service_pb2.AgentServicePauseSessionResponse]]:
+        """Lets a recording rest. Idempotent. FAILED_PRECONDITION for an attempt that does not record now."""
+
+    @_abc_1.abstractmethod
+    def ResumeSession(
+        self,
+        request: _agent_service_pb2.AgentServiceResumeSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.AgentServiceResumeSessionResponse, _abc.Awaitable[_agent_service_pb2.AgentServiceResumeSessionResponse]]:
+        """Goes on recording. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def ExtendSession(
+        self,
+        request: _agent_service_pb2.AgentServiceExtendSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.AgentServiceExtendSessionResponse, _abc.Awaitable[_agent_service_pb2.AgentServiceExtendSessionResponse]]:
+        """Gives a recording another bound of time. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def SnapshotSession(
+        self,
+        request: _agent_service_pb2.AgentServiceSnapshotSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.AgentServiceSnapshotSessionResponse, _abc.Awaitable[_agent_service_pb2.AgentServiceSnapshotSessionResponse]]:
+        """Takes a picture of a recording's display now."""
+
+    @_abc_1.abstractmethod
     def DeleteSession(
         self,
         request: _agent_service_pb2.AgentServiceDeleteSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.AgentServiceDeleteSessionResponse, _abc.Awaitable[_agent_service_pb2.AgentServiceDeleteSessionResponse]]:
-        """Removes the folders of an ended session."""
+        """Removes the folders of an ended session. Refused with FAILED_PRECONDITION while a copy is still to be delivered."""
 
     @_abc_1.abstractmethod
     def WatchEvents(

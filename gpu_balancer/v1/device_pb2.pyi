@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from gpu_balancer.v1 import media_pb2 as _media_pb2
 from gpu_balancer.v1 import placement_pb2 as _placement_pb2
+from gpu_balancer.v1 import recording_pb2 as _recording_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -667,6 +668,7 @@ class Device(_message.Message):
     RATES_FIELD_NUMBER: _builtins.int
     CALIBRATION_FIELD_NUMBER: _builtins.int
     QUARANTINE_FIELD_NUMBER: _builtins.int
+    RECORDING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"devices/{id}"."""
     weight: _builtins.int
@@ -715,6 +717,10 @@ class Device(_message.Message):
     def quarantine(self) -> Global___DeviceQuarantine:
         """Set while the device is UNHEALTHY because sessions failed on it."""
 
+    @_builtins.property
+    def recording(self) -> _recording_pb2.RecordingAbility:
+        """What its agent records. Unset until the agent has told it."""
+
     def __init__(
         self,
         *,
@@ -734,10 +740,11 @@ class Device(_message.Message):
         rates: _abc.Iterable[Global___DeviceRate] | None = ...,
         calibration: Global___DeviceCalibration | None = ...,
         quarantine: Global___DeviceQuarantine | None = ...,
+        recording: _recording_pb2.RecordingAbility | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "calibration", b"calibration", "identity", b"identity", "measurements", b"measurements", "quarantine", b"quarantine", "weighted_load", b"weighted_load"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "calibration", b"calibration", "identity", b"identity", "measurements", b"measurements", "quarantine", b"quarantine", "recording", b"recording", "weighted_load", b"weighted_load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "calibration", b"calibration", "capabilities", b"capabilities", "ffmpeg_builds", b"ffmpeg_builds", "identity", b"identity", "loads", b"loads", "measurements", b"measurements", "name", b"name", "quarantine", b"quarantine", "rates", b"rates", "revision", b"revision", "session_count", b"session_count", "state", b"state", "state_message", b"state_message", "weight", b"weight", "weight_source", b"weight_source", "weighted_load", b"weighted_load"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "calibration", b"calibration", "capabilities", b"capabilities", "ffmpeg_builds", b"ffmpeg_builds", "identity", b"identity", "loads", b"loads", "measurements", b"measurements", "name", b"name", "quarantine", b"quarantine", "rates", b"rates", "recording", b"recording", "revision", b"revision", "session_count", b"session_count", "state", b"state", "state_message", b"state_message", "weight", b"weight", "weight_source", b"weight_source", "weighted_load", b"weighted_load"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__weighted_load: _TypeAlias = _typing.Literal["weighted_load"]  # noqa: Y015
     _WhichOneofArgType__weighted_load: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load"]  # noqa: Y015

@@ -26,29 +26,31 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from gpu_balancer.v1 import media_pb2 as gpu__balancer_dot_v1_dot_media__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgpu_balancer/v1/placement.proto\x12\x0fgpu_balancer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bgpu_balancer/v1/media.proto\"\xb4\x01\n\nEncodeWork\x12*\n\x05\x63odec\x18\x01 \x01(\x0e\x32\x1b.gpu_balancer.v1.VideoCodec\x12\x11\n\tbit_depth\x18\x02 \x01(\r\x12\x19\n\x11pixels_per_second\x18\x03 \x01(\x04\x12-\n\x05speed\x18\x04 \x01(\x0e\x32\x1e.gpu_balancer.v1.EncodingSpeed\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\"\xab\x02\n\x08Workload\x12 \n\x18\x64\x65\x63ode_pixels_per_second\x18\x01 \x01(\x04\x12\x31\n\x0c\x64\x65\x63ode_codec\x18\x02 \x01(\x0e\x32\x1b.gpu_balancer.v1.VideoCodec\x12\x18\n\x10\x64\x65\x63ode_bit_depth\x18\x03 \x01(\r\x12\x1f\n\x17scale_pixels_per_second\x18\x04 \x01(\x04\x12,\n\x07\x65ncodes\x18\x05 \x03(\x0b\x32\x1b.gpu_balancer.v1.EncodeWork\x12\x1e\n\x16\x63ost_pixels_per_second\x18\x06 \x01(\x04\x12\x11\n\treal_time\x18\x07 \x01(\x08\x12\x1b\n\x0ereserved_speed\x18\x08 \x01(\x01H\x00\x88\x01\x01\x42\x11\n\x0f_reserved_speed\"|\n\rDimensionNeed\x12-\n\tdimension\x18\x01 \x01(\x0e\x32\x1a.gpu_balancer.v1.Dimension\x12\x0c\n\x04host\x18\x02 \x01(\x08\x12\x0e\n\x06needed\x18\x03 \x01(\x03\x12\x0c\n\x04used\x18\x04 \x01(\x03\x12\x10\n\x08\x62ookable\x18\x05 \x01(\x03\"\x9d\x01\n\x07Refusal\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12-\n\tdimension\x18\x02 \x01(\x0e\x32\x1a.gpu_balancer.v1.Dimension\x12\x13\n\x06needed\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tavailable\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x0f\n\x07message\x18\x05 \x01(\tB\t\n\x07_neededB\x0c\n\n_available\"\xfa\x01\n\rDeviceVerdict\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0f\n\x05score\x18\x02 \x01(\x03H\x00\x12+\n\x07refusal\x18\x03 \x01(\x0b\x32\x18.gpu_balancer.v1.RefusalH\x00\x12!\n\x14weighted_load_before\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x0e\n\x06weight\x18\x05 \x01(\r\x12\x15\n\rsession_count\x18\x06 \x01(\r\x12-\n\x05needs\x18\x07 \x03(\x0b\x32\x1e.gpu_balancer.v1.DimensionNeedB\t\n\x07verdictB\x17\n\x15_weighted_load_before\"5\n\x0fOmittedVerdicts\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65vice_count\x18\x02 \x01(\r\"i\n\x0c\x42ookedAmount\x12-\n\tdimension\x18\x01 \x01(\x0e\x32\x1a.gpu_balancer.v1.Dimension\x12\x0c\n\x04host\x18\x02 \x01(\x08\x12\x0e\n\x06\x62ooked\x18\x03 \x01(\x03\x12\x0c\n\x04kept\x18\x04 \x01(\x03\"\x85\x03\n\tPlacement\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12+\n\x08workload\x18\x03 \x01(\x0b\x32\x19.gpu_balancer.v1.Workload\x12\x30\n\x08verdicts\x18\x04 \x03(\x0b\x32\x1e.gpu_balancer.v1.DeviceVerdict\x12\x18\n\x10settings_version\x18\x05 \x01(\x04\x12\x31\n\rdecision_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12:\n\x10omitted_verdicts\x18\x08 \x03(\x0b\x32 .gpu_balancer.v1.OmittedVerdicts\x12\x14\n\x0cpolicy_fault\x18\t \x01(\t\x12\x1a\n\x12preempted_sessions\x18\n \x03(\t\x12-\n\x06\x62ooked\x18\x0b \x03(\x0b\x32\x1d.gpu_balancer.v1.BookedAmount*\xb2\x01\n\tDimension\x12\x19\n\x15\x44IMENSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44IMENSION_DECODE\x10\x01\x12\x13\n\x0f\x44IMENSION_SCALE\x10\x02\x12\x14\n\x10\x44IMENSION_ENCODE\x10\x03\x12\x1e\n\x1a\x44IMENSION_ENCODER_SESSIONS\x10\x04\x12\x14\n\x10\x44IMENSION_MEMORY\x10\x05\x12\x13\n\x0f\x44IMENSION_CORES\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgpu_balancer/v1/placement.proto\x12\x0fgpu_balancer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bgpu_balancer/v1/media.proto\"\xb4\x01\n\nEncodeWork\x12*\n\x05\x63odec\x18\x01 \x01(\x0e\x32\x1b.gpu_balancer.v1.VideoCodec\x12\x11\n\tbit_depth\x18\x02 \x01(\r\x12\x19\n\x11pixels_per_second\x18\x03 \x01(\x04\x12-\n\x05speed\x18\x04 \x01(\x0e\x32\x1e.gpu_balancer.v1.EncodingSpeed\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\"X\n\x0b\x43\x61ptureWork\x12\x19\n\x11pixels_per_second\x18\x01 \x01(\x04\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x0f\n\x07\x62rowser\x18\x04 \x01(\x08\"\xfa\x02\n\x08Workload\x12 \n\x18\x64\x65\x63ode_pixels_per_second\x18\x01 \x01(\x04\x12\x31\n\x0c\x64\x65\x63ode_codec\x18\x02 \x01(\x0e\x32\x1b.gpu_balancer.v1.VideoCodec\x12\x18\n\x10\x64\x65\x63ode_bit_depth\x18\x03 \x01(\r\x12\x1f\n\x17scale_pixels_per_second\x18\x04 \x01(\x04\x12,\n\x07\x65ncodes\x18\x05 \x03(\x0b\x32\x1b.gpu_balancer.v1.EncodeWork\x12\x1e\n\x16\x63ost_pixels_per_second\x18\x06 \x01(\x04\x12\x11\n\treal_time\x18\x07 \x01(\x08\x12\x1b\n\x0ereserved_speed\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12-\n\x07\x63\x61pture\x18\t \x01(\x0b\x32\x1c.gpu_balancer.v1.CaptureWork\x12\x1e\n\x16upload_bits_per_second\x18\n \x01(\x04\x42\x11\n\x0f_reserved_speed\"|\n\rDimensionNeed\x12-\n\tdimension\x18\x01 \x01(\x0e\x32\x1a.gpu_balancer.v1.Dimension\x12\x0c\n\x04host\x18\x02 \x01(\x08\x12\x0e\n\x06needed\x18\x03 \x01(\x03\x12\x0c\n\x04used\x18\x04 \x01(\x03\x12\x10\n\x08\x62ookable\x18\x05 \x01(\x03\"\x9d\x01\n\x07Refusal\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12-\n\tdimension\x18\x02 \x01(\x0e\x32\x1a.gpu_balancer.v1.Dimension\x12\x13\n\x06needed\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tavailable\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x0f\n\x07message\x18\x05 \x01(\tB\t\n\x07_neededB\x0c\n\n_available\"\xfa\x01\n\rDeviceVerdict\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0f\n\x05score\x18\x02 \x01(\x03H\x00\x12+\n\x07refusal\x18\x03 \x01(\x0b\x32\x18.gpu_balancer.v1.RefusalH\x00\x12!\n\x14weighted_load_before\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x0e\n\x06weight\x18\x05 \x01(\r\x12\x15\n\rsession_count\x18\x06 \x01(\r\x12-\n\x05needs\x18\x07 \x03(\x0b\x32\x1e.gpu_balancer.v1.DimensionNeedB\t\n\x07verdictB\x17\n\x15_weighted_load_before\"5\n\x0fOmittedVerdicts\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65vice_count\x18\x02 \x01(\r\"i\n\x0c\x42ookedAmount\x12-\n\tdimension\x18\x01 \x01(\x0e\x32\x1a.gpu_balancer.v1.Dimension\x12\x0c\n\x04host\x18\x02 \x01(\x08\x12\x0e\n\x06\x62ooked\x18\x03 \x01(\x03\x12\x0c\n\x04kept\x18\x04 \x01(\x03\"\x85\x03\n\tPlacement\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12+\n\x08workload\x18\x03 \x01(\x0b\x32\x19.gpu_balancer.v1.Workload\x12\x30\n\x08verdicts\x18\x04 \x03(\x0b\x32\x1e.gpu_balancer.v1.DeviceVerdict\x12\x18\n\x10settings_version\x18\x05 \x01(\x04\x12\x31\n\rdecision_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12:\n\x10omitted_verdicts\x18\x08 \x03(\x0b\x32 .gpu_balancer.v1.OmittedVerdicts\x12\x14\n\x0cpolicy_fault\x18\t \x01(\t\x12\x1a\n\x12preempted_sessions\x18\n \x03(\t\x12-\n\x06\x62ooked\x18\x0b \x03(\x0b\x32\x1d.gpu_balancer.v1.BookedAmount*\xe0\x01\n\tDimension\x12\x19\n\x15\x44IMENSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44IMENSION_DECODE\x10\x01\x12\x13\n\x0f\x44IMENSION_SCALE\x10\x02\x12\x14\n\x10\x44IMENSION_ENCODE\x10\x03\x12\x1e\n\x1a\x44IMENSION_ENCODER_SESSIONS\x10\x04\x12\x14\n\x10\x44IMENSION_MEMORY\x10\x05\x12\x13\n\x0f\x44IMENSION_CORES\x10\x06\x12\x16\n\x12\x44IMENSION_DISPLAYS\x10\x07\x12\x14\n\x10\x44IMENSION_UPLOAD\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gpu_balancer.v1.placement_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DIMENSION']._serialized_start=1693
-  _globals['_DIMENSION']._serialized_end=1871
+  _globals['_DIMENSION']._serialized_start=1862
+  _globals['_DIMENSION']._serialized_end=2086
   _globals['_ENCODEWORK']._serialized_start=115
   _globals['_ENCODEWORK']._serialized_end=295
-  _globals['_WORKLOAD']._serialized_start=298
-  _globals['_WORKLOAD']._serialized_end=597
-  _globals['_DIMENSIONNEED']._serialized_start=599
-  _globals['_DIMENSIONNEED']._serialized_end=723
-  _globals['_REFUSAL']._serialized_start=726
-  _globals['_REFUSAL']._serialized_end=883
-  _globals['_DEVICEVERDICT']._serialized_start=886
-  _globals['_DEVICEVERDICT']._serialized_end=1136
-  _globals['_OMITTEDVERDICTS']._serialized_start=1138
-  _globals['_OMITTEDVERDICTS']._serialized_end=1191
-  _globals['_BOOKEDAMOUNT']._serialized_start=1193
-  _globals['_BOOKEDAMOUNT']._serialized_end=1298
-  _globals['_PLACEMENT']._serialized_start=1301
-  _globals['_PLACEMENT']._serialized_end=1690
+  _globals['_CAPTUREWORK']._serialized_start=297
+  _globals['_CAPTUREWORK']._serialized_end=385
+  _globals['_WORKLOAD']._serialized_start=388
+  _globals['_WORKLOAD']._serialized_end=766
+  _globals['_DIMENSIONNEED']._serialized_start=768
+  _globals['_DIMENSIONNEED']._serialized_end=892
+  _globals['_REFUSAL']._serialized_start=895
+  _globals['_REFUSAL']._serialized_end=1052
+  _globals['_DEVICEVERDICT']._serialized_start=1055
+  _globals['_DEVICEVERDICT']._serialized_end=1305
+  _globals['_OMITTEDVERDICTS']._serialized_start=1307
+  _globals['_OMITTEDVERDICTS']._serialized_end=1360
+  _globals['_BOOKEDAMOUNT']._serialized_start=1362
+  _globals['_BOOKEDAMOUNT']._serialized_end=1467
+  _globals['_PLACEMENT']._serialized_start=1470
+  _globals['_PLACEMENT']._serialized_end=1859
 # @@protoc_insertion_point(module_scope)

@@ -38,9 +38,13 @@ class _DimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Dimension.V
     DIMENSION_ENCODER_SESSIONS: _Dimension.ValueType  # 4
     """Open hardware encoder sessions."""
     DIMENSION_MEMORY: _Dimension.ValueType  # 5
-    """Device memory in MiB."""
+    """Memory of the device, or of its host, in MiB."""
     DIMENSION_CORES: _Dimension.ValueType  # 6
     """Processor time of the host or of a CPU device, in millionths of one core."""
+    DIMENSION_DISPLAYS: _Dimension.ValueType  # 7
+    """Displays."""
+    DIMENSION_UPLOAD: _Dimension.ValueType  # 8
+    """Bits per second sent to other machines."""
 
 class Dimension(_Dimension, metaclass=_DimensionEnumTypeWrapper):
     """A dimension in which a device or its host can be full."""
@@ -56,9 +60,13 @@ DIMENSION_ENCODE: Dimension.ValueType  # 3
 DIMENSION_ENCODER_SESSIONS: Dimension.ValueType  # 4
 """Open hardware encoder sessions."""
 DIMENSION_MEMORY: Dimension.ValueType  # 5
-"""Device memory in MiB."""
+"""Memory of the device, or of its host, in MiB."""
 DIMENSION_CORES: Dimension.ValueType  # 6
 """Processor time of the host or of a CPU device, in millionths of one core."""
+DIMENSION_DISPLAYS: Dimension.ValueType  # 7
+"""Displays."""
+DIMENSION_UPLOAD: Dimension.ValueType  # 8
+"""Bits per second sent to other machines."""
 Global___Dimension: _TypeAlias = Dimension  # noqa: Y015
 
 @_typing.final
@@ -104,6 +112,40 @@ class EncodeWork(_message.Message):
 Global___EncodeWork: _TypeAlias = EncodeWork  # noqa: Y015
 
 @_typing.final
+class CaptureWork(_message.Message):
+    """A display that is looked at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIXELS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    BROWSER_FIELD_NUMBER: _builtins.int
+    pixels_per_second: _builtins.int
+    """Pixels per second taken of it."""
+    width: _builtins.int
+    """Width in pixels."""
+    height: _builtins.int
+    """Height in pixels."""
+    browser: _builtins.bool
+    """Whether a browser draws on it."""
+    def __init__(
+        self,
+        *,
+        pixels_per_second: _builtins.int = ...,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+        browser: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser", b"browser", "height", b"height", "pixels_per_second", b"pixels_per_second", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CaptureWork: _TypeAlias = CaptureWork  # noqa: Y015
+
+@_typing.final
 class Workload(_message.Message):
     """What a session asks of whatever device takes it."""
 
@@ -117,6 +159,8 @@ class Workload(_message.Message):
     COST_PIXELS_PER_SECOND_FIELD_NUMBER: _builtins.int
     REAL_TIME_FIELD_NUMBER: _builtins.int
     RESERVED_SPEED_FIELD_NUMBER: _builtins.int
+    CAPTURE_FIELD_NUMBER: _builtins.int
+    UPLOAD_BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
     decode_pixels_per_second: _builtins.int
     """Pixels per second to be decoded. 0 when nothing is decoded."""
     decode_codec: _media_pb2.VideoCodec.ValueType
@@ -131,9 +175,15 @@ class Workload(_message.Message):
     """Whether the session falls behind when the device is slower than real time."""
     reserved_speed: _builtins.float
     """The speed that is kept free for it, in times real time. Unset: what the device has left, at most real time."""
+    upload_bits_per_second: _builtins.int
+    """Bits per second that it sends to other machines."""
     @_builtins.property
     def encodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncodeWork]:
         """Each encoded rendition."""
+
+    @_builtins.property
+    def capture(self) -> Global___CaptureWork:
+        """The display of a recording. Unset: the session has none."""
 
     def __init__(
         self,
@@ -146,10 +196,12 @@ class Workload(_message.Message):
         cost_pixels_per_second: _builtins.int = ...,
         real_time: _builtins.bool = ...,
         reserved_speed: _builtins.float | None = ...,
+        capture: Global___CaptureWork | None = ...,
+        upload_bits_per_second: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed", "reserved_speed", b"reserved_speed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed", "capture", b"capture", "reserved_speed", b"reserved_speed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed", "cost_pixels_per_second", b"cost_pixels_per_second", "decode_bit_depth", b"decode_bit_depth", "decode_codec", b"decode_codec", "decode_pixels_per_second", b"decode_pixels_per_second", "encodes", b"encodes", "real_time", b"real_time", "reserved_speed", b"reserved_speed", "scale_pixels_per_second", b"scale_pixels_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed", "capture", b"capture", "cost_pixels_per_second", b"cost_pixels_per_second", "decode_bit_depth", b"decode_bit_depth", "decode_codec", b"decode_codec", "decode_pixels_per_second", b"decode_pixels_per_second", "encodes", b"encodes", "real_time", b"real_time", "reserved_speed", b"reserved_speed", "scale_pixels_per_second", b"scale_pixels_per_second", "upload_bits_per_second", b"upload_bits_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__reserved_speed: _TypeAlias = _typing.Literal["reserved_speed"]  # noqa: Y015
     _WhichOneofArgType__reserved_speed: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed"]  # noqa: Y015

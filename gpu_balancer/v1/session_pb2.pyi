@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from gpu_balancer.v1 import media_pb2 as _media_pb2
 from gpu_balancer.v1 import placement_pb2 as _placement_pb2
+from gpu_balancer.v1 import recording_pb2 as _recording_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -91,6 +92,34 @@ PRIORITY_BATCH: Priority.ValueType  # 2
 """As fast as there is room."""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
+class _DeliveryState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeliveryStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeliveryState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELIVERY_STATE_UNSPECIFIED: _DeliveryState.ValueType  # 0
+    """Not said."""
+    DELIVERY_STATE_PENDING: _DeliveryState.ValueType  # 1
+    """Under way, or to be tried again."""
+    DELIVERY_STATE_DELIVERED: _DeliveryState.ValueType  # 2
+    """Confirmed by the destination."""
+    DELIVERY_STATE_FAILED: _DeliveryState.ValueType  # 3
+    """Given up; the artifact is kept."""
+
+class DeliveryState(_DeliveryState, metaclass=_DeliveryStateEnumTypeWrapper):
+    """How far a copy of an artifact is."""
+
+DELIVERY_STATE_UNSPECIFIED: DeliveryState.ValueType  # 0
+"""Not said."""
+DELIVERY_STATE_PENDING: DeliveryState.ValueType  # 1
+"""Under way, or to be tried again."""
+DELIVERY_STATE_DELIVERED: DeliveryState.ValueType  # 2
+"""Confirmed by the destination."""
+DELIVERY_STATE_FAILED: DeliveryState.ValueType  # 3
+"""Given up; the artifact is kept."""
+Global___DeliveryState: _TypeAlias = DeliveryState  # noqa: Y015
+
 @_typing.final
 class Condition(_message.Message):
     """Something true of a session besides its state."""
@@ -101,7 +130,9 @@ class Condition(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     SINCE_TIME_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """"AWAITING_PUBLISHER", "UNREACHABLE", "STALLED" or "PREEMPTED"."""
+    """"AWAITING_PUBLISHER", "UNREACHABLE", "STALLED", "PREEMPTED", "AWAITING_DISPLAY", "AWAITING_GATE", "PAUSED" or
+    "FINALISING".
+    """
     message: _builtins.str
     """The same as a sentence for people."""
     @_builtins.property
@@ -289,6 +320,7 @@ class Session(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     TRANSCODE_FIELD_NUMBER: _builtins.int
+    RECORDING_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     MAX_DURATION_FIELD_NUMBER: _builtins.int
@@ -312,6 +344,8 @@ class Session(_message.Message):
     QUEUE_FIELD_NUMBER: _builtins.int
     SPEED_LIMIT_FIELD_NUMBER: _builtins.int
     PREEMPTION_COUNT_FIELD_NUMBER: _builtins.int
+    RECORDING_REPORT_FIELD_NUMBER: _builtins.int
+    MEASURED_USE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"sessions/{id}". Output only."""
     priority: Global___Priority.ValueType
@@ -345,6 +379,10 @@ class Session(_message.Message):
     @_builtins.property
     def transcode(self) -> _media_pb2.TranscodeSpec:
         """A transcode."""
+
+    @_builtins.property
+    def recording(self) -> _recording_pb2.RecordingSpec:
+        """A recording."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -396,11 +434,20 @@ class Session(_message.Message):
     def queue(self) -> Global___QueueStatus:
         """Set while the state is QUEUED. Output only."""
 
+    @_builtins.property
+    def recording_report(self) -> _recording_pb2.RecordingReport:
+        """What has become of a recording so far. Output only."""
+
+    @_builtins.property
+    def measured_use(self) -> _recording_pb2.MeasuredUse:
+        """What it was seen to take of its host, which is booked since then. Output only."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         transcode: _media_pb2.TranscodeSpec | None = ...,
+        recording: _recording_pb2.RecordingSpec | None = ...,
         priority: Global___Priority.ValueType = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         max_duration: _duration_pb2.Duration | None = ...,
@@ -424,16 +471,18 @@ class Session(_message.Message):
         queue: Global___QueueStatus | None = ...,
         speed_limit: _builtins.float | None = ...,
         preemption_count: _builtins.int = ...,
+        recording_report: _recording_pb2.RecordingReport | None = ...,
+        measured_use: _recording_pb2.MeasuredUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed", "_speed_limit", b"_speed_limit", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "input_facts", b"input_facts", "max_duration", b"max_duration", "max_wait", b"max_wait", "progress", b"progress", "queue", b"queue", "reserved_speed", b"reserved_speed", "running_time", b"running_time", "spec", b"spec", "speed_limit", b"speed_limit", "transcode", b"transcode", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed", "_speed_limit", b"_speed_limit", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "input_facts", b"input_facts", "max_duration", b"max_duration", "max_wait", b"max_wait", "measured_use", b"measured_use", "progress", b"progress", "queue", b"queue", "recording", b"recording", "recording_report", b"recording_report", "reserved_speed", b"reserved_speed", "running_time", b"running_time", "spec", b"spec", "speed_limit", b"speed_limit", "transcode", b"transcode", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed", "_speed_limit", b"_speed_limit", "attempt", b"attempt", "conditions", b"conditions", "create_time", b"create_time", "device", b"device", "end_time", b"end_time", "failure", b"failure", "ingest_url", b"ingest_url", "input_facts", b"input_facts", "labels", b"labels", "max_duration", b"max_duration", "max_wait", b"max_wait", "name", b"name", "preemptible", b"preemptible", "preemption_count", b"preemption_count", "priority", b"priority", "progress", b"progress", "queue", b"queue", "reserved_speed", b"reserved_speed", "revision", b"revision", "running_time", b"running_time", "spec", b"spec", "speed_limit", b"speed_limit", "state", b"state", "trace_id", b"trace_id", "transcode", b"transcode", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed", "_speed_limit", b"_speed_limit", "attempt", b"attempt", "conditions", b"conditions", "create_time", b"create_time", "device", b"device", "end_time", b"end_time", "failure", b"failure", "ingest_url", b"ingest_url", "input_facts", b"input_facts", "labels", b"labels", "max_duration", b"max_duration", "max_wait", b"max_wait", "measured_use", b"measured_use", "name", b"name", "preemptible", b"preemptible", "preemption_count", b"preemption_count", "priority", b"priority", "progress", b"progress", "queue", b"queue", "recording", b"recording", "recording_report", b"recording_report", "reserved_speed", b"reserved_speed", "revision", b"revision", "running_time", b"running_time", "spec", b"spec", "speed_limit", b"speed_limit", "state", b"state", "trace_id", b"trace_id", "transcode", b"transcode", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__reserved_speed: _TypeAlias = _typing.Literal["reserved_speed"]  # noqa: Y015
     _WhichOneofArgType__reserved_speed: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed"]  # noqa: Y015
     _WhichOneofReturnType__speed_limit: _TypeAlias = _typing.Literal["speed_limit"]  # noqa: Y015
     _WhichOneofArgType__speed_limit: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit"]  # noqa: Y015
-    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["transcode"]  # noqa: Y015
+    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["transcode", "recording"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reserved_speed) -> _WhichOneofReturnType__reserved_speed | None: ...
@@ -457,6 +506,7 @@ class Artifact(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     FINAL_FIELD_NUMBER: _builtins.int
     HTTP_PATH_FIELD_NUMBER: _builtins.int
+    DELIVERIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"sessions/{id}/artifacts/{path}"."""
     path: _builtins.str
@@ -473,6 +523,10 @@ class Artifact(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Last change."""
 
+    @_builtins.property
+    def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]:
+        """Copies of it at the operator's destinations, one each."""
+
     def __init__(
         self,
         *,
@@ -483,11 +537,56 @@ class Artifact(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         final: _builtins.bool = ...,
         http_path: _builtins.str = ...,
+        deliveries: _abc.Iterable[Global___Delivery] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["final", b"final", "http_path", b"http_path", "media_type", b"media_type", "name", b"name", "path", b"path", "size_bytes", b"size_bytes", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries", "final", b"final", "http_path", b"http_path", "media_type", b"media_type", "name", b"name", "path", b"path", "size_bytes", b"size_bytes", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Artifact: _TypeAlias = Artifact  # noqa: Y015
+
+@_typing.final
+class Delivery(_message.Message):
+    """A copy of an artifact at one of the operator's destinations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    LOCATION_FIELD_NUMBER: _builtins.int
+    TRY_COUNT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    destination: _builtins.str
+    """Name of the destination in the settings."""
+    state: Global___DeliveryState.ValueType
+    """How far it is."""
+    location: _builtins.str
+    """Where the copy is, "s3://bucket/key" or a path. Empty until it is known."""
+    try_count: _builtins.int
+    """Tries so far."""
+    message: _builtins.str
+    """Why the last try failed. Empty: it did not."""
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """Last change."""
+
+    def __init__(
+        self,
+        *,
+        destination: _builtins.str = ...,
+        state: Global___DeliveryState.ValueType = ...,
+        location: _builtins.str = ...,
+        try_count: _builtins.int = ...,
+        message: _builtins.str = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "location", b"location", "message", b"message", "state", b"state", "try_count", b"try_count", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015

@@ -68,6 +68,26 @@ class SessionServiceStub:
                 request_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.StopSessionRequest.SerializeToString,
                 response_deserializer=gpu__balancer_dot_v1_dot_session__service__pb2.StopSessionResponse.FromString,
                 _registered_method=True)
+        self.PauseSession = channel.unary_unary(
+                '/gpu_balancer.v1.SessionService/PauseSession',
+                request_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.PauseSessionRequest.SerializeToString,
+                response_deserializer=gpu__balancer_dot_v1_dot_session__service__pb2.PauseSessionResponse.FromString,
+                _registered_method=True)
+        self.ResumeSession = channel.unary_unary(
+                '/gpu_balancer.v1.SessionService/ResumeSession',
+                request_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.ResumeSessionRequest.SerializeToString,
+                response_deserializer=gpu__balancer_dot_v1_dot_session__service__pb2.ResumeSessionResponse.FromString,
+                _registered_method=True)
+        self.ExtendSession = channel.unary_unary(
+                '/gpu_balancer.v1.SessionService/ExtendSession',
+                request_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.ExtendSessionRequest.SerializeToString,
+                response_deserializer=gpu__balancer_dot_v1_dot_session__service__pb2.ExtendSessionResponse.FromString,
+                _registered_method=True)
+        self.SnapshotSession = channel.unary_unary(
+                '/gpu_balancer.v1.SessionService/SnapshotSession',
+                request_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.SnapshotSessionRequest.SerializeToString,
+                response_deserializer=gpu__balancer_dot_v1_dot_session__service__pb2.SnapshotSessionResponse.FromString,
+                _registered_method=True)
         self.DeleteSession = channel.unary_unary(
                 '/gpu_balancer.v1.SessionService/DeleteSession',
                 request_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.DeleteSessionRequest.SerializeToString,
@@ -154,8 +174,37 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseSession(self, request, context):
+        """Lets a recording rest: nothing is recorded until it is resumed, and its files show no gap. Asking again changes
+        nothing. FAILED_PRECONDITION for a session that does not record now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeSession(self, request, context):
+        """Goes on recording. Asking again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExtendSession(self, request, context):
+        """Gives a recording another max_duration, counted from its first frame. Pauses do not count.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SnapshotSession(self, request, context):
+        """Takes a picture of a recording's display now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteSession(self, request, context):
-        """Removes an ended session and its artifacts.
+        """Removes an ended session and its artifacts. FAILED_PRECONDITION while a copy of them is still to be delivered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -235,6 +284,26 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.StopSession,
                     request_deserializer=gpu__balancer_dot_v1_dot_session__service__pb2.StopSessionRequest.FromString,
                     response_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.StopSessionResponse.SerializeToString,
+            ),
+            'PauseSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSession,
+                    request_deserializer=gpu__balancer_dot_v1_dot_session__service__pb2.PauseSessionRequest.FromString,
+                    response_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.PauseSessionResponse.SerializeToString,
+            ),
+            'ResumeSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSession,
+                    request_deserializer=gpu__balancer_dot_v1_dot_session__service__pb2.ResumeSessionRequest.FromString,
+                    response_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.ResumeSessionResponse.SerializeToString,
+            ),
+            'ExtendSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendSession,
+                    request_deserializer=gpu__balancer_dot_v1_dot_session__service__pb2.ExtendSessionRequest.FromString,
+                    response_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.ExtendSessionResponse.SerializeToString,
+            ),
+            'SnapshotSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.SnapshotSession,
+                    request_deserializer=gpu__balancer_dot_v1_dot_session__service__pb2.SnapshotSessionRequest.FromString,
+                    response_serializer=gpu__balancer_dot_v1_dot_session__service__pb2.SnapshotSessionResponse.SerializeToString,
             ),
             'DeleteSession': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteSession,
@@ -438,6 +507,114 @@ class SessionService:
             '/gpu_balancer.v1.SessionService/StopSession',
             gpu__balancer_dot_v1_dot_session__service__pb2.StopSessionRequest.SerializeToString,
             gpu__balancer_dot_v1_dot_session__service__pb2.StopSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpu_balancer.v1.SessionService/PauseSession',
+            gpu__balancer_dot_v1_dot_session__service__pb2.PauseSessionRequest.SerializeToString,
+            gpu__balancer_dot_v1_dot_session__service__pb2.PauseSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpu_balancer.v1.SessionService/ResumeSession',
+            gpu__balancer_dot_v1_dot_session__service__pb2.ResumeSessionRequest.SerializeToString,
+            gpu__balancer_dot_v1_dot_session__service__pb2.ResumeSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtendSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpu_balancer.v1.SessionService/ExtendSession',
+            gpu__balancer_dot_v1_dot_session__service__pb2.ExtendSessionRequest.SerializeToString,
+            gpu__balancer_dot_v1_dot_session__service__pb2.ExtendSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SnapshotSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpu_balancer.v1.SessionService/SnapshotSession',
+            gpu__balancer_dot_v1_dot_session__service__pb2.SnapshotSessionRequest.SerializeToString,
+            gpu__balancer_dot_v1_dot_session__service__pb2.SnapshotSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,8 +49,18 @@ class SessionServiceStub:
     """Streams the changes of all sessions that match. Resumable."""
     StopSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.StopSessionRequest, _session_service_pb2.StopSessionResponse]
     """Asks a session to complete its outputs and end. Answers at once; asking again changes nothing."""
+    PauseSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.PauseSessionRequest, _session_service_pb2.PauseSessionResponse]
+    """Lets a recording rest: nothing is recorded until it is resumed, and its files show no gap. Asking again changes
+    nothing. FAILED_PRECONDITION for a session that does not record now.
+    """
+    ResumeSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ResumeSessionRequest, _session_service_pb2.ResumeSessionResponse]
+    """Goes on recording. Asking again changes nothing."""
+    ExtendSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ExtendSessionRequest, _session_service_pb2.ExtendSessionResponse]
+    """Gives a recording another max_duration, counted from its first frame. Pauses do not count."""
+    SnapshotSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.SnapshotSessionRequest, _session_service_pb2.SnapshotSessionResponse]
+    """Takes a picture of a recording's display now."""
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]
-    """Removes an ended session and its artifacts."""
+    """Removes an ended session and its artifacts. FAILED_PRECONDITION while a copy of them is still to be delivered."""
     PlanSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.PlanSessionRequest, _session_service_pb2.PlanSessionResponse]
     """Tells where a session would go, and why, without starting it."""
     ExplainSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ExplainSessionRequest, _session_service_pb2.ExplainSessionResponse]
@@ -85,8 +95,18 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Streams the changes of all sessions that match. Resumable."""
     StopSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.StopSessionRequest, _session_service_pb2.StopSessionResponse]  # type: ignore[assignment]
     """Asks a session to complete its outputs and end. Answers at once; asking again changes nothing."""
+    PauseSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.PauseSessionRequest, _session_service_pb2.PauseSessionResponse]  # type: ignore[assignment]
+    """Lets a recording rest: nothing is recorded until it is resumed, and its files show no gap. Asking again changes
+    nothing. FAILED_PRECONDITION for a session that does not record now.
+    """
+    ResumeSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ResumeSessionRequest, _session_service_pb2.ResumeSessionResponse]  # type: ignore[assignment]
+    """Goes on recording. Asking again changes nothing."""
+    ExtendSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ExtendSessionRequest, _session_service_pb2.ExtendSessionResponse]  # type: ignore[assignment]
+    """Gives a recording another max_duration, counted from its first frame. Pauses do not count."""
+    SnapshotSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.SnapshotSessionRequest, _session_service_pb2.SnapshotSessionResponse]  # type: ignore[assignment]
+    """Takes a picture of a recording's display now."""
     DeleteSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]  # type: ignore[assignment]
-    """Removes an ended session and its artifacts."""
+    """Removes an ended session and its artifacts. FAILED_PRECONDITION while a copy of them is still to be delivered."""
     PlanSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.PlanSessionRequest, _session_service_pb2.PlanSessionResponse]  # type: ignore[assignment]
     """Tells where a session would go, and why, without starting it."""
     ExplainSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ExplainSessionRequest, _session_service_pb2.ExplainSessionResponse]  # type: ignore[assignment]
@@ -156,12 +176,46 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Asks a session to complete its outputs and end. Answers at once; asking again changes nothing."""
 
     @_abc_1.abstractmethod
+    def PauseSession(
+        self,
+        request: _session_service_pb2.PauseSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.PauseSessionResponse, _abc.Awaitable[_session_service_pb2.PauseSessionResponse]]:
+        """Lets a recording rest: nothing is recorded until it is resumed, and its files show no gap. Asking again changes
+        nothing. FAILED_PRECONDITION for a session that does not record now.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeSession(
+        self,
+        request: _session_service_pb2.ResumeSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ResumeSessionResponse, _abc.Awaitable[_session_service_pb2.ResumeSessionResponse]]:
+        """Goes on recording. Asking again changes nothing."""
+
+    @_abc_1.abstractmethod
+    def ExtendSession(
+        self,
+        request: _session_service_pb2.ExtendSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ExtendSessionResponse, _abc.Awaitable[_session_service_pb2.ExtendSessionResponse]]:
+        """Gives a recording another max_duration, counted from its first frame. Pauses do not count."""
+
+    @_abc_1.abstractmethod
+    def SnapshotSession(
+        self,
+        request: _session_service_pb2.SnapshotSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.SnapshotSessionResponse, _abc.Awaitable[_session_service_pb2.SnapshotSessionResponse]]:
+        """Takes a picture of a recording's display now."""
+
+    @_abc_1.abstractmethod
     def DeleteSession(
         self,
         request: _session_service_pb2.DeleteSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.DeleteSessionResponse, _abc.Awaitable[_session_service_pb2.DeleteSessionResponse]]:
-        """Removes an ended session and its artifacts."""
+        """Removes an ended session and its artifacts. FAILED_PRECONDITION while a copy of them is still to be delivered."""
 
     @_abc_1.abstractmethod
     def PlanSession(

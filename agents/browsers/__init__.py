@@ -1,0 +1,1 @@
+"""Browsers on displays: which one, how it is started, and what a page in it does."""

@@ -1,0 +1,95 @@
+"""The processes that have a lock file open: whether any lives, and ways to signal them that can hit nobody else.
+
+A process id alone is no identity: it can be given to another process at any moment, even with the same start tick. So
+a process is held by a pidfd, and it is ours because it has the lock file open, which it can only have inherited from
+the agent that started it. The lock being free proves that all of them are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+from pathlib import Path
+
+
+def is_held(lock: Path) -> bool:
+    """Tells whether any process holds a lock file.
+
+    Raises:
+        FileNotFoundError: When the file is not there.
+    """
+    descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        # Explicitly: a child that another thread is forking just now would otherwise keep it for a moment.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def open_holder(pid: int, lock: Path) -> int | None:
+    """Opens a pidfd of a process that has a lock file open. None: there is none, or it is somebody else's."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return None
+    # In this order: what is seen in /proc while the pidfd still says "alive" is about the process it holds.
+    if _has_open(pid, lock) and not has_ended(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def kill_holders(lock: Path, *, spared: int | None = None) -> None:
+    """Kills every process that has a lock file open, but the agent itself.
+
+    Args:
+        lock: The file, which exists.
+        spared: Process id of one that is left alone. None: nobody is.
+    """
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) in (spared, os.getpid()):
+            continue
+        descriptor = open_holder(int(entry.name), lock)
+        if descriptor is None:
+            continue
+        try:
+            send(descriptor, signal.SIGKILL)
+        finally:
+            os.close(descriptor)
+
+
+def has_ended(pidfd: int) -> bool:
+    """Tells whether the process of a pidfd has ended."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def send(pidfd: int, number: signal.Signals) -> bool:
+    """Sends a signal. Returns False when the process has ended."""
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _has_open(pid: int, lock: Path) -> bool:
+    try:
+        ours = lock.stat()
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                theirs = entry.stat()
+                if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino):
+                    return True
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+    return False
