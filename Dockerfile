@@ -11,9 +11,14 @@ COPY gpu_balancer gpu_balancer
 COPY balancer balancer
 COPY agents agents
 RUN python -m venv /opt/gpu-balancer \
- && /opt/gpu-balancer/bin/pip install --no-cache-dir -c constraints.txt '.[server,otlp]'
+ && /opt/gpu-balancer/bin/pip install --no-cache-dir -c constraints.txt '.[server,recording,s3,otlp]'
 
 FROM python:${PYTHON_VERSION}-slim-bookworm AS cpu
+# For recordings: displays, windows, sound, a browser, and letters of most scripts.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends \
+      xvfb openbox pulseaudio pulseaudio-utils chromium fonts-dejavu-core fonts-noto-core fonts-noto-color-emoji \
+ && rm -rf /var/lib/apt/lists/*
 # The uid is fixed, so that folders of the host can be given to it: chown 10001 out
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/gpu-balancer --shell /usr/sbin/nologin gpu-balancer \
  && install -d -o gpu-balancer -g gpu-balancer -m 0700 /var/lib/gpu-balancer \

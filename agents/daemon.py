@@ -11,12 +11,13 @@ import signal
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from agents.devices.device_access import open_meter, take_device
 from agents.devices.golden_probe import ProbeResult, probe_device
 from agents.devices.identity import DeviceIdentity
 from agents.devices.measurements import DeviceFault
+from agents.recordings.assembly import Recordings
 from agents.servicers.agent_servicer import AgentServicer
 from agents.servicers.calibrator import Calibrator
 from agents.servicers.media_guards import SettingsGuards
@@ -25,8 +26,9 @@ from agents.servicers.upkeep import end_when_orphaned, measure_for_watchers
 from agents.sessions.event_numbers import EventNumbers
 from agents.sessions.folder import SessionFolders
 from agents.sessions.launcher import Launcher, LaunchSettings
+from agents.sessions.records import LaunchRecord, RecordingRecord
 from agents.sessions.registry import SessionRegistry
-from agents.sessions.runner import RunnerSettings
+from agents.sessions.runner import AttemptRunner, RunnerSettings
 from agents.sessions.status_book import StatusBook
 from agents.settings import AgentSettings
 from gpu_balancer.runtime.clock import SystemClock
@@ -44,6 +46,10 @@ from gpu_balancer.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_s
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from agents.sessions.records import AnyRecord
+    from agents.sessions.running import Runner
+    from agents.sessions.session_trace import SessionTrace
+    from agents.sessions.status_book import Attempt
     from gpu_balancer.runtime.clock import Clock
     from gpu_balancer.runtime.grpc_server import GrpcServer
 
@@ -100,18 +106,26 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
     )
     with _stopped_by_signals(stopping):
         async with TaskGuard("agent") as tasks:
-            registry = SessionRegistry(
+            recordings = Recordings(
+                settings,
+                state_dir,
                 folders,
-                book,
-                launcher,
-                tasks=tasks,
+                device=device.pipeline_device,
+                book=book,
                 tracer=telemetry.tracer,
+                tasks=tasks,
                 clock=clock,
-                settings=_runner_settings(settings),
+                changed=book.feed.agent_changed,
             )
+            runners = Runners(recordings, book, clock=clock, settings=_runner_settings(settings))
+            registry = SessionRegistry(
+                folders, book, make_runner=runners.make, tasks=tasks, tracer=telemetry.tracer, clock=clock
+            )
+            await recordings.start()
             # Before anybody can ask: an attempt that is not known yet would be launched a second time.
             await registry.adopt()
-            guards = SettingsGuards(settings.inputs, settings.outputs, ffmpeg=device.ffmpeg)
+            schemes = settings.recordings.url_schemes
+            guards = SettingsGuards(settings.inputs, settings.outputs, url_schemes=schemes, ffmpeg=device.ffmpeg)
             calibrator = Calibrator(
                 device,
                 work=state_dir / "calibration-work",
@@ -121,7 +135,14 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
             )
             await calibrator.clear()
             servicer = AgentServicer(
-                device, registry, launcher, book, guards=guards, calibrator=calibrator, shut_down=stopping.set
+                device,
+                registry,
+                launcher,
+                book,
+                guards=guards,
+                calibrator=calibrator,
+                recordings=recordings,
+                shut_down=stopping.set,
             )
             async with _server(settings, state_dir, servicer) as server:
                 await server.set_serving(serving=True)
@@ -131,6 +152,7 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
                 await stopping.wait()
                 registry.close()
                 await server.stop(_STOP_GRACE)
+                await recordings.close()
     _LOG.info("Ended; %d live sessions are left to the next agent", registry.live_count)
 
 
@@ -157,6 +179,28 @@ async def _first_probe(device: ProbedDevice) -> None:
     except RequestFailure as failure:
         # The agent stays: sessions may be running, and an operator can have the probe run again.
         _LOG.error("%s", failure.message)
+
+
+class Runners:
+    """Makes who watches over an attempt, by what it is."""
+
+    def __init__(self, recordings: Recordings, book: StatusBook, *, clock: Clock, settings: RunnerSettings) -> None:
+        self._recordings = recordings
+        self._book = book
+        self._clock = clock
+        self._settings = settings
+
+    def make(self, attempt: Attempt, record: AnyRecord, trace: SessionTrace) -> Runner:
+        """Implements `RunnerMaker`."""
+        match record:
+            case LaunchRecord():
+                return AttemptRunner(
+                    attempt, record, book=self._book, trace=trace, clock=self._clock, settings=self._settings
+                )
+            case RecordingRecord():
+                return self._recordings.make_runner(attempt, record, trace)
+            case _:
+                assert_never(record)
 
 
 class _Prober:

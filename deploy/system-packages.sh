@@ -1,13 +1,20 @@
 #!/bin/sh
 # Makes sure of the system packages that are needed: "run" for the product and its demonstration, "test" for the tests
-# too. Installs what is missing when run as root on Debian or Ubuntu; otherwise names it and fails.
+# too. Installs what is missing when run as root on Debian or Ubuntu; otherwise names it and fails. What only recordings
+# need is named, and no failure: everything else works without.
 #   sh deploy/system-packages.sh run|test
 set -eu
 
 python=${PYTHON:-python3}
 missing=
+wanted=
 need() { # need COMMAND PACKAGE
     command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+want() { # want COMMAND PACKAGE...
+    command -v "$1" >/dev/null 2>&1 && return
+    shift
+    wanted="$wanted $*"
 }
 
 if ! command -v "$python" >/dev/null 2>&1; then
@@ -35,13 +42,24 @@ test)
     ;;
 esac
 
-[ -n "$missing" ] || exit 0
+# Displays, their windows and sound, and the browser that shows pages on them, with letters to show.
+want Xvfb xvfb
+want openbox openbox
+want pulseaudio pulseaudio
+want parec pulseaudio-utils
+want chromium chromium fonts-dejavu-core
+
+[ -n "$missing$wanted" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-    echo "Installing:$missing"
+    echo "Installing:$missing$wanted"
     apt-get update -qq
     # shellcheck disable=SC2086 # a list of package names
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing $wanted >/dev/null
     exit 0
 fi
+if [ -n "$wanted" ]; then
+    echo "Recordings cannot be made without:$wanted. Try as root on Debian: apt-get install$wanted" >&2
+fi
+[ -n "$missing" ] || exit 0
 echo "Cannot go on without:$missing. Try as root on Debian: apt-get install$missing" >&2
 exit 1

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from agents.pipelines.command import redacted_argv
 from agents.servicers.calibration_translation import calibration_message
+from agents.servicers.delivery_translation import delivery_messages
 from agents.servicers.job_translation import input_from_proto, job_from_plan, outputs_from_proto
+from agents.servicers.recording_controls import RecordingControls
+from agents.servicers.recording_translation import ability_message
 from agents.servicers.report_translation import (
     artifact_message,
     build_message,
@@ -26,6 +29,7 @@ from agents.sessions.attempt import AttemptKey
 from agents.sessions.launching import LaunchOrder
 from agents.sessions.logs import follow_log
 from gpu_balancer import __version__
+from gpu_balancer.runtime.clock import SystemClock
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.runtime.ids import random_id
 from gpu_balancer.runtime.redaction import Redactor
@@ -33,13 +37,16 @@ from gpu_balancer.v1 import agent_service_pb2 as pb
 from gpu_balancer.v1.agent_service_pb2_grpc import AgentServiceServicer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
     from agents.pipelines.job import InputFacts, JobInput, JobOutput
+    from agents.pipelines.recording import RecordingJob
+    from agents.recordings.assembly import Recordings
     from agents.servicers.calibrator import Calibrator
     from agents.servicers.probed_device import ProbedDevice
     from agents.sessions.launcher import Launcher
     from agents.sessions.registry import SessionRegistry
+    from agents.sessions.running import Launched
     from agents.sessions.status_book import StatusBook
 
 _LOG_INTERVAL = timedelta(seconds=0.5)
@@ -54,6 +61,10 @@ class MediaGuards(Protocol):
 
     async def guard_input(self, source: JobInput) -> JobInput:
         """Makes sure that an input may be read; gives it as it is to be opened, links and redirects followed."""
+        ...
+
+    async def guard_recording(self, job: RecordingJob) -> RecordingJob:
+        """Makes sure that a page or application may be recorded; gives the job with its watermark's links followed."""
         ...
 
     async def check_outputs(self, outputs: Sequence[JobOutput]) -> None:
@@ -73,6 +84,7 @@ class AgentServicer(AgentServiceServicer):
         *,
         guards: MediaGuards,
         calibrator: Calibrator,
+        recordings: Recordings,
         shut_down: Callable[[], None],
     ) -> None:
         """Makes the servicer of an agent that has just started.
@@ -84,6 +96,7 @@ class AgentServicer(AgentServiceServicer):
             book: What was told of sessions.
             guards: What may be read and written.
             calibrator: Measures what the device carries.
+            recordings: Displays, browsers and who directs them.
             shut_down: Makes the agent end.
         """
         self._device = device
@@ -92,6 +105,8 @@ class AgentServicer(AgentServiceServicer):
         self._book = book
         self._guards = guards
         self._calibrator = calibrator
+        self._recordings = recordings
+        self._controls = RecordingControls(recordings, registry, guards)
         self._shut_down = shut_down
         self._incarnation = random_id()
 
@@ -107,6 +122,7 @@ class AgentServicer(AgentServiceServicer):
             probed=self._device.probed,
             fault_message=self._device.fault_message or "",
             last_event_number=self._book.last_number,
+            recording=ability_message(self._recordings.ability()),
         )
 
     async def GetAgent(self, _request: pb.GetAgentRequest, _: object) -> pb.GetAgentResponse:  # noqa: N802
@@ -130,7 +146,9 @@ class AgentServicer(AgentServiceServicer):
         self, request: pb.DescribeCommandRequest, _: object
     ) -> pb.DescribeCommandResponse:
         """Tells what would be run."""
-        command = self._launcher.describe(_order(request.plan))
+        plan = request.plan
+        recording = plan.HasField("recording")
+        command = self._controls.describe(plan) if recording else self._launcher.describe(_order(plan))
         return pb.DescribeCommandResponse(argv=redacted_argv(command))
 
     async def LaunchSession(  # noqa: N802
@@ -138,15 +156,19 @@ class AgentServicer(AgentServiceServicer):
     ) -> pb.LaunchSessionResponse:
         """Starts an attempt, once."""
         self._calibrator.refuse_meanwhile(f"launch {request.plan.id.session}")
+        if request.plan.HasField("recording"):
+            await self._controls.launch(request.plan)
+            return pb.LaunchSessionResponse()
         order = _order(request.plan)
+        key = AttemptKey(session=order.job.session, attempt=order.job.attempt)
 
-        async def prepare() -> LaunchOrder:
+        async def start(used_ports: Collection[int]) -> Launched:
             source = await self._guards.guard_input(order.job.input)
             await self._guards.check_outputs(order.job.outputs)
-            return replace(order, job=replace(order.job, input=source))
+            guarded = replace(order, job=replace(order.job, input=source))
+            return await self._launcher.launch(key, guarded, used_ports=used_ports)
 
-        key = AttemptKey(session=order.job.session, attempt=order.job.attempt)
-        return pb.LaunchSessionResponse(ingest_url=await self._registry.launch(key, prepare) or "")
+        return pb.LaunchSessionResponse(ingest_url=await self._registry.launch(key, start) or "")
 
     async def StopSession(  # noqa: N802
         self, request: pb.AgentServiceStopSessionRequest, _: object
@@ -164,11 +186,44 @@ class AgentServicer(AgentServiceServicer):
         await self._registry.pace(AttemptKey(session=session, attempt=max(request.id.attempt, 1)), limit)
         return pb.PaceSessionResponse()
 
+    async def PauseSession(  # noqa: N802
+        self, request: pb.AgentServicePauseSessionRequest, _: object
+    ) -> pb.AgentServicePauseSessionResponse:
+        """Lets a recording rest."""
+        await self._controls.pause(request.id)
+        return pb.AgentServicePauseSessionResponse()
+
+    async def ResumeSession(  # noqa: N802
+        self, request: pb.AgentServiceResumeSessionRequest, _: object
+    ) -> pb.AgentServiceResumeSessionResponse:
+        """Goes on recording."""
+        await self._controls.resume(request.id)
+        return pb.AgentServiceResumeSessionResponse()
+
+    async def ExtendSession(  # noqa: N802
+        self, request: pb.AgentServiceExtendSessionRequest, _: object
+    ) -> pb.AgentServiceExtendSessionResponse:
+        """Gives a recording another bound of time."""
+        bound = request.max_duration.ToTimedelta() if request.HasField("max_duration") else None
+        await self._controls.extend(request.id, bound)
+        return pb.AgentServiceExtendSessionResponse()
+
+    async def SnapshotSession(  # noqa: N802
+        self, request: pb.AgentServiceSnapshotSessionRequest, _: object
+    ) -> pb.AgentServiceSnapshotSessionResponse:
+        """Takes a picture of a recording's display."""
+        image = await self._controls.snapshot(request.id, request.width if request.HasField("width") else None)
+        response = pb.AgentServiceSnapshotSessionResponse(image=image)
+        response.snapshot_time.FromDatetime(SystemClock().now())
+        return response
+
     async def DeleteSession(  # noqa: N802
         self, request: pb.AgentServiceDeleteSessionRequest, _: object
     ) -> pb.AgentServiceDeleteSessionResponse:
-        """Removes what a session left."""
-        await self._registry.delete(session_id(request.session, path="session"))
+        """Removes what a session left, once its copies are delivered."""
+        session = session_id(request.session, path="session")
+        await self._controls.let_go(session)
+        await self._registry.delete(session)
         return pb.AgentServiceDeleteSessionResponse()
 
     async def WatchEvents(  # noqa: N802
@@ -209,7 +264,11 @@ class AgentServicer(AgentServiceServicer):
         attempt = self._registry.attempt(session)
         final = not attempt.status.live
         found = await asyncio.to_thread(list_artifacts, attempt.folder.artifacts)
-        messages = [artifact_message(session, artifact, final=final) for artifact in found]
+        copies = self._recordings.deliveries.of_session(session)
+        messages = [
+            artifact_message(session, one, final=final, copies=delivery_messages(copies.get(one.path, ())))
+            for one in found
+        ]
         return pb.AgentServiceListArtifactsResponse(artifacts=messages)
 
     async def ReadArtifact(  # noqa: N802

@@ -102,21 +102,11 @@ def job_from_plan(plan: agent_service_pb2.LaunchPlan, *, path: str = "plan") -> 
     """
     mistakes = Mistakes()
     spec, where = plan.transcode, f"{path}.transcode"
-    mistakes.check_count(f"{where}.renditions", spec.renditions, _MOST_RENDITIONS)
-    mistakes.check_count(f"{where}.outputs", spec.outputs, _MOST_OUTPUTS)
-    mistakes.refuse()
     if plan.id.attempt < 1:
         mistakes.add(f"{path}.id.attempt", "must be 1 or more.")
-    if not spec.renditions:
-        mistakes.add(f"{where}.renditions", "must have at least one; profiles are resolved by the balancer.")
-    if not spec.outputs:
-        mistakes.add(f"{where}.outputs", "must have at least one.")
     source = _input(spec.input, f"{where}.input", mistakes)
-    renditions = [
-        _rendition(rendition, f"{where}.renditions[{index}]", mistakes)
-        for index, rendition in enumerate(spec.renditions)
-    ]
-    outputs = _outputs(spec.outputs, f"{where}.outputs", mistakes)
+    renditions = renditions_of(spec.renditions, f"{where}.renditions", mistakes)
+    outputs = outputs_of(spec.outputs, f"{where}.outputs", mistakes)
     session = session_id(plan.id.session, path=f"{path}.id.session")
     mistakes.refuse()
     assert source is not None
@@ -125,10 +115,31 @@ def job_from_plan(plan: agent_service_pb2.LaunchPlan, *, path: str = "plan") -> 
         attempt=plan.id.attempt,
         input=source,
         facts=facts_from_proto(plan.input_facts),
-        renditions=tuple(rendition for rendition in renditions if rendition is not None),
+        renditions=renditions,
         outputs=outputs,
         allow_software_encode=spec.allow_software_encode,
     )
+
+
+def renditions_of(messages: Sequence[media_pb2.Rendition], path: str, mistakes: Mistakes) -> tuple[Rendition, ...]:
+    """Makes renditions; notes what is wrong with them. Too many are not looked at."""
+    mistakes.check_count(path, messages, _MOST_RENDITIONS)
+    if len(messages) > _MOST_RENDITIONS:
+        return ()
+    if not messages:
+        mistakes.add(path, "must have at least one; profiles are resolved by the balancer.")
+    made = [_rendition(message, f"{path}[{index}]", mistakes) for index, message in enumerate(messages)]
+    return tuple(rendition for rendition in made if rendition is not None)
+
+
+def outputs_of(messages: Sequence[media_pb2.Output], path: str, mistakes: Mistakes) -> tuple[JobOutput, ...]:
+    """Makes outputs; notes what is wrong with them. Too many are not looked at."""
+    mistakes.check_count(path, messages, _MOST_OUTPUTS)
+    if len(messages) > _MOST_OUTPUTS:
+        return ()
+    if not messages:
+        mistakes.add(path, "must have at least one.")
+    return _outputs(messages, path, mistakes)
 
 
 def input_from_proto(message: media_pb2.Input) -> JobInput:
@@ -151,9 +162,7 @@ def outputs_from_proto(messages: Sequence[media_pb2.Output]) -> tuple[JobOutput,
         RequestFailure: INVALID_REQUEST with every mistake.
     """
     mistakes = Mistakes()
-    mistakes.check_count("session.transcode.outputs", messages, _MOST_OUTPUTS)
-    mistakes.refuse()
-    outputs = _outputs(messages, "session.transcode.outputs", mistakes)
+    outputs = outputs_of(messages, "session.transcode.outputs", mistakes) if messages else ()
     mistakes.refuse()
     return outputs
 

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from agents.pipelines.job import Direction
+from agents.servicers.recording_translation import report_message, use_message
 from agents.sessions.attempt import Ending, Phase
 from agents.sessions.event_feed import AgentChanged, CaughtUp, MeasurementsTold, StatusTold
 from gpu_balancer.v1 import agent_service_pb2, device_pb2, media_pb2, session_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from agents.devices.identity import DeviceIdentity
     from agents.devices.measurements import Measurements
@@ -88,6 +89,10 @@ def status_message(status: AttemptStatus) -> agent_service_pb2.AttemptStatus:
         message.running_time.FromDatetime(status.running_time)
     if status.end_time is not None:
         message.end_time.FromDatetime(status.end_time)
+    if status.recording_report is not None:
+        message.recording_report.CopyFrom(report_message(status.recording_report))
+    if status.measured_use is not None:
+        message.measured_use.CopyFrom(use_message(status.measured_use))
     return message
 
 
@@ -171,13 +176,16 @@ def facts_message(facts: InputFacts) -> media_pb2.InputFacts:
     return message
 
 
-def artifact_message(session: str, artifact: ArtifactFile, *, final: bool) -> session_pb2.Artifact:
+def artifact_message(
+    session: str, artifact: ArtifactFile, *, final: bool, copies: Sequence[session_pb2.Delivery] = ()
+) -> session_pb2.Artifact:
     """Makes the message of an artifact.
 
     Args:
         session: The session's id.
         artifact: The file.
         final: Whether the attempt has ended.
+        copies: Of it at destinations.
     """
     message = session_pb2.Artifact(
         name=f"{session_name(session)}/artifacts/{artifact.path}",
@@ -186,6 +194,7 @@ def artifact_message(session: str, artifact: ArtifactFile, *, final: bool) -> se
         media_type=artifact.media_type,
         final=final,
         http_path=f"/v1/{session_name(session)}/artifacts/{quote(artifact.path)}",
+        deliveries=copies,
     )
     message.update_time.FromDatetime(artifact.update_time)
     return message

@@ -18,7 +18,7 @@ from agents.sessions.records import RecordUnreadableError, load_launch, load_sta
 
 if TYPE_CHECKING:
     from agents.sessions.folder import AttemptFolder
-    from agents.sessions.records import LaunchRecord
+    from agents.sessions.records import AnyRecord
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class FoundAttempt:
     """An attempt as its folder tells of it."""
 
     status: AttemptStatus
-    launch: LaunchRecord | None
+    launch: AnyRecord | None
     """None: it never came here, or its record cannot be read."""
 
     @property
@@ -68,7 +68,7 @@ def _read_status(folder: AttemptFolder) -> AttemptStatus:
     return status
 
 
-def _read_launch(folder: AttemptFolder) -> LaunchRecord | None:
+def _read_launch(folder: AttemptFolder) -> AnyRecord | None:
     try:
         return load_launch(folder.launch.read_bytes())
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from agents.pipelines.progress import Progress
+from agents.pipelines.recording_report import MeasuredUse, RecordingReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -61,7 +62,8 @@ class Condition:
     """Something true of an attempt besides its phase."""
 
     type: str
-    """"AWAITING_PUBLISHER" or "STALLED"."""
+    """"AWAITING_PUBLISHER", "STALLED", or for a recording "AWAITING_DISPLAY", "AWAITING_GATE", "PAUSED" or
+    "FINALISING"."""
     message: str
     since_time: datetime
 
@@ -102,6 +104,8 @@ class AttemptStatus:
     """When the program was signalled; it is never signalled twice."""
     discard_outputs: bool = False
     """Whether what it made is thrown away at its end, because another attempt begins anew."""
+    recording_report: RecordingReport | None = None
+    measured_use: MeasuredUse | None = None
 
     @property
     def live(self) -> bool:

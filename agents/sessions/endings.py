@@ -19,7 +19,7 @@ from agents.sessions.output_moves import OutputMoveError, forget_parts, place_ou
 if TYPE_CHECKING:
     from agents.sessions.attempt import AttemptStatus
     from agents.sessions.folder import AttemptFolder
-    from agents.sessions.records import LaunchRecord
+    from agents.sessions.records import AnyRecord, LaunchRecord
     from gpu_balancer.runtime.redaction import Redactor
 
 _CAUSES = {
@@ -113,7 +113,7 @@ def conclude_damaged(folder: AttemptFolder) -> Conclusion:
     return _failed(*_DAMAGED, folder.exit_code(), ())
 
 
-def tidy_outputs(launch: LaunchRecord, ending: Ending) -> None:
+def tidy_outputs(launch: AnyRecord, ending: Ending) -> None:
     """Takes away what is not needed any more, once the end is written down. Unfinished files with content are kept."""
     if ending is not Ending.FAILED:
         forget_parts(launch.output_moves)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from agents.pipelines.job import IngestInput, IngestProtocol
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Condition
 from agents.sessions.ingest import open_point
-from agents.sessions.launching import make_record, plan_command
+from agents.sessions.launching import make_record, named_folder, plan_command
 from agents.sessions.output_folders import (
     look_up_folders,
     look_up_presentations,
@@ -25,10 +25,11 @@ from agents.sessions.output_folders import (
 )
 from agents.sessions.output_moves import remove_parts
 from agents.sessions.records import dump_launch, dump_status
+from agents.sessions.running import Launched
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.spawning import spawn_shim
 from agents.sessions.status_book import Attempt
-from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, invalid
+from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -57,16 +58,6 @@ class LaunchSettings:
     first_frame_timeout: timedelta = timedelta(seconds=30)
     output_roots: tuple[str, ...] = ()
     """Folders under which outputs with absolute paths may be written."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launched:
-    """An attempt that was started and has to be watched."""
-
-    attempt: Attempt
-    record: LaunchRecord
-    shim: int
-    trace: SessionTrace
 
 
 class Launcher:
@@ -127,7 +118,7 @@ class Launcher:
                 except OSError as error:
                     await asyncio.to_thread(self._folders.remove_attempt, folder)
                     raise _launch_failure(key, error) from error
-        return Launched(attempt=attempt, record=record, shim=shim, trace=trace)
+        return Launched(attempt=attempt, record=record, trace=trace, shim=shim, speed_limit=order.speed_limit)
 
     def describe(self, order: LaunchOrder) -> Command:
         """Builds the command that a launch would run, without launching.
@@ -145,11 +136,7 @@ class Launcher:
         Raises:
             RequestFailure: When the session's id cannot be one.
         """
-        try:
-            return self._folders.of(key)
-        except ValueError:
-            description = f"{key.session!r} must be letters, digits, '-' and '_', at most 63."
-            raise invalid(Violation(field="id.session", description=description)) from None
+        return named_folder(self._folders, key)
 
     async def _looked_up(self, key: AttemptKey, command: Command) -> tuple[OutputMove, ...]:
         if not command.output_moves:

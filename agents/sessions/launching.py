@@ -16,7 +16,8 @@ from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, inv
 if TYPE_CHECKING:
     from agents.pipelines.capability import PipelineDevice
     from agents.pipelines.command import Command
-    from agents.sessions.folder import AttemptFolder
+    from agents.sessions.attempt import AttemptKey
+    from agents.sessions.folder import AttemptFolder, SessionFolders
     from agents.sessions.ingest import IngestPoint
 
 _FIELD = "session.transcode."
@@ -36,6 +37,19 @@ class LaunchOrder:
     """W3C trace context of the session's trace. Empty: not traced."""
     speed_limit: float | None = None
     """The speed at which it begins, in times real time, above 0. None: as fast as it goes."""
+
+
+def named_folder(folders: SessionFolders, key: AttemptKey) -> AttemptFolder:
+    """Gives the folder of an attempt, which need not exist.
+
+    Raises:
+        RequestFailure: When the session's id cannot be one.
+    """
+    try:
+        return folders.of(key)
+    except ValueError:
+        description = f"{key.session!r} must be letters, digits, '-' and '_', at most 63."
+        raise invalid(Violation(field="id.session", description=description)) from None
 
 
 def plan_command(job: Job, device: PipelineDevice, folder: AttemptFolder, ingest_url: str | None) -> Command:

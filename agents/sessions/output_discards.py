@@ -15,12 +15,12 @@ from agents.sessions.output_moves import remove_parts
 
 if TYPE_CHECKING:
     from agents.sessions.folder import AttemptFolder
-    from agents.sessions.records import LaunchRecord
+    from agents.sessions.records import AnyRecord
 
 _LOG = logging.getLogger(__name__)
 
 
-def discard_outputs(folder: AttemptFolder, launch: LaunchRecord) -> None:
+def discard_outputs(folder: AttemptFolder, launch: AnyRecord) -> None:
     """Removes an attempt's unfinished files and its HLS presentations outside of its artifacts. May be repeated."""
     remove_parts(launch.output_moves, only_empty=False)
     for presentation in launch.presentations:

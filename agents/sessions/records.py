@@ -1,10 +1,11 @@
-"""What an attempt's folder holds as JSON: how it was launched, and its status.
+"""What an attempt's folder holds as JSON: how it was launched, as a transcode or a recording, and its status.
 
-Both carry a version. A folder that a newer agent wrote is left alone and said so, never guessed at.
+All carry a version. A folder that a newer agent wrote is left alone and said so, never guessed at.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,13 +16,14 @@ from pydantic import TypeAdapter, ValidationError
 from agents.pipelines.command import OutputMove
 from agents.pipelines.holding import Hold
 from agents.pipelines.job import IngestProtocol
+from agents.pipelines.recording import RecordingJob
 from agents.sessions.attempt import AttemptStatus
 from agents.sessions.output_folders import PresentationFolder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchRecord:
-    """Everything that is needed to watch an attempt, by whichever agent."""
+    """Everything that is needed to watch an attempt of a transcode, by whichever agent."""
 
     version: Literal[1] = 1
     argv: tuple[str, ...]
@@ -50,6 +52,27 @@ class LaunchRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingRecord:
+    """Everything that is needed to direct a recording, by whichever agent."""
+
+    kind: Literal["recording"] = "recording"
+    version: Literal[1] = 1
+    job: RecordingJob
+    """With secrets."""
+    output_moves: tuple[OutputMove, ...] = ()
+    presentations: tuple[PresentationFolder, ...] = ()
+    """Where it writes HLS outside of its artifacts."""
+    secrets: tuple[str, ...] = ()
+    """What must not be shown of logs."""
+    max_duration: timedelta | None = None
+    """Of what is recorded. None: no bound."""
+    traceparent: str = ""
+
+
+AnyRecord = LaunchRecord | RecordingRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusRecord:
     """A status as it is kept."""
 
@@ -63,22 +86,29 @@ class RecordUnreadableError(Exception):
 
 _MAX_EVENT_NUMBER = 10**18
 """Below the 64 bits in which numbers travel, with room to go on."""
-_LAUNCH = TypeAdapter(LaunchRecord)
+_LAUNCH: TypeAdapter[LaunchRecord] = TypeAdapter(LaunchRecord)
+_RECORDING: TypeAdapter[RecordingRecord] = TypeAdapter(RecordingRecord)
+_IS_RECORDING = re.compile(rb'\s*\{\s*"kind":\s*"recording"')
+"""A transcode's record has no kind: there were no others when it was made."""
 _STATUS = TypeAdapter(StatusRecord)
 
 
-def dump_launch(record: LaunchRecord) -> bytes:
+def dump_launch(record: AnyRecord) -> bytes:
     """Writes a launch record as JSON."""
+    if isinstance(record, RecordingRecord):
+        return _RECORDING.dump_json(record, indent=1)
     return _LAUNCH.dump_json(record, indent=1)
 
 
-def load_launch(content: bytes) -> LaunchRecord:
+def load_launch(content: bytes) -> AnyRecord:
     """Reads a launch record.
 
     Raises:
         RecordUnreadableError: When it is none of this version.
     """
     try:
+        if _IS_RECORDING.match(content):
+            return _RECORDING.validate_json(content)
         return _LAUNCH.validate_json(content)
     except ValidationError as error:
         raise RecordUnreadableError(f"Cannot read a launch record: {error.errors()[0]['msg']}.") from error

@@ -16,26 +16,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from agents.sessions.adoption import read_attempt
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Ending, Phase, StopCause
 from agents.sessions.endings import conclude_damaged
+from agents.sessions.launching import named_folder
 from agents.sessions.output_discards import remove_artifacts
 from agents.sessions.output_moves import remove_parts
 from agents.sessions.processes import end_processes
-from agents.sessions.records import RecordUnreadableError, dump_status
-from agents.sessions.runner import AttemptRunner, RunnerSettings
+from agents.sessions.records import LaunchRecord, RecordUnreadableError, dump_status
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.status_book import Attempt, StatusBook
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, invalid
 from gpu_balancer.runtime.log import bind_session
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Collection, Coroutine
     from contextlib import AbstractContextManager
 
     from opentelemetry.trace import Tracer
 
     from agents.sessions.folder import AttemptFolder, SessionFolders
-    from agents.sessions.launcher import Launcher
-    from agents.sessions.launching import LaunchOrder
-    from agents.sessions.records import LaunchRecord
+    from agents.sessions.records import AnyRecord
+    from agents.sessions.running import Launched, Runner, RunnerMaker
     from gpu_balancer.runtime.clock import Clock
     from gpu_balancer.runtime.task_guard import TaskGuard
 
@@ -53,34 +52,31 @@ class SessionRegistry:
         self,
         folders: SessionFolders,
         book: StatusBook,
-        launcher: Launcher,
         *,
+        make_runner: RunnerMaker,
         tasks: TaskGuard,
         tracer: Tracer,
         clock: Clock,
-        settings: RunnerSettings,
     ) -> None:
         """Makes an empty registry; `adopt` fills it.
 
         Args:
             folders: Where attempts live.
             book: Where their statuses are kept and told.
-            launcher: Starts them.
+            make_runner: Makes who watches over one.
             tasks: Owns the watchers.
             tracer: Makes spans.
             clock: For deadlines and times.
-            settings: How attempts are run.
         """
         self._folders = folders
         self._book = book
-        self._launcher = launcher
+        self._make_runner = make_runner
         self._tasks = tasks
         self._tracer = tracer
         self._clock = clock
-        self._settings = settings
         self._attempts: dict[AttemptKey, Attempt] = {}
-        self._launches: dict[AttemptKey, LaunchRecord] = {}
-        self._runners: dict[AttemptKey, AttemptRunner] = {}
+        self._launches: dict[AttemptKey, AnyRecord] = {}
+        self._runners: dict[AttemptKey, Runner] = {}
         self._flights: dict[AttemptKey, asyncio.Future[str | None]] = {}
         self._closed = False
 
@@ -104,12 +100,12 @@ class SessionRegistry:
         """Refuses launches from now on."""
         self._closed = True
 
-    async def launch(self, key: AttemptKey, prepare: Callable[[], Awaitable[LaunchOrder]]) -> str | None:
+    async def launch(self, key: AttemptKey, start: Callable[[Collection[int]], Awaitable[Launched]]) -> str | None:
         """Starts an attempt, once. Goes on to its end when the caller is cancelled.
 
         Args:
             key: Which attempt.
-            prepare: Guards inputs and outputs and tells what is to be run; awaited by the first launch only.
+            start: Starts it, given the ingest ports of live attempts; awaited by the first launch only.
 
         Returns:
             Where to publish, for an ingest.
@@ -124,7 +120,7 @@ class SessionRegistry:
             self._refuse_if_fenced(key)
             flight = asyncio.get_running_loop().create_future()
             self._flights[key] = flight
-            self._start(self._launch(key, prepare), flight, key, name=f"launch {key}")
+            self._start(self._launch(key, start), flight, key, name=f"launch {key}")
             flight.add_done_callback(lambda _: self._flights.pop(key))
         return await asyncio.shield(flight)
 
@@ -141,7 +137,7 @@ class SessionRegistry:
         Raises:
             RequestFailure: When the session's name cannot be one.
         """
-        self._launcher.folder(key)
+        named_folder(self._folders, key)
         await self._uninterrupted(self._stop(key, discard_outputs), key, name=f"stop {key}")
 
     async def pace(self, key: AttemptKey, speed_limit: float | None) -> None:
@@ -154,11 +150,15 @@ class SessionRegistry:
         Raises:
             RequestFailure: When the session's name cannot be one.
         """
-        self._launcher.folder(key)
+        named_folder(self._folders, key)
         if (flight := self._flights.get(key)) is not None:
             await asyncio.wait([flight])
         if (runner := self._runners.get(key)) is not None:
             runner.pace(speed_limit)
+
+    def runner(self, key: AttemptKey) -> Runner | None:
+        """Gives who watches over an attempt. None: it has ended, or is not known."""
+        return self._runners.get(key)
 
     def live_folders(self) -> tuple[AttemptFolder, ...]:
         """Lists the folders of attempts that have not ended."""
@@ -179,7 +179,7 @@ class SessionRegistry:
             RequestFailure: SESSION_NOT_ENDED while an attempt of it lives.
         """
         first = AttemptKey(session=session, attempt=1)
-        self._launcher.folder(first)
+        named_folder(self._folders, first)
         await self._uninterrupted(self._delete(session), first, name=f"delete sessions/{session}")
 
     async def _delete(self, session: str) -> None:
@@ -249,31 +249,30 @@ class SessionRegistry:
         self._start(work, outcome, key, name=name)
         await asyncio.shield(outcome)
 
-    async def _launch(self, key: AttemptKey, prepare: Callable[[], Awaitable[LaunchOrder]]) -> str | None:
-        order = await prepare()
-        launched = await self._launcher.launch(key, order, used_ports=self._used_ports())
+    async def _launch(self, key: AttemptKey, start: Callable[[Collection[int]], Awaitable[Launched]]) -> str | None:
+        launched = await start(self._used_ports())
         # From here on it runs: nothing may fail, or wait, before it is known and watched.
         self._attempts[key] = launched.attempt
         self._launches[key] = launched.record
         runner = self._watch(launched.attempt, launched.record, launched.trace, launched.shim)
-        runner.pace(order.speed_limit)
+        runner.pace(launched.speed_limit)
         await self._book.publish(launched.attempt)
         _LOG.info("Launched")
         return launched.attempt.status.ingest_url
 
     def _used_ports(self) -> set[int]:
-        ports = {record.ingest_port for key, record in self._launches.items() if self._is_live(key)}
-        return {port for port in ports if port is not None}
+        live = [record for key, record in self._launches.items() if self._is_live(key)]
+        return {
+            record.ingest_port for record in live if isinstance(record, LaunchRecord) and record.ingest_port is not None
+        }
 
-    def _watch(self, attempt: Attempt, record: LaunchRecord, trace: SessionTrace, shim: int | None) -> AttemptRunner:
-        runner = AttemptRunner(
-            attempt, record, book=self._book, trace=trace, clock=self._clock, settings=self._settings
-        )
+    def _watch(self, attempt: Attempt, record: AnyRecord, trace: SessionTrace, shim: int | None) -> Runner:
+        runner = self._make_runner(attempt, record, trace)
         self._runners[attempt.key] = runner
         self._tasks.spawn(self._run(attempt, runner, shim), name=f"watch {attempt.key}")
         return runner
 
-    async def _run(self, attempt: Attempt, runner: AttemptRunner, shim: int | None) -> None:
+    async def _run(self, attempt: Attempt, runner: Runner, shim: int | None) -> None:
         with _logging(attempt.key):
             await runner.watch(shim)
             del self._runners[attempt.key]
@@ -334,7 +333,7 @@ class SessionRegistry:
     async def _enter_tombstone(self, key: AttemptKey) -> None:
         now = self._clock.now()
         status = AttemptStatus(key=key, phase=Phase.ENDED, ending=Ending.STOPPED, end_time=now)
-        attempt = Attempt(self._launcher.folder(key), status)
+        attempt = Attempt(named_folder(self._folders, key), status)
         self._attempts[key] = attempt
         if not await end_processes(attempt.folder, within=_KILLED_WITHIN, clock=self._clock):
             _LOG.error("Cannot end what runs of %s", key)

@@ -25,25 +25,28 @@ class AlreadySpawnedError(Exception):
     """A process of the attempt lives."""
 
 
-def spawn_shim(folder: AttemptFolder, argv: Sequence[str], env: Mapping[str, str]) -> int:
+def spawn_shim(
+    folder: AttemptFolder, argv: Sequence[str], env: Mapping[str, str], *, among_others: bool = False
+) -> int:
     """Starts the shim with a program. It inherits the agent's CPU affinity.
 
     Args:
         folder: The attempt's folder, which exists.
         argv: Program and arguments.
         env: Variables to set on top of the agent's own.
+        among_others: Whether other processes of the attempt may live already, as those of a display do.
 
     Returns:
         Process id of the shim, a child of the agent that `AttemptProcesses` reaps.
 
     Raises:
-        AlreadySpawnedError: When a process of the attempt lives; then nothing was started.
+        AlreadySpawnedError: When a process of the attempt lives that may not; then nothing was started.
         OSError: When the system cannot start a process.
     """
     lock = os.open(folder.lock, os.O_RDWR | os.O_CLOEXEC)
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if among_others else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AlreadySpawnedError(f"Cannot start {folder.key}: its processes live.") from None
         shim = subprocess.Popen(

@@ -57,7 +57,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     """A Debian machine with everything, seen by an ordinary user."""
     made = Machine(folder=tmp_path, shell=request.param)
     made.has("python3", f'exec {sys.executable} "$@"')
-    for name in ("gcc", "node", "npm"):
+    for name in ("gcc", "node", "npm", "Xvfb", "openbox", "pulseaudio", "parec", "chromium"):
         made.has(name)
     made.has("apt-get", f'echo "$DEBIAN_FRONTEND $*" >> {tmp_path}/apt.log')
     made.has("id", "echo 1000")
@@ -102,6 +102,23 @@ def test_an_install_that_fails_ends_in_failure(machine: Machine) -> None:
     machine.has("apt-get", "exit 100")
     machine.lacks("node")
     assert machine.run("test").returncode == 100
+
+
+def test_root_gets_what_recordings_need(machine: Machine) -> None:
+    machine.has("id", "echo 0")
+    machine.lacks("Xvfb")
+    machine.lacks("chromium")
+    ran = machine.run("run")
+    assert ran.returncode == 0
+    assert machine.installed()[-1].endswith("--no-install-recommends xvfb chromium fonts-dejavu-core")
+
+
+def test_everybody_else_is_told_and_goes_on_without_recordings(machine: Machine) -> None:
+    machine.lacks("parec")
+    ran = machine.run("run")
+    assert ran.returncode == 0
+    assert "Recordings cannot be made without: pulseaudio-utils." in ran.stderr
+    assert machine.installed() == []
 
 
 def test_the_product_itself_needs_neither_compiler_nor_node(machine: Machine) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -38,9 +38,12 @@ from agents.sessions.event_numbers import EventNumbers
 from agents.sessions.folder import AttemptFolder, SessionFolders
 from agents.sessions.launcher import Launcher, LaunchSettings
 from agents.sessions.launching import LaunchOrder
+from agents.sessions.records import AnyRecord, LaunchRecord
 from agents.sessions.registry import SessionRegistry
-from agents.sessions.runner import RunnerSettings
-from agents.sessions.status_book import StatusBook
+from agents.sessions.runner import AttemptRunner, RunnerSettings
+from agents.sessions.running import Launched
+from agents.sessions.session_trace import SessionTrace
+from agents.sessions.status_book import Attempt, StatusBook
 from gpu_balancer.runtime.clock import SystemClock
 from gpu_balancer.runtime.task_guard import TaskGuard
 
@@ -98,10 +101,11 @@ class Rig:
     async def launch(self, job: Job, **order: object) -> str | None:
         """Launches a job as the balancer would."""
 
-        async def prepare() -> LaunchOrder:
-            return LaunchOrder(job=job, plan=b"plan", **order)  # type: ignore[arg-type]
+        async def start(used_ports: Collection[int]) -> Launched:
+            asked = LaunchOrder(job=job, plan=b"plan", **order)  # type: ignore[arg-type]
+            return await self.launcher.launch(key_of(job), asked, used_ports=used_ports)
 
-        return await self.registry.launch(key_of(job), prepare)
+        return await self.registry.launch(key_of(job), start)
 
     async def until(self, job: Job, truth: Callable[[AttemptStatus], bool], timeout_s: float = 30) -> AttemptStatus:
         """Listens until an attempt's status is so; progress counts too."""
@@ -160,16 +164,14 @@ class Rigs:
         folders = SessionFolders(root=self.state_dir / "sessions")
         book = StatusBook(EventNumbers(self.state_dir / "event-number", clock))
         launcher = Launcher(folders, device=cpu_device, tracer=self.tracer, clock=clock, settings=self.launch_settings)
+
+        def runner(attempt: Attempt, record: AnyRecord, trace: SessionTrace) -> AttemptRunner:
+            assert isinstance(record, LaunchRecord)
+            settings = self.runner_settings
+            return AttemptRunner(attempt, record, book=book, trace=trace, clock=clock, settings=settings)
+
         async with TaskGuard("rig") as tasks:
-            registry = SessionRegistry(
-                folders,
-                book,
-                launcher,
-                tasks=tasks,
-                tracer=self.tracer,
-                clock=clock,
-                settings=self.runner_settings,
-            )
+            registry = SessionRegistry(folders, book, make_runner=runner, tasks=tasks, tracer=self.tracer, clock=clock)
             await registry.adopt()
             yield Rig(registry=registry, book=book, launcher=launcher, folders=folders)
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ from agents.sessions.event_feed import CaughtUp
 from agents.sessions.folder import AttemptFolder, SessionFolders
 from agents.sessions.launching import LaunchOrder
 from agents.sessions.records import dump_launch, dump_status, load_launch
+from agents.sessions.running import Launched
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 pytestmark = pytest.mark.process
@@ -369,25 +370,25 @@ async def test_a_folder_that_a_newer_agent_wrote_is_left_alone(rigs: Rigs, clip:
 
 async def test_fifty_launches_at_once_start_one_process(rigs: Rigs, clip: Path) -> None:
     job = job_of(IngestInput(protocol=IngestProtocol.RTMP), FileOutput(id="o", path="out.mp4", container=Container.MP4))
-    prepared = 0
+    started = 0
 
     async with rigs.start() as rig:
 
-        async def prepare() -> LaunchOrder:
-            nonlocal prepared
-            prepared += 1
+        async def start(used_ports: Collection[int]) -> Launched:
+            nonlocal started
+            started += 1
             await asyncio.sleep(0)
-            return LaunchOrder(job=job, plan=b"")
+            return await rig.launcher.launch(key_of(job), LaunchOrder(job=job, plan=b""), used_ports=used_ports)
 
-        launches = [rig.registry.launch(key_of(job), prepare) for _ in range(50)]
+        launches = [rig.registry.launch(key_of(job), start) for _ in range(50)]
         urls = set(await asyncio.gather(*launches))
         assert len(urls) == 1
-        assert prepared == 1
+        assert started == 1
         folder = rig.folder(job)
         await asyncio.to_thread(_await_program, folder)
         assert sorted(processes_of(folder)) == sorted({folder.shim_pid(), folder.program_pid()})
-        assert await rig.registry.launch(key_of(job), prepare) in urls
-        assert prepared == 1
+        assert await rig.registry.launch(key_of(job), start) in urls
+        assert started == 1
 
 
 def _await_program(folder: object) -> None:
@@ -412,7 +413,7 @@ async def test_a_refused_launch_leaves_nothing_and_may_be_tried_again(rigs: Rigs
     job = job_of(clip)
     async with rigs.start() as rig:
 
-        async def refuse() -> LaunchOrder:
+        async def refuse(_: Collection[int]) -> Launched:
             raise RequestFailure(reason=Reason.INPUT_NOT_ALLOWED, message="Cannot.")
 
         with pytest.raises(RequestFailure) as caught:

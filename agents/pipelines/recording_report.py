@@ -1,0 +1,67 @@
+"""What became of a recording, in figures. Mirrors the contract's RecordingReport and MeasuredUse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingPhase:
+    """How long a phase took."""
+
+    name: str
+    """"display", "browser", "navigation", "gate", "first_frame" or "finalise"."""
+    duration: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedFile:
+    """A finished file."""
+
+    path: str
+    """Inside the session's artifacts; absolute for one under the output roots."""
+    sha256: str
+    size_bytes: int
+    duration: timedelta | None = None
+    width: int | None = None
+    """Pixels of its first video track."""
+    height: int | None = None
+    """Pixels of its first video track."""
+    codecs: tuple[str, ...] = ()
+    """ffmpeg's names of its tracks' formats, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredUse:
+    """What a display and all that runs on it was seen to take of its host, ffmpeg apart."""
+
+    cores: int
+    """Millionths of one core."""
+    memory_mib: int
+    measured_time: timedelta
+    """Over which it was measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingReport:
+    """What became of a recording so far. None: not known, or not yet."""
+
+    captured_frames: int = 0
+    encoded_frames: int = 0
+    duplicated_frames: int = 0
+    dropped_frames: int = 0
+    longest_freeze: timedelta | None = None
+    sound_offset: timedelta | None = None
+    """How much later than its picture a sound is heard; negative: earlier."""
+    phases: tuple[RecordingPhase, ...] = ()
+    start_time: timedelta | None = None
+    """From the launch to the first picture."""
+    take_count: int = 0
+    end_cause: str = ""
+    files: tuple[RecordedFile, ...] = ()
+    browser: str = ""
+    renderer: str = ""
+    dismissed_dialogs: int = 0
+    closed_popups: int = 0
+    cancelled_downloads: int = 0

@@ -1,0 +1,198 @@
+"""Puts together what makes recordings: displays, browsers, directors, and copies of what they leave.
+
+An agent that records nothing pays nothing: displays and Playwright are there from the first recording on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agents.deliveries.deliveries import Deliveries
+from agents.displays.pool import DisplayPool
+from agents.displays.xvfb import Xvfb
+from agents.pipelines.recording import ApplicationSource, PageSource
+from agents.recordings.ability import RecordingAbility
+from agents.recordings.browsers import Browsers
+from agents.recordings.closing import Closing
+from agents.recordings.launcher import RecordingLauncher
+from agents.recordings.narration import Narration
+from agents.recordings.runner import RecordingRunner
+from agents.recordings.shooting import Shooting
+from agents.recordings.stage import Stage, StageSettings
+from agents.recordings.state import used_display
+from agents.recordings.take_run import TakeBounds
+from agents.recordings.use_meter import UseMeter
+from gpu_balancer.runtime.failures import Reason, RequestFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.trace import Tracer
+
+    from agents.pipelines.capability import PipelineDevice
+    from agents.pipelines.recording import RecordingJob
+    from agents.sessions.folder import SessionFolders
+    from agents.sessions.records import RecordingRecord
+    from agents.sessions.session_trace import SessionTrace
+    from agents.sessions.status_book import Attempt, StatusBook
+    from agents.settings import AgentSettings
+    from gpu_balancer.runtime.clock import Clock
+    from gpu_balancer.runtime.task_guard import TaskGuard
+
+_LOG = logging.getLogger(__name__)
+_MIB = 1 << 20
+
+
+class Recordings:
+    """All that an agent records with."""
+
+    def __init__(  # noqa: PLR0913 - the agent's parts, each by its name
+        self,
+        settings: AgentSettings,
+        state_dir: Path,
+        folders: SessionFolders,
+        *,
+        device: Callable[[], PipelineDevice],
+        book: StatusBook,
+        tracer: Tracer,
+        tasks: TaskGuard,
+        clock: Clock,
+        changed: Callable[[], None],
+    ) -> None:
+        """Starts nothing before `start`.
+
+        Args:
+            settings: The agent's.
+            state_dir: Its state folder.
+            folders: Where attempts live.
+            device: Gives the device as it was proved; raises RequestFailure while that is not known.
+            book: Where statuses are kept and told.
+            tracer: Makes spans.
+            tasks: Owns what runs.
+            clock: For times and waits.
+            changed: Called when `ability` gives something else.
+        """
+        self._settings = settings
+        self._folders = folders
+        self._book = book
+        self._clock = clock
+        self._browsers = Browsers(settings, clock=clock, changed=changed)
+        self._pool = DisplayPool(
+            state_dir / "displays",
+            settings.recordings,
+            backend=Xvfb(),
+            start_browser=self._browsers.starter(lambda: self._pool),
+            tasks=tasks,
+            clock=clock,
+            on_changed=changed,
+        )
+        self._shooting = Shooting(
+            device,
+            sound_delay=timedelta(milliseconds=settings.recordings.sound_delay_ms),
+            log_tail_lines=settings.sessions.log_tail_lines,
+        )
+        self._closing = Closing(self._shooting, clock=clock)
+        self.launcher = RecordingLauncher(
+            folders, self._shooting, tracer=tracer, clock=clock, output_roots=settings.outputs.roots
+        )
+        self.deliveries = Deliveries(
+            state_dir / "deliveries",
+            settings.deliveries,
+            settings.destinations,
+            tasks=tasks,
+            clock=clock,
+            on_changed=lambda _: None,
+        )
+
+    async def start(self) -> None:
+        """Takes over what an earlier agent left: displays in use, copies under way. Ends displays that nobody uses."""
+        await self.deliveries.start()
+        await self._browsers.find()
+        used = await asyncio.to_thread(self._used_displays)
+        await self._pool.start(used=used)
+        if fault := self.ability().fault_message:
+            _LOG.info("%s", fault)
+
+    async def close(self) -> None:
+        """Ends the displays that nobody uses, and lets go of the others."""
+        await self._pool.close()
+        await self._browsers.close()
+
+    def ability(self) -> RecordingAbility:
+        """Tells what can be recorded now."""
+        pool = self._pool.ability()
+        browser, applications = self._browsers.name, tuple(sorted(self._applications()))
+        fault = "" if pool.available else pool.fault_message
+        if not fault and not browser and not applications:
+            fault = self._browsers.fault
+        return RecordingAbility(
+            fault_message=fault,
+            display_count=pool.display_count,
+            ready_display_count=pool.ready_display_count,
+            browser=browser,
+            applications=applications,
+            largest_width=pool.largest_width,
+            largest_height=pool.largest_height,
+        )
+
+    def require_able(self, job: RecordingJob) -> None:
+        """Makes sure that a recording can be made here.
+
+        Raises:
+            RequestFailure: NO_CAPABLE_DEVICE.
+        """
+        ability, source = self.ability(), job.source
+        message = ability.fault_message
+        if not message and isinstance(source, PageSource) and not ability.browser:
+            message = self._browsers.fault
+        if not message and isinstance(source, ApplicationSource) and source.name not in ability.applications:
+            known = ", ".join(ability.applications) or "none"
+            message = (
+                f"Cannot record the application {source.name!r}: the operator's settings do not name it. Try one of "
+                f"{known}."
+            )
+        if message:
+            raise RequestFailure(reason=Reason.NO_CAPABLE_DEVICE, message=message)
+
+    def make_runner(self, attempt: Attempt, record: RecordingRecord, trace: SessionTrace) -> RecordingRunner:
+        """Makes the director of a recording."""
+        settings, clock = self._settings, self._clock
+        stage = Stage(
+            record.job,
+            self._pool,
+            self._browsers,
+            log=attempt.folder.artifacts / "console.log",
+            clock=clock,
+            settings=StageSettings(
+                acquire_timeout=timedelta(seconds=settings.recordings.acquire_timeout_s),
+                applications=self._applications(),
+            ),
+        )
+        bounds = TakeBounds(
+            stop_timeout=timedelta(seconds=settings.sessions.stop_timeout_s),
+            log_limit_bytes=settings.sessions.log_max_mib * _MIB,
+            first_picture_timeout=timedelta(seconds=settings.inputs.first_frame_timeout_s),
+        )
+        return RecordingRunner(
+            record,
+            Narration(attempt, self._book, trace, clock=clock),
+            stage,
+            shooting=self._shooting,
+            closing=self._closing,
+            deliveries=self.deliveries,
+            meter=UseMeter(clock),
+            clock=clock,
+            bounds=bounds,
+        )
+
+    def _applications(self) -> dict[str, tuple[str, ...]]:
+        return {one.name: one.command for one in self._settings.applications}
+
+    def _used_displays(self) -> set[str]:
+        """Finds the displays of live recordings."""
+        found = (used_display(folder) for folder in self._folders.found())
+        return {display for display in found if display is not None}

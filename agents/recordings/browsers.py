@@ -1,0 +1,112 @@
+"""The agent's browser: which one it is, how it gets onto displays, and who drives its pages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agents.browsers.chromium import find_chromium
+from agents.browsers.playwright_pages import BrowserHub
+from agents.browsers.starting import BrowserOptions, start_browser
+from agents.displays.display import DisplayUnavailable
+from agents.pipelines.recording import PageSource
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from agents.browsers.chromium import Chromium
+    from agents.browsers.page import PageDriver
+    from agents.displays.display import BrowserEndpoint, Display
+    from agents.displays.pool import DisplayPool
+    from agents.pipelines.recording import RecordingJob
+    from agents.settings import AgentSettings
+    from gpu_balancer.runtime.clock import Clock
+
+
+class Browsers:
+    """Implements `Pages` for stages, and starts browsers for the pool of displays."""
+
+    def __init__(self, settings: AgentSettings, *, clock: Clock, changed: Callable[[], None]) -> None:
+        """Knows no browser before `find`.
+
+        Args:
+            settings: The agent's.
+            clock: For logs and durations.
+            changed: Called when there is a browser, or none any more.
+        """
+        self._settings = settings
+        self._changed = changed
+        self._hub = BrowserHub(url_schemes=settings.recordings.url_schemes, clock=clock)
+        self._chromium: Chromium | None = None
+        self._renderers: dict[str, str | None] = {}
+        self.fault = "Cannot record pages yet: the browser is being looked for. Try again in a second."
+
+    @property
+    def name(self) -> str:
+        """Name and version. Empty: there is none."""
+        return self._chromium.name if self._chromium is not None else ""
+
+    async def find(self) -> None:
+        """Looks for a browser."""
+        if not self._settings.recordings.enabled:
+            self.fault = "Cannot record: recordings are switched off. Try enabled = true in [recordings]."
+            return
+        try:
+            self._chromium = await find_chromium(self._settings.browser.candidates)
+        except DisplayUnavailable as error:
+            self.fault = str(error)
+        self._changed()
+
+    def starter(self, pool: Callable[[], DisplayPool]) -> Callable[[Display], Awaitable[BrowserEndpoint]]:
+        """Gives what starts a browser on a display.
+
+        Args:
+            pool: Gives the pool that the display is of.
+        """
+        settings = self._settings
+
+        async def start(display: Display) -> BrowserEndpoint:
+            if self._chromium is None:
+                raise DisplayUnavailable("BROWSER_MISSING", self.fault)
+
+            async def spawn(
+                argv: Sequence[str],
+                *,
+                name: str,
+                environment: Mapping[str, str] | None = None,
+                as_agent: bool = False,
+            ) -> int:
+                return await pool().spawn(display, argv, name=name, environment=environment, as_agent=as_agent)
+
+            options = BrowserOptions(
+                arguments=settings.browser.arguments,
+                url_schemes=settings.recordings.url_schemes,
+                allow_private_networks=settings.inputs.allow_private_networks,
+            )
+            endpoint = await start_browser(display, spawn, self._chromium, options)
+            # Now, while nobody waits: it also makes ready what drives pages.
+            await self.rendering(replace(display, browser=endpoint))
+            return endpoint
+
+        return start
+
+    async def page(self, display: Display, job: RecordingJob, *, log: Path, opened: bool) -> PageDriver:
+        """Gives who drives the page of a display.
+
+        Raises:
+            PageFault: BROWSER_FAILED.
+        """
+        assert isinstance(job.source, PageSource)
+        return await self._hub.page(display, job.source, job.gate, job.stop_rules, log=log, opened=opened)
+
+    async def rendering(self, display: Display) -> str | None:
+        """Tells what renders WebGL: the same on every display of an agent, so it is asked once for each browser."""
+        key = display.browser.name if display.browser is not None else ""
+        if key not in self._renderers:
+            self._renderers[key] = await self._hub.rendering(display)
+        return self._renderers[key]
+
+    async def close(self) -> None:
+        """Lets go of all pages, which stay as they are."""
+        await self._hub.close()

@@ -1,0 +1,35 @@
+"""Work that is called off as soon as something happens."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+Result = TypeVar("Result")
+
+
+async def unless(event: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Result | None:
+    """Does work to its end, unless an event comes first: then the work is cancelled, and that is awaited.
+
+    Args:
+        event: What calls it off.
+        work: What to do.
+
+    Returns:
+        What the work gives. None: it was called off.
+
+    Raises:
+        BaseException: What the work raises.
+    """
+    loop = asyncio.get_running_loop()
+    working, waiting = loop.create_task(work), loop.create_task(event.wait())
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        working.cancel()
+        waiting.cancel()
+        await asyncio.wait({working, waiting})
+    return None if working.cancelled() else working.result()

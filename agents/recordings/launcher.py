@@ -1,0 +1,173 @@
+"""Launches recordings: writes their folders. Everything else is their directors' work.
+
+So the launch of a recording is quick and can hardly fail, and whoever asked for it learns of displays, pages and gates
+by its conditions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from agents.pipelines.recording import PageSource
+from agents.recordings.state import RecordingState, state_file
+from agents.sessions.attempt import AttemptStatus
+from agents.sessions.launching import named_folder
+from agents.sessions.output_folders import (
+    look_up_folders,
+    look_up_presentations,
+    make_presentation_folders,
+    make_private_folders,
+)
+from agents.sessions.records import RecordingRecord, dump_launch, dump_status
+from agents.sessions.running import Launched
+from agents.sessions.session_trace import SessionTrace
+from agents.sessions.status_book import Attempt
+from gpu_balancer.runtime.failures import Reason, RequestFailure
+from gpu_balancer.runtime.redaction import url_secrets
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from opentelemetry.trace import Tracer
+
+    from agents.pipelines.command import Command
+    from agents.pipelines.recording import RecordingJob
+    from agents.recordings.shooting import Shooting
+    from agents.sessions.attempt import AttemptKey
+    from agents.sessions.folder import AttemptFolder, SessionFolders
+    from gpu_balancer.runtime.clock import Clock
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LEAST_SECRET = 4
+"""Characters. To hide shorter ones would leave nothing of a log, and a value like that keeps no secret."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingOrder:
+    """What is to be recorded."""
+
+    job: RecordingJob
+    """Guarded: its watermark's links are followed."""
+    plan: bytes
+    """The plan as it was received, kept for people."""
+    max_duration: timedelta | None = None
+    """Of what is recorded. None: no bound."""
+    traceparent: str = ""
+    """W3C trace context of the session's trace. Empty: not traced."""
+
+
+class RecordingLauncher:
+    """Launches recordings on one device."""
+
+    def __init__(
+        self,
+        folders: SessionFolders,
+        shooting: Shooting,
+        *,
+        tracer: Tracer,
+        clock: Clock,
+        output_roots: tuple[str, ...],
+    ) -> None:
+        """Makes a launcher.
+
+        Args:
+            folders: Where attempts live.
+            shooting: Makes commands.
+            tracer: Makes spans.
+            clock: For times.
+            output_roots: Folders under which outputs with absolute paths may be written.
+        """
+        self._folders = folders
+        self._shooting = shooting
+        self._tracer = tracer
+        self._clock = clock
+        self._output_roots = output_roots
+
+    async def launch(self, key: AttemptKey, order: RecordingOrder) -> Launched:
+        """Writes down that a recording is to be made.
+
+        Args:
+            key: Which attempt.
+            order: What is to be recorded.
+
+        Raises:
+            RequestFailure: When the device cannot do it, or its folder cannot be written; nothing of it is left then.
+        """
+        folder = named_folder(self._folders, key)
+        command = self._shooting.planned(order.job, folder)
+        attempt = Attempt(folder, AttemptStatus(key=key, launch_time=self._clock.now()))
+        trace = SessionTrace(self._tracer, order.traceparent, key)
+        with trace.launching():
+            try:
+                record = await asyncio.to_thread(self._write_folders, attempt, order, command)
+            except RequestFailure:
+                await asyncio.to_thread(self._folders.remove_attempt, folder)
+                raise
+            except OSError as error:
+                await asyncio.to_thread(self._folders.remove_attempt, folder)
+                raise _launch_failure(key, error) from error
+        return Launched(attempt=attempt, record=record, trace=trace)
+
+    def describe(self, order: RecordingOrder) -> Command:
+        """Builds the command of the first take, without launching.
+
+        Raises:
+            RequestFailure: When the device cannot do it.
+        """
+        job = order.job
+        return self._shooting.planned(job, self._folders.root / job.session / str(job.attempt))
+
+    def _write_folders(self, attempt: Attempt, order: RecordingOrder, command: Command) -> RecordingRecord:
+        folder = attempt.folder
+        moves = look_up_folders(self._shooting.moves(order.job, folder), self._output_roots)
+        outside = outside_of(folder, command)
+        record = RecordingRecord(
+            job=order.job,
+            output_moves=moves,
+            presentations=look_up_presentations(outside, self._output_roots) if outside else (),
+            secrets=secrets_of(order.job),
+            max_duration=order.max_duration,
+            traceparent=order.traceparent,
+        )
+        state = RecordingState(max_duration=order.max_duration)
+        files = {
+            "plan.binpb": order.plan,
+            "launch.json": dump_launch(record),
+            "status.json": dump_status(attempt.status),
+        }
+        folder.create(files | state_file(state))
+        make_presentation_folders(outside, self._output_roots)
+        make_private_folders(moves)
+        return replace(record)
+
+
+def outside_of(folder: AttemptFolder, command: Command) -> list[str]:
+    """Gives the folders of a command that are not among the attempt's artifacts."""
+    inside = str(folder.artifacts)
+    return [path for path in command.directories if path != inside and not path.startswith(f"{inside}/")]
+
+
+def secrets_of(job: RecordingJob) -> tuple[str, ...]:
+    """Gives what must not be shown of a recording, wherever its log or command is; longest first."""
+    found = [secret for output in job.outputs for secret in url_secrets(getattr(output, "url", ""))]
+    source = job.source
+    if isinstance(source, PageSource):
+        found += url_secrets(source.url)
+        found += [cookie.value for cookie in source.cookies] + list(source.headers.values())
+        found += [source.basic_auth.password] if source.basic_auth is not None else []
+    return tuple(sorted({secret for secret in found if len(secret) >= _LEAST_SECRET}, key=len, reverse=True))
+
+
+def _launch_failure(key: AttemptKey, error: OSError) -> RequestFailure:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in _FULL:
+        return RequestFailure(
+            reason=Reason.DISK_FULL,
+            message=f"Cannot launch {key}: the disk is full{where}. Try to delete sessions or to free space.",
+        )
+    return RequestFailure(
+        reason=Reason.OUTPUT_UNWRITABLE, message=f"Cannot launch {key}: {error.strerror}{where}. Try the agent's log."
+    )

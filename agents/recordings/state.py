@@ -1,0 +1,159 @@
+"""Where a recording stands, as it is kept in its folder: all that the next agent needs to go on with it.
+
+It is written before what it tells of is done: a take that is named here may not have begun, and the folder tells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from agents.displays.display import Display
+from agents.pipelines.recording_report import MeasuredUse, RecordingPhase, RecordingReport
+from agents.sessions.attempt import Failure
+from agents.sessions.records import RecordUnreadableError, load_status
+from gpu_balancer.runtime.durable_file import write_durably
+
+if TYPE_CHECKING:
+    from agents.pipelines.progress import Progress
+    from agents.sessions.folder import AttemptFolder
+
+_FILE = "recording.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingEnd:
+    """Why a recording ends."""
+
+    cause: str
+    """"STOPPED", "MAX_DURATION", "END_SIGNAL", "SILENCE", "IDLE", "PAGE_CLOSED", "APPLICATION_ENDED", or the failure's
+    reason."""
+    failure: Failure | None = None
+    """None: it is as it should be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Take:
+    """One stretch of a recording."""
+
+    number: int
+    """From 1."""
+    ended: bool = False
+    """Whether what follows is final."""
+    frames: int = 0
+    duplicated_frames: int = 0
+    dropped_frames: int = 0
+    out_time: timedelta = timedelta()
+    longest_freeze: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingState:
+    """Where a recording stands."""
+
+    version: Literal[1] = 1
+    display: Display | None = None
+    """None: it has none yet, or any more."""
+    application_pid: int | None = None
+    takes: tuple[Take, ...] = ()
+    paused_time: datetime | None = None
+    """Since when it rests, or is to rest. None: it records."""
+    max_duration: timedelta | None = None
+    """Of what is recorded, all takes together. None: no bound."""
+    end: RecordingEnd | None = None
+    """None: it goes on."""
+    phases: tuple[RecordingPhase, ...] = ()
+    start_time: timedelta | None = None
+    """From the launch to the first picture. None: there is none yet."""
+    browser: str = ""
+    renderer: str = ""
+    dismissed_dialogs: int = 0
+    closed_popups: int = 0
+    cancelled_downloads: int = 0
+    sound_offset: timedelta | None = None
+    measured_use: MeasuredUse | None = None
+
+    def with_take(self, take: Take) -> RecordingState:
+        """Gives the state with a take added, or in the place of the one of its number."""
+        others = tuple(other for other in self.takes if other.number != take.number)
+        return replace(self, takes=(*others, take))
+
+    def report(self) -> RecordingReport:
+        """Tells what has become of the recording; files are told by whoever makes them."""
+        frames = sum(take.frames for take in self.takes)
+        duplicated = sum(take.duplicated_frames for take in self.takes)
+        dropped = sum(take.dropped_frames for take in self.takes)
+        freezes = [take.longest_freeze for take in self.takes if take.longest_freeze is not None]
+        return RecordingReport(
+            captured_frames=max(frames - duplicated + dropped, 0),
+            encoded_frames=frames,
+            duplicated_frames=duplicated,
+            dropped_frames=dropped,
+            longest_freeze=max(freezes, default=None),
+            sound_offset=self.sound_offset,
+            phases=self.phases,
+            start_time=self.start_time,
+            take_count=len(self.takes),
+            end_cause=self.end.cause if self.end is not None else "",
+            browser=self.browser,
+            renderer=self.renderer,
+            dismissed_dialogs=self.dismissed_dialogs,
+            closed_popups=self.closed_popups,
+            cancelled_downloads=self.cancelled_downloads,
+        )
+
+
+def progressed(take: Take, progress: Progress) -> Take:
+    """Gives a take with what its progress says."""
+    return replace(
+        take,
+        frames=progress.frames,
+        duplicated_frames=progress.duplicated_frames,
+        dropped_frames=progress.dropped_frames,
+        out_time=progress.out_time,
+    )
+
+
+_STATE: TypeAdapter[RecordingState] = TypeAdapter(RecordingState)
+
+
+def state_file(state: RecordingState) -> dict[str, bytes]:
+    """Gives name and content of the file that keeps a state."""
+    return {_FILE: _STATE.dump_json(state, indent=1)}
+
+
+def write_state(folder: AttemptFolder, state: RecordingState) -> None:
+    """Replaces the kept state durably.
+
+    Raises:
+        OSError: When the disk is full or refuses; the former state stays.
+    """
+    write_durably(folder.path / _FILE, _STATE.dump_json(state, indent=1))
+
+
+def used_display(folder: AttemptFolder) -> str | None:
+    """Gives the id of the display that a folder's recording uses. None: it uses none, or is none, or has ended."""
+    try:
+        status = load_status(folder.status.read_bytes())
+        state = read_state(folder)
+    except (OSError, RecordUnreadableError):
+        return None
+    return state.display.id if status.live and state.display is not None else None
+
+
+def read_state(folder: AttemptFolder) -> RecordingState:
+    """Reads the kept state.
+
+    Raises:
+        RecordUnreadableError: When it is missing, damaged, or of a newer agent.
+    """
+    try:
+        return _STATE.validate_json((folder.path / _FILE).read_bytes())
+    except FileNotFoundError as error:
+        raise RecordUnreadableError("Cannot read the state of a recording: it is missing.") from error
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        raise RecordUnreadableError(f"Cannot read the state of a recording: {problem}.") from error

@@ -1,0 +1,111 @@
+"""What a display and all that runs on it takes of its host: processor time and memory, from /proc.
+
+By the display's user where it has one of its own, else by the mark in its processes' environment: browsers start
+processes that neither hold a lock nor have a parent of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import psutil
+
+from agents.pipelines.recording_report import MeasuredUse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agents.displays.display import Display
+    from gpu_balancer.runtime.clock import Clock
+
+MARK = "GPU_BALANCER_DISPLAY"
+"""Environment variable by which a display's processes are known; its value is the display's id."""
+MEASURED_OVER = timedelta(seconds=15)
+_MILLIONTHS = 1_000_000
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseSample:
+    """Processor time and memory at a moment."""
+
+    at_s: float
+    """Monotonic seconds."""
+    processor_s: float
+    memory_bytes: int
+
+
+def sample_use(display: Display, *, at_s: float) -> UseSample:
+    """Sums up what a display's processes have used so far. Reads all of /proc.
+
+    Memory is what they would give back (unique set size), because browsers share much between their processes.
+    """
+    processor_s, memory = 0.0, 0
+    for process in _processes_of(display):
+        with contextlib.suppress(psutil.Error, OSError):
+            times = process.cpu_times()
+            processor_s += times.user + times.system
+            memory += _memory_of(process)
+    return UseSample(at_s=at_s, processor_s=processor_s, memory_bytes=memory)
+
+
+def use_between(first: UseSample, last: UseSample) -> MeasuredUse | None:
+    """Tells the use over the time between two samples. None: no time has passed."""
+    passed_s = last.at_s - first.at_s
+    if passed_s <= 0:
+        return None
+    # A process that has ended meanwhile takes its time with it: then too little is seen, never less than nothing.
+    used_s = max(last.processor_s - first.processor_s, 0.0)
+    return MeasuredUse(
+        cores=round(used_s / passed_s * _MILLIONTHS),
+        memory_mib=last.memory_bytes // _MIB,
+        measured_time=timedelta(seconds=passed_s),
+    )
+
+
+class UseMeter:
+    """Measures one display, once its page has had time to show what it takes."""
+
+    def __init__(self, clock: Clock, *, over: timedelta = MEASURED_OVER) -> None:
+        """Begins with the first measurement.
+
+        Args:
+            clock: Measures the time.
+            over: How long what is used is added up.
+        """
+        self._clock = clock
+        self._over_s = over.total_seconds()
+        self._first: UseSample | None = None
+
+    def measure(self, display: Display) -> MeasuredUse | None:
+        """Looks whether it is time; reads /proc then. None: the time has not passed yet."""
+        now_s = self._clock.monotonic_s()
+        if self._first is None:
+            self._first = sample_use(display, at_s=now_s)
+        elif now_s - self._first.at_s >= self._over_s:
+            return use_between(self._first, sample_use(display, at_s=now_s))
+        return None
+
+
+def _processes_of(display: Display) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if _is_of(process, display):
+                yield process
+
+
+def _is_of(process: psutil.Process, display: Display) -> bool:
+    if display.user_id is not None:
+        return bool(process.uids().real == display.user_id)
+    return bool(process.environ().get(MARK) == display.id)
+
+
+def _memory_of(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().uss)
+    except psutil.AccessDenied:
+        # A sandboxed process of our own user cannot be looked into.
+        return int(process.memory_info().rss)

@@ -1,0 +1,53 @@
+"""What the registry needs of whoever watches over a live attempt, and what a launch gives it to watch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from agents.sessions.attempt import StopCause
+    from agents.sessions.records import AnyRecord
+    from agents.sessions.session_trace import SessionTrace
+    from agents.sessions.status_book import Attempt
+
+
+class Runner(Protocol):
+    """Watches over one attempt until nothing of it runs and its end is told. Cancelled, it leaves processes alone.
+
+    It MUST find out by the attempt's folder where the attempt stands: it may have been launched by another agent.
+    """
+
+    async def stop(self, cause: StopCause, *, discard_outputs: bool = False) -> None:
+        """Asks the attempt to complete its outputs and end; durable before it returns. The first cause holds."""
+        ...
+
+    def pace(self, speed_limit: float | None) -> None:
+        """Holds it at a speed, in times real time, if it can be held. None: lets it go."""
+        ...
+
+    async def watch(self, shim: int | None = None) -> None:
+        """Watches until the attempt has ended and that was told.
+
+        Args:
+            shim: Process id of its shim when that is the agent's own child. None: it is to be found.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launched:
+    """An attempt that was started and has to be watched."""
+
+    attempt: Attempt
+    record: AnyRecord
+    trace: SessionTrace
+    shim: int | None = None
+    """Process id of its shim, the agent's own child. None: it has none yet."""
+    speed_limit: float | None = None
+    """The speed at which it begins, in times real time. None: as fast as it goes."""
+
+
+RunnerMaker = Callable[["Attempt", "AnyRecord", "SessionTrace"], Runner]
+"""Makes the runner of an attempt."""
