@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agents.pipelines.recording import PageSource
 from agents.recordings.state import RecordingState, state_file
-from agents.sessions.attempt import AttemptStatus
+from agents.sessions.attempt import AttemptKey, AttemptStatus
 from agents.sessions.launching import named_folder
 from agents.sessions.output_folders import (
     look_up_folders,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from agents.pipelines.command import Command
     from agents.pipelines.recording import RecordingJob
     from agents.recordings.shooting import Shooting
-    from agents.sessions.attempt import AttemptKey
     from agents.sessions.folder import AttemptFolder, SessionFolders
     from gpu_balancer.runtime.clock import Clock
 
@@ -97,7 +96,7 @@ class RecordingLauncher:
             RequestFailure: When the device cannot do it, or its folder cannot be written; nothing of it is left then.
         """
         folder = named_folder(self._folders, key)
-        command = self._shooting.planned(order.job, folder)
+        command = await asyncio.to_thread(self._shooting.planned, order.job, folder.artifacts)
         attempt = Attempt(folder, AttemptStatus(key=key, launch_time=self._clock.now()))
         trace = SessionTrace(self._tracer, order.traceparent, key)
         with trace.launching():
@@ -117,12 +116,12 @@ class RecordingLauncher:
         Raises:
             RequestFailure: When the device cannot do it.
         """
-        job = order.job
-        return self._shooting.planned(job, self._folders.root / job.session / str(job.attempt))
+        key = AttemptKey(session=order.job.session, attempt=order.job.attempt)
+        return self._shooting.planned(order.job, named_folder(self._folders, key).artifacts)
 
     def _write_folders(self, attempt: Attempt, order: RecordingOrder, command: Command) -> RecordingRecord:
         folder = attempt.folder
-        moves = look_up_folders(self._shooting.moves(order.job, folder), self._output_roots)
+        moves = look_up_folders(self._shooting.moves(order.job), self._output_roots)
         outside = outside_of(folder, command)
         record = RecordingRecord(
             job=order.job,
@@ -141,7 +140,7 @@ class RecordingLauncher:
         folder.create(files | state_file(state))
         make_presentation_folders(outside, self._output_roots)
         make_private_folders(moves)
-        return replace(record)
+        return record
 
 
 def outside_of(folder: AttemptFolder, command: Command) -> list[str]:

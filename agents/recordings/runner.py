@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,7 +141,7 @@ class RecordingRunner:
         display = self._state.display
         if display is None or self._ended.is_set():
             raise self._not_recording("take a picture of", "it has no display now")
-        return await self._shooting.snapshot(display, width)
+        return await self._shooting.snapshot(self._record.job, self._folder, display, width)
 
     async def _require_recording(self, what: str) -> None:
         await self._loaded.wait()
@@ -285,7 +286,9 @@ class RecordingRunner:
     async def _begun(self, take: Take) -> TakeRun | None:
         try:
             folder = await asyncio.to_thread(make_take_folder, self._folder, take.number)
-            command = await self._shooting.command(self._record, self._folder, folder, self._display(), take.number)
+            command = await asyncio.to_thread(
+                self._shooting.command, self._record, self._folder, folder, self._display(), take.number
+            )
             return TakeRun.start(folder, command, take, clock=self._clock, bounds=self._bounds)
         except RequestFailure as failure:
             await self._fail(failure.reason.name, failure.message)
@@ -318,9 +321,9 @@ class RecordingRunner:
         bound = self._state.max_duration
         if bound is not None and self._told.recorded >= bound:
             await self._end_with(RecordingEnd(cause="MAX_DURATION"))
-        end = await asyncio.to_thread(self._shooting.own_end, self._record.job, self._folder, run.take.number)
-        if end is not None:
-            await self._end_with(end)
+        cause = run.figures.end_by(self._record.job.stop_rules)
+        if cause is not None:
+            await self._end_with(RecordingEnd(cause=cause))
         await self._told.note_size()
         await self._told.note_stall()
         self._told.note_page(self._stage.figures)
@@ -330,10 +333,8 @@ class RecordingRunner:
                 await self._told.publish_use(use)
 
     def _tell_progress(self, run: TakeRun) -> None:
-        before = run.progress
-        run.look()
-        if run.progress is not None and run.progress is not before:
-            self._told.progressed(run.take, run.progress)
+        if run.look() and run.figures.progress is not None:
+            self._told.progressed(run.take, run.figures.progress)
 
     async def _note_first_picture(self, take: Take) -> None:
         if self._told.status.phase is Phase.STARTING and take.frames:
@@ -354,8 +355,10 @@ class RecordingRunner:
             self._tell_progress(run)
         await self._note_first_picture(run.take)
         asked = self._ended.is_set() or self._state.paused_time is not None
-        take = await asyncio.to_thread(self._shooting.measured, self._record.job, self._folder, run.ended_take())
-        verdict = await asyncio.to_thread(self._shooting.verdict, self._folder, take, run.exit_code, asked=asked)
+        take = replace(run.take, ended=True)
+        verdict = await asyncio.to_thread(
+            self._shooting.verdict, self._record, self._folder, take, run.exit_code, asked=asked
+        )
         await self._told.keep_take(take)
         if verdict is not None:
             await self._end_with(RecordingEnd(cause=verdict.reason, failure=verdict))
@@ -386,7 +389,7 @@ class RecordingRunner:
         if not discard:
             await self._send_copies()
         await self._told.conclude(end, failure, closed.files, closed.duration)
-        await self._closing.tidy(self._record, self._folder, failed=failure is not None, discarded=discard)
+        await self._closing.tidy(self._record, self._folder, closed, discarded=discard)
 
     async def _send_copies(self) -> None:
         """Has every artifact copied to the destinations that were asked for. Durable before the end is told."""

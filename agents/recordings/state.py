@@ -18,7 +18,6 @@ from agents.sessions.records import RecordUnreadableError, load_status
 from gpu_balancer.runtime.durable_file import write_durably
 
 if TYPE_CHECKING:
-    from agents.pipelines.progress import Progress
     from agents.sessions.folder import AttemptFolder
 
 _FILE = "recording.json"
@@ -104,17 +103,6 @@ class RecordingState:
             closed_popups=self.closed_popups,
             cancelled_downloads=self.cancelled_downloads,
         )
-
-
-def progressed(take: Take, progress: Progress) -> Take:
-    """Gives a take with what its progress says."""
-    return replace(
-        take,
-        frames=progress.frames,
-        duplicated_frames=progress.duplicated_frames,
-        dropped_frames=progress.dropped_frames,
-        out_time=progress.out_time,
-    )
 
 
 _STATE: TypeAdapter[RecordingState] = TypeAdapter(RecordingState)

@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from agents.recordings.state import progressed
+from agents.recordings.take_figures import TakeFigures
 from agents.sessions.bounded_files import bound_file
 from agents.sessions.processes import AttemptProcesses
-from agents.sessions.progress_file import ProgressFile
 from agents.sessions.spawning import spawn_shim
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from agents.pipelines.command import Command
-    from agents.pipelines.progress import Progress
     from agents.recordings.state import Take
     from agents.sessions.folder import AttemptFolder
     from gpu_balancer.runtime.clock import Clock
@@ -58,12 +56,10 @@ class TakeRun:
             bounds: How it is looked after.
             shim: Process id of its shim when it is the agent's own child. None: it is to be found.
         """
-        self.take = take
-        self.progress: Progress | None = None
+        self.figures = TakeFigures(folder, take)
         self._folder = folder
         self._clock = clock
         self._bounds = bounds
-        self._reader = ProgressFile(folder.progress)
         self._processes = AttemptProcesses(folder, shim)
         self._signalled_s: float | None = None
         self._killed_s: float | None = None
@@ -87,6 +83,11 @@ class TakeRun:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._processes.__exit__(kind, error, traceback)
+
+    @property
+    def take(self) -> Take:
+        """What is known of it."""
+        return self.figures.take
 
     @property
     def begun(self) -> bool:
@@ -118,20 +119,16 @@ class TakeRun:
         finally:
             loop.remove_reader(shim)
 
-    def look(self) -> Take:
-        """Reads how far it is.
+    def look(self) -> bool:
+        """Reads how far it is. Returns whether it has come further.
 
         Raises:
             OSError: When a file cannot be read.
         """
-        read = self._reader.read(self.progress)
-        if read is not None and read is not self.progress:
-            self.progress = read
-            self.take = progressed(self.take, read)
-        self._reader.bound()
+        further = self.figures.read()
         limit = self._bounds.log_limit_bytes
         bound_file(self._folder.log, limit_bytes=limit, keep_bytes=limit // 2)
-        return self.take
+        return further
 
     def end(self) -> None:
         """Does what is due to end it: one signal, a bounded wait, death. Called again and again until it is gone."""
@@ -151,7 +148,3 @@ class TakeRun:
         if now_s - since_s > self._bounds.stop_timeout.total_seconds():
             self._processes.signal_program(signal.SIGKILL)
             self._killed_s = now_s
-
-    def ended_take(self) -> Take:
-        """Gives the take as it ended."""
-        return replace(self.take, ended=True)

@@ -1,0 +1,200 @@
+"""Makes finished files of what was recorded, and keeps what explains a failure.
+
+A recording's takes are good to play whenever they are cut. So nothing can be lost here: where a finished file cannot be
+made, for want of disk for instance, the takes themselves are put in its place. All of it is done again by a successor
+when the agent is killed in the middle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agents.bounded_program import run_bounded
+from agents.pipelines.recording_files import TAKES_FOLDER
+from agents.recordings.file_facts import checksum, describe_file
+from agents.recordings.take_folder import remove_take_folders
+from agents.sessions.attempt import Ending, Failure
+from agents.sessions.endings import tidy_outputs
+from agents.sessions.output_discards import discard_outputs, remove_artifacts
+from agents.sessions.output_moves import OutputMoveError, place_outputs
+from agents.sessions.processes import end_processes
+from gpu_balancer.runtime.durable_file import flush_folder, write_durably
+from gpu_balancer.runtime.failures import RequestFailure
+
+if TYPE_CHECKING:
+    from agents.pipelines.recording_files import FinishStep
+    from agents.pipelines.recording_report import RecordedFile
+    from agents.recordings.shooting import Shooting
+    from agents.recordings.stage import Stage
+    from agents.recordings.state import RecordingState
+    from agents.sessions.folder import AttemptFolder
+    from agents.sessions.records import RecordingRecord
+    from gpu_balancer.runtime.clock import Clock
+
+_LOG = logging.getLogger(__name__)
+_ENDED_WITHIN = timedelta(seconds=10)
+_JOINED_WITHIN = timedelta(hours=1)
+"""Copying runs at the disk's pace; a day of recording at 8 Mbit/s are 86 GB."""
+EVIDENCE = "failure.png"
+"""Artifact that explains a failure: the page as it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """What came of a recording."""
+
+    files: tuple[RecordedFile, ...] = ()
+    failure: Failure | None = None
+    """Why a file is not what or where it was to be. None: each is."""
+    duration: timedelta | None = None
+    """How long it took. None: there was nothing to finish."""
+
+
+class Closing:
+    """Makes finished files."""
+
+    def __init__(self, shooting: Shooting, *, clock: Clock) -> None:
+        """Makes nothing yet.
+
+        Args:
+            shooting: Plans how files are joined.
+            clock: Measures how long it takes.
+        """
+        self._shooting = shooting
+        self._clock = clock
+
+    async def keep_evidence(self, folder: AttemptFolder, stage: Stage) -> None:
+        """Keeps a picture of the page that failed, if it can still be seen."""
+        with contextlib.suppress(OSError):
+            await stage.save_screenshot(folder.artifacts / EVIDENCE)
+
+    async def finish(self, record: RecordingRecord, folder: AttemptFolder, state: RecordingState) -> Closed:
+        """Joins takes to the files that were asked for and puts them in place.
+
+        Args:
+            record: What was asked for.
+            folder: The attempt's.
+            state: What was recorded.
+        """
+        began_s = self._clock.monotonic_s()
+        await self._end_strays(folder)
+        try:
+            steps = await self._shooting.finish_plan(record, folder, [take.number for take in state.takes])
+        except (RequestFailure, OSError) as error:
+            # The takes stay where they are: whoever has the device working again can have them.
+            message = (
+                f"Cannot finish the files: {error} What was recorded is kept in {folder.artifacts / TAKES_FOLDER}."
+            )
+            return Closed(failure=Failure(reason="OUTPUT_UNWRITABLE", message=message))
+        failures = [failure for step in steps if (failure := await self._made(step, folder)) is not None]
+        if (failure := await self._placed(record)) is not None:
+            failures.append(failure)
+        files = [file for step in steps if (file := await self._described(step, record, folder)) is not None]
+        passed = timedelta(seconds=self._clock.monotonic_s() - began_s)
+        return Closed(files=tuple(files), failure=failures[0] if failures else None, duration=passed)
+
+    async def leave(self, record: RecordingRecord, folder: AttemptFolder, *, discard: bool) -> Closed:
+        """Ends a recording of which there is nothing to finish.
+
+        Args:
+            record: What was asked for.
+            folder: The attempt's.
+            discard: Whether what it made is thrown away, because another attempt begins anew.
+        """
+        await self._end_strays(folder)
+        if discard:
+            await asyncio.to_thread(discard_outputs, folder, record)
+        return Closed()
+
+    async def tidy(self, record: RecordingRecord, folder: AttemptFolder, closed: Closed, *, discarded: bool) -> None:
+        """Takes away what is not needed any more, once the end is written down."""
+        await asyncio.to_thread(remove_take_folders, folder)
+        if discarded:
+            await asyncio.to_thread(remove_artifacts, folder)
+            return
+        await asyncio.to_thread(tidy_outputs, record, Ending.COMPLETED if closed.failure is None else Ending.FAILED)
+        if closed.failure is None:
+            await asyncio.to_thread(shutil.rmtree, folder.artifacts / TAKES_FOLDER, ignore_errors=True)
+
+    async def _end_strays(self, folder: AttemptFolder) -> None:
+        """Ends what a predecessor that was killed may have left running."""
+        if not await end_processes(folder, within=_ENDED_WITHIN, clock=self._clock):
+            _LOG.error("Cannot end everything that runs of %s", folder.key)
+
+    async def _made(self, step: FinishStep, folder: AttemptFolder) -> Failure | None:
+        """Makes one file. Returns why it is not as it should be."""
+        if Path(step.final_path).is_file() and step.move is None:
+            return None  # a predecessor has made it
+        try:
+            await asyncio.to_thread(_prepare, step)
+            for command in step.commands:
+                run = await run_bounded(command, timeout=_JOINED_WITHIN, dies_with_us=False)
+                if run.exit_code != 0:
+                    raise OSError(None, run.output.strip()[-500:] or "the joining took too long")
+            if step.move is None:
+                await asyncio.to_thread(_put, Path(step.made_path), Path(step.final_path))
+        except OSError as error:
+            _LOG.warning("Cannot finish %s of %s: %s", step.output, folder.key, error.strerror)
+            return await asyncio.to_thread(_salvaged, step, folder, error)
+        finally:
+            for path in step.scratch:
+                Path(path).unlink(missing_ok=True)
+        return None
+
+    async def _placed(self, record: RecordingRecord) -> Failure | None:
+        try:
+            await asyncio.to_thread(place_outputs, record.output_moves, all_made=False)
+        except OutputMoveError as error:
+            return Failure(reason="OUTPUT_EXISTS" if error.taken else "OUTPUT_UNWRITABLE", message=str(error))
+        return None
+
+    async def _described(self, step: FinishStep, record: RecordingRecord, folder: AttemptFolder) -> RecordedFile | None:
+        path = Path(step.final_path)
+        told = str(path) if step.move is not None else str(path.relative_to(folder.artifacts))
+        try:
+            digest = await asyncio.to_thread(checksum, path)
+            return await describe_file(path, told=told, sha256=digest, ffmpeg=self._shooting.ffmpeg(record.job))
+        except OSError:
+            return None
+
+
+def _prepare(step: FinishStep) -> None:
+    for directory in step.directories:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    for path, text in step.texts.items():
+        write_durably(Path(path), text.encode())
+
+
+def _put(made: Path, final: Path) -> None:
+    """Gives a finished artifact its name, durably."""
+    with made.open("rb") as file:
+        os.fsync(file.fileno())
+    made.replace(final)
+    flush_folder(final.parent)
+
+
+def _salvaged(step: FinishStep, folder: AttemptFolder, error: OSError) -> Failure:
+    """Puts the takes themselves where the finished file should be. Returns what there is now instead of it."""
+    full = "the disk is full" if error.errno is not None else "they could not be joined"
+    final = Path(step.final_path) if step.move is None else folder.artifacts / Path(step.final_path).name
+    places = []
+    for number, take in enumerate(step.takes, start=1):
+        place = final if len(step.takes) == 1 else final.with_name(f"{final.stem}.part-{number}{final.suffix}")
+        with contextlib.suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Path(take).replace(place)
+            places.append(str(place.relative_to(folder.artifacts)))
+    told = ", ".join(places) or "nothing"
+    return Failure(
+        reason="DISK_FULL" if error.errno is not None else "OUTPUT_UNWRITABLE",
+        message=f"Cannot finish {step.output}: {full} ({error.strerror}). What was recorded is kept, as it was written, "
+        f"among the artifacts: {told}. Try to free space, and join it by hand.",
+    )

@@ -1,0 +1,205 @@
+"""The commands of a recording on this agent's device: takes, pictures, joins; and what became of a take's ffmpeg."""
+
+from __future__ import annotations
+
+import errno
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agents.bounded_program import run_bounded
+from agents.pipelines.exit_classification import ExitOutcome, classify_exit
+from agents.pipelines.input_description import parse_input_description
+from agents.pipelines.pipeline_error import PipelineError, PipelineErrorReason
+from agents.pipelines.recording_files import describe_command, final_moves, finish_plan, is_playable, take_files
+from agents.pipelines.snapshots import snapshot_command
+from agents.pipelines.takes import THUMBNAILS_FOLDER, DisplayAccess, TakePlaces, build_take, recording_coders
+from agents.recordings.take_figures import FRAMES, IDLENESS, SILENCE
+from agents.sessions.attempt import Failure
+from agents.sessions.logs import read_tail
+from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, invalid
+from gpu_balancer.runtime.ids import random_id
+from gpu_balancer.runtime.redaction import Redactor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agents.displays.display import Display
+    from agents.pipelines.capability import PipelineDevice
+    from agents.pipelines.command import Command, OutputMove
+    from agents.pipelines.recording import RecordingJob
+    from agents.pipelines.recording_files import FinishStep
+    from agents.recordings.state import Take
+    from agents.sessions.folder import AttemptFolder
+    from agents.sessions.records import RecordingRecord
+
+_FIELD = "session.recording."
+_LOG_LINES = 200
+_SNAPSHOT_WITHIN = timedelta(seconds=10)
+_LOOKED_AT_WITHIN = timedelta(seconds=20)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PLANNED = DisplayAccess(name=":0", authority="/dev/null", sound_server="unix:/dev/null", sound_source="output.monitor")
+"""Stands for the display that a recording will get."""
+
+
+class Shooting:
+    """Makes commands for one device."""
+
+    def __init__(self, device: Callable[[], PipelineDevice], *, sound_delay: timedelta, log_tail_lines: int) -> None:
+        """Makes nothing yet.
+
+        Args:
+            device: Gives the device as it was proved; raises RequestFailure while that is not known.
+            sound_delay: By how much sound reaches a capture before its picture.
+            log_tail_lines: How many last lines of its log a failure carries.
+        """
+        self._device = device
+        self._sound_delay = sound_delay
+        self._log_tail_lines = log_tail_lines
+
+    def planned(self, job: RecordingJob, artifacts: Path) -> Command:
+        """Builds the command of a first take, for a display that is not there yet.
+
+        Raises:
+            RequestFailure: When this device, or any, cannot do it.
+        """
+        return self._take(job, _PLANNED, artifacts.parent, artifacts, 1)
+
+    def command(
+        self, record: RecordingRecord, attempt: AttemptFolder, folder: AttemptFolder, display: Display, number: int
+    ) -> Command:
+        """Builds the command of a take, and makes the folders that it writes to. Blocks for the disk.
+
+        Raises:
+            RequestFailure: When the device cannot do it.
+            OSError: When a folder cannot be made.
+        """
+        access = DisplayAccess(
+            name=display.name,
+            authority=display.authority,
+            sound_server=display.sound_server,
+            sound_source=display.sound_source,
+        )
+        command = self._take(record.job, access, folder.path, attempt.artifacts, number)
+        for directory in command.directories:
+            Path(directory).mkdir(parents=True, exist_ok=True)
+        return command
+
+    def moves(self, job: RecordingJob) -> tuple[OutputMove, ...]:
+        """Gives the moves of all files under the output roots."""
+        return final_moves(job)
+
+    async def snapshot(self, job: RecordingJob, folder: AttemptFolder, display: Display, width: int | None) -> bytes:
+        """Takes a picture of a display, as PNG.
+
+        Raises:
+            RequestFailure: When it cannot be taken.
+        """
+        access = DisplayAccess(name=display.name, authority=display.authority, sound_server=None, sound_source="")
+        path = folder.path / random_id(".snapshot-")
+        build = recording_coders(job, self._device()).build
+        command = snapshot_command(job.capture, build, access, width=width, path=str(path))
+        try:
+            run = await run_bounded(command.argv, timeout=_SNAPSHOT_WITHIN, env=command.env)
+            if run.exit_code == 0:
+                return path.read_bytes()
+            problem = run.output.strip().splitlines()[-1:] or ["it took too long"]
+        except OSError as error:
+            problem = [error.strerror or str(error)]
+        finally:
+            path.unlink(missing_ok=True)
+        raise RequestFailure(
+            reason=Reason.SESSION_NOT_RECORDING,
+            message=f"Cannot take a picture of sessions/{job.session}: {problem[0]}. Try again.",
+        )
+
+    def verdict(
+        self, record: RecordingRecord, attempt: AttemptFolder, take: Take, exit_code: int | None, *, asked: bool
+    ) -> Failure | None:
+        """Tells whether a take's ffmpeg ended as it should. Blocks for the disk.
+
+        Args:
+            record: The recording.
+            attempt: Its folder, with the log.
+            take: What was captured.
+            exit_code: How ffmpeg ended. None: that was not seen.
+            asked: Whether it had been asked to end.
+
+        Returns:
+            Why it failed. None: it did not.
+        """
+        lines = read_tail(attempt.log, Redactor(record.secrets), _LOG_LINES)
+        outcome = classify_exit(exit_code=exit_code, stopping=asked, log_tail=lines, made_output=take.frames > 0)
+        shown = lines[-self._log_tail_lines :]
+        if outcome.kind is ExitOutcome.FAILED:
+            return Failure(
+                reason=str(outcome.failure_reason), message=outcome.message, exit_code=exit_code, log_tail=shown
+            )
+        if asked:
+            return None
+        return Failure(
+            reason="CAPTURE_ENDED",
+            message="Cannot go on recording: ffmpeg ended by itself, as when its display or its sound server is gone. "
+            "What was recorded until then is kept. Try the session's log.",
+            exit_code=exit_code,
+            log_tail=shown,
+        )
+
+    def start_failure(self, error: OSError) -> tuple[str, str]:
+        """Gives reason and message for a take that could not be started."""
+        where = f" ({error.filename})" if error.filename else ""
+        if error.errno in _FULL:
+            return "DISK_FULL", f"Cannot record: the disk is full{where}. Try to delete sessions or to free space."
+        return "OUTPUT_UNWRITABLE", f"Cannot record: {error.strerror}{where}. Try the agent's log."
+
+    async def finish_plan(
+        self, record: RecordingRecord, folder: AttemptFolder, numbers: Sequence[int]
+    ) -> tuple[FinishStep, ...]:
+        """Plans how every file is made of the takes that can be played.
+
+        Raises:
+            RequestFailure: When the device is not known.
+        """
+        artifacts = str(folder.artifacts)
+        found = take_files(record.job, numbers, artifacts_dir=artifacts)
+        takes = {output: [path for path in paths if await self._plays(record, path)] for output, paths in found.items()}
+        build = recording_coders(record.job, self._device()).build
+        return finish_plan(record.job, takes, build, artifacts_dir=artifacts)
+
+    def ffmpeg(self, job: RecordingJob) -> str:
+        """Gives the path of the ffmpeg that a recording uses."""
+        return recording_coders(job, self._device()).build.path
+
+    async def _plays(self, record: RecordingRecord, path: str) -> bool:
+        if not Path(path).is_file():
+            return False
+        build = recording_coders(record.job, self._device()).build
+        run = await run_bounded(describe_command(build, path), timeout=_LOOKED_AT_WITHIN)
+        return is_playable(parse_input_description(run.output))
+
+    def _take(self, job: RecordingJob, access: DisplayAccess, folder: Path, artifacts: Path, number: int) -> Command:
+        places = TakePlaces(
+            artifacts_dir=str(artifacts),
+            progress=str(folder / "progress"),
+            frames=str(folder / FRAMES),
+            silence=str(folder / SILENCE),
+            idleness=str(folder / IDLENESS),
+        )
+        taken = len(list((artifacts / THUMBNAILS_FOLDER).glob("*.jpg")))
+        try:
+            return build_take(
+                job,
+                self._device(),
+                access,
+                places,
+                number=number,
+                sound_delay=self._sound_delay,
+                first_thumbnail=taken + 1,
+            )
+        except PipelineError as error:
+            violation = Violation(field=_FIELD + error.field, description=error.message)
+            if error.reason is PipelineErrorReason.NO_CAPABILITY:
+                raise RequestFailure(
+                    reason=Reason.NO_CAPABLE_DEVICE, message=error.message, violations=(violation,)
+                ) from error
+            raise invalid(violation) from error
