@@ -131,9 +131,9 @@ class Closing:
 
     async def _made(self, step: FinishStep, folder: AttemptFolder) -> Failure | None:
         """Makes one file. Returns why it is not as it should be."""
-        if Path(step.final_path).is_file() and step.move is None:
-            return None  # a predecessor has made it
         try:
+            if await asyncio.to_thread(_is_made, step):
+                return None
             await asyncio.to_thread(_prepare, step)
             for command in step.commands:
                 run = await run_bounded(command, timeout=_JOINED_WITHIN, dies_with_us=False)
@@ -145,8 +145,7 @@ class Closing:
             _LOG.warning("Cannot finish %s of %s: %s", step.output, folder.key, error.strerror)
             return await asyncio.to_thread(_salvaged, step, folder, error)
         finally:
-            for path in step.scratch:
-                Path(path).unlink(missing_ok=True)
+            await asyncio.to_thread(_remove, step.scratch)
         return None
 
     async def _placed(self, record: RecordingRecord) -> Failure | None:
@@ -164,6 +163,16 @@ class Closing:
             return await describe_file(path, told=told, sha256=digest, ffmpeg=self._shooting.ffmpeg(record.job))
         except OSError:
             return None
+
+
+def _is_made(step: FinishStep) -> bool:
+    """Tells whether a predecessor has made an artifact: it gets its name only when it is complete."""
+    return step.move is None and Path(step.final_path).is_file()
+
+
+def _remove(paths: tuple[str, ...]) -> None:
+    for path in paths:
+        Path(path).unlink(missing_ok=True)
 
 
 def _prepare(step: FinishStep) -> None:
@@ -195,6 +204,6 @@ def _salvaged(step: FinishStep, folder: AttemptFolder, error: OSError) -> Failur
     told = ", ".join(places) or "nothing"
     return Failure(
         reason="DISK_FULL" if error.errno is not None else "OUTPUT_UNWRITABLE",
-        message=f"Cannot finish {step.output}: {full} ({error.strerror}). What was recorded is kept, as it was written, "
-        f"among the artifacts: {told}. Try to free space, and join it by hand.",
+        message=f"Cannot finish {step.output}: {full} ({error.strerror}). What was recorded is kept, as it was "
+        f"written, among the artifacts: {told}. Try to free space, and join it by hand.",
     )

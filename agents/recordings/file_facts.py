@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ async def describe_file(path: Path, *, told: str, sha256: str, ffmpeg: str) -> R
     Raises:
         OSError: When it is not there, or ffmpeg cannot be started.
     """
-    size_bytes = path.stat().st_size
+    size_bytes = (await asyncio.to_thread(path.stat)).st_size
     run = await run_bounded([ffmpeg, "-hide_banner", "-nostdin", "-i", str(path)], timeout=_LOOKED_AT_WITHIN)
     description = parse_input_description(run.output)
     streams = [stream for stream in description.streams if stream.kind in ("video", "audio")]

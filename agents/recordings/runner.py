@@ -285,6 +285,7 @@ class RecordingRunner:
 
     async def _begun(self, take: Take) -> TakeRun | None:
         try:
+            await self._shooting.ready()
             folder = await asyncio.to_thread(make_take_folder, self._folder, take.number)
             command = await asyncio.to_thread(
                 self._shooting.command, self._record, self._folder, folder, self._display(), take.number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _FIELD = "session.recording."
 _LOG_LINES = 200
+_ASKED_EVERY_S = 0.2
 _SNAPSHOT_WITHIN = timedelta(seconds=10)
 _LOOKED_AT_WITHIN = timedelta(seconds=20)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -56,6 +58,22 @@ class Shooting:
         self._device = device
         self._sound_delay = sound_delay
         self._log_tail_lines = log_tail_lines
+
+    async def ready(self) -> None:
+        """Awaits that the device is known: a new agent may have to probe it first.
+
+        Raises:
+            RequestFailure: When the device cannot work.
+        """
+        while True:
+            try:
+                self._device()
+            except RequestFailure as failure:
+                if failure.retry_after is None:
+                    raise
+                await asyncio.sleep(_ASKED_EVERY_S)
+            else:
+                return
 
     def planned(self, job: RecordingJob, artifacts: Path) -> Command:
         """Builds the command of a first take, for a display that is not there yet.
@@ -102,12 +120,12 @@ class Shooting:
         try:
             run = await run_bounded(command.argv, timeout=_SNAPSHOT_WITHIN, env=command.env)
             if run.exit_code == 0:
-                return path.read_bytes()
+                return await asyncio.to_thread(path.read_bytes)
             problem = run.output.strip().splitlines()[-1:] or ["it took too long"]
         except OSError as error:
             problem = [error.strerror or str(error)]
         finally:
-            path.unlink(missing_ok=True)
+            await asyncio.to_thread(path.unlink, missing_ok=True)
         raise RequestFailure(
             reason=Reason.SESSION_NOT_RECORDING,
             message=f"Cannot take a picture of sessions/{job.session}: {problem[0]}. Try again.",
@@ -160,6 +178,7 @@ class Shooting:
         Raises:
             RequestFailure: When the device is not known.
         """
+        await self.ready()
         artifacts = str(folder.artifacts)
         found = take_files(record.job, numbers, artifacts_dir=artifacts)
         takes = {output: [path for path in paths if await self._plays(record, path)] for output, paths in found.items()}
@@ -171,7 +190,7 @@ class Shooting:
         return recording_coders(job, self._device()).build.path
 
     async def _plays(self, record: RecordingRecord, path: str) -> bool:
-        if not Path(path).is_file():
+        if not await asyncio.to_thread(Path(path).is_file):
             return False
         build = recording_coders(record.job, self._device()).build
         run = await run_bounded(describe_command(build, path), timeout=_LOOKED_AT_WITHIN)
