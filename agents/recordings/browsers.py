@@ -81,7 +81,6 @@ class Browsers:
 
             options = BrowserOptions(
                 arguments=settings.browser.arguments,
-                url_schemes=settings.recordings.url_schemes,
                 allow_private_networks=settings.inputs.allow_private_networks,
             )
             endpoint = await start_browser(display, spawn, self._chromium, options)
