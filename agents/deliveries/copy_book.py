@@ -1,7 +1,7 @@
 """The book of all copies: the one door through which a status changes, in memory, in the journal and for watchers.
 
-Memory changes first and at once; the journal follows in a thread, in order for each attempt. A line that could not be
-written is told and let go: after a restart that copy is looked for at its destination, and found.
+The journal is written first, in a thread and in order for each attempt, so that a restart takes back nothing that was
+told. A line that cannot be written is let go: after a restart that copy is looked for at its destination, and found.
 """
 
 from __future__ import annotations
@@ -158,16 +158,23 @@ class CopyBook:
             message=message,
             update_time=self._clock.now(),
         )
-        consignment.apply(entry)
-        self._on_changed(copy.session)
         try:
             await self._add(consignment, entry, durably=False)
+        except OSError as error:
+            _LOG.error("Cannot note how far copies of sessions/%s are: %s", copy.session, error.strerror)
+        consignment.apply(entry)
+        self._on_changed(copy.session)
+        await self._clear_up(copy, consignment)
+
+    async def _clear_up(self, copy: Copy, consignment: Consignment) -> None:
+        """Removes what is needed no more now that a copy's status has changed."""
+        try:
             if consignment.is_spilled(copy.path) and consignment.states_of(copy.path) == {DeliveryState.DELIVERED}:
                 await asyncio.to_thread(remove_spilled, consignment.source(copy.path))
             if consignment.released and consignment.settled:
                 await self._forget(consignment)
         except OSError as error:
-            _LOG.error("Cannot note how far copies of sessions/%s are: %s", copy.session, error.strerror)
+            _LOG.error("Cannot remove what is left of sessions/%s: %s", copy.session, error.strerror)
 
     async def _add(self, consignment: Consignment, entry: Entry, *, durably: bool) -> None:
         key = (consignment.header.session, consignment.header.attempt)
@@ -187,6 +194,7 @@ class CopyBook:
                     source = consignment.source(file.path)
                     _LOG.error("%s was given up and is kept as %s", file.path, source.folder / source.path)
             await asyncio.to_thread(self._journal.remove, *key)
+        self._on_changed(consignment.header.session)
 
     def _enter(self, header: Header) -> Consignment:
         age_s = (self._clock.now() - header.begin_time).total_seconds()

@@ -97,21 +97,28 @@ def _parts(file: int, order: dict[str, Any]) -> Iterator[bytes]:
 
 def explain(error: Exception, secrets: tuple[str, ...]) -> dict[str, Any]:
     """Says in a line what a store answered, and whether only an operator can mend it."""
-    text = str(error).split("\n\nDebug source", 1)[0]
+    text, _, debug = str(error).partition("\n\nDebug source")
     code = re.search(r"<Code>([^<]*)</Code>", text)
     told = re.search(r"<Message>([^<]*)</Message>", text)
-    status = re.search(r"\b([45]\d\d) [A-Z][A-Za-z]+", text)
+    status = re.search(r"\b([45]\d\d) [A-Z][A-Za-z ]+", text)
+    cause = re.search(r'(?:message|error): "([^"]+)"', debug)
     if code:
         message = f"{code[1]}: {told[1]}" if told and told[1] != code[1] else code[1]
+    elif status:
+        message = f"the store answered {status[0].strip()}"
     else:
-        message = re.sub(r" in [\d.]+(?:[µnm]?s|min)\b", "", re.sub(r"\s+", " ", text)).removeprefix(
-            "Generic S3 error: "
-        )
+        message = _without_figures(text) + (f": {cause[1]}" if cause else "")
     for secret in secrets:
         message = message.replace(secret, "***") if secret else message
     refused = status is not None and status[1][0] == "4" and status[1] not in ("408", "409", "429")
     permanent = refused or isinstance(error, FileNotFoundError | PermissionError) or _names_permanent(error)
     return {"message": message[:500], "permanent": permanent}
+
+
+def _without_figures(text: str) -> str:
+    """Drops times and counts that only the library's authors understand."""
+    told = re.sub(r"\s+", " ", text).removeprefix("Generic S3 error: ")
+    return re.sub(r" in [\d.]+(?:[µnm]?s|min)\b|, after \d+ retries|, max_retries: \d+|, retry_timeout: \w+", "", told)
 
 
 def _names_permanent(error: Exception) -> bool:
