@@ -135,8 +135,8 @@ class Deliveries:
                     await self._book.release(consignment)
             except OSError as error:
                 raise DeliveriesPending(
-                    f"Cannot delete sessions/{session}: its artifacts are still to be copied, and cannot be put into the "
-                    f"spill folder {self._settings.spill_dir}: {error.strerror}. Try to make room there."
+                    f"Cannot delete sessions/{session}: its artifacts are still to be copied, and cannot be put into "
+                    f"the spill folder {self._settings.spill_dir}: {error.strerror}. Try to make room there."
                 ) from error
         self._doors.pop(session, None)
 

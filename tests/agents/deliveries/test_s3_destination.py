@@ -14,6 +14,7 @@ import pytest
 from delivery_rig import bucket_settings, parcel, write, write_credentials
 
 from agents.deliveries.s3_destination import S3Destination
+from agents.deliveries.s3_worker import explain
 from agents.deliveries.status import CalledOff, DeliveryFailure, SourceLost
 from fakes.s3_server import SECRET_ACCESS_KEY, Fault, Request, S3Server
 
@@ -202,6 +203,12 @@ async def test_wrong_credentials_are_for_an_operator_and_right_ones_need_no_rest
     assert failure.permanent
     write_credentials(credentials, secret=SECRET_ACCESS_KEY)
     await cloud.deliver()
+
+
+def test_what_a_store_says_is_told_without_the_credentials_in_it() -> None:
+    text = "403 Forbidden: <Error><Code>InvalidAccessKeyId</Code><Message>AKIAX is not known</Message></Error>"
+    told = explain(OSError(f"Generic S3 error: {text}\n\nDebug source: …"), ("AKIAX", "secret", ""))
+    assert told == {"message": "InvalidAccessKeyId: *** is not known", "permanent": True}
 
 
 async def test_unusable_credentials_are_told_without_asking_the_store(cloud: Cloud, credentials: Path) -> None:
