@@ -18,6 +18,7 @@ import re
 import socket
 import sys
 import threading
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -165,15 +166,20 @@ def carry_out(order: dict[str, Any], file: int | None, stores: dict[str, S3Store
 def _receive(channel: socket.socket, orders: queue.SimpleQueue[tuple[dict[str, Any], int | None]]) -> None:
     """Takes orders; ends the process when there can be no more, also in the middle of an upload."""
     received, files = b"", []
-    while True:
-        data, descriptors, _, _ = socket.recv_fds(channel, _LONGEST_ORDER_BYTES, 1)
-        if not data:
-            os._exit(0)
-        files += descriptors
-        received += data
-        while b"\n" in received:
-            line, received = received.split(b"\n", 1)
-            orders.put((json.loads(line), files.pop(0) if files else None))
+    try:
+        while True:
+            data, descriptors, _, _ = socket.recv_fds(channel, _LONGEST_ORDER_BYTES, 1)
+            if not data:
+                break
+            files += descriptors
+            received += data
+            while b"\n" in received:
+                line, received = received.split(b"\n", 1)
+                orders.put((json.loads(line), files.pop(0) if files else None))
+    except ConnectionResetError:
+        pass  # the end, too: of an agent that was killed before it read the last answer
+    finally:
+        os._exit(0)
 
 
 def main() -> int:
@@ -188,7 +194,8 @@ def main() -> int:
         answer = carry_out(order, file, stores)
         if file is not None:
             os.close(file)
-        channel.sendall(json.dumps(answer).encode() + b"\n")
+        with suppress(ConnectionError):  # the other thread hears of it too
+            channel.sendall(json.dumps(answer).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import select
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from delivery_rig import bucket_settings, write
 
+from agents.deliveries.s3_connection import S3Connection
 from fakes.s3_server import Fault, Request, S3Server
 
 pytestmark = pytest.mark.process
@@ -33,6 +35,19 @@ async def start(*arguments: str | Path) -> Process:
 def children(process: int) -> list[int]:
     tasks = Path(f"/proc/{process}/task")
     return [int(text) for task in tasks.iterdir() for text in (task / "children").read_text().split()]
+
+
+async def test_a_worker_ends_with_its_agent_also_when_its_last_answer_was_not_read() -> None:
+    """The kernel then says "connection reset" instead of the end."""
+    connection = S3Connection()
+    try:
+        order = {"verb": "head", "account": {"bucket": "recordings", "endpoint": "no url"}, "key": "a"}
+        connection._channel.sendall(json.dumps(order).encode() + b"\n")
+        await asyncio.to_thread(select.select, [connection._channel], [], [])
+        connection._channel.close()
+        assert await asyncio.to_thread(connection._process.wait, 30) == 0
+    finally:
+        connection.close()
 
 
 async def test_an_upload_whose_agent_is_killed_is_finished_by_the_next(
