@@ -6,6 +6,7 @@ The balancer waits for the list at its start, so what the agent is made of is lo
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,9 @@ def _list_devices() -> int:
 
 
 def _run(config: Path | None) -> int:
+    # Displays' programs are started by fork, as their own users, and become other programs at once: gRPC need not be
+    # made ready for children, and would write a line for each.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     load_plain_structlog()
     from agents.daemon import StartFault, run_agent
     from gpu_balancer.runtime.folder_lock import FolderLockedError, FolderUnusableError

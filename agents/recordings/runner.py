@@ -21,6 +21,7 @@ from agents.recordings.stage import StageFault
 from agents.recordings.state import RecordingEnd, Take, read_state
 from agents.recordings.take_folder import link_over, make_take_folder, take_folder
 from agents.recordings.take_run import TakeRun
+from agents.recordings.thumbnails import Thumbnails
 from agents.sessions.artifacts import list_artifacts
 from agents.sessions.attempt import Failure, Phase
 from agents.sessions.records import RecordUnreadableError
@@ -86,6 +87,7 @@ class RecordingRunner:
         self._clock = clock
         self._bounds = bounds
         self._folder = narration.folder
+        self._thumbnails = Thumbnails(shooting, narration.folder)
         self._loaded = asyncio.Event()
         self._ended = asyncio.Event()
         self._wake = asyncio.Event()
@@ -328,6 +330,7 @@ class RecordingRunner:
         await self._told.note_size()
         await self._told.note_stall()
         self._told.note_page(self._stage.figures)
+        await self._thumbnails.take_due(self._record.job, self._display(), self._told.recorded)
         if run.take.frames and self._state.measured_use is None:
             use = await asyncio.to_thread(self._meter.measure, self._display())
             if use is not None:

@@ -13,8 +13,8 @@ from agents.pipelines.exit_classification import ExitOutcome, classify_exit
 from agents.pipelines.input_description import parse_input_description
 from agents.pipelines.pipeline_error import PipelineError, PipelineErrorReason
 from agents.pipelines.recording_files import describe_command, final_moves, finish_plan, is_playable, take_files
-from agents.pipelines.snapshots import snapshot_command
-from agents.pipelines.takes import THUMBNAILS_FOLDER, DisplayAccess, TakePlaces, build_take, recording_coders
+from agents.pipelines.snapshots import snapshot_command, thumbnail_command
+from agents.pipelines.takes import DisplayAccess, TakePlaces, build_take, recording_coders
 from agents.recordings.take_figures import FRAMES, IDLENESS, SILENCE
 from agents.sessions.attempt import Failure
 from agents.sessions.logs import read_tail
@@ -131,6 +131,21 @@ class Shooting:
             message=f"Cannot take a picture of sessions/{job.session}: {problem[0]}. Try again.",
         )
 
+    async def take_thumbnail(self, job: RecordingJob, display: Display, path: Path) -> bool:
+        """Writes a small picture of a display. Returns whether it is there; one that is missing is no failure."""
+        access = DisplayAccess(name=display.name, authority=display.authority, sound_server=None, sound_source="")
+        nascent = path.with_name(f".{path.name}")
+        build = recording_coders(job, self._device()).build
+        command = thumbnail_command(job.capture, build, access, path=str(nascent))
+        try:
+            await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+            run = await run_bounded(command.argv, timeout=_SNAPSHOT_WITHIN, env=command.env)
+            if run.exit_code == 0:
+                await asyncio.to_thread(nascent.replace, path)
+        except (OSError, RequestFailure):
+            return False
+        return run.exit_code == 0
+
     def verdict(
         self, record: RecordingRecord, attempt: AttemptFolder, take: Take, exit_code: int | None, *, asked: bool
     ) -> Failure | None:
@@ -204,7 +219,6 @@ class Shooting:
             silence=str(folder / SILENCE),
             idleness=str(folder / IDLENESS),
         )
-        taken = len(list((artifacts / THUMBNAILS_FOLDER).glob("*.jpg")))
         try:
             return build_take(
                 job,
@@ -213,7 +227,6 @@ class Shooting:
                 places,
                 number=number,
                 sound_delay=self._sound_delay,
-                first_thumbnail=taken + 1,
             )
         except PipelineError as error:
             violation = Violation(field=_FIELD + error.field, description=error.message)

@@ -1,0 +1,376 @@
+"""Recordings from launch to end: takes, pauses, ends of every kind, and agents that are replaced in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from recording_rig import RecordingRig, RecordingRigs, key_of, kill_program, recording
+
+from agents.browsers.page import PageEnd, PageFault
+from agents.displays.display import DisplayUnavailable
+from agents.lock_holders import is_held
+from agents.sessions.attempt import AttemptStatus, Ending, Phase, StopCause
+from gpu_balancer.runtime.failures import Reason, RequestFailure
+
+pytestmark = pytest.mark.process
+
+
+def cause_of(status: AttemptStatus) -> str:
+    assert status.recording_report is not None
+    return status.recording_report.end_cause
+
+
+async def test_a_recording_runs_until_it_is_stopped_and_leaves_its_file(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+        await rig.registry.stop(key_of(job))
+        ended = await rig.ended(job)
+        assert (ended.ending, ended.failure) == (Ending.COMPLETED, None)
+        assert rig.displays.lent == {}
+    report = ended.recording_report
+    assert report is not None
+    assert report.end_cause == "STOPPED"
+    assert [phase.name for phase in report.phases] == ["display", "navigation", "gate", "first_frame", "finalise"]
+    assert (report.browser, report.renderer, report.dismissed_dialogs) == ("Chromium 1", "ANGLE (Software)", 2)
+    assert report.encoded_frames == report.captured_frames >= 6
+    assert [file.path for file in report.files] == ["recording.mp4"]
+    content = (rig.folder(job).artifacts / "recording.mp4").read_text()
+    assert content == f"[begin][end {report.encoded_frames}]"
+    assert not (rig.folder(job).artifacts / ".takes").exists()
+    assert not (rig.folder(job).path / "takes").exists()
+
+
+async def test_nothing_of_it_runs_when_its_end_is_told(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        assert await asyncio.to_thread(is_held, rig.folder(job).lock)
+        await rig.registry.stop(key_of(job))
+        await rig.ended(job)
+        assert not await asyncio.to_thread(is_held, rig.folder(job).lock)
+
+
+async def test_a_stop_before_the_first_picture_leaves_nothing(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        rig.pages.one.gate.clear()
+        await rig.launch(job)
+        await rig.until(job, lambda status: any(one.type == "AWAITING_GATE" for one in status.conditions))
+        await rig.registry.stop(key_of(job))
+        ended = await rig.ended(job)
+        assert (ended.ending, ended.phase) == (Ending.STOPPED, Phase.ENDED)
+        assert rig.displays.lent == {}
+    assert list(rig.folder(job).artifacts.iterdir()) == []
+
+
+@pytest.mark.parametrize(("end", "cause"), [(PageEnd.SIGNAL, "END_SIGNAL"), (PageEnd.CLOSED, "PAGE_CLOSED")])
+async def test_a_page_ends_its_recording_in_order(rigs: RecordingRigs, end: PageEnd, cause: str) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        rig.pages.one.finish(end)
+        ended = await rig.ended(job)
+    assert (ended.ending, cause_of(ended)) == (Ending.COMPLETED, cause)
+    assert (rig.folder(job).artifacts / "recording.mp4").exists()
+
+
+@pytest.mark.parametrize(("end", "reason"), [(PageEnd.CRASHED, "PAGE_CRASHED"), (PageEnd.BROWSER_GONE, "BROWSER_LOST")])
+async def test_a_page_that_is_lost_fails_its_recording_and_keeps_the_file(
+    rigs: RecordingRigs, end: PageEnd, reason: str
+) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+        rig.pages.one.finish(end)
+        ended = await rig.ended(job)
+    assert ended.failure is not None
+    assert (ended.ending, ended.failure.reason) == (Ending.FAILED, reason)
+    artifacts = rig.folder(job).artifacts
+    assert (artifacts / "recording.mp4").read_text().startswith("[begin][end ")
+    assert (artifacts / "failure.png").read_bytes() == b"PNG"
+
+
+async def test_a_display_that_is_lost_fails_its_recording_and_keeps_the_file(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+        rig.displays.lent.clear()
+        ended = await rig.ended(job)
+    assert ended.failure is not None
+    assert ended.failure.reason == "DISPLAY_LOST"
+    assert (rig.folder(job).artifacts / "recording.mp4").exists()
+
+
+async def test_an_ffmpeg_that_is_killed_fails_its_recording_and_keeps_the_file(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+        kill_program(rig, job, 1)
+        ended = await rig.ended(job)
+    assert ended.failure is not None
+    assert (ended.failure.reason, ended.failure.exit_code) == ("KILLED", 137)
+    assert (rig.folder(job).artifacts / "recording.mp4").read_text() == "[begin]"
+
+
+async def test_a_page_that_cannot_be_opened_fails_with_its_reason_and_a_picture(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        rig.pages.one.fault = PageFault("PAGE_HTTP_ERROR", "Cannot open the page: 404. Try its address.")
+        await rig.launch(job)
+        ended = await rig.ended(job)
+        assert rig.displays.lent == {}
+    assert ended.failure is not None
+    assert (ended.failure.reason, ended.running_time) == ("PAGE_HTTP_ERROR", None)
+    assert [path.name for path in rig.folder(job).artifacts.iterdir()] == ["failure.png"]
+
+
+async def test_a_display_that_cannot_be_had_fails_with_its_reason(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        rig.displays.refusal = DisplayUnavailable("DISPLAY_TIMEOUT", "Cannot get a display.")
+        await rig.launch(job)
+        ended = await rig.ended(job)
+    assert ended.failure is not None
+    assert (ended.ending, ended.failure.reason) == (Ending.FAILED, "DISPLAY_TIMEOUT")
+
+
+async def test_it_ends_after_the_time_it_was_given(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job, max_duration=timedelta(seconds=0.5))
+        ended = await rig.ended(job)
+    assert (ended.ending, cause_of(ended)) == (Ending.COMPLETED, "MAX_DURATION")
+    assert ended.progress is not None
+    assert ended.progress.total_time == timedelta(seconds=0.5)
+    assert ended.progress.out_time >= timedelta(seconds=0.5)
+
+
+async def test_its_time_can_be_changed_while_it_records(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 9)
+        await rig.runner(job).extend(timedelta(seconds=0.1))
+        ended = await rig.ended(job)
+    assert cause_of(ended) == "MAX_DURATION"
+
+
+# Pauses
+
+
+async def paused(rig: RecordingRig, job: object) -> AttemptStatus:
+    return await rig.until(job, lambda status: any(one.type == "PAUSED" for one in status.conditions))  # type: ignore[arg-type]
+
+
+async def test_a_pause_ends_a_take_and_resuming_begins_the_next_one(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+        await rig.runner(job).pause()
+        rested = await paused(rig, job)
+        assert rested.progress is not None
+        before = rested.progress.frames
+        await rig.runner(job).resume()
+        resumed = await rig.recorded(job, before + 6)
+        assert resumed.conditions == ()
+        await rig.registry.stop(key_of(job))
+        ended = await rig.ended(job)
+    report = ended.recording_report
+    assert report is not None
+    assert report.take_count == 2
+    content = (rig.folder(job).artifacts / "recording.mp4").read_text()
+    assert content == f"[begin][end {before}][begin][end {report.encoded_frames - before}]"
+
+
+async def test_asking_for_a_pause_or_its_end_again_changes_nothing(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        await asyncio.gather(rig.runner(job).pause(), rig.runner(job).pause())
+        await paused(rig, job)
+        await asyncio.gather(rig.runner(job).resume(), rig.runner(job).resume())
+        await rig.until(job, lambda status: status.conditions == ())
+        assert len(rig.state(job).takes) <= 2
+        await rig.registry.stop(key_of(job))
+        assert (await rig.ended(job)).ending is Ending.COMPLETED
+
+
+async def test_a_recording_that_rests_can_be_stopped(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        await rig.runner(job).pause()
+        await paused(rig, job)
+        await rig.registry.stop(key_of(job))
+        ended = await rig.ended(job)
+    assert (ended.ending, cause_of(ended)) == (Ending.COMPLETED, "STOPPED")
+
+
+async def test_what_does_not_record_cannot_be_paused(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        rig.pages.one.gate.clear()
+        await rig.launch(job)
+        with pytest.raises(RequestFailure) as caught:
+            await rig.runner(job).pause()
+        assert caught.value.reason is Reason.SESSION_NOT_RECORDING
+        await rig.registry.stop(key_of(job))
+        await rig.ended(job)
+
+
+async def test_a_picture_is_of_the_recordings_own_display(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        assert await rig.runner(job).snapshot(320) == b":1 320"
+        await rig.registry.stop(key_of(job))
+        await rig.ended(job)
+
+
+# Agents that are replaced
+
+
+async def test_a_new_agent_goes_on_with_a_recording_that_runs(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        before = await rig.recorded(job, 6)
+    async with rigs.start() as rig:
+        assert before.progress is not None
+        await rig.recorded(job, before.progress.frames + 6)
+        assert rig.pages.taken_over == 1
+        rig.pages.one.finish(PageEnd.SIGNAL)
+        ended = await rig.ended(job)
+    assert (ended.ending, cause_of(ended)) == (Ending.COMPLETED, "END_SIGNAL")
+    report = ended.recording_report
+    assert report is not None
+    assert report.take_count == 1
+    assert (rig.folder(job).artifacts / "recording.mp4").read_text() == f"[begin][end {report.encoded_frames}]"
+
+
+async def test_a_new_agent_begins_anew_what_had_not_begun(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        rig.pages.one.gate.clear()
+        await rig.launch(job)
+        await rig.until(job, lambda status: any(one.type == "AWAITING_GATE" for one in status.conditions))
+    async with rigs.start() as rig:
+        await rig.running(job)
+        assert rig.displays.released == ["d1"]
+        assert rig.pages.taken_over == 0
+        await rig.registry.stop(key_of(job))
+        assert (await rig.ended(job)).ending is Ending.COMPLETED
+
+
+async def test_a_new_agent_leaves_a_pause_as_it_is(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        await rig.runner(job).pause()
+        await paused(rig, job)
+    async with rigs.start() as rig:
+        await rig.runner(job).resume()
+        await rig.until(job, lambda status: status.conditions == ())
+        await rig.registry.stop(key_of(job))
+        ended = await rig.ended(job)
+    assert ended.recording_report is not None
+    assert ended.recording_report.take_count == 2
+
+
+async def test_a_new_agent_finishes_what_ended_while_none_was_there(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+    kill_program(rig, job, 1)
+    async with rigs.start() as rig:
+        ended = await rig.ended(job)
+    assert ended.failure is not None
+    assert ended.failure.reason == "KILLED"
+    assert (rig.folder(job).artifacts / "recording.mp4").read_text() == "[begin]"
+
+
+async def test_a_new_agent_ends_what_was_to_be_stopped(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+        await rig.runner(job)._told.stop(StopCause.ASKED, discard_outputs=False)
+    async with rigs.start() as rig:
+        ended = await rig.ended(job)
+    assert (ended.ending, cause_of(ended)) == (Ending.COMPLETED, "STOPPED")
+    assert (rig.folder(job).artifacts / "recording.mp4").read_text().startswith("[begin][end ")
+
+
+async def test_a_display_that_ended_while_no_agent_was_there_fails_the_recording(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+        rig.displays.lent.clear()
+    async with rigs.start() as rig:
+        ended = await rig.ended(job)
+    assert ended.failure is not None
+    assert ended.failure.reason == "DISPLAY_LOST"
+    assert (rig.folder(job).artifacts / "recording.mp4").exists()
+
+
+async def test_a_state_that_cannot_be_read_ends_the_recording_and_says_so(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+    (rig.folder(job).path / "recording.json").write_text("{")
+    async with rigs.start() as rig:
+        ended = await rig.ended(job)
+        assert not await asyncio.to_thread(is_held, rig.folder(job).lock)
+    assert ended.failure is not None
+    assert ended.failure.reason == "RECORD_DAMAGED"
+
+
+# What is left
+
+
+async def test_artifacts_are_copied_where_the_client_asked_for_it(rigs: RecordingRigs) -> None:
+    job = recording(destinations=("archive",))
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        await rig.registry.stop(key_of(job))
+        await rig.ended(job)
+        assert rig.deliveries.begun == [("s1", ("recording.mp4",), ("archive",))]
+
+
+async def test_what_another_attempt_makes_anew_is_thrown_away(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        await rig.registry.stop(key_of(job), discard_outputs=True)
+        ended = await rig.ended(job)
+        assert ended.failure is None
+        await asyncio.to_thread(_await_gone, rig.folder(job).artifacts)
+
+
+def _await_gone(path: Path) -> None:
+    import time
+
+    deadline = time.monotonic() + 10
+    while path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
