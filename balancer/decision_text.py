@@ -19,7 +19,7 @@ from typing import Any
 from balancer.domain.decision import Decision, Need, OmittedVerdicts, Refusal, Reservation, Verdict
 from balancer.domain.device import Dimension
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.workload import DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
+from balancer.domain.workload import CaptureTask, DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
 
 VERSION = 1
 """Of the text. Raised when a line of it means something else; lines of other versions are not read."""
@@ -188,8 +188,25 @@ def _workload_json(workload: Workload) -> str:
             workload.real_time,
             workload.allow_software_encode,
             None if workload.reserved_speed is None else str(workload.reserved_speed),
+            *_of_recordings(workload),
         )
     )
+
+
+def _of_recordings(workload: Workload) -> tuple[Any, ...]:
+    """Gives what recordings and pushes have beside: nothing for most sessions, as in lines of earlier programs."""
+    capture = workload.capture
+    if capture is None and not workload.upload_bits_per_second:
+        return ()
+    told = capture and (
+        capture.width,
+        capture.height,
+        capture.pixels_per_second,
+        capture.browser,
+        capture.sound,
+        capture.application,
+    )
+    return (told, workload.upload_bits_per_second)
 
 
 def _reservation(reservation: Reservation) -> tuple[Any, ...]:
@@ -263,7 +280,8 @@ def _needs(stored: Sequence[Sequence[int]]) -> tuple[Need, ...]:
 
 
 def _workload(stored: Sequence[Any]) -> Workload:
-    decode, scaled, encodes, real_time, allow_software_encode, reserved_speed = stored
+    decode, scaled, encodes, real_time, allow_software_encode, reserved_speed, *of_recordings = stored
+    capture, upload = of_recordings or (None, 0)
     return Workload(
         decode=None if decode is None else _decode(*decode),
         scale_pixels_per_second=scaled,
@@ -271,6 +289,21 @@ def _workload(stored: Sequence[Any]) -> Workload:
         real_time=real_time,
         allow_software_encode=allow_software_encode,
         reserved_speed=None if reserved_speed is None else Fraction(reserved_speed),
+        capture=None if capture is None else _capture(*capture),
+        upload_bits_per_second=upload,
+    )
+
+
+def _capture(
+    width: int, height: int, pixels_per_second: int, browser: bool, sound: bool, application: str | None
+) -> CaptureTask:
+    return CaptureTask(
+        width=width,
+        height=height,
+        pixels_per_second=pixels_per_second,
+        browser=browser,
+        sound=sound,
+        application=application,
     )
 
 

@@ -104,6 +104,7 @@ def worth_storing(before: SessionRecord, after: SessionRecord) -> bool:
         progress=before.progress,
         standing=before.standing,
         speed_limit=before.speed_limit,
+        recording_report=before.recording_report,
         revision=before.revision,
     )
     return same != before

@@ -8,6 +8,7 @@ functions and the C encoder, no model classes, and workloads, which come in few 
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -17,8 +18,16 @@ from typing import Any, NamedTuple
 from balancer.domain.decision import Reservation
 from balancer.domain.device import Dimension
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.session import Condition, Failure, Priority, Progress, SessionRecord, SessionState
-from balancer.domain.workload import DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
+from balancer.domain.session import (
+    Condition,
+    Failure,
+    MeasuredUse,
+    Priority,
+    Progress,
+    SessionRecord,
+    SessionState,
+)
+from balancer.domain.workload import CaptureTask, DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -93,7 +102,7 @@ def _fixed(record: SessionRecord) -> str:
 
 @lru_cache(maxsize=_KEPT_WORKLOADS)
 def _workload_json(workload: Workload) -> str:
-    decode = workload.decode
+    decode, capture = workload.decode, workload.capture
     return _encode_json(
         {
             "decode": decode
@@ -121,6 +130,16 @@ def _workload_json(workload: Workload) -> str:
             "real_time": workload.real_time,
             "allow_software_encode": workload.allow_software_encode,
             "reserved_speed": workload.reserved_speed and str(workload.reserved_speed),
+            "capture": capture
+            and {
+                "width": capture.width,
+                "height": capture.height,
+                "pixels_per_second": capture.pixels_per_second,
+                "browser": capture.browser,
+                "sound": capture.sound,
+                "application": capture.application,
+            },
+            "upload_bits_per_second": workload.upload_bits_per_second,
         }
     )
 
@@ -128,17 +147,8 @@ def _workload_json(workload: Workload) -> str:
 def _changing(record: SessionRecord) -> dict[str, Any]:
     """Leaves out what is not there: most records have little of it."""
     changing: dict[str, Any] = {}
-    reservation = record.reservation
-    if reservation is not None:
-        changing["reservation"] = {
-            "device_id": reservation.device_id,
-            "cost_pixels_per_second": reservation.cost_pixels_per_second,
-            "device": _amounts(reservation.device_amounts),
-            "host": _amounts(reservation.host_amounts),
-        }
-        if reservation.firm_device_amounts is not None and reservation.firm_host_amounts is not None:
-            changing["reservation"]["firm_device"] = _amounts(reservation.firm_device_amounts)
-            changing["reservation"]["firm_host"] = _amounts(reservation.firm_host_amounts)
+    if record.reservation is not None:
+        changing["reservation"] = _encoded_reservation(record.reservation)
     if record.conditions:
         changing["conditions"] = [
             [condition.type, condition.message, _microseconds(condition.since_time)] for condition in record.conditions
@@ -148,6 +158,10 @@ def _changing(record: SessionRecord) -> dict[str, Any]:
     failure = record.failure
     if failure is not None:
         changing["failure"] = [failure.reason, failure.message, failure.exit_code, failure.log_tail]
+    if (measured := record.measured_use) is not None:
+        changing["measured_use"] = [measured.cores, measured.memory_mib, measured.measured_time // _MICROSECOND]
+    if record.recording_report is not None:
+        changing["recording_report"] = b64encode(record.recording_report).decode()
     for name in _PLAIN:
         if value := getattr(record, name):
             changing[name] = value
@@ -155,6 +169,21 @@ def _changing(record: SessionRecord) -> dict[str, Any]:
         if (instant := getattr(record, name)) is not None:
             changing[f"{name}_us"] = _microseconds(instant)
     return changing
+
+
+def _encoded_reservation(reservation: Reservation) -> dict[str, Any]:
+    encoded: dict[str, Any] = {
+        "device_id": reservation.device_id,
+        "cost_pixels_per_second": reservation.cost_pixels_per_second,
+        "device": _amounts(reservation.device_amounts),
+        "host": _amounts(reservation.host_amounts),
+    }
+    if reservation.firm_device_amounts is not None and reservation.firm_host_amounts is not None:
+        encoded["firm_device"] = _amounts(reservation.firm_device_amounts)
+        encoded["firm_host"] = _amounts(reservation.firm_host_amounts)
+    if reservation.capture_amounts is not None:
+        encoded["capture"] = _amounts(reservation.capture_amounts)
+    return encoded
 
 
 def _amounts(amounts: Mapping[Dimension, int]) -> dict[str, int]:
@@ -208,11 +237,13 @@ def _decoded(row: SessionRow, fixed: dict[str, Any], changing: dict[str, Any]) -
         queue_deadline=_instant_or_none(changing.get("queue_deadline_us")),
         revision=row.revision,
         traceparent=fixed["traceparent"],
+        measured_use=_measured_use(changing.get("measured_use")),
+        recording_report=b64decode(report) if (report := changing.get("recording_report")) is not None else None,
     )
 
 
 def _workload(stored: dict[str, Any]) -> Workload:
-    decode = stored["decode"]
+    decode, capture = stored["decode"], stored.get("capture")
     return Workload(
         decode=decode and DecodeTask(**{**decode, "codec": VideoCodec(decode["codec"])}),
         scale_pixels_per_second=stored["scale_pixels_per_second"],
@@ -223,6 +254,8 @@ def _workload(stored: dict[str, Any]) -> Workload:
         real_time=stored["real_time"],
         allow_software_encode=stored["allow_software_encode"],
         reserved_speed=_speed(stored.get("reserved_speed")),
+        capture=capture and CaptureTask(**capture),
+        upload_bits_per_second=stored.get("upload_bits_per_second", 0),
     )
 
 
@@ -236,6 +269,7 @@ def _reservation(stored: dict[str, Any] | None) -> Reservation | None:
         host_amounts=_decoded_amounts(stored["host"]),
         firm_device_amounts=_decoded_amounts(stored["firm_device"]) if "firm_device" in stored else None,
         firm_host_amounts=_decoded_amounts(stored["firm_host"]) if "firm_host" in stored else None,
+        capture_amounts=_decoded_amounts(stored["capture"]) if "capture" in stored else None,
     )
 
 
@@ -265,6 +299,13 @@ def _decoded_progress(stored: dict[str, Any] | None) -> Progress | None:
         written_bytes=stored["written_bytes"],
         total_time=None if total_time_us is None else timedelta(microseconds=total_time_us),
     )
+
+
+def _measured_use(stored: list[int] | None) -> MeasuredUse | None:
+    if stored is None:
+        return None
+    cores, memory_mib, measured_us = stored
+    return MeasuredUse(cores=cores, memory_mib=memory_mib, measured_time=timedelta(microseconds=measured_us))
 
 
 def _failure(stored: list[Any] | None) -> Failure | None:

@@ -100,13 +100,13 @@ _SELECT_SESSIONS = f"SELECT {_COLUMNS} FROM sessions ORDER BY create_time_us, id
 _SELECT_CURSORS = "SELECT device_id, event_number FROM cursors"
 _SELECT_FINDINGS = "SELECT key, text FROM findings"
 _SELECT_DECISIONS = "SELECT decisions FROM sessions WHERE id = ?"
-# What a client said never changes, so an update leaves it alone. One statement for several rows: each statement costs
+# Who asked and when never changes, so an update leaves it alone. One statement for several rows: each statement costs
 # two changes of the interpreter's lock, which a busy event loop gives back late.
 _PUT_SESSIONS = (
     f"INSERT INTO sessions ({_COLUMNS}, decisions) VALUES {{rows}} ON CONFLICT (id) DO UPDATE SET "  # noqa: S608
     "state = excluded.state, decisions = decisions || excluded.decisions, "
     "device_id = excluded.device_id, attempt = excluded.attempt, revision = excluded.revision, "
-    "changing = excluded.changing"
+    "payload = excluded.payload, changing = excluded.changing"
 )
 _ROW = f"({', '.join('?' * (len(SessionRow._fields) + 1))})"
 _REMOVE_SESSION = "DELETE FROM sessions WHERE id = ?"

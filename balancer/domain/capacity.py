@@ -20,6 +20,7 @@ from balancer.domain.device import (
     Dimension,
     Direction,
     FigureSource,
+    RecordingAbility,
 )
 from balancer.domain.engine_rates import engine_decode_rates, engine_encode_rates
 from balancer.domain.ids import DeviceId
@@ -96,13 +97,29 @@ def capacity_of(
     return replace(capacity, explanations=explanations)
 
 
-def capacity_of_host(core_count: int) -> Mapping[Dimension, int]:
+def with_displays(capacity: DeviceCapacity, ability: RecordingAbility | None) -> DeviceCapacity:
+    """Adds the displays that a device's agent offers. None: it has not told what it records."""
+    if ability is None or not ability.available:
+        return capacity
+    return _with_limit(capacity, Dimension.DISPLAYS, ability.display_count, FigureSource.PROBE, sentences.DISPLAYS)
+
+
+def capacity_of_host(
+    core_count: int, *, memory_mib: int | None = None, upload_bits_per_second: int | None = None
+) -> Mapping[Dimension, int]:
     """Tells how much a host carries beside its devices.
 
     Args:
         core_count: Cores that its processes may use.
+        memory_mib: Memory that recordings may book. None: not limited.
+        upload_bits_per_second: What pushes may take. None: not limited.
     """
-    return {Dimension.CORES: core_count * core_rates.CORE}
+    told = {
+        Dimension.CORES: core_count * core_rates.CORE,
+        Dimension.MEMORY: memory_mib,
+        Dimension.UPLOAD: upload_bits_per_second,
+    }
+    return {dimension: amount for dimension, amount in told.items() if amount is not None}
 
 
 def shares_session_cap(identity: DeviceIdentity) -> bool:

@@ -10,6 +10,7 @@ from balancer.domain.engine_rates import PublishedSpeed
 from balancer.domain.workload import EncodingSpeed, VideoCodec
 
 SETTINGS_LIMIT = "The settings say so."
+DISPLAYS = "So many displays of its agent may be in use at once."
 DEFAULT_SCALE = "Nothing is published: scaling is bound by memory, and this is a third of the slowest supported card's."
 
 _NAMES = {Dimension.DECODE: "decoder", Dimension.ENCODE: "encoder"}

@@ -48,6 +48,22 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What a session takes of a device and its host."""
+
+    cost_pixels_per_second: int
+    """Factors times what the device itself does, in pixels of 8-bit H.264, encoded at speed "fast": a pixel that takes
+    the device twice as long counts twice."""
+    device_amounts: Mapping[Dimension, int]
+    """In the dimensions' units."""
+    host_amounts: Mapping[Dimension, int]
+    largest_amounts: Mapping[Dimension, int]
+    """Engine time of the largest single stream: one stream runs on one engine, however many there are."""
+    capture_amounts: Mapping[Dimension, int] | None = None
+    """What of the host's is for a display and what draws on it. None: there is no display."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
     """A workload booked on a device and its host for a session."""
 
@@ -60,6 +76,9 @@ class Reservation:
     """What of it stays when work in real time needs the room. None: all of it."""
     firm_host_amounts: Mapping[Dimension, int] | None = None
     """The same of the host's. None: all of it."""
+    capture_amounts: Mapping[Dimension, int] | None = None
+    """What of the host's is for a display and what draws on it: an estimate, until it was measured. On a CPU device
+    the same is part of what is booked there. None: there is no display."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

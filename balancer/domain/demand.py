@@ -11,12 +11,12 @@ that nothing is placed where it could not start and nothing runs where it was no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from balancer.domain import core_rates
 from balancer.domain.capacity import ENGINE, shares_session_cap
-from balancer.domain.decision import Refusal
+from balancer.domain.capture_demand import cannot_capture, with_capture, with_upload
+from balancer.domain.decision import Demand, Refusal
 from balancer.domain.device import BuildAbilities, DeviceKind, DeviceView, Dimension
 from balancer.domain.workload import CostFactors, DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
 from gpu_balancer.pictures.limits import hardware_decoder_limit, hardware_encoder_limit, software_encoder_limit
@@ -45,19 +45,7 @@ _GPU_DIMENSIONS = (
 )
 _NOTHING: Mapping[Dimension, int] = {}
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
-    """What a session takes."""
-
-    cost_pixels_per_second: int
-    """Factors times what the device itself does, in pixels of 8-bit H.264, encoded at speed "fast": a pixel that takes
-    the device twice as long counts twice."""
-    device_amounts: Mapping[Dimension, int]
-    """In the dimensions' units."""
-    host_amounts: Mapping[Dimension, int]
-    largest_amounts: Mapping[Dimension, int]
-    """Engine time of the largest single stream: one stream runs on one engine, however many there are."""
+__all__ = ["Demand", "demand_on", "nominal_cost"]
 
 
 def nominal_cost(workload: Workload, factors: CostFactors) -> int:
@@ -80,9 +68,20 @@ def demand_on(workload: Workload, view: DeviceView, factors: CostFactors) -> Dem
     Returns:
         What it takes, or why the device cannot do it however empty it is (CAPABILITY, RESOLUTION).
     """
+    capture = workload.capture
+    if capture is not None and (refusal := cannot_capture(capture, view)) is not None:
+        return refusal
     if view.identity.kind is DeviceKind.CPU:
-        return _cpu_demand(workload, view, factors)
-    return _gpu_demand(workload, view, factors)
+        demand = _cpu_demand(workload, view, factors)
+    else:
+        demand = _gpu_demand(workload, view, factors)
+    if isinstance(demand, Refusal):
+        return demand
+    if capture is not None:
+        demand = with_capture(demand, capture, workload, view, factors)
+    if workload.upload_bits_per_second:
+        demand = with_upload(demand, workload.upload_bits_per_second)
+    return demand
 
 
 # ------------------------------------------------------------------------------------------------------------- CPU

@@ -49,9 +49,12 @@ class Dimension(Enum):
     """Encoder engine time, millionths of one engine."""
     ENCODER_SESSIONS = 4
     MEMORY = 5
-    """Device memory, MiB."""
+    """Memory of a device or its host, MiB."""
     CORES = 6
     """Processor time, millionths of one core."""
+    DISPLAYS = 7
+    UPLOAD = 8
+    """Bits per second sent to other machines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +113,25 @@ def abilities_of(capabilities: Iterable[Capability], ffmpeg_paths: Sequence[str]
         )
         for path in ordered
     ) or (BuildAbilities(),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingAbility:
+    """What the agent of a device records."""
+
+    available: bool
+    fault_message: str = ""
+    """Why nothing is recorded, and what to try. Empty when something is."""
+    display_count: int = 0
+    """Displays that may be in use at once."""
+    browser: str | None = None
+    """Name and version. None: there is none, so that only applications are recorded."""
+    applications: frozenset[str] = frozenset()
+    """Names of the operator's."""
+    largest_width: int = 0
+    """Pixels of a display."""
+    largest_height: int = 0
+    """Pixels of a display."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +215,8 @@ class DeviceView:
     capacity: DeviceCapacity
     ffmpeg_paths: tuple[str, ...] = ()
     """Its ffmpegs in order of preference."""
+    recording: RecordingAbility | None = None
+    """None: its agent has not told what it records."""
     builds: tuple[BuildAbilities, ...] = field(init=False, repr=False, compare=False)
     """The capabilities by ffmpeg, sorted out once for many decisions; at least one."""
 

@@ -220,6 +220,7 @@ def _class_key(view: DeviceView) -> Hashable:
         view.state,
         view.weight,
         view.builds,
+        view.recording,
         tuple(capacity.limits.items()),
         tuple(capacity.decode_rates.items()),
         tuple(capacity.encode_rates.items()),

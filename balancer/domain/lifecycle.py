@@ -14,10 +14,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from balancer.domain.session import Condition, Failure, Progress, SessionRecord, SessionState
+from balancer.domain.attempt_reports import with_end, with_report
+from balancer.domain.session import Condition, Failure, SessionRecord, SessionState
 from balancer.domain.session_events import (
     AgentHeard,
     AgentSilent,
+    Amended,
     AttemptMissing,
     AttemptOutcome,
     AttemptPhase,
@@ -49,9 +51,12 @@ RETRIES = 2
 _RETRY_WAIT = timedelta(seconds=10)
 """How long such a session waits for another device, if its client would not have waited longer."""
 _NOT_BEGUN = frozenset(
-    {"ENCODER_SESSION_LIMIT", "ENCODER_UNAVAILABLE", "DEVICE_LOST", "DEVICE_MEMORY", "FFMPEG_CRASHED"}
+    {
+        *("ENCODER_SESSION_LIMIT", "ENCODER_UNAVAILABLE", "DEVICE_LOST", "DEVICE_MEMORY", "FFMPEG_CRASHED"),
+        *("DISPLAY_TIMEOUT", "DISPLAY_FAILED", "BROWSER_FAILED", "BROWSER_MISSING", "RECORDING_UNAVAILABLE"),
+    }
 )
-"""Failures before the first frame that another device may not have."""
+"""Failures before the first frame that another device may not have. What is wrong with a page is wrong everywhere."""
 _WAITED_IN_VAIN = Failure(
     reason="QUEUE_TIMEOUT",
     message="Cannot start: no device had room while the session might wait. Try a longer wait, or ask for less.",
@@ -117,8 +122,8 @@ def _changed(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple
             return _on_stop(record, now)
         case StopForgotten():
             return record, _stop(record) if record.state is SessionState.STOPPING else ()
-        case AgentSilent() | AgentHeard():
-            return _on_silent(record, now) if isinstance(event, AgentSilent) else _on_heard(record), ()
+        case AgentSilent() | AgentHeard() | Amended():
+            return _on_told(record, event, now), ()
         case _:
             assert_never(event)
 
@@ -187,12 +192,7 @@ def _on_reported(
     if event.phase is AttemptPhase.STARTING and record.running_time is not None:
         # Told before what is already known: whatever else it says is old, too.
         return record, ()
-    changed = replace(
-        record,
-        progress=_further(record.progress, event.progress),
-        conditions=_told_conditions(record, event.conditions),
-        ingest_url=event.ingest_url or record.ingest_url,
-    )
+    changed = with_report(record, event, _OWN_CONDITIONS)
     if event.phase is AttemptPhase.RUNNING:
         state = SessionState.RUNNING if record.state is SessionState.STARTING else record.state
         running_time = record.running_time or event.running_time or now
@@ -209,11 +209,7 @@ def _stop_stale(record: SessionRecord, event: AttemptReported) -> tuple[Command,
 
 
 def _ended(record: SessionRecord, event: AttemptReported, now: datetime) -> SessionRecord:
-    told = replace(
-        record,
-        progress=_further(record.progress, event.progress),
-        running_time=record.running_time or event.running_time,
-    )
+    told = replace(with_end(record, event), running_time=record.running_time or event.running_time)
     if event.outcome is not AttemptOutcome.COMPLETED and record.requeue:
         return _preempted(told, now)
     if event.outcome is AttemptOutcome.FAILED and event.failure is not None and _begins_elsewhere(told, event.failure):
@@ -276,6 +272,8 @@ def _requeued(record: SessionRecord, now: datetime) -> SessionRecord:
         ingest_url=None,
         running_time=None,
         speed_limit=None,
+        measured_use=None,
+        recording_report=None,
     )
 
 
@@ -336,6 +334,18 @@ def _on_stop(record: SessionRecord, now: datetime) -> tuple[SessionRecord, tuple
             assert_never(record.state)
 
 
+def _on_told(record: SessionRecord, event: AgentSilent | AgentHeard | Amended, now: datetime) -> SessionRecord:
+    match event:
+        case AgentSilent():
+            return _on_silent(record, now)
+        case AgentHeard():
+            return _on_heard(record)
+        case Amended():
+            return record if record.state.final else replace(record, payload=event.payload)
+        case _:
+            assert_never(event)
+
+
 def _on_silent(record: SessionRecord, now: datetime) -> SessionRecord:
     if record.state not in _PLACED or any(condition.type == UNREACHABLE for condition in record.conditions):
         return record
@@ -379,22 +389,4 @@ def _final(
         requeue=False,
         standing=None,
         speed_limit=None,
-    )
-
-
-def _further(known: Progress | None, told: Progress | None) -> Progress | None:
-    """Gives the progress that is further on: within an attempt it never goes back, whatever comes late."""
-    if told is None or (known is not None and (told.frames, told.out_time) < (known.frames, known.out_time)):
-        return known
-    return told
-
-
-def _told_conditions(record: SessionRecord, told: tuple[Condition, ...]) -> tuple[Condition, ...]:
-    """Puts the agent's conditions beside the balancer's own; one that goes on being true keeps its time."""
-    since = {condition.type: condition.since_time for condition in record.conditions}
-    own = tuple(condition for condition in record.conditions if condition.type in _OWN_CONDITIONS)
-    return own + tuple(
-        replace(condition, since_time=since.get(condition.type, condition.since_time))
-        for condition in told
-        if condition.type not in _OWN_CONDITIONS
     )

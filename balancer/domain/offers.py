@@ -121,6 +121,7 @@ class Offers:
                 cost_pixels_per_second=demand.cost_pixels_per_second,
                 device_amounts=demand.device_amounts,
                 host_amounts=demand.host_amounts,
+                capture_amounts=demand.capture_amounts,
             ),
             device_needs=_needs(demand.device_amounts, self._bookable(view.capacity.limits)),
             host_needs=_needs(demand.host_amounts, self._bookable(self._host_capacity)),
@@ -213,6 +214,7 @@ def _at_speed(demand: Demand, speed: Fraction) -> Demand:
         device_amounts=scaled(demand.device_amounts, speed),
         host_amounts=scaled(demand.host_amounts, speed),
         largest_amounts=scaled(demand.largest_amounts, speed),
+        capture_amounts=demand.capture_amounts,
     )
 
 
@@ -227,6 +229,8 @@ _UNITS = {
     Dimension.SCALE: "million scaled pixels/s",
     Dimension.ENCODER_SESSIONS: "encoder sessions",
     Dimension.MEMORY: "MiB of memory",
+    Dimension.DISPLAYS: "displays",
+    Dimension.UPLOAD: "Mbit/s of upload",
 }
 _MILLIONTHS = frozenset({Dimension.DECODE, Dimension.ENCODE, Dimension.CORES})
 
@@ -236,4 +240,6 @@ def amount_in_words(dimension: Dimension, amount: int) -> str:
     unit = _UNITS[dimension]
     if dimension in _MILLIONTHS:
         return f"{amount / ENGINE:.3f} {unit}s"
+    if dimension is Dimension.UPLOAD:
+        return f"{amount / 1_000_000:.1f} {unit}"
     return f"{amount / 1_000_000:.0f} {unit}" if dimension is Dimension.SCALE else f"{amount} {unit}"

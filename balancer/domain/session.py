@@ -74,6 +74,17 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredUse:
+    """What all processes of a session were seen to take of their host."""
+
+    cores: int
+    """Processor time, in millionths of one core."""
+    memory_mib: int
+    measured_time: timedelta
+    """Over which it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStanding:
     """Where a session stands that waits for a device."""
 
@@ -131,5 +142,10 @@ class SessionRecord:
     """Not stored: it is true again a second later."""
     speed_limit: Fraction | None = None
     """The speed at which it is held, in times real time. None: as fast as it goes. Not stored."""
+    measured_use: MeasuredUse | None = None
+    """What it was seen to take of its host, which is booked since then. None: it was not measured."""
+    recording_report: bytes | None = None
+    """What has become of a recording, serialized `gpu_balancer.v1.RecordingReport`, opaque as the payload. Stored with
+    other changes: what is in it of progress is true again a second later. None: nothing was told."""
     revision: int = 1
     traceparent: str | None = None

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from balancer.domain.decision import Reservation
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.session import Condition, Failure, Progress, QueueStanding
+from balancer.domain.session import Condition, Failure, MeasuredUse, Progress, QueueStanding
 
 
 class AttemptPhase(StrEnum):
@@ -50,6 +50,9 @@ class AttemptReported:
     end_time: datetime | None = None
     device_id: DeviceId | None = None
     """Whose agent told it; an attempt that moved on may live on another device. None: the session's device."""
+    measured_use: MeasuredUse | None = None
+    recording_report: bytes | None = None
+    """As in the session's record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,14 @@ class AttemptMissing:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopRequested:
     """A client or the operator asked for the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amended:
+    """The client changed something of what it had asked for, which its agent was told already."""
+
+    payload: bytes
+    """The whole of it, as in the session's record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +156,7 @@ SessionEvent = (
     | LaunchRefused
     | AttemptMissing
     | StopRequested
+    | Amended
     | StopForgotten
     | AgentSilent
     | AgentHeard

@@ -62,6 +62,27 @@ class EncodeTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureTask:
+    """A display that is looked at."""
+
+    width: int
+    height: int
+    pixels_per_second: int
+    browser: bool
+    """Whether a browser draws on it; else an application of the operator's does."""
+    sound: bool
+    application: str | None = None
+    """Name of the application in the settings of agents. None: a browser draws, or nobody may know which one does."""
+
+
+class SessionKind(StrEnum):
+    """What is done in a session."""
+
+    TRANSCODE = "transcode"
+    RECORDING = "recording"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """Everything a session costs."""
 
@@ -77,15 +98,25 @@ class Workload:
     reserved_speed: Fraction | None = None
     """The speed that is kept free for it, in times real time; never given where `real_time` is. None: real time for
     a session that is bound to it, else what the device has left, at most real time."""
+    capture: CaptureTask | None = None
+    """None: it is no recording."""
+    upload_bits_per_second: int = 0
+    """Sent to other machines."""
     _hash: int = field(init=False, repr=False, compare=False)
     """Worked out once: every admission looks things up by its workload, several times."""
 
     def __post_init__(self) -> None:
         told = (self.decode, self.scale_pixels_per_second, self.encodes, self.real_time, self.allow_software_encode)
-        object.__setattr__(self, "_hash", hash((*told, self.reserved_speed)))
+        of_recordings = (self.capture, self.upload_bits_per_second)
+        object.__setattr__(self, "_hash", hash((*told, self.reserved_speed, *of_recordings)))
 
     def __hash__(self) -> int:
         return self._hash
+
+    @property
+    def kind(self) -> SessionKind:
+        """What is done."""
+        return SessionKind.TRANSCODE if self.capture is None else SessionKind.RECORDING
 
     @property
     def elastic(self) -> bool:

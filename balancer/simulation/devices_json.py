@@ -21,9 +21,11 @@ from balancer.domain.device import (
     Dimension,
     Direction,
     FigureSource,
+    RecordingAbility,
 )
 from balancer.domain.ids import DeviceId
 from balancer.domain.workload import EncodingSpeed, VideoCodec
+from balancer.simulation.fleet import RECORDS_ALL
 
 _KINDS = {"DEVICE_KIND_NVIDIA": DeviceKind.NVIDIA, "DEVICE_KIND_CPU": DeviceKind.CPU}
 _DIRECTIONS = {"CODING_DIRECTION_DECODE": Direction.DECODE, "CODING_DIRECTION_ENCODE": Direction.ENCODE}
@@ -63,6 +65,22 @@ def view_of_json(place: int, device: object) -> DeviceView:
         weight=fields.whole("weight", most=10_000),
         capabilities=capabilities,
         capacity=_with_rates(capacity, fields),
+        recording=_recording(fields),
+    )
+
+
+def _recording(fields: _Fields) -> RecordingAbility:
+    """Reads what it records; of a device of an earlier program that is not told."""
+    if not fields.has("recording"):
+        return RECORDS_ALL
+    told = fields.inner("recording")
+    return RecordingAbility(
+        available=told.flag("available"),
+        fault_message=told.text("faultMessage"),
+        display_count=told.optional("displayCount") or 0,
+        browser=told.text("browser") or None,
+        largest_width=told.optional("largestWidth") or 0,
+        largest_height=told.optional("largestHeight") or 0,
     )
 
 
@@ -133,6 +151,9 @@ class _Fields:
 
     def refuse(self, told: str) -> NoReturn:
         raise DevicesJsonError(f"{self._where} {told}. Try the output of gpu-balancer devices --json.")
+
+    def has(self, key: str) -> bool:
+        return key in self._given
 
     def inner(self, key: str) -> _Fields:
         return _Fields(f"{self._where}.{key}", self._given.get(key))

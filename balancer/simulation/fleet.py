@@ -19,6 +19,7 @@ from balancer.domain.device import (
     DeviceView,
     Dimension,
     Direction,
+    RecordingAbility,
 )
 from balancer.domain.ids import DeviceId
 from balancer.domain.workload import EncodingSpeed, VideoCodec
@@ -30,6 +31,9 @@ _SOFTWARE = (VideoCodec.H264, VideoCodec.HEVC, VideoCodec.AV1)
 _PLAIN_DECODES = (VideoCodec.H264, VideoCodec.VP8, VideoCodec.MPEG2, VideoCodec.MPEG4, VideoCodec.MJPEG)
 _FORMATS = tuple(VideoCodec)
 _ANY_WEIGHT = 100
+
+RECORDS_ALL = RecordingAbility(available=True, browser="a browser", largest_width=32_768, largest_height=32_768)
+"""Of a device whose displays nobody has counted: memory and cores bound what it records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +96,7 @@ def _view(
         weight=_ANY_WEIGHT,
         capabilities=capabilities,
         capacity=capacity_of(identity, capabilities, override),
+        recording=RECORDS_ALL,
     )
 
 
@@ -238,6 +243,7 @@ def _pool(members: Sequence[DeviceView], name: str) -> DeviceView:
         weight=100,
         capabilities=capabilities,
         capacity=_pool_of_gpus(members) if kind is DeviceKind.NVIDIA else _pool_of_cores(members),
+        recording=RECORDS_ALL,
     )
 
 

@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Any, NoReturn, TypeVar
 
 from balancer.domain.session import Priority
-from balancer.domain.workload import DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
+from balancer.domain.workload import CaptureTask, DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
 from balancer.simulation.strict_json import RepeatedKeyError, object_of_pairs
 from balancer.simulation.trace import Trace, TraceSession
 
@@ -27,6 +27,7 @@ _LONGEST_S = 10 * 366 * 86_400
 _LARGEST_SIDE = 32_768
 _MOST_PIXELS_PER_SECOND = 10**12
 _MOST_ENCODES = 64
+_MOST_BITS_PER_SECOND = 10**12
 _Word = TypeVar("_Word", bound=StrEnum)
 
 
@@ -83,9 +84,27 @@ def session_line(session: TraceSession) -> str:
                 for task in workload.encodes
             ],
             "allow_software_encode": workload.allow_software_encode,
+            **_of_recordings(workload),
         },
     }
     return json.dumps(fields)
+
+
+def _of_recordings(workload: Workload) -> dict[str, Any]:
+    """Gives what recordings and pushes have beside. Others have no such keys, so that earlier programs read them."""
+    told: dict[str, Any] = {}
+    capture = workload.capture
+    if capture is not None:
+        told["capture"] = {
+            "width": capture.width,
+            "height": capture.height,
+            "pixels_per_second": capture.pixels_per_second,
+            "browser": capture.browser,
+            "sound": capture.sound,
+        }
+    if workload.upload_bits_per_second:
+        told["upload_bits_per_second"] = workload.upload_bits_per_second
+    return told
 
 
 def trace_lines(trace: Trace) -> Iterator[str]:
@@ -197,7 +216,9 @@ def _session(fields: _Fields) -> TraceSession:
 
 
 def _workload(fields: _Fields, *, real_time: bool, reserved_speed: Fraction | None) -> Workload:
-    decode = fields.given.pop("decode", None)
+    decode, capture = fields.given.pop("decode", None), fields.given.pop("capture", None)
+    if capture is not None and not real_time:
+        fields.refuse("has a capture with real_time false; recordings are in real time.")
     encodes = fields.take("encodes", [])
     if not isinstance(encodes, list) or len(encodes) > _MOST_ENCODES:
         fields.refuse(f"must have a list of at most {_MOST_ENCODES} encodes.")
@@ -208,9 +229,23 @@ def _workload(fields: _Fields, *, real_time: bool, reserved_speed: Fraction | No
         real_time=real_time,
         allow_software_encode=fields.flag("allow_software_encode", False),
         reserved_speed=reserved_speed,
+        capture=None if capture is None else _capture(_Fields(fields.line, "capture", capture)),
+        upload_bits_per_second=fields.whole("upload_bits_per_second", 0, _MOST_BITS_PER_SECOND, default=0),
     )
     fields.end()
     return workload
+
+
+def _capture(fields: _Fields) -> CaptureTask:
+    task = CaptureTask(
+        width=fields.whole("width", 1, _LARGEST_SIDE),
+        height=fields.whole("height", 1, _LARGEST_SIDE),
+        pixels_per_second=fields.whole("pixels_per_second", 1, _MOST_PIXELS_PER_SECOND),
+        browser=fields.flag("browser", True),
+        sound=fields.flag("sound", True),
+    )
+    fields.end()
+    return task
 
 
 def _decode(fields: _Fields) -> DecodeTask:

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from balancer.adapters.sqlite_session_store import SqliteSessionStore
+from balancer.domain.decision import Reservation
+from balancer.domain.device import Dimension
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.session import SessionState
-from balancer.domain.workload import Workload
+from balancer.domain.workload import CaptureTask, Workload
 from balancer.ports.session_store import PutCursor, PutFinding, PutSession, RemoveSession, SessionStore, StoreError
 from fakes.session_records import full_record, session_record
 from fakes.session_store import FakeSessionStore
@@ -56,6 +58,31 @@ async def test_a_new_store_is_empty(store: SessionStore) -> None:
                 decode=None,
                 scale_pixels_per_second=0,
                 encodes=(),
+                real_time=True,
+                allow_software_encode=False,
+                capture=CaptureTask(
+                    width=1280,
+                    height=720,
+                    pixels_per_second=27_648_000,
+                    browser=False,
+                    sound=True,
+                    application="clock",
+                ),
+                upload_bits_per_second=4_000_000,
+            ),
+            reservation=Reservation(
+                device_id=DeviceId("cpu-0"),
+                cost_pixels_per_second=1,
+                device_amounts={Dimension.DISPLAYS: 1},
+                host_amounts={Dimension.UPLOAD: 4_000_000, Dimension.MEMORY: 600},
+                capture_amounts={Dimension.MEMORY: 500},
+            ),
+        ),
+        session_record(
+            workload=Workload(
+                decode=None,
+                scale_pixels_per_second=0,
+                encodes=(),
                 real_time=False,
                 allow_software_encode=True,
             ),
@@ -65,7 +92,7 @@ async def test_a_new_store_is_empty(store: SessionStore) -> None:
             payload=b"",
         ),
     ],
-    ids=["starting", "full", "bare"],
+    ids=["starting", "full", "recording", "bare"],
 )
 async def test_a_record_comes_back_equal(store: SessionStore, reopen: Reopen, record: object) -> None:
     await store.commit([PutSession(record=record)])  # type: ignore[arg-type]
@@ -84,7 +111,7 @@ async def test_records_come_back_oldest_first(store: SessionStore) -> None:
 async def test_a_record_that_is_put_again_is_replaced(store: SessionStore) -> None:
     record = session_record()
     await store.commit([PutSession(record=record)])
-    ended = replace(record, state=SessionState.SUCCEEDED, reservation=None, revision=2)
+    ended = replace(record, state=SessionState.SUCCEEDED, reservation=None, revision=2, payload=b"what they say now")
     await store.commit([PutSession(record=ended)])
     assert list((await store.load()).records) == [ended]
 

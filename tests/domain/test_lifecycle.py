@@ -10,13 +10,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from balancer.domain.device import Dimension
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.lifecycle import RETRIES, advance
 from balancer.domain.placement import Reservation
-from balancer.domain.session import Condition, Failure, Priority, Progress, QueueStanding, SessionRecord, SessionState
+from balancer.domain.session import (
+    Condition,
+    Failure,
+    MeasuredUse,
+    Priority,
+    Progress,
+    QueueStanding,
+    SessionRecord,
+    SessionState,
+)
 from balancer.domain.session_events import (
     AgentHeard,
     AgentSilent,
+    Amended,
     AttemptMissing,
     AttemptOutcome,
     AttemptPhase,
@@ -126,6 +137,7 @@ CELLS: dict[str, tuple[SessionEvent, str]] = {
     "paced": (Paced(speed_limit=Fraction(1, 2)), ". starting~ running~ stopping~ . . ."),
     "unpaced": (Paced(speed_limit=None), ". . . . . . ."),
     "not begun": (reported(ENDED, AttemptOutcome.FAILED, failure=NOT_BEGUN), ". queued failed failed . . ."),
+    "amended": (Amended(payload=b"more time"), "queued starting running stopping . . ."),
     "stop forgotten": (StopForgotten(), ". . . .! . . ."),
     "silent": (AgentSilent(), ". starting running stopping . . ."),
     "heard": (AgentHeard(), ". . . . . . ."),
@@ -401,3 +413,74 @@ def test_laws_hold_whatever_happens_in_whatever_order(events: list[SessionEvent]
         again, _ = advance(after, event, NOW)
         assert again is after
         record = after
+
+
+# ---------------------------------------------------------------------------------------------------------- recordings
+
+
+def recording_in(state: SessionState) -> SessionRecord:
+    """Makes a recording, on a CPU device that books a core for it."""
+    amounts = {Dimension.CORES: 1_000_000, Dimension.MEMORY: 700}
+    reservation = replace(
+        RESERVATION,
+        device_amounts={**amounts, Dimension.DISPLAYS: 1},
+        host_amounts=amounts,
+        capture_amounts={Dimension.CORES: 800_000, Dimension.MEMORY: 600},
+    )
+    record = record_in(state)
+    return record if record.reservation is None else replace(record, reservation=reservation)
+
+
+def measured(cores: int, memory_mib: int = 700) -> MeasuredUse:
+    return MeasuredUse(cores=cores, memory_mib=memory_mib, measured_time=timedelta(seconds=15))
+
+
+def test_what_was_measured_is_kept_and_booked() -> None:
+    event = replace(reported(LIVE), measured_use=measured(1_500_000))
+    after, commands = advance(recording_in(RUNNING), event, NOW)
+    assert commands == ()
+    assert after.measured_use == measured(1_500_000)
+    assert after.reservation is not None
+    assert after.reservation.host_amounts[Dimension.CORES] == 1_500_000
+    assert after.reservation.device_amounts[Dimension.CORES] == 1_500_000
+
+
+def test_nearly_the_same_measurement_changes_nothing() -> None:
+    first, _ = advance(recording_in(RUNNING), replace(reported(LIVE), measured_use=measured(1_500_000)), NOW)
+    assert advance(first, replace(reported(LIVE), measured_use=measured(1_520_000, 720)), NOW)[0] is first
+    more, _ = advance(first, replace(reported(LIVE), measured_use=measured(1_800_000)), NOW)
+    assert more.reservation is not None
+    assert more.reservation.host_amounts[Dimension.CORES] == 1_800_000
+
+
+def test_a_report_is_kept_until_a_later_one_and_beyond_the_end() -> None:
+    first, _ = advance(recording_in(RUNNING), replace(reported(LIVE), recording_report=b"one"), NOW)
+    untold, _ = advance(first, replace(reported(LIVE), progress=Progress(frames=9)), NOW)
+    late, _ = advance(untold, replace(reported(LIVE), progress=Progress(frames=3), recording_report=b"old"), NOW)
+    assert late.recording_report == b"one"
+    done = replace(reported(ENDED, AttemptOutcome.COMPLETED), recording_report=b"two")
+    assert advance(late, done, NOW)[0].recording_report == b"two"
+
+
+@pytest.mark.parametrize(
+    "reason", ["DISPLAY_TIMEOUT", "DISPLAY_FAILED", "BROWSER_FAILED", "BROWSER_MISSING", "RECORDING_UNAVAILABLE"]
+)
+def test_what_is_wrong_with_a_display_or_browser_is_tried_elsewhere(reason: str) -> None:
+    failed = reported(ENDED, AttemptOutcome.FAILED, failure=Failure(reason=reason, message="Cannot show it."))
+    told = replace(recording_in(STARTING), recording_report=b"one", measured_use=measured(1))
+    after, _ = advance(told, failed, NOW)
+    assert (after.state, after.avoided_device_ids) == (QUEUED, (DEVICE,))
+    assert (after.recording_report, after.measured_use) == (None, None)
+
+
+@pytest.mark.parametrize("reason", ["GATE_TIMEOUT", "PAGE_UNREACHABLE", "PAGE_HTTP_ERROR", "PAGE_CRASHED"])
+def test_what_is_wrong_with_a_page_is_wrong_everywhere(reason: str) -> None:
+    failure = Failure(reason=reason, message="Cannot open the page.")
+    after, _ = advance(recording_in(STARTING), reported(ENDED, AttemptOutcome.FAILED, failure=failure), NOW)
+    assert (after.state, after.failure) == (FAILED, failure)
+
+
+def test_an_amended_session_keeps_what_its_client_says_now() -> None:
+    after, _ = advance(record_in(RUNNING), Amended(payload=b"more time"), NOW)
+    assert after.payload == b"more time"
+    assert advance(after, Amended(payload=b"more time"), NOW)[0] is after

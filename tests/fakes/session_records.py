@@ -7,7 +7,15 @@ from datetime import timedelta
 from balancer.domain.decision import Reservation
 from balancer.domain.device import Dimension
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.session import Condition, Failure, Priority, Progress, SessionRecord, SessionState
+from balancer.domain.session import (
+    Condition,
+    Failure,
+    MeasuredUse,
+    Priority,
+    Progress,
+    SessionRecord,
+    SessionState,
+)
 from balancer.domain.workload import DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
 from fakes.virtual_time import START_TIME
 
@@ -87,6 +95,8 @@ def full_record(number: int = 1) -> SessionRecord:
         queue_deadline=START_TIME + timedelta(minutes=1),
         revision=2**40,
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        measured_use=MeasuredUse(cores=700_000, memory_mib=600, measured_time=timedelta(seconds=15)),
+        recording_report=b"\x08\xff\x01",
     )
 
 

@@ -26,7 +26,7 @@ from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.ledger import Ledger
 from balancer.domain.placement import place
 from balancer.domain.policies import LeastWeightedLoad
-from balancer.domain.workload import DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
+from balancer.domain.workload import CaptureTask, DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
 from fakes.session_records import LADDER
 from fakes.virtual_time import START_TIME
 
@@ -47,6 +47,17 @@ workloads = st.builds(
     real_time=st.booleans(),
     allow_software_encode=st.booleans(),
     reserved_speed=st.none() | st.fractions(min_value=Fraction(1, 100), max_value=1000),
+    capture=st.none()
+    | st.builds(
+        CaptureTask,
+        width=figures,
+        height=figures,
+        pixels_per_second=figures,
+        browser=st.booleans(),
+        sound=st.booleans(),
+        application=st.none() | texts,
+    ),
+    upload_bits_per_second=figures,
 )
 refusals = st.builds(
     Refusal,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import stat
@@ -181,3 +182,20 @@ async def test_a_store_that_is_not_loaded_refuses_to_commit(path: Path) -> None:
     with pytest.raises(StoreError, match="it is not open"):
         await store.commit([PutSession(record=session_record())])
     await store.close()
+
+
+async def test_a_session_of_a_program_that_knew_no_recordings_is_read(path: Path) -> None:
+    record = session_record()
+    store = SqliteSessionStore(path)
+    await store.load()
+    await store.commit([PutSession(record=record)])
+    await store.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        (fixed,) = connection.execute("SELECT fixed FROM sessions").fetchone()
+        stored = json.loads(fixed)
+        assert stored["workload"].pop("capture") is None
+        assert stored["workload"].pop("upload_bits_per_second") == 0
+        connection.execute("UPDATE sessions SET fixed = ?", (json.dumps(stored),))
+    again = SqliteSessionStore(path)
+    assert list((await again.load()).records) == [record]
+    await again.close()

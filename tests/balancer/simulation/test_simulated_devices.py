@@ -9,12 +9,12 @@ import pytest
 from traces import L4, T4, fleet
 
 from balancer.domain.capacity import capacity_of
-from balancer.domain.device import Dimension
+from balancer.domain.device import Dimension, RecordingAbility
 from balancer.domain.workload import VideoCodec
 from balancer.simulation.devices_file import DevicesFileError, read_fleet
 from balancer.simulation.fleet import pooled
 from balancer.simulation.report import device_words
-from gpu_balancer.v1 import device_pb2, media_pb2, placement_pb2
+from gpu_balancer.v1 import device_pb2, media_pb2, placement_pb2, recording_pb2
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "config/examples/devices.toml"
 
@@ -119,16 +119,30 @@ def test_a_balancers_json_gives_its_capacities_and_rates(tmp_path: Path) -> None
                 source="calibration",
             )
         ],
+        recording=recording_pb2.RecordingAbility(
+            available=True, display_count=4, largest_width=1920, largest_height=1080
+        ),
     )
     path = tmp_path / "devices.json"
     path.write_text(json.dumps({"devices": [MessageToDict(device, always_print_fields_with_no_presence=True)]}))
     (view,) = read_fleet(path).views
     assert (view.id, view.weight, view.state.value) == ("GPU-7", 66, "ready")
     assert view.capacity.limits == {Dimension.ENCODE: 2_000_000, Dimension.SCALE: 3_000_000_000}
+    assert view.recording == RecordingAbility(available=True, display_count=4, largest_width=1920, largest_height=1080)
     assert view.capacity.scale_rate == 3_000_000_000
     assert view.capacity.encode_rates[VideoCodec.H264, "p3"] == 1_111_111_111
     table = capacity_of(view.identity, view.capabilities, None)
     assert view.capacity.encode_rates[VideoCodec.HEVC, "p5"] == table.encode_rates[VideoCodec.HEVC, "p5"]
+
+
+def test_a_device_of_an_earlier_balancer_records_as_its_cores_and_memory_allow(tmp_path: Path) -> None:
+    path = tmp_path / "devices.json"
+    identity = {"kind": "DEVICE_KIND_CPU", "id": "cpu-0", "cores": [0, 1]}
+    path.write_text(json.dumps({"devices": [{"identity": identity, "weight": 100}]}))
+    (view,) = read_fleet(path).views
+    assert view.recording is not None
+    assert view.recording.available
+    assert Dimension.DISPLAYS not in view.capacity.limits
 
 
 def test_a_balancers_json_with_a_key_twice_is_refused(tmp_path: Path) -> None:

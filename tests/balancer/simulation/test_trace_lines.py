@@ -11,6 +11,7 @@ import pytest
 from traces import asked, full_ladder, trace_of
 
 from balancer.domain.session import Priority
+from balancer.domain.workload import CaptureTask
 from balancer.simulation.chance import seeded
 from balancer.simulation.fleet import fleet_of_models
 from balancer.simulation.trace import TraceSession
@@ -31,9 +32,22 @@ def test_a_trace_that_is_written_is_read_again_field_by_field(tmp_path: Path) ->
         preemptible=True,
         max_wait_s=60.5,
     )
-    trace = replace(trace_of(asked(0, 10), waiting, asked(8, 20)), title="a Friday")
+    recorded = CaptureTask(width=1280, height=720, pixels_per_second=27_648_000, browser=False, sound=False)
+    recording = replace(
+        asked(9, 5), workload=replace(full_ladder(), decode=None, capture=recorded, upload_bits_per_second=7)
+    )
+    trace = replace(trace_of(asked(0, 10), waiting, asked(8, 20), recording), title="a Friday")
     write_trace(tmp_path / "trace.jsonl", trace)
     assert read_trace(tmp_path / "trace.jsonl") == trace
+
+
+def test_lines_of_transcodes_have_nothing_that_earlier_programs_do_not_know() -> None:
+    assert json.loads(LINE)["workload"].keys() == {
+        "decode",
+        "scale_pixels_per_second",
+        "encodes",
+        "allow_software_encode",
+    }
 
 
 def test_generated_traces_survive_their_text() -> None:
@@ -56,6 +70,8 @@ def changed_workload(**changes: object) -> str:
 
 ENCODE = json.loads(LINE)["workload"]["encodes"][0]
 
+CAPTURE = {"width": 1280, "height": 720, "pixels_per_second": 27_648_000}
+
 MALFORMED = [
     ([], 1, "is missing"),
     ([LINE], 1, "no header"),
@@ -64,6 +80,11 @@ MALFORMED = [
     ([HEADER, "{"], 2, "is no JSON"),
     ([HEADER, "[1]"], 2, "is no JSON object"),
     ([HEADER, LINE, "", changed(arrival_s=4)], 4, "out of order"),
+    ([HEADER, changed_workload(capture=5)], 2, "no JSON object"),
+    ([HEADER, changed_workload(capture={"width": 1280})], 2, "lacks height of capture"),
+    ([HEADER, changed_workload(capture={**CAPTURE, "application": "x"})], 2, "a key that capture does not have"),
+    ([HEADER, changed(real_time=False, workload={"capture": CAPTURE})], 2, "recordings are in real time"),
+    ([HEADER, changed_workload(upload_bits_per_second=-1)], 2, "upload_bits_per_second"),
     (['{"version": 1, "end_s": 1}', LINE], 1, "ends the trace at 1 s"),
     ([HEADER, changed(arrival_s=-1)], 2, "arrival_s"),
     ([HEADER, changed(arrival_s="soon")], 2, 'arrival_s that is no number from 0 to 3.16224e+08: "soon"'),
