@@ -65,6 +65,8 @@ def _values(settings: BalancerSettings, common_cpu_devices: set[str]) -> dict[st
         else:
             values[key] = cpu_device
     values |= {f"profiles.{name}": profile for name, profile in settings.profiles.items()}
+    values |= {f"applications[{application.name}]": application for application in settings.applications}
+    values |= {f"destinations[{destination.name}]": destination for destination in settings.destinations}
     for name in type(settings).model_fields:
         section = getattr(settings, name)
         if isinstance(section, BaseModel):
