@@ -10,20 +10,27 @@ from balancer.ports.agent_client import AgentUnreachableError
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 
 Item = TypeVar("Item")
 
-_SPEC = "session.transcode"
-"""Path of the spec in the requests of clients."""
+TRANSCODE_PATHS = {
+    "plan.transcode": "session.transcode",
+    "plan.recording": "session.recording",
+    "input": "session.transcode.input",
+    "outputs": "session.transcode.outputs",
+}
+"""Beginnings of field paths in requests to agents, and what they are in those of clients."""
+RECORDING_PATHS = {**TRANSCODE_PATHS, "outputs": "session.recording.outputs"}
 
 
 @contextmanager
-def agent_failures(what: str) -> Iterator[None]:
+def agent_failures(what: str, paths: Mapping[str, str] = TRANSCODE_PATHS) -> Iterator[None]:
     """Tells failures of the block, in which an agent is asked, in the words of the balancer's client.
 
     Args:
         what: What the balancer wanted, after "Cannot ".
+        paths: What the beginnings of field paths become; the first that fits counts.
 
     Raises:
         RequestFailure: The agent's own, with the client's field paths; AGENT_UNREACHABLE when it did not answer.
@@ -31,7 +38,7 @@ def agent_failures(what: str) -> Iterator[None]:
     try:
         yield
     except RequestFailure as failure:
-        raise replace(failure, violations=tuple(_repathed(one) for one in failure.violations)) from failure
+        raise replace(failure, violations=tuple(_repathed(one, paths) for one in failure.violations)) from failure
     except (AgentUnreachableError, TimeoutError) as error:
         raise unreachable(what, error) from error
 
@@ -62,11 +69,9 @@ async def forwarded(stream: AsyncIterator[Item], what: str) -> AsyncGenerator[It
                 yield item
 
 
-def _repathed(violation: Violation) -> Violation:
+def _repathed(violation: Violation, paths: Mapping[str, str]) -> Violation:
     """Turns the path of the agent's request into that of the client's."""
-    path = violation.field
-    if path.startswith("plan.transcode"):
-        return replace(violation, field=_SPEC + path.removeprefix("plan.transcode"))
-    if path.startswith(("input", "outputs")):
-        return replace(violation, field=f"{_SPEC}.{path}")
+    for beginning, told in paths.items():
+        if violation.field.startswith(beginning):
+            return replace(violation, field=told + violation.field.removeprefix(beginning))
     return violation

@@ -104,6 +104,13 @@ class AgentCommands:
             if command.device_id == device_id:
                 running.nudged.set()
 
+    async def launched(self, record: SessionRecord) -> None:
+        """Returns once the launch of a session's present attempt is not under way."""
+        if record.device_id is not None:
+            command = LaunchOnAgent(session_id=record.id, device_id=record.device_id, attempt=record.attempt)
+            if (running := self._running.get(command)) is not None:
+                await running.ended.wait()
+
     async def delete(self, record: SessionRecord) -> None:
         """Asks its agents to remove what an ended session left. A device without an agent has nothing to remove.
 

@@ -7,7 +7,6 @@ probes end. It ends in the opposite order; sessions and agents stay unless it wa
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -24,10 +23,10 @@ from balancer.agent_watch import AgentWatch
 from balancer.announcement import announce_devices, announce_listening
 from balancer.calibrations import Calibrations
 from balancer.device_metrics import DeviceMetrics
-from balancer.device_plan import agent_device, device_rules, local_devices
+from balancer.device_plan import agent_device, device_rules, host_capacity, local_devices
 from balancer.device_quarantine import DeviceQuarantine
 from balancer.device_registry import DeviceRegistry
-from balancer.domain.device import DeviceIdentity, DeviceKind, Dimension
+from balancer.domain.device import DeviceIdentity, DeviceKind
 from balancer.encoder_caps import EncoderCaps
 from balancer.foreign_load import ForeignLoad
 from balancer.ports.agent_client import AgentUnreachableError
@@ -60,7 +59,6 @@ if TYPE_CHECKING:
     from balancer.settings import BalancerSettings
 
 _log = structlog.get_logger(__name__)
-_CORE = 1_000_000
 _CANNOT_START = (ListenFault, StoreError, AgentLaunchError, TelemetryFault)
 """Errors whose message is for the person who starts the daemon."""
 
@@ -137,7 +135,7 @@ class _Daemon:
                 settings,
                 policy=options.policy,
                 version=1,
-                host_capacity=_host_capacity(),
+                host_capacity=host_capacity(settings),
                 on_policy_fault=observer.on_policy_fault,
             ),
             clock=self.clock,
@@ -317,8 +315,3 @@ class _Daemon:
 
 def _foreign_kinds(settings: BalancerSettings) -> frozenset[DeviceKind]:
     return frozenset(DeviceKind(kind) for kind in settings.placement.foreign_load)
-
-
-def _host_capacity() -> dict[Dimension, int]:
-    """The cores that this process may use; agents of this machine share them."""
-    return {Dimension.CORES: len(os.sched_getaffinity(0)) * _CORE}

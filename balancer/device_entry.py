@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from balancer.domain.calibration import Calibration
-    from balancer.domain.device import Capability, DeviceCapacity, DeviceIdentity, FigureSource
+    from balancer.domain.device import Capability, DeviceCapacity, DeviceIdentity, FigureSource, RecordingAbility
     from balancer.domain.quarantine import Quarantine
     from balancer.ports.agent_client import FfmpegBuild, Measurements
 
@@ -42,6 +42,10 @@ class DeviceEntry:
     """Why it is put aside although its operator lets it take sessions. None: it is not."""
     quarantine_retry_time: datetime | None = None
     """When it is probed then."""
+    recording: RecordingAbility | None = None
+    """None: its agent has not told what it records."""
+    ready_display_count: int = 0
+    """Placement does not look at it."""
 
     @property
     def state(self) -> DeviceState:

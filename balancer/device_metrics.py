@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from balancer.domain.session import SessionState
+from balancer.domain.workload import SessionKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -59,10 +60,11 @@ class DeviceMetrics:
         self._meter.create_observable_gauge(name, callbacks=[called], unit=unit, description=description)
 
     def _sessions(self) -> Iterator[Observation]:
-        counts = Counter(record.state for record in self._engine.live())
-        for state in SessionState:
-            if not state.final:
-                yield Observation(counts[state], {"session.kind": "transcode", "session.state": state.value})
+        counts = Counter((record.workload.kind, record.state) for record in self._engine.live())
+        for kind in SessionKind:
+            for state in SessionState:
+                if not state.final:
+                    yield Observation(counts[kind, state], {"session.kind": kind.value, "session.state": state.value})
 
     def _queue_lengths(self) -> Iterator[Observation]:
         waiting = self._engine.waiting

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from balancer.device_registry import DeviceRule
-from balancer.domain.capacity import CapacityOverride
+from balancer.domain.capacity import CapacityOverride, capacity_of_host
 from balancer.domain.device import DeviceIdentity, DeviceKind
 from balancer.domain.ids import DeviceId
 from gpu_balancer.runtime.settings_sections import AgentDeviceSettings, format_cores, parse_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from balancer.domain.device import Dimension
     from balancer.settings import BalancerSettings, CapacitySettings
 
+_CONTAINER_MEMORY = Path("/sys/fs/cgroup/memory.max")
 _DEFAULT_CPU_DEVICE = DeviceId("cpu-0")
 
 
@@ -62,6 +65,30 @@ def local_devices(settings: BalancerSettings, gpus: Sequence[DeviceIdentity]) ->
 
 def _cpu_device(device_id: DeviceId, cores: tuple[int, ...]) -> DeviceIdentity:
     return DeviceIdentity(id=device_id, kind=DeviceKind.CPU, model="CPU", cores=cores)
+
+
+def host_capacity(settings: BalancerSettings) -> Mapping[Dimension, int]:
+    """Tells what this machine has for all its devices together: what the settings say, else what it has.
+
+    Cores are those that this process may use; agents of this machine share them.
+    """
+    host = settings.host
+    return capacity_of_host(
+        len(os.sched_getaffinity(0)),
+        memory_mib=_machine_mib() if host.memory_mib is None else host.memory_mib,
+        upload_bits_per_second=host.upload_bits_per_second,
+    )
+
+
+def _machine_mib() -> int:
+    """Gives the memory of the machine, or of the container where that may use less."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        bound = int(_CONTAINER_MEMORY.read_text())
+    except (OSError, ValueError):
+        # No such file, or "max".
+        bound = total
+    return min(total, bound) >> 20
 
 
 def agent_device(identity: DeviceIdentity) -> AgentDeviceSettings:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from balancer.device_entry import DeviceEntry
 from balancer.domain.calibration import why_outdated
-from balancer.domain.capacity import CapacityOverride, capacity_of, default_weights
+from balancer.domain.capacity import CapacityOverride, capacity_of, default_weights, with_displays
 from balancer.domain.device import DeviceCapacity, DeviceIdentity, DeviceKind, DeviceState, DeviceView, FigureSource
 from balancer.settings.device_entries import DeviceNames, entry_fits, pci_spellings
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation
@@ -87,8 +87,14 @@ class DeviceRegistry:
             reachable=True,
             silence_message="",
             fault_message=report.fault_message,
+            recording=report.recording,
         )
         self._reweigh()
+        entry = self._entries[identity.id]
+        if entry.ready_display_count != report.ready_display_count:
+            # It comes and goes with each recording, and is no reason to make the views anew.
+            told = replace(entry, ready_display_count=report.ready_display_count, revision=entry.revision + 1)
+            self._put(told)
 
     def update_measurements(self, device_id: DeviceId, measurements: Measurements) -> None:
         """Takes what was measured on a device. Placement does not look at it."""
@@ -244,13 +250,13 @@ class DeviceRegistry:
         identity = entry.identity
         rule = self._rule(identity)
         override = rule.override if rule else None
-        calibration = self._calibrations.get(identity.id)
-        if calibration is None:
-            return capacity_of(identity, entry.capabilities, override)
-        ffmpegs = [(build.candidate, build.version) for build in entry.ffmpeg_builds] if entry.probed else None
-        outdated = why_outdated(calibration, identity, ffmpegs)
+        calibration, outdated = self._calibrations.get(identity.id), ""
+        if calibration is not None:
+            ffmpegs = [(build.candidate, build.version) for build in entry.ffmpeg_builds] if entry.probed else None
+            outdated = why_outdated(calibration, identity, ffmpegs)
         counting = None if outdated else calibration
-        return capacity_of(identity, entry.capabilities, override, counting, ignored=outdated)
+        capacity = capacity_of(identity, entry.capabilities, override, counting, ignored=outdated)
+        return with_displays(capacity, entry.recording)
 
     def _rule(self, identity: DeviceIdentity) -> DeviceRule | None:
         return next((rule for rule in self._rules if rule.fits(identity)), None)
@@ -320,6 +326,7 @@ def _view_of(entry: DeviceEntry, before: DeviceView | None) -> DeviceView:
         capabilities=entry.capabilities,
         capacity=entry.capacity,
         ffmpeg_paths=tuple(build.path for build in entry.ffmpeg_builds),
+        recording=entry.recording,
     )
     return before if before is not None and before == view else view
 

@@ -25,6 +25,7 @@ from balancer.domain.ids import SessionId
 from balancer.domain.lifecycle import advance
 from balancer.domain.session import SessionRecord, SessionState
 from balancer.domain.session_events import (
+    Amended,
     AttemptReported,
     Command,
     LaunchAccepted,
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
 
 _log = structlog.stdlib.get_logger(__name__)
 
-_TICK = timedelta(microseconds=1)
 _RESTART_REVISIONS = 1 << 24
 """Added to a live session's revision at start. Progress raised it without being stored; at 1 Hz this is half a year."""
 
@@ -378,6 +378,8 @@ class SessionEngine:
             self._queue.leave(after.id)
         if before.reservation is not None and after.reservation is None and before.device_id is not None:
             self._queue.note_end()
+        if after.measured_use is not before.measured_use:
+            self._queue.wake()
         if after.state is SessionState.QUEUED and before.state is not SessionState.QUEUED:
             self._queue.enter(after)
             self._queue.wake()
@@ -410,13 +412,24 @@ class SessionEngine:
             RequestFailure: SESSION_NOT_FOUND; STORE_UNAVAILABLE or DISK_FULL when the wish could not be kept, though
                 the agent is asked all the same.
         """
+        return await self._kept(session_id, StopRequested(), "keep that the session is to stop")
+
+    async def amend(self, session_id: SessionId, payload: bytes) -> SessionRecord:
+        """Keeps what a client changed of what it had asked for, of which its agent knows. Raises as `stop`."""
+        return await self._kept(session_id, Amended(payload=payload), "keep the change")
+
+    async def _kept(self, session_id: SessionId, wish: SessionEvent, what: str) -> SessionRecord:
         self.get(session_id)
-        if self.post(session_id, StopRequested()):
+        if self.post(session_id, wish):
             try:
                 await self._writer.flush(give_up=True)
             except StoreError as error:
-                raise store_failure("keep that the session is to stop, though its agent is told", error) from error
+                raise store_failure(f"{what}, though its agent is told", error) from error
         return self.get(session_id)
+
+    async def launched(self, record: SessionRecord) -> None:
+        """Returns once its device's agent has answered the launch of a session, or nobody waits for that."""
+        await self._commands.launched(record)
 
     async def delete(self, session_id: SessionId) -> None:
         """Removes an ended session with its files.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from gpu_balancer.runtime.failures import RequestFailure
+from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -66,7 +66,10 @@ async def forget_outlived(
     settings: RetentionSettings,
     clock: Clock,
 ) -> None:
-    """Deletes what has outlived its time, for ever. What an agent that is away has the files of is kept until later."""
+    """Deletes what has outlived its time, for ever.
+
+    What an agent that is away has the files of is kept until later, and so is what is still to be delivered.
+    """
     while True:
         await asyncio.sleep(settings.look_every.total_seconds())
         away: set[DeviceId | None] = set()
@@ -77,5 +80,6 @@ async def forget_outlived(
             try:
                 await delete(session_id)
             except RequestFailure as failure:
-                away.add(record.device_id)
+                if failure.reason is not Reason.DELIVERY_PENDING:
+                    away.add(record.device_id)
                 _log.info("keeping an outlived session for now", session=session_id, problem=failure.message)

@@ -34,8 +34,6 @@ _START_BOUNDS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3, 6, 12, 30, 60)
 _WAIT_BOUNDS_S = (0.5, 1, 3, 10, 30, 60, 180, 600, 1800, 3600, 14400, 86400)
 _PLACEMENT_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1)
 _SPEED_BOUNDS = (0.25, 0.5, 0.8, 0.9, 0.95, 1.0, 1.05, 1.5, 2, 4, 8, 16)
-_KIND = "transcode"
-"""The only kind of session there is."""
 
 
 class SessionTelemetry(SilentObserver):
@@ -55,7 +53,7 @@ class SessionTelemetry(SilentObserver):
         meter = telemetry.meter
         self._make_queue_instruments(meter)
         # Counted here and read when somebody asks: it moves at every admission.
-        self._created: Counter[tuple[str, str]] = Counter()
+        self._created: Counter[tuple[str, str, str]] = Counter()
         meter.create_observable_counter(
             "gpu_balancer.session.created",
             callbacks=[self._read_created],
@@ -153,7 +151,7 @@ class SessionTelemetry(SilentObserver):
     def on_admitted(self, record: SessionRecord, decision: Decision, seconds: float) -> None:
         """Counts a placement and writes its spans."""
         device = str(record.device_id)
-        self._created[record.priority.value, device] += 1
+        self._created[record.workload.kind.value, record.priority.value, device] += 1
         if record.queued_time is None:
             self._placement.record(seconds, {"placement.policy": decision.policy})
         else:
@@ -175,12 +173,13 @@ class SessionTelemetry(SilentObserver):
 
     def on_refused(self, decision: Decision) -> None:
         """Counts a session that no device takes."""
-        self._refused.add(1, {"session.kind": _KIND})
+        self._refused.add(1, {"session.kind": decision.workload.kind.value})
         self._count_refusals(decision)
 
     def on_queued(self, record: SessionRecord, decision: Decision) -> None:
         """Counts a session that waits."""
-        self._queued.add(1, {"session.kind": _KIND, "session.priority": record.priority.value})
+        kind = record.workload.kind.value
+        self._queued.add(1, {"session.kind": kind, "session.priority": record.priority.value})
         self._count_refusals(decision)
 
     def on_policy_fault(self, policy: str, kind: str) -> None:
@@ -205,8 +204,8 @@ class SessionTelemetry(SilentObserver):
 
     def _read_created(self, _: CallbackOptions) -> Iterable[Observation]:
         return [
-            Observation(count, {"session.kind": _KIND, "session.priority": priority, "device.id": device})
-            for (priority, device), count in tuple(self._created.items())
+            Observation(count, {"session.kind": kind, "session.priority": priority, "device.id": device})
+            for (kind, priority, device), count in tuple(self._created.items())
         ]
 
     def _count_refusals(self, decision: Decision) -> None:
@@ -228,7 +227,11 @@ class SessionTelemetry(SilentObserver):
 
     def _count_end(self, record: SessionRecord) -> None:
         reason = record.failure.reason if record.failure else ""
-        attributes = {"session.kind": _KIND, "session.state": record.state.value, "error.type": reason}
+        attributes = {
+            "session.kind": record.workload.kind.value,
+            "session.state": record.state.value,
+            "error.type": reason,
+        }
         self._ended.add(1, {name: value for name, value in attributes.items() if value})
         ended = record.end_time or self._clock.now()
         if record.running_time is not None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from balancer.domain.device import Capability, DeviceIdentity, DeviceKind, Direction
+from balancer.domain.device import Capability, DeviceIdentity, DeviceKind, Direction, RecordingAbility
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.session import Condition, Failure, Progress
+from balancer.domain.session import Condition, Failure, MeasuredUse, Progress
 from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
 from balancer.domain.workload import VideoCodec
 from balancer.ports.agent_client import AgentEvent, AgentReport, AttemptEvent, CaughtUp, FfmpegBuild, Measurements
-from gpu_balancer.v1 import agent_service_pb2, device_pb2, media_pb2, session_pb2
+from gpu_balancer.v1 import agent_service_pb2, device_pb2, media_pb2, recording_pb2, session_pb2
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -100,6 +100,21 @@ def agent_from_proto(message: agent_service_pb2.Agent) -> AgentReport:
         probed=message.probed,
         fault_message=message.fault_message,
         last_event_number=message.last_event_number,
+        recording=ability_from_proto(message.recording) if message.HasField("recording") else None,
+        ready_display_count=message.recording.ready_display_count,
+    )
+
+
+def ability_from_proto(message: recording_pb2.RecordingAbility) -> RecordingAbility:
+    """Reads what an agent records, apart from what stands ready now."""
+    return RecordingAbility(
+        available=message.available,
+        fault_message=message.fault_message,
+        display_count=message.display_count,
+        browser=message.browser or None,
+        applications=frozenset(message.applications),
+        largest_width=message.largest_width,
+        largest_height=message.largest_height,
     )
 
 
@@ -163,6 +178,14 @@ def _attempt(status: agent_service_pb2.AttemptStatus) -> AttemptReported:
         ingest_url=status.ingest_url or None,
         running_time=_time(status.running_time) if status.HasField("running_time") else None,
         end_time=_time(status.end_time) if status.HasField("end_time") else None,
+        measured_use=_measured_use(status.measured_use) if status.HasField("measured_use") else None,
+        recording_report=status.recording_report.SerializeToString() if status.HasField("recording_report") else None,
+    )
+
+
+def _measured_use(message: recording_pb2.MeasuredUse) -> MeasuredUse:
+    return MeasuredUse(
+        cores=message.cores, memory_mib=message.memory_mib, measured_time=message.measured_time.ToTimedelta()
     )
 
 

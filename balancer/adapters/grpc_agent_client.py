@@ -7,6 +7,7 @@ with the agent's own reason. Streams end when their consumer does, so that a cli
 from __future__ import annotations
 
 from contextlib import aclosing
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -16,6 +17,7 @@ from balancer.adapters.agent_translation import agent_from_proto, event_from_pro
 from balancer.adapters.calibration_translation import calibration_news_from_proto
 from balancer.domain.ids import SessionId
 from balancer.ports.agent_client import AgentUnreachableError
+from balancer.ports.agent_recordings import Snapshot
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.runtime.rich_status import failure_from_rpc_error
 from gpu_balancer.v1 import agent_service_pb2 as pb
@@ -49,7 +51,7 @@ _SILENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.
 
 
 class GrpcAgentClient:
-    """One agent by its address. Implements `AgentClient` and `AgentMedia`."""
+    """One agent by its address. Implements `AgentClient`, `AgentMedia` and `AgentRecordings`."""
 
     def __init__(self, *, told: str, target: str, resolve_input: Callable[[media_pb2.Input], media_pb2.Input]) -> None:
         """Prepares the connection; nothing is sent yet.
@@ -81,16 +83,37 @@ class GrpcAgentClient:
 
     async def stop(self, session_id: SessionId, attempt: int, *, discard_outputs: bool = False) -> None:
         """Asks an attempt to end, and what it made to be thrown away where another one begins anew."""
-        attempt_id = pb.AttemptId(session=session_name(session_id), attempt=attempt)
-        request = pb.AgentServiceStopSessionRequest(id=attempt_id, discard_outputs=discard_outputs)
+        request = pb.AgentServiceStopSessionRequest(id=_attempt(session_id, attempt), discard_outputs=discard_outputs)
         await self._call(self._stub.StopSession(request, timeout=_CALL_TIMEOUT_S))
 
     async def pace(self, session_id: SessionId, attempt: int, speed_limit: Fraction | None) -> None:
         """Holds an attempt at a speed, in times real time, or lets it run freely."""
-        attempt_id = pb.AttemptId(session=session_name(session_id), attempt=attempt)
         limit = None if speed_limit is None else float(speed_limit)
-        request = pb.PaceSessionRequest(id=attempt_id, speed_limit=limit)
+        request = pb.PaceSessionRequest(id=_attempt(session_id, attempt), speed_limit=limit)
         await self._call(self._stub.PaceSession(request, timeout=_CALL_TIMEOUT_S))
+
+    async def pause(self, session_id: SessionId, attempt: int) -> None:
+        """Lets a recording rest."""
+        request = pb.AgentServicePauseSessionRequest(id=_attempt(session_id, attempt))
+        await self._call(self._stub.PauseSession(request, timeout=_CALL_TIMEOUT_S))
+
+    async def resume(self, session_id: SessionId, attempt: int) -> None:
+        """Goes on recording."""
+        request = pb.AgentServiceResumeSessionRequest(id=_attempt(session_id, attempt))
+        await self._call(self._stub.ResumeSession(request, timeout=_CALL_TIMEOUT_S))
+
+    async def extend(self, session_id: SessionId, attempt: int, max_duration: timedelta | None) -> None:
+        """Gives a recording another bound of time, or none."""
+        request = pb.AgentServiceExtendSessionRequest(id=_attempt(session_id, attempt))
+        if max_duration is not None:
+            request.max_duration.FromTimedelta(max_duration)
+        await self._call(self._stub.ExtendSession(request, timeout=_CALL_TIMEOUT_S))
+
+    async def snapshot(self, session_id: SessionId, attempt: int, *, width: int | None) -> Snapshot:
+        """Has a picture of a recording's display taken."""
+        request = pb.AgentServiceSnapshotSessionRequest(id=_attempt(session_id, attempt), width=width)
+        answer = await self._call(self._stub.SnapshotSession(request, timeout=_CALL_TIMEOUT_S))
+        return Snapshot(image=answer.image, snapshot_time=answer.snapshot_time.ToDatetime(tzinfo=UTC))
 
     async def delete(self, session_id: SessionId) -> None:
         """Removes what an ended session left."""
@@ -149,8 +172,9 @@ class GrpcAgentClient:
         self, session_id: SessionId, attempt: int, *, tail_lines: int | None, follow: bool
     ) -> AsyncIterator[Sequence[str]]:
         """Streams the lines of an attempt's log."""
-        attempt_id = pb.AttemptId(session=session_name(session_id), attempt=attempt)
-        request = pb.AgentServiceReadSessionLogRequest(id=attempt_id, tail_lines=tail_lines, follow=follow)
+        request = pb.AgentServiceReadSessionLogRequest(
+            id=_attempt(session_id, attempt), tail_lines=tail_lines, follow=follow
+        )
         async for message in self._stream(self._stub.ReadSessionLog(request)):
             yield message.lines
 
@@ -169,12 +193,13 @@ class GrpcAgentClient:
             yield message
 
     def _plan(self, session: session_pb2.Session, session_id: SessionId, attempt: int) -> pb.LaunchPlan:
-        plan = pb.LaunchPlan(
-            id=pb.AttemptId(session=session_name(session_id), attempt=attempt),
-            transcode=session.transcode,
-            input_facts=session.input_facts,
-        )
-        plan.transcode.input.CopyFrom(self._resolve_input(session.transcode.input))
+        plan = pb.LaunchPlan(id=_attempt(session_id, attempt))
+        if session.WhichOneof("spec") == "recording":
+            plan.recording.CopyFrom(session.recording)
+        else:
+            plan.transcode.CopyFrom(session.transcode)
+            plan.transcode.input.CopyFrom(self._resolve_input(session.transcode.input))
+            plan.input_facts.CopyFrom(session.input_facts)
         if session.HasField("max_duration"):
             plan.max_duration.CopyFrom(session.max_duration)
         return plan
@@ -206,3 +231,7 @@ class GrpcAgentClient:
             reason=Reason.INTERNAL,
             message=f"The agent of {self._told} failed: {error.code().name}, {error.details()}.",
         )
+
+
+def _attempt(session_id: SessionId, attempt: int) -> pb.AttemptId:
+    return pb.AttemptId(session=session_name(session_id), attempt=attempt)

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Protocol
 
 from balancer.domain.calibration import Calibration, CalibrationProgress
-from balancer.domain.device import Capability, DeviceIdentity
+from balancer.domain.device import Capability, DeviceIdentity, RecordingAbility
 from balancer.domain.ids import SessionId
 from balancer.domain.session import SessionRecord
 from balancer.domain.session_events import AttemptReported
@@ -45,6 +45,10 @@ class AgentReport:
     probed: bool
     fault_message: str
     last_event_number: int
+    recording: RecordingAbility | None = None
+    """What it records. None: it has not found out yet."""
+    ready_display_count: int = 0
+    """Displays that stand ready, unused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 from balancer.domain.calibration import Calibration, CalibrationProgress
-from balancer.domain.device import DeviceIdentity, DeviceKind
+from balancer.domain.device import DeviceIdentity, DeviceKind, RecordingAbility
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.session import Progress, SessionRecord
 from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
@@ -19,6 +20,12 @@ from balancer.ports.agent_client import (
     AttemptEvent,
     CaughtUp,
     Measurements,
+)
+from balancer.ports.agent_recordings import Snapshot
+
+SNAPSHOT = Snapshot(image=b"\x89PNG", snapshot_time=datetime(2030, 1, 1, 12, tzinfo=UTC))
+RECORDS = RecordingAbility(
+    available=True, display_count=100, browser="Chromium 1", largest_width=3840, largest_height=2160
 )
 
 
@@ -34,6 +41,7 @@ class FakeAgentClient:
         self.launch_gate = asyncio.Event()
         self.launch_gate.set()
         self.ingest_url: str | None = None
+        self.launch_asked = asyncio.Event()
         self.launches: list[tuple[SessionId, int]] = []
         """Every call, repeated ones too."""
         self.stops: list[tuple[SessionId, int]] = []
@@ -47,6 +55,15 @@ class FakeAgentClient:
         self.calibration_gate = asyncio.Event()
         self.calibration_gate.set()
         self.deleted: list[SessionId] = []
+        self.delete_failure: Exception | None = None
+        self.undelivered: dict[SessionId, Exception] = {}
+        """Why sessions are not to be deleted yet."""
+        self.recording: RecordingAbility | None = RECORDS
+        self.ready_display_count = 1
+        self.controls: list[tuple[str, SessionId, int]] = []
+        """What was done to recordings."""
+        self.durations: dict[SessionId, timedelta | None] = {}
+        self.control_failure: Exception | None = None
         self.attempts: dict[SessionId, AttemptReported] = {}
         self.kept: list[AgentEvent] = []
         self.last_number = 0
@@ -77,6 +94,8 @@ class FakeAgentClient:
             probed=True,
             fault_message="",
             last_event_number=self.last_number,
+            recording=self.recording,
+            ready_display_count=self.ready_display_count,
         )
 
     async def describe(self) -> AgentReport:
@@ -86,6 +105,7 @@ class FakeAgentClient:
     async def launch(self, record: SessionRecord) -> str | None:
         self._check()
         self.launches.append((record.id, record.attempt))
+        self.launch_asked.set()
         await self.launch_gate.wait()
         self._check()
         if self.launch_failure is not None:
@@ -112,8 +132,26 @@ class FakeAgentClient:
 
     async def delete(self, session_id: SessionId) -> None:
         self._check()
+        if self.delete_failure is not None:
+            raise self.delete_failure
+        if session_id in self.undelivered:
+            raise self.undelivered[session_id]
         self.deleted.append(session_id)
         self.attempts.pop(session_id, None)
+
+    async def pause(self, session_id: SessionId, attempt: int) -> None:
+        self._control("pause", session_id, attempt)
+
+    async def resume(self, session_id: SessionId, attempt: int) -> None:
+        self._control("resume", session_id, attempt)
+
+    async def extend(self, session_id: SessionId, attempt: int, max_duration: timedelta | None) -> None:
+        self._control("extend", session_id, attempt)
+        self.durations[session_id] = max_duration
+
+    async def snapshot(self, session_id: SessionId, attempt: int, *, width: int | None) -> Snapshot:
+        self._control(f"snapshot {width}", session_id, attempt)
+        return SNAPSHOT
 
     async def events(self, after: int) -> AsyncGenerator[AgentEvent, None]:
         self._check()
@@ -196,6 +234,12 @@ class FakeAgentClient:
         if not self.silent:
             for queue in self._streams:
                 queue.put_nowait(event)
+
+    def _control(self, what: str, session_id: SessionId, attempt: int) -> None:
+        self._check()
+        if self.control_failure is not None:
+            raise self.control_failure
+        self.controls.append((what, session_id, attempt))
 
     def _check(self) -> None:
         if not self.reachable:

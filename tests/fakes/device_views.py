@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from balancer.domain.capacity import capacity_of
+from balancer.domain.capacity import capacity_of, with_displays
 from balancer.domain.device import Capability, DeviceIdentity, DeviceKind, DeviceState, DeviceView, Direction
 from balancer.domain.ids import DeviceId
 from balancer.domain.workload import VideoCodec
+from fakes.agent_client import RECORDS
 
 
 def device_view(
@@ -31,5 +32,6 @@ def device_view(
         state_message="",
         weight=weight,
         capabilities=capabilities,
-        capacity=capacity_of(identity, capabilities, None),
+        capacity=with_displays(capacity_of(identity, capabilities, None), RECORDS),
+        recording=RECORDS,
     )

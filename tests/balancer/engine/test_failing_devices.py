@@ -253,3 +253,14 @@ async def test_a_finding_that_cannot_be_read_is_learned_anew(store: FakeSessionS
     store.findings["encoder-session-cap"] = "[7"
     async with host(store, GpuAgent("GPU-1", "NVIDIA GeForce RTX 4090")) as here:
         assert Dimension.ENCODER_SESSIONS not in here.engine.rules.host_capacity
+
+
+async def test_a_page_that_cannot_be_recorded_counts_against_no_device(store: FakeSessionStore) -> None:
+    agents = [GpuAgent(f"GPU-{number}", "NVIDIA L4") for number in range(2)]
+    page = Failure(reason="GATE_TIMEOUT", message="Cannot begin: the page has painted nothing.")
+    async with host(store, *agents) as here:
+        for _ in range(5):
+            record = await here.fail(page)
+            assert (record.state, record.failure) == (SessionState.FAILED, page)
+        assert {here.state(agent.device_id) for agent in agents} == {DeviceState.READY}
+        assert sum(agent.probes for agent in agents) == 0

@@ -1,0 +1,194 @@
+"""How the balancer speaks to an agent over a real wire: what it sends for recordings, and what it makes of answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balancer.adapters.grpc_agent_client import GrpcAgentClient
+from balancer.domain.device import RecordingAbility
+from balancer.domain.ids import SessionId
+from balancer.domain.session import MeasuredUse
+from balancer.ports.agent_client import AgentReport, AgentUnreachableError, AttemptEvent
+from fakes.session_records import session_record
+from fakes.session_texts import session
+from gpu_balancer.runtime.failures import Reason, RequestFailure
+from gpu_balancer.runtime.grpc_server import ServedService, build_server
+from gpu_balancer.v1 import agent_service_pb2 as pb
+from gpu_balancer.v1 import media_pb2, recording_pb2
+from gpu_balancer.v1.agent_service_pb2_grpc import AgentServiceServicer, add_AgentServiceServicer_to_server
+
+SESSION = SessionId("s1")
+TAKEN = datetime(2030, 1, 1, tzinfo=UTC)
+RECORDING = 'recording { page { url: "https://example.org/" } } max_duration { seconds: 60 }'
+
+
+class NotingAgent(AgentServiceServicer):
+    """Notes what it is asked; answers as a test says."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.events: list[pb.WatchEventsResponse] = []
+        self.failure: RequestFailure | None = None
+
+    def _note(self, request: Any) -> None:
+        self.asked.append(request)
+        if self.failure is not None:
+            raise self.failure
+
+    async def GetAgent(self, request: Any, _: Any) -> pb.GetAgentResponse:  # noqa: N802
+        ability = recording_pb2.RecordingAbility(
+            available=True,
+            display_count=4,
+            ready_display_count=1,
+            browser="Chromium 156",
+            applications=["clock"],
+            largest_width=3840,
+            largest_height=2160,
+        )
+        return pb.GetAgentResponse(agent=pb.Agent(incarnation="one", recording=ability))
+
+    async def LaunchSession(self, request: Any, _: Any) -> pb.LaunchSessionResponse:  # noqa: N802
+        self._note(request)
+        return pb.LaunchSessionResponse()
+
+    async def DescribeCommand(self, request: Any, _: Any) -> pb.DescribeCommandResponse:  # noqa: N802
+        self._note(request)
+        return pb.DescribeCommandResponse(argv=["ffmpeg"])
+
+    async def PauseSession(self, request: Any, _: Any) -> pb.AgentServicePauseSessionResponse:  # noqa: N802
+        self._note(request)
+        return pb.AgentServicePauseSessionResponse()
+
+    async def ResumeSession(self, request: Any, _: Any) -> pb.AgentServiceResumeSessionResponse:  # noqa: N802
+        self._note(request)
+        return pb.AgentServiceResumeSessionResponse()
+
+    async def ExtendSession(self, request: Any, _: Any) -> pb.AgentServiceExtendSessionResponse:  # noqa: N802
+        self._note(request)
+        return pb.AgentServiceExtendSessionResponse()
+
+    async def SnapshotSession(self, request: Any, _: Any) -> pb.AgentServiceSnapshotSessionResponse:  # noqa: N802
+        self._note(request)
+        response = pb.AgentServiceSnapshotSessionResponse(image=b"\x89PNG")
+        response.snapshot_time.FromDatetime(TAKEN)
+        return response
+
+    async def DeleteSession(self, request: Any, _: Any) -> pb.AgentServiceDeleteSessionResponse:  # noqa: N802
+        self._note(request)
+        return pb.AgentServiceDeleteSessionResponse()
+
+    async def WatchEvents(self, request: Any, _: Any) -> AsyncIterator[pb.WatchEventsResponse]:  # noqa: N802
+        for event in self.events:
+            yield event
+
+
+@asynccontextmanager
+async def spoken_to(folder: Path) -> AsyncIterator[tuple[GrpcAgentClient, NotingAgent]]:
+    agent = NotingAgent()
+    service = ServedService(name="a", add=add_AgentServiceServicer_to_server, servicer=agent)
+    address = f"unix:{folder}/agent.sock"
+
+    def resolved(given: media_pb2.Input) -> media_pb2.Input:
+        return media_pb2.Input(uri=f"/uploads/{given.upload}") if given.upload else given
+
+    async with build_server(addresses=[address], services=[service]):
+        client = GrpcAgentClient(told="device cpu-0", target=address, resolve_input=resolved)
+        yield client, agent
+        await client.close()
+
+
+async def test_a_recording_is_launched_as_one(tmp_path: Path) -> None:
+    async with spoken_to(tmp_path) as (client, agent):
+        asked = session(RECORDING)
+        await client.launch(session_record(payload=asked.SerializeToString()))
+        await client.describe_command(asked)
+        for request in agent.asked:
+            plan = request.plan
+            assert plan.recording == asked.recording
+            assert not any(plan.HasField(name) for name in ("transcode", "input_facts", "speed_limit"))
+            assert plan.max_duration.seconds == 60
+        assert agent.asked[0].plan.id == pb.AttemptId(session="sessions/session-1", attempt=1)
+
+
+async def test_a_transcode_is_launched_with_its_upload_as_a_path(tmp_path: Path) -> None:
+    async with spoken_to(tmp_path) as (client, agent):
+        asked = session('transcode { input { upload: "x" } renditions { encode {} } } input_facts { width: 640 }')
+        await client.launch(session_record(payload=asked.SerializeToString(), speed_limit=Fraction(1, 2)))
+        plan = agent.asked[0].plan
+        assert (plan.transcode.input.uri, plan.input_facts.width) == ("/uploads/x", 640)
+        assert plan.speed_limit == 0.5
+        assert not plan.HasField("recording")
+
+
+async def test_what_is_done_to_a_recording_names_its_attempt(tmp_path: Path) -> None:
+    async with spoken_to(tmp_path) as (client, agent):
+        await client.pause(SESSION, 2)
+        await client.resume(SESSION, 2)
+        await client.extend(SESSION, 2, timedelta(minutes=5))
+        await client.extend(SESSION, 2, None)
+        pictures = [await client.snapshot(SESSION, 2, width=width) for width in (320, None)]
+        assert {request.id.session for request in agent.asked} == {"sessions/s1"}
+        assert {request.id.attempt for request in agent.asked} == {2}
+        assert agent.asked[2].max_duration.seconds == 300
+        assert not agent.asked[3].HasField("max_duration")
+        assert agent.asked[4].width == 320
+        assert not agent.asked[5].HasField("width")
+        assert [(one.image, one.snapshot_time) for one in pictures] == [(b"\x89PNG", TAKEN)] * 2
+
+
+@pytest.mark.parametrize("reason", [Reason.SESSION_NOT_RECORDING, Reason.DELIVERY_PENDING])
+async def test_an_agents_refusal_keeps_its_reason(tmp_path: Path, reason: Reason) -> None:
+    async with spoken_to(tmp_path) as (client, agent):
+        agent.failure = RequestFailure(reason=reason, message="Cannot do it: not now. Try later.")
+        for call in (client.pause(SESSION, 1), client.delete(SESSION)):
+            with pytest.raises(RequestFailure) as caught:
+                await call
+            assert caught.value.reason is reason
+
+
+async def test_what_an_agent_records_is_read_with_the_agent(tmp_path: Path) -> None:
+    ability = RecordingAbility(
+        available=True,
+        display_count=4,
+        browser="Chromium 156",
+        applications=frozenset({"clock"}),
+        largest_width=3840,
+        largest_height=2160,
+    )
+    async with spoken_to(tmp_path) as (client, agent):
+        report = await client.describe()
+        assert (report.recording, report.ready_display_count) == (ability, 1)
+        agent.events = [pb.WatchEventsResponse(agent=pb.Agent(incarnation="two"))]
+        body = (await anext(aiter(client.events(0)))).body
+        assert isinstance(body, AgentReport)
+        assert body.recording is None
+
+
+async def test_an_attempts_report_and_measurement_are_read(tmp_path: Path) -> None:
+    report = recording_pb2.RecordingReport(captured_frames=9)
+    status = pb.AttemptStatus(
+        id=pb.AttemptId(session="sessions/s1", attempt=1),
+        phase=pb.ATTEMPT_PHASE_RUNNING,
+        recording_report=report,
+        measured_use=recording_pb2.MeasuredUse(cores=5, memory_mib=6),
+    )
+    status.measured_use.measured_time.seconds = 15
+    bare = pb.AttemptStatus(id=status.id, phase=pb.ATTEMPT_PHASE_RUNNING)
+    async with spoken_to(tmp_path) as (client, agent):
+        agent.events = [pb.WatchEventsResponse(attempt=status), pb.WatchEventsResponse(attempt=bare)]
+        events = aiter(client.events(0))
+        first, second = (await anext(events)).body, (await anext(events)).body
+        with pytest.raises(AgentUnreachableError):
+            await anext(events)
+    assert isinstance(first, AttemptEvent)
+    assert isinstance(second, AttemptEvent)
+    assert first.report.recording_report == report.SerializeToString()
+    assert first.report.measured_use == MeasuredUse(cores=5, memory_mib=6, measured_time=timedelta(seconds=15))
+    assert (second.report.recording_report, second.report.measured_use) == (None, None)
