@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from balancer.recording_controls import RecordingControls
 from balancer.servicers.balancer_servicer import BalancerServicer, DaemonFacts, DaemonShutdown
+from balancer.servicers.control_requests import with_duration
 from balancer.servicers.device_servicer import DeviceServicer
 from balancer.servicers.media_questions import MediaQuestions
 from balancer.servicers.profile_translation import KnownProfiles
+from balancer.servicers.recording_rules import recording_rules
 from balancer.servicers.session_servicer import SessionServicer
 from balancer.servicers.session_translation import upload_of
 from balancer.servicers.upload_servicer import UploadServicer
@@ -64,6 +67,8 @@ class Serving:
             uploads=parts.uploads,
             profiles=profiles,
             tracer=parts.tracer,
+            controls=RecordingControls(parts.engine, parts.agents, with_duration=with_duration),
+            rules=recording_rules(parts.reload.settings),
         )
         devices = DeviceServicer(
             parts.registry,

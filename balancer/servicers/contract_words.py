@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from balancer.domain.session import Priority, SessionState
 from balancer.domain.workload import EncodingSpeed, VideoCodec
-from gpu_balancer.v1 import media_pb2, session_pb2
+from gpu_balancer.v1 import media_pb2, recording_pb2, session_pb2
 
 VIDEO_CODECS = {
     number: VideoCodec(name.removeprefix("VIDEO_CODEC_").lower())
@@ -62,3 +62,6 @@ PRIORITY_WORDS = words("PRIORITY_", session_pb2.Priority.items())
 VIDEO_CODEC_WORDS = words("VIDEO_CODEC_", media_pb2.VideoCodec.items())
 ENCODED_CODEC_WORDS = {number: VIDEO_CODEC_WORDS[number] for number in ENCODED_CODECS if number}
 SPEED_WORDS = words("ENCODING_SPEED_", media_pb2.EncodingSpeed.items())
+COLOR_SCHEMES = words("COLOR_SCHEME_", recording_pb2.ColorScheme.items())
+CORNERS = words("CORNER_", recording_pb2.Corner.items())
+START_GATES = words("START_GATE_KIND_", recording_pb2.StartGateKind.items())

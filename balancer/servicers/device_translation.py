@@ -11,11 +11,11 @@ from balancer.domain.workload import EncodingSpeed
 from balancer.servicers.calibration_translation import calibration_message
 from balancer.servicers.contract_words import SPEED_NUMBERS, VIDEO_CODEC_NUMBERS
 from balancer.servicers.names import device_name
-from gpu_balancer.v1 import device_pb2, placement_pb2
+from gpu_balancer.v1 import device_pb2, placement_pb2, recording_pb2
 
 if TYPE_CHECKING:
     from balancer.device_entry import DeviceEntry
-    from balancer.domain.device import Capability, DeviceIdentity
+    from balancer.domain.device import Capability, DeviceIdentity, RecordingAbility
     from balancer.domain.ledger import Ledger
     from balancer.domain.workload import VideoCodec
     from balancer.ports.agent_client import Measurements
@@ -68,9 +68,24 @@ def device_to_proto(
             device.quarantine.retry_time.FromDatetime(entry.quarantine_retry_time)
     if entry.calibration is not None:
         device.calibration.CopyFrom(calibration_message(entry.calibration))
+    if entry.recording is not None:
+        device.recording.CopyFrom(_recording(entry.recording, entry.ready_display_count))
     if entry.measurements is not None:
         device.measurements.CopyFrom(_measurements(entry.measurements))
     return device
+
+
+def _recording(ability: RecordingAbility, ready_display_count: int) -> recording_pb2.RecordingAbility:
+    return recording_pb2.RecordingAbility(
+        available=ability.available,
+        fault_message=ability.fault_message,
+        display_count=ability.display_count,
+        ready_display_count=ready_display_count,
+        browser=ability.browser or "",
+        applications=sorted(ability.applications),
+        largest_width=ability.largest_width,
+        largest_height=ability.largest_height,
+    )
 
 
 def _identity(identity: DeviceIdentity) -> device_pb2.DeviceIdentity:

@@ -10,16 +10,17 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from balancer.agent_answers import agent_failures, unreachable
+from balancer.agent_answers import RECORDING_PATHS, TRANSCODE_PATHS, agent_failures, unreachable
 from balancer.domain.device import DeviceState
 from balancer.ports.agent_client import AgentUnreachableError
 from balancer.servicers.input_validation import InputKind, are_complete
-from balancer.servicers.session_translation import redacted_argv
-from gpu_balancer.runtime.failures import Reason, RequestFailure
+from balancer.servicers.session_secrets import redacted_argv
+from balancer.servicers.session_specs import RECORDING, input_of, is_recording, outputs_of
+from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation
 from gpu_balancer.v1 import media_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from balancer.domain.ids import DeviceId
     from balancer.ports.agent_media import AgentMedia, AgentMediaDirectory
@@ -32,6 +33,7 @@ PROBE_TIMEOUT = timedelta(seconds=5)
 _GRACE = timedelta(seconds=1)
 """For the way to the agent and back, after the time in which it gives up itself."""
 _RETRY_AFTER = timedelta(seconds=2)
+_WATERMARK = f"{RECORDING}.watermark.path"
 _AWAKE = (DeviceState.READY, DeviceState.CORDONED, DeviceState.DRAINING)
 """Devices whose agents are asked, the best first."""
 
@@ -55,12 +57,17 @@ class MediaQuestions:
 
     def needs_agent(self, draft: SessionDraft) -> bool:
         """Whether a checked session's media, its upload included, are looked at before it is admitted."""
-        spec = draft.session.transcode
-        known = draft.input_kind is InputKind.INGEST or are_complete(spec.input.declared_facts)
-        return not known or bool(spec.input.upload) or any(_reaches_beyond(output) for output in spec.outputs)
+        session = draft.session
+        if any(_reaches_beyond(output) for output in outputs_of(session)):
+            return True
+        given = input_of(session)
+        if given is None:
+            return session.recording.HasField("watermark")
+        known = draft.input_kind is InputKind.INGEST or are_complete(given.declared_facts)
+        return not known or bool(given.upload)
 
     async def facts_of(self, draft: SessionDraft) -> InputFacts:
-        """Finds out what the input of a checked session is.
+        """Finds out what the input of a checked transcode is.
 
         Returns:
             What its client declared where that is enough, or all there can be; else what an agent saw, completed by
@@ -92,13 +99,37 @@ class MediaQuestions:
         Raises:
             RequestFailure: As for `facts_of`.
         """
-        outputs = draft.session.transcode.outputs
+        session = draft.session
+        outputs = outputs_of(session)
         if any(_reaches_beyond(output) for output in outputs):
             # All of them, so that the agent's field paths are the client's.
             await self._ask(
                 "check the outputs",
                 lambda agent: agent.check_outputs(outputs),
                 timeout=self._probe_timeout + _GRACE,
+                paths=RECORDING_PATHS if is_recording(session) else TRANSCODE_PATHS,
+            )
+
+    async def check_watermark(self, draft: SessionDraft) -> None:
+        """Makes sure that the watermark of a checked recording, if it has one, is a picture that may be read.
+
+        Raises:
+            RequestFailure: As for `facts_of`; INPUT_NO_VIDEO when it is no picture.
+        """
+        if not draft.session.recording.HasField("watermark"):
+            return
+        picture = media_pb2.Input(uri=draft.session.recording.watermark.path)
+        seen = await self._ask(
+            "look at the watermark",
+            lambda agent: agent.probe_input(picture, timeout=self._probe_timeout),
+            timeout=self._probe_timeout + _GRACE,
+            paths={"input.uri": _WATERMARK, "input": _WATERMARK},
+        )
+        if not (seen.width and seen.height):
+            raise RequestFailure(
+                reason=Reason.INPUT_NO_VIDEO,
+                message="Cannot use the watermark: there is no picture in it. Try a PNG or JPEG file.",
+                violations=(Violation(field=_WATERMARK, description="must be a picture"),),
             )
 
     async def command_for(self, device_id: DeviceId, session: Session) -> list[str]:
@@ -116,11 +147,16 @@ class MediaQuestions:
                 return redacted_argv(session, iter(await agent.describe_command(session)))
 
     async def _ask(
-        self, what: str, question: Callable[[AgentMedia], Awaitable[InputFacts | None]], *, timeout: timedelta
+        self,
+        what: str,
+        question: Callable[[AgentMedia], Awaitable[InputFacts | None]],
+        *,
+        timeout: timedelta,
+        paths: Mapping[str, str] = TRANSCODE_PATHS,
     ) -> InputFacts:
         """Asks the first agent that answers, within one time for all of them. A question without answer gives none."""
         silent: AgentUnreachableError | None = None
-        with agent_failures(what):
+        with agent_failures(what, paths):
             async with asyncio.timeout(timeout.total_seconds()):
                 for agent in self._awake():
                     try:

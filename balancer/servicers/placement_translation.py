@@ -54,6 +54,13 @@ def fill_workload(message: placement_pb2.Workload, workload: Workload, cost_pixe
         )
     if workload.reserved_speed is not None:
         message.reserved_speed = float(workload.reserved_speed)
+    capture = workload.capture
+    if capture is not None:
+        message.capture.pixels_per_second = capture.pixels_per_second
+        message.capture.width = capture.width
+        message.capture.height = capture.height
+        message.capture.browser = capture.browser
+    message.upload_bits_per_second = workload.upload_bits_per_second
 
 
 def placement_to_proto(

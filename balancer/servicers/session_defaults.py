@@ -10,6 +10,8 @@ from balancer.servicers.violations import SECOND
 from gpu_balancer.v1 import media_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gpu_balancer.v1.media_pb2 import AudioRendition, Input, Output, Rendition, TranscodeSpec, VideoEncoding
 
 _PUBLISHER_TIMEOUT_S = 60
@@ -37,13 +39,23 @@ def fill_in_ladder(spec: TranscodeSpec) -> None:
         spec: A transcode without violations, its profile's renditions in place. Changed; its input plays no part.
     """
     spec.profile = ""
-    for name, rendition in zip(rendition_ids(spec.renditions), spec.renditions, strict=True):
-        _fill_rendition(rendition, name)
+    fill_in_renditions(spec.renditions)
     if not spec.outputs:
         for rendition in spec.renditions:
             output = spec.outputs.add(renditions=[rendition.id])
             output.file.path = f"{rendition.id}.mp4"
-    for index, output in enumerate(spec.outputs):
+    fill_in_outputs(spec.outputs)
+
+
+def fill_in_renditions(renditions: Sequence[Rendition]) -> None:
+    """Fills in what was left open of renditions without violations. They are changed."""
+    for name, rendition in zip(rendition_ids(renditions), renditions, strict=True):
+        _fill_rendition(rendition, name)
+
+
+def fill_in_outputs(outputs: Sequence[Output]) -> None:
+    """Fills in what was left open of outputs without violations. They are changed."""
+    for index, output in enumerate(outputs):
         _fill_output(output, f"output-{index + 1}")
 
 

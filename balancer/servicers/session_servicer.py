@@ -16,13 +16,16 @@ from balancer.admission import Admission, PlacementRefused
 from balancer.decision_text import UnreadableDecision, decision_from_text, shortened
 from balancer.feed_watcher import FeedReset, FeedSynced, SessionRemoved, SessionUpdated
 from balancer.servicers.contract_words import SESSION_STATES
+from balancer.servicers.control_requests import max_duration_of, snapshot_width_of
 from balancer.servicers.ladder_memory import LadderMemory
 from balancer.servicers.names import artifact_of, check_request_id, device_id_of, session_id_of, session_name
 from balancer.servicers.paging import page_of
 from balancer.servicers.placement_translation import placement_detail, placement_to_proto
+from balancer.servicers.session_specs import is_recording
 from balancer.servicers.session_trace_export import exported_trace, span_of
 from balancer.servicers.session_translation import (
     planned_to_proto,
+    prepare_recording,
     prepare_session,
     session_to_proto,
     tell_session,
@@ -44,8 +47,10 @@ if TYPE_CHECKING:
     from balancer.domain.ids import SessionId
     from balancer.domain.session import SessionRecord
     from balancer.ports.session_tracer import SessionTracer
+    from balancer.recording_controls import RecordingControls
     from balancer.servicers.media_questions import MediaQuestions
     from balancer.servicers.profile_translation import KnownProfiles
+    from balancer.servicers.recording_rules import RecordingRules
     from balancer.servicers.session_translation import PreparedSession
     from balancer.servicers.session_validation import SessionDraft
     from balancer.session_engine import SessionEngine
@@ -67,7 +72,7 @@ size."""
 class SessionServicer(SessionServiceServicer):
     """Answers clients about sessions."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it speaks to, each by its name
         self,
         engine: SessionEngine,
         *,
@@ -76,6 +81,8 @@ class SessionServicer(SessionServiceServicer):
         uploads: UploadStore,
         profiles: KnownProfiles,
         tracer: SessionTracer,
+        controls: RecordingControls,
+        rules: RecordingRules | None = None,
         watch_limits: WatchLimits | None = None,
     ) -> None:
         """Makes the servicer.
@@ -87,6 +94,8 @@ class SessionServicer(SessionServiceServicer):
             uploads: Tells whether an upload can be read.
             profiles: The ladders of the settings in force.
             tracer: Begins traces.
+            controls: Pause, extend and look at recordings.
+            rules: What the settings say of recordings. None: what they say where nothing is given.
             watch_limits: Numbers of watches at most. None: the usual ones.
         """
         self._engine = engine
@@ -95,6 +104,8 @@ class SessionServicer(SessionServiceServicer):
         self._uploads = uploads
         self._profiles = profiles
         self._tracer = tracer
+        self._controls = controls
+        self._rules = rules
         self._ladders = LadderMemory()
         limits = watch_limits or WatchLimits()
         self._watches_of_one = WatchPlaces("WatchSession", limits.one_session)
@@ -135,9 +146,13 @@ class SessionServicer(SessionServiceServicer):
         return response
 
     def _draft(self, given: Session) -> SessionDraft:
-        return draft_session(given, self._profiles.now(), self._ladders)
+        return draft_session(given, self._profiles.now(), self._ladders, rules=self._rules)
 
     async def _prepared(self, draft: SessionDraft) -> PreparedSession:
+        if is_recording(draft.session):
+            await self._questions.check_watermark(draft)
+            await self._questions.check_outputs(draft)
+            return prepare_recording(draft)
         check_upload(self._uploads, draft.session.transcode.input)
         facts = await self._questions.facts_of(draft)
         await self._questions.check_outputs(draft)
@@ -254,6 +269,34 @@ class SessionServicer(SessionServiceServicer):
     ) -> pb.StopSessionResponse:
         """Asks a session to end."""
         return pb.StopSessionResponse(session=self._told(await self._engine.stop(session_id_of(request.name))))
+
+    async def PauseSession(  # noqa: N802
+        self, request: pb.PauseSessionRequest, _context: object
+    ) -> pb.PauseSessionResponse:
+        """Lets a recording rest."""
+        return pb.PauseSessionResponse(session=self._told(await self._controls.pause(session_id_of(request.name))))
+
+    async def ResumeSession(  # noqa: N802
+        self, request: pb.ResumeSessionRequest, _context: object
+    ) -> pb.ResumeSessionResponse:
+        """Goes on recording."""
+        return pb.ResumeSessionResponse(session=self._told(await self._controls.resume(session_id_of(request.name))))
+
+    async def ExtendSession(  # noqa: N802
+        self, request: pb.ExtendSessionRequest, _context: object
+    ) -> pb.ExtendSessionResponse:
+        """Gives a recording another bound of time."""
+        record = await self._controls.extend(session_id_of(request.name), max_duration_of(request))
+        return pb.ExtendSessionResponse(session=self._told(record))
+
+    async def SnapshotSession(  # noqa: N802
+        self, request: pb.SnapshotSessionRequest, _context: object
+    ) -> pb.SnapshotSessionResponse:
+        """Takes a picture of a recording's display."""
+        snapshot = await self._controls.snapshot(session_id_of(request.name), width=snapshot_width_of(request))
+        response = pb.SnapshotSessionResponse(image=snapshot.image)
+        response.snapshot_time.FromDatetime(snapshot.snapshot_time)
+        return response
 
     async def DeleteSession(  # noqa: N802
         self, request: pb.DeleteSessionRequest, _context: object

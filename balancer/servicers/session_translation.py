@@ -12,39 +12,27 @@ from typing import TYPE_CHECKING
 
 from balancer.domain.demand import nominal_cost
 from balancer.domain.session import Priority, SessionState
-from balancer.domain.workload import DecodeTask, EncodeTask, VideoCodec, Workload
-from balancer.servicers.contract_words import (
-    ENCODED_CODECS,
-    PRIORITIES,
-    PRIORITY_NUMBERS,
-    SESSION_STATE_NUMBERS,
-    SPEEDS,
-    VIDEO_CODECS,
-)
-from balancer.servicers.input_validation import HIGHEST_INPUT_FRAME_RATE, MAX_PICTURE_PIXELS, InputKind
+from balancer.servicers.contract_words import PRIORITIES, PRIORITY_NUMBERS, SESSION_STATE_NUMBERS
+from balancer.servicers.input_validation import InputKind
 from balancer.servicers.names import device_name, session_name
-from balancer.servicers.output_validation import check_copied_formats
 from balancer.servicers.placement_translation import fill_workload
-from balancer.servicers.rendition_validation import LARGEST_SIDE, SMALLEST_SIDE
-from balancer.servicers.session_validation import SPEC, SessionDraft, check_pace
-from balancer.servicers.violations import SECOND, Violations
-from gpu_balancer.pictures.sizes import PictureSize, fitted_size
-from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation
-from gpu_balancer.runtime.redaction import Redactor, redact_url, url_secrets
-from gpu_balancer.v1 import media_pb2, session_pb2
+from balancer.servicers.recording_workload import recording_workload
+from balancer.servicers.session_secrets import redact_session, redactor_of
+from balancer.servicers.session_specs import input_of
+from balancer.servicers.session_validation import check_pace
+from balancer.servicers.transcode_workload import checked_workload
+from balancer.servicers.violations import Violations
+from gpu_balancer.v1 import session_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    from balancer.domain.session import Failure, Progress, SessionRecord
-    from balancer.domain.workload import CostFactors
-    from gpu_balancer.v1.media_pb2 import FrameRate, Input, InputFacts, Rendition, TranscodeSpec, VideoEncoding
+    from balancer.domain.session import Failure, MeasuredUse, Progress, SessionRecord
+    from balancer.domain.workload import CostFactors, Workload
+    from balancer.servicers.session_validation import SessionDraft
+    from gpu_balancer.runtime.redaction import Redactor
+    from gpu_balancer.v1.media_pb2 import InputFacts
     from gpu_balancer.v1.session_pb2 import Session
-
-DEFAULT_FRAME_RATE = (30, 1)
-"""Of an input whose rate nobody knows."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -80,7 +68,8 @@ def prepare_session(draft: SessionDraft, facts: InputFacts) -> PreparedSession:
     Raises:
         RequestFailure: INVALID_REQUEST when the asked and the input do not fit together; INPUT_NO_VIDEO.
     """
-    session = draft.session
+    session, ladder = draft.session, draft.ladder
+    assert ladder is not None, "a transcode has a ladder"
     live = _is_live(draft, facts)
     priority = PRIORITIES.get(session.priority) or (Priority.LIVE if live else Priority.BATCH)
     session.priority = PRIORITY_NUMBERS[priority]
@@ -88,10 +77,32 @@ def prepare_session(draft: SessionDraft, facts: InputFacts) -> PreparedSession:
     found = Violations()
     check_pace(found, session, live=live)
     found.refuse()
-    workload = _checked_workload(draft, facts, real_time=live or priority is Priority.LIVE)
+    real_time = live or priority is Priority.LIVE
+    workload = checked_workload(session.transcode, ladder, facts, real_time=real_time)
     if session.HasField("reserved_speed"):
         # Ladders that are remembered know nothing of it: the same one may be asked for at another speed.
         workload = replace(workload, reserved_speed=_exact(session.reserved_speed))
+    return _prepared(session, workload, priority)
+
+
+def prepare_recording(draft: SessionDraft) -> PreparedSession:
+    """Completes the draft of a recording, of which everything is known.
+
+    Args:
+        draft: A checked session. Changed: it becomes the prepared one.
+
+    Raises:
+        RequestFailure: INVALID_REQUEST when a rendition's size follows from the display's and cannot be made.
+    """
+    session = draft.session
+    session.priority = PRIORITY_NUMBERS[Priority.LIVE]
+    found = Violations()
+    workload = recording_workload(found, session.recording)
+    found.refuse()
+    return _prepared(session, workload, Priority.LIVE)
+
+
+def _prepared(session: Session, workload: Workload, priority: Priority) -> PreparedSession:
     return PreparedSession(
         session=session,
         workload=workload,
@@ -120,7 +131,7 @@ def tell_session(
         with_ingest_url: Whether to say where to publish: only to who asks for this one session.
     """
     session.MergeFromString(record.payload)
-    redactor = _redactor(session.transcode) if record.failure else None
+    redactor = redactor_of(session) if record.failure else None
     redact_session(session)
     session.name = session_name(record.id)
     session.state = SESSION_STATE_NUMBERS[record.state]
@@ -149,6 +160,10 @@ def tell_session(
     if record.speed_limit is not None:
         session.speed_limit = float(record.speed_limit)
     session.preemption_count = record.preemption_count
+    if record.recording_report is not None:
+        session.recording_report.MergeFromString(record.recording_report)
+    if record.measured_use is not None:
+        _fill_measured_use(session, record.measured_use)
     session.trace_id = trace_id_of(record.traceparent)
 
 
@@ -160,25 +175,10 @@ def planned_to_proto(prepared: PreparedSession) -> Session:
     return session
 
 
-def redact_session(session: Session) -> None:
-    """Hides the secrets of a session's URLs."""
-    spec = session.transcode
-    if spec.input.WhichOneof("source") == "uri":
-        spec.input.uri = redact_url(spec.input.uri)
-    for output in spec.outputs:
-        if output.WhichOneof("kind") == "push":
-            output.push.url = redact_url(output.push.url)
-
-
-def redacted_argv(session: Session, argv: Iterator[str]) -> list[str]:
-    """Hides a session's secrets in a command, whatever its agent has hidden already."""
-    redactor = _redactor(session.transcode)
-    return [redactor.redact(argument) for argument in argv]
-
-
 def upload_of(payload: bytes) -> str | None:
     """Gives the name of the upload that a stored session reads. None: it reads something else."""
-    return session_pb2.Session.FromString(payload).transcode.input.upload or None
+    given = input_of(session_pb2.Session.FromString(payload))
+    return given.upload or None if given is not None else None
 
 
 def trace_id_of(traceparent: str | None) -> str:
@@ -194,160 +194,9 @@ def _is_live(draft: SessionDraft, facts: InputFacts) -> bool:
     return draft.input_kind is InputKind.ON_DEMAND and "hls" in facts.format and not facts.HasField("duration")
 
 
-def _checked_workload(draft: SessionDraft, facts: InputFacts, *, real_time: bool) -> Workload:
-    """Finds what a session costs, and that its ladder can be made of its input: once for each ladder and such input."""
-    spec = draft.session.transcode
-    found = Violations()
-    _check_start(found, spec.input, facts)
-    workload = draft.ladder.workload(facts, real_time=real_time)
-    if workload is not None:
-        found.refuse()
-        return workload
-    sizes = _checked_sizes(found, spec, facts)
-    workload = _workload(spec, facts, sizes, real_time=real_time)
-    draft.ladder.keep(facts, workload)
-    return workload
-
-
-def _checked_sizes(found: Violations, spec: TranscodeSpec, facts: InputFacts) -> list[PictureSize | None]:
-    """Finds the size of each rendition, None where nothing is encoded, and notes what does not fit the input."""
-    encoded = any(rendition.WhichOneof("video") == "encode" for rendition in spec.renditions)
-    if encoded and not (facts.width and facts.height):
-        raise RequestFailure(
-            reason=Reason.INPUT_NO_VIDEO,
-            message="Cannot encode video: the input has none. Try another input, or renditions with sound only.",
-            violations=(Violation(field=f"{SPEC}.input", description="has no video"),),
-        )
-    sizes: list[PictureSize | None] = []
-    for index, rendition in enumerate(spec.renditions):
-        if rendition.WhichOneof("video") != "encode":
-            sizes.append(None)
-            continue
-        size = _size_of(rendition.encode, facts)
-        _check_size(found, f"{SPEC}.renditions[{index}].encode", size)
-        sizes.append(size)
-    if _passes_on(spec):
-        by_name = {rendition.id: rendition for rendition in spec.renditions}
-        check_copied_formats(found, f"{SPEC}.outputs", spec.outputs, by_name, facts)
-    found.refuse()
-    return sizes
-
-
-def _passes_on(spec: TranscodeSpec) -> bool:
-    """Whether anything reaches an output in the input's own format."""
-    return any(
-        rendition.WhichOneof("video") == "passthrough" or rendition.audio.codec == media_pb2.AUDIO_CODEC_COPY
-        for rendition in spec.renditions
-    )
-
-
-def _check_start(found: Violations, given: Input, facts: InputFacts) -> None:
-    if not (given.HasField("start_offset") and facts.HasField("duration")):
-        return
-    length = facts.duration.seconds * SECOND + facts.duration.nanos
-    if length and given.start_offset.seconds * SECOND + given.start_offset.nanos >= length:
-        told = f"must be before the input's end at {length / SECOND:g} s"
-        found.add(f"{SPEC}.input.start_offset", told)
-
-
-def _size_of(encoding: VideoEncoding, facts: InputFacts) -> PictureSize:
-    return fitted_size(
-        PictureSize(facts.width, facts.height),
-        width=encoding.width if encoding.HasField("width") else None,
-        height=encoding.height if encoding.HasField("height") else None,
-        stretch=encoding.fit == media_pb2.FIT_STRETCH,
-    )
-
-
-def _check_size(found: Violations, where: str, size: PictureSize) -> None:
-    """Notes a size that follows from the input's and cannot be made. What was asked was checked before."""
-    for side, pixels in (("width", size.width), ("height", size.height)):
-        if not SMALLEST_SIDE <= pixels <= LARGEST_SIDE:
-            told = f"would be {pixels:,} pixels with the input's aspect ratio"
-            found.add(f"{where}.{side}", f"{told}, beyond {SMALLEST_SIDE} to {LARGEST_SIDE:,}; give both sides")
-    if size.width * size.height > MAX_PICTURE_PIXELS:
-        told = f"must leave at most {MAX_PICTURE_PIXELS:,} pixels per picture, not {size.width:,} × {size.height:,}"
-        found.add(f"{where}.height", told)
-
-
-def _workload(spec: TranscodeSpec, facts: InputFacts, sizes: list[PictureSize | None], *, real_time: bool) -> Workload:
-    source_rate = _source_rate(facts)
-    encodes: list[EncodeTask] = []
-    scaled = 0
-    for rendition, size in zip(spec.renditions, sizes, strict=True):
-        if size is None:
-            continue
-        task, rate = _encode_task(rendition, size, source_rate)
-        encodes.append(task)
-        same_rate = rate[0] * source_rate[1] == source_rate[0] * rate[1]
-        if not same_rate or size != (facts.width, facts.height):
-            scaled += task.pixels_per_second
-    return Workload(
-        decode=_decode_task(facts, source_rate) if encodes else None,
-        scale_pixels_per_second=scaled,
-        encodes=tuple(encodes),
-        real_time=real_time,
-        allow_software_encode=spec.allow_software_encode,
-    )
-
-
-def _decode_task(facts: InputFacts, rate: tuple[int, int]) -> DecodeTask:
-    return DecodeTask(
-        # An ingest whose client did not say: what publishers send is H.264 with hardly an exception.
-        codec=VIDEO_CODECS.get(facts.video_codec, VideoCodec.H264),
-        width=facts.width,
-        height=facts.height,
-        bit_depth=facts.bit_depth if facts.HasField("bit_depth") else 8,
-        chroma=facts.chroma or None,
-        pixels_per_second=_pixels_per_second(facts.width, facts.height, rate),
-        rotated=facts.rotation_degrees != 0,
-    )
-
-
-def _encode_task(
-    rendition: Rendition, size: PictureSize, source_rate: tuple[int, int]
-) -> tuple[EncodeTask, tuple[int, int]]:
-    """Gives one rendition as work, and its frame rate."""
-    encoding = rendition.encode
-    rate = _fraction(encoding.frame_rate) if encoding.HasField("frame_rate") else source_rate
-    task = EncodeTask(
-        codec=ENCODED_CODECS[encoding.codec],
-        width=size.width,
-        height=size.height,
-        bit_depth=encoding.bit_depth,
-        speed=SPEEDS[encoding.speed],
-        pixels_per_second=_pixels_per_second(size.width, size.height, rate),
-    )
-    return task, rate
-
-
 def _exact(speed: float) -> Fraction:
     """Takes a speed for the decimal that its client wrote: 0.1 is a tenth, not the binary fraction beside it."""
     return Fraction(repr(speed)).limit_denominator(1000)
-
-
-def _source_rate(facts: InputFacts) -> tuple[int, int]:
-    """Gives the input's frame rate; 30 when it is unknown or, as with some streams, what was read is a time base."""
-    numerator, denominator = _fraction(facts.frame_rate)
-    if not numerator or not denominator or numerator > HIGHEST_INPUT_FRAME_RATE * denominator:
-        return DEFAULT_FRAME_RATE
-    return numerator, denominator
-
-
-def _fraction(rate: FrameRate) -> tuple[int, int]:
-    return rate.numerator, rate.denominator
-
-
-def _pixels_per_second(width: int, height: int, rate: tuple[int, int]) -> int:
-    """Rounds up: a promise must not be short by a fraction."""
-    return -(-width * height * rate[0] // rate[1])
-
-
-def _redactor(spec: TranscodeSpec) -> Redactor:
-    urls = [output.push.url for output in spec.outputs if output.WhichOneof("kind") == "push"]
-    if spec.input.WhichOneof("source") == "uri":
-        urls.append(spec.input.uri)
-    return Redactor(secret for url in urls for secret in url_secrets(url))
 
 
 def _stamp(told: Timestamp, instant: datetime) -> None:
@@ -382,6 +231,12 @@ def _fill_progress(told: session_pb2.Progress, progress: Progress) -> None:
     told.written_bytes = progress.written_bytes
     if progress.total_time is not None:
         told.total_time.FromTimedelta(progress.total_time)
+
+
+def _fill_measured_use(session: Session, measured: MeasuredUse) -> None:
+    told = session.measured_use
+    told.cores, told.memory_mib = measured.cores, measured.memory_mib
+    told.measured_time.FromTimedelta(measured.measured_time)
 
 
 def _fill_failure(told: session_pb2.Failure, failure: Failure, redactor: Redactor) -> None:

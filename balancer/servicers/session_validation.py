@@ -1,6 +1,6 @@
 """Checks of a session as its client asks for it. Every mistake is found at once, each with its field's path.
 
-It looks at nothing but the request and the settings' profiles: what the media is, and whether a path may be read or
+It looks at nothing but the request and the settings: what the media is, and whether a path may be read or
 written, its agent knows. What comes out is a draft with profile, names and defaults filled in.
 """
 
@@ -14,24 +14,28 @@ from typing import TYPE_CHECKING
 from balancer.servicers.contract_words import PRIORITY_WORDS
 from balancer.servicers.input_validation import InputKind, check_input
 from balancer.servicers.ladder_memory import Ladder, LadderMemory, asked_ladder
-from balancer.servicers.names import shown
-from balancer.servicers.output_validation import MAX_OUTPUTS, check_outputs
-from balancer.servicers.rendition_validation import MAX_RENDITIONS, check_renditions, rendition_ids
+from balancer.servicers.ladder_validation import check_ladder
+from balancer.servicers.output_validation import MAX_OUTPUTS
+from balancer.servicers.recording_defaults import fill_in_recording
+from balancer.servicers.recording_rules import RecordingRules
+from balancer.servicers.recording_validation import check_recording, refuse_oversized_recording
+from balancer.servicers.rendition_validation import MAX_RENDITIONS
 from balancer.servicers.session_defaults import fill_in_input, fill_in_ladder
+from balancer.servicers.session_specs import RECORDING, TRANSCODE, is_recording, spec_path
 from balancer.servicers.violations import DAY, SECOND, Violations
-from gpu_balancer.runtime.failures import Reason
 from gpu_balancer.v1 import session_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gpu_balancer.v1.media_pb2 import Rendition, TranscodeSpec
+    from gpu_balancer.v1.media_pb2 import Rendition
     from gpu_balancer.v1.session_pb2 import Session
 
 MAX_LABELS = 32
 MAX_LABEL_KEY_CHARACTERS = 63
 MAX_LABEL_VALUE_CHARACTERS = 255
 LONGEST_WAIT = 7 * DAY
+SHORTEST_DURATION, LONGEST_DURATION = SECOND, 366 * DAY
 LOWEST_RESERVED_SPEED, HIGHEST_RESERVED_SPEED = 0.01, 1000.0
 """In times real time."""
 
@@ -39,8 +43,7 @@ _LINE_BREAKING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066
 """Controls, line and paragraph separators, and what turns the direction of the text around it. Wide spaces and joiners
 are not among them: titles have them."""
 
-SPEC = "session.transcode"
-"""Path of the spec in the requests that carry one."""
+_SPECS = ("transcode", "recording")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +52,20 @@ class SessionDraft:
 
     session: Session
     """What the client may say, nothing else, with profile, names and defaults filled in."""
-    input_kind: InputKind
-    ladder: Ladder
-    """Its renditions and outputs; knows what they cost with inputs that they met."""
+    input_kind: InputKind | None
+    """None: it has no input; it is a recording."""
+    ladder: Ladder | None
+    """Its renditions and outputs; knows what they cost with inputs that they met. None: it is a recording."""
     digest: str
     """Hash of what the client said, to tell a retry from another request with the same id."""
 
 
 def draft_session(
-    given: Session, profiles: Mapping[str, Sequence[Rendition]], ladders: LadderMemory | None = None
+    given: Session,
+    profiles: Mapping[str, Sequence[Rendition]],
+    ladders: LadderMemory | None = None,
+    *,
+    rules: RecordingRules | None = None,
 ) -> SessionDraft:
     """Checks a session and fills it in.
 
@@ -65,6 +73,7 @@ def draft_session(
         given: As the client asks for it; output-only fields are ignored.
         profiles: Every ladder of the settings by its name.
         ladders: Remembers ladders that were checked. None: every one is checked anew.
+        rules: What the settings say of recordings. None: what they say where nothing is given.
 
     Returns:
         The draft.
@@ -73,12 +82,11 @@ def draft_session(
         RequestFailure: INVALID_REQUEST with every violation; PROFILE_UNKNOWN when that alone is wrong.
     """
     found = Violations()
-    if given.WhichOneof("spec") != "transcode":
-        found.add(SPEC, "must say what is to be done")
+    if given.WhichOneof("spec") not in _SPECS:
+        found.add(TRANSCODE, f"must say what is to be done, here or in {RECORDING}")
         found.refuse()
     _refuse_oversized(found, given)
     session = session_pb2.Session(
-        transcode=given.transcode,
         priority=given.priority,
         labels=given.labels,
         max_duration=given.max_duration if given.HasField("max_duration") else None,
@@ -86,26 +94,57 @@ def draft_session(
         preemptible=given.preemptible,
         reserved_speed=given.reserved_speed if given.HasField("reserved_speed") else None,
     )
+    if is_recording(given):
+        session.recording.CopyFrom(given.recording)
+    else:
+        session.transcode.CopyFrom(given.transcode)
     digest = hashlib.sha256(session.SerializeToString(deterministic=True)).hexdigest()
     _check_frame(found, given)
-    input_kind = check_input(found, f"{SPEC}.input", given.transcode.input)
-    live = given.transcode.input.native_rate or input_kind in (InputKind.LIVE, InputKind.INGEST)
-    check_pace(found, given, live=live)
-    asked = asked_ladder(given.transcode)
+    if is_recording(given):
+        _draft_recording(found, session, profiles, rules or RecordingRules())
+        return SessionDraft(session=session, input_kind=None, ladder=None, digest=digest)
+    input_kind, ladder = _draft_transcode(found, session, profiles, ladders)
+    return SessionDraft(session=session, input_kind=input_kind, ladder=ladder, digest=digest)
+
+
+def _draft_transcode(
+    found: Violations,
+    session: Session,
+    profiles: Mapping[str, Sequence[Rendition]],
+    ladders: LadderMemory | None,
+) -> tuple[InputKind, Ladder]:
+    """Checks and fills in a transcode; gives how its input comes in, and its ladder."""
+    spec = session.transcode
+    input_kind = check_input(found, f"{TRANSCODE}.input", spec.input)
+    live = spec.input.native_rate or input_kind in (InputKind.LIVE, InputKind.INGEST)
+    check_pace(found, session, live=live)
+    asked = asked_ladder(spec)
     ladder = ladders.known(asked, profiles) if ladders is not None else None
     if ladder is None:
-        _check_ladder(found, session.transcode, profiles)
+        check_ladder(found, TRANSCODE, spec, profiles)
     found.refuse()
     assert input_kind is not None, "an input without violations has a kind"
     if ladder is not None:
-        ladder.fill_in(session.transcode)
+        ladder.fill_in(spec)
     else:
-        fill_in_ladder(session.transcode)
-        ladder = Ladder(session.transcode)
+        fill_in_ladder(spec)
+        ladder = Ladder(spec)
         if ladders is not None:
             ladders.keep(asked, ladder)
-    fill_in_input(session.transcode.input)
-    return SessionDraft(session=session, input_kind=input_kind, ladder=ladder, digest=digest)
+    fill_in_input(spec.input)
+    return input_kind, ladder
+
+
+def _draft_recording(
+    found: Violations, session: Session, profiles: Mapping[str, Sequence[Rendition]], rules: RecordingRules
+) -> None:
+    """Checks and fills in a recording."""
+    if session.priority == session_pb2.PRIORITY_BATCH:
+        found.add("session.priority", "must be LIVE for a recording, or unset: what it misses is gone")
+    check_pace(found, session, live=True)
+    check_recording(found, session.recording, profiles, rules)
+    found.refuse()
+    fill_in_recording(session.recording)
 
 
 def check_pace(found: Violations, session: Session, *, live: bool) -> None:
@@ -130,12 +169,14 @@ def _refuse_oversized(found: Violations, given: Session) -> None:
     Raises:
         RequestFailure: INVALID_REQUEST with every such list.
     """
-    spec = given.transcode
     found.check_count("session.labels", given.labels, MAX_LABELS)
-    found.check_count(f"{SPEC}.renditions", spec.renditions, MAX_RENDITIONS)
-    found.check_count(f"{SPEC}.outputs", spec.outputs, MAX_OUTPUTS)
+    where, spec = spec_path(given), given.recording if is_recording(given) else given.transcode
+    found.check_count(f"{where}.renditions", spec.renditions, MAX_RENDITIONS)
+    found.check_count(f"{where}.outputs", spec.outputs, MAX_OUTPUTS)
     for index, output in enumerate(spec.outputs[:MAX_OUTPUTS]):
-        found.check_count(f"{SPEC}.outputs[{index}].renditions", output.renditions, MAX_RENDITIONS)
+        found.check_count(f"{where}.outputs[{index}].renditions", output.renditions, MAX_RENDITIONS)
+    if is_recording(given):
+        refuse_oversized_recording(found, given.recording)
     found.refuse()
 
 
@@ -143,7 +184,7 @@ def _check_frame(found: Violations, given: Session) -> None:
     """Checks what is not about media."""
     found.check_enum("session.priority", given.priority, PRIORITY_WORDS)
     if given.HasField("max_duration"):
-        found.check_duration("session.max_duration", given.max_duration, SECOND, 366 * DAY)
+        found.check_duration("session.max_duration", given.max_duration, SHORTEST_DURATION, LONGEST_DURATION)
     if given.HasField("max_wait"):
         found.check_duration("session.max_wait", given.max_wait, 0, LONGEST_WAIT)
     # Put so that NaN, which is within no bounds, is refused.
@@ -160,36 +201,3 @@ def _check_frame(found: Violations, given: Session) -> None:
             found.add(f"session.labels[{key!r}]", told)
         elif _LINE_BREAKING.search(value):
             found.add(f"session.labels[{key!r}]", "must not have control characters or line breaks")
-
-
-def _check_ladder(found: Violations, spec: TranscodeSpec, profiles: Mapping[str, Sequence[Rendition]]) -> None:
-    """Checks renditions and outputs; a profile's renditions take their place in `spec`."""
-    where = f"{SPEC}.renditions"
-    profile = spec.profile
-    if profile and spec.renditions:
-        found.add(f"{SPEC}.profile", "must not be given with renditions: one of them rules")
-    elif profile and profile not in profiles:
-        known = ", ".join(sorted(profiles)) or "none"
-        found.add(f"{SPEC}.profile", f"must be one of the settings' profiles: {known}", reason=Reason.PROFILE_UNKNOWN)
-        return
-    elif profile:
-        spec.renditions.extend(profiles[profile])
-    elif not spec.renditions:
-        known = ", ".join(sorted(profiles)) or "none"
-        found.add(where, f"must be at least one, unless profile names one of the settings' ladders: {known}")
-        return
-    check_renditions(found, where, spec.renditions)
-    names = rendition_ids(spec.renditions)
-    by_name = dict(zip(names, spec.renditions, strict=True))
-    used = check_outputs(found, f"{SPEC}.outputs", spec.outputs, by_name)
-    if not spec.outputs or len(used) == len(by_name):
-        return
-    if profile:
-        # A ladder is the operator's; who sends a part of it somewhere wants that part only.
-        for index in reversed(range(len(names))):
-            if names[index] not in used:
-                del spec.renditions[index]
-        return
-    for index, name in enumerate(names):
-        if name not in used:
-            found.add(f"{where}[{index}]", f"must go to some output; none takes {shown(name)}")

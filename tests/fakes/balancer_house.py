@@ -21,10 +21,13 @@ from balancer.domain.ids import DeviceId
 from balancer.domain.policies import LeastWeightedLoad
 from balancer.placer import PlacementRules
 from balancer.ports.agent_client import AgentReport
+from balancer.recording_controls import RecordingControls
 from balancer.servicers.balancer_servicer import BalancerServicer, DaemonFacts
+from balancer.servicers.control_requests import with_duration
 from balancer.servicers.device_servicer import DeviceServicer
 from balancer.servicers.media_questions import MediaQuestions
 from balancer.servicers.profile_translation import KnownProfiles
+from balancer.servicers.recording_rules import RecordingRules
 from balancer.servicers.session_servicer import SessionServicer
 from balancer.servicers.session_translation import upload_of
 from balancer.servicers.upload_servicer import UploadServicer
@@ -33,6 +36,7 @@ from balancer.session_engine import SessionEngine
 from balancer.session_files import SessionFiles
 from balancer.settings.profiles import BUILT_IN_PROFILES
 from balancer.uploads import UploadStore
+from fakes.agent_client import RECORDS
 from fakes.agent_media import FakeAgentMedia
 from fakes.device_views import device_view
 from fakes.session_store import FakeSessionStore
@@ -149,6 +153,8 @@ def report_of(name: str, core_count: int) -> AgentReport:
         probed=True,
         fault_message="",
         last_event_number=0,
+        recording=RECORDS,
+        ready_display_count=1,
     )
 
 
@@ -212,6 +218,8 @@ async def balancer_house(
             uploads=uploads,
             profiles=profiles,
             tracer=tracer,
+            controls=RecordingControls(engine, agents, with_duration=with_duration),
+            rules=RecordingRules(destinations=frozenset({"archive"})),
             watch_limits=watch_limits,
         )
         upload = UploadServicer(

@@ -7,7 +7,7 @@ from unittest.mock import Mock, patch
 
 import pytest
 
-from balancer.servicers import session_validation
+from balancer.servicers import ladder_validation
 from balancer.servicers.ladder_memory import LONGEST_LADDER_BYTES, LadderMemory
 from balancer.servicers.profile_translation import KnownProfiles
 from balancer.servicers.rendition_validation import check_renditions
@@ -38,7 +38,7 @@ def prepared(asked: str, ladders: LadderMemory | None = None) -> PreparedSession
 @pytest.fixture
 def checks() -> Iterator[Mock]:
     """Counts the ladders that are checked."""
-    with patch.object(session_validation, "check_renditions", wraps=check_renditions) as counted:
+    with patch.object(ladder_validation, "check_renditions", wraps=check_renditions) as counted:
         yield counted
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 SPEC = "session.transcode"
 LOOKS = (
-    "_check_frame", "asked_ladder", "check_input", "check_outputs", "check_renditions", "fill_in_ladder",
-    "rendition_ids",
+    "_check_frame", "asked_ladder", "check_input", "check_ladder", "check_recording", "fill_in_ladder",
+    "fill_in_recording",
 )  # fmt: skip
 """All that looks at what is in a list, or copies it."""
 

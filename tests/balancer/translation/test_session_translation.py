@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from balancer.domain.session import Failure, Priority, QueueStanding, SessionState
 from balancer.domain.workload import CostFactors, EncodingSpeed, VideoCodec
+from balancer.servicers.session_secrets import redacted_argv
 from balancer.servicers.session_translation import (
     PreparedSession,
     planned_to_proto,
     prepare_session,
-    redacted_argv,
     session_to_proto,
     upload_of,
 )

@@ -146,7 +146,7 @@ async def test_a_load_is_told_with_what_others_take_and_what_may_be_booked(pair:
     )
     ledger.set_foreign(CPU0, {Dimension.CORES: 300_000})
     device = (await pair.devices.GetDevice(pb.GetDeviceRequest(name="cpu-0"))).device
-    (load,) = device.loads
+    (load,) = [one for one in device.loads if one.dimension == placement_pb2.DIMENSION_CORES]
     headroom = pair.engine.rules.settings.headroom
     assert (load.dimension, load.used, load.foreign, load.yielding) == (
         placement_pb2.DIMENSION_CORES,
