@@ -34,7 +34,7 @@ class RecordedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredUse:
-    """What a display and all that runs on it was seen to take of its host, ffmpeg apart."""
+    """What a recording's display, all that runs on it, and its ffmpeg were seen to take of the host."""
 
     cores: int
     """Millionths of one core."""

@@ -332,7 +332,7 @@ class RecordingRunner:
         self._told.note_page(self._stage.figures)
         await self._thumbnails.take_due(self._record.job, self._display(), self._told.recorded)
         if run.take.frames and self._state.measured_use is None:
-            use = await asyncio.to_thread(self._meter.measure, self._display())
+            use = await asyncio.to_thread(self._meter.measure, self._display(), run.program_pid)
             if use is not None:
                 await self._told.publish_use(use)
 

@@ -95,6 +95,11 @@ class TakeRun:
         return self._folder.shim_pid() is not None
 
     @property
+    def program_pid(self) -> int | None:
+        """Process id of its ffmpeg. None: it has none yet."""
+        return self._folder.program_pid()
+
+    @property
     def gone(self) -> bool:
         """Whether its ffmpeg has ended, or nobody is left who could tell how it does."""
         self._processes.any_alive()  # reaps the shim

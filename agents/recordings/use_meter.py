@@ -1,4 +1,4 @@
-"""What a display and all that runs on it takes of its host: processor time and memory, from /proc.
+"""What a recording takes of its host: processor time and memory of its display and its ffmpeg, from /proc.
 
 By the display's user where it has one of its own, else by the mark in its processes' environment: browsers start
 processes that neither hold a lock nor have a parent of ours.
@@ -38,13 +38,13 @@ class UseSample:
     memory_bytes: int
 
 
-def sample_use(display: Display, *, at_s: float) -> UseSample:
-    """Sums up what a display's processes have used so far. Reads all of /proc.
+def sample_use(display: Display, program: int | None, *, at_s: float) -> UseSample:
+    """Sums up what a recording's processes have used so far. Reads all of /proc.
 
     Memory is what they would give back (unique set size), because browsers share much between their processes.
     """
     processor_s, memory = 0.0, 0
-    for process in _processes_of(display):
+    for process in _processes_of(display, program):
         with contextlib.suppress(psutil.Error, OSError):
             times = process.cpu_times()
             processor_s += times.user + times.system
@@ -80,20 +80,28 @@ class UseMeter:
         self._over_s = over.total_seconds()
         self._first: UseSample | None = None
 
-    def measure(self, display: Display) -> MeasuredUse | None:
-        """Looks whether it is time; reads /proc then. None: the time has not passed yet."""
+    def measure(self, display: Display, program: int | None) -> MeasuredUse | None:
+        """Looks whether it is time; reads /proc then.
+
+        Args:
+            display: The recording's.
+            program: Process id of its ffmpeg. None: it is not known.
+
+        Returns:
+            What it takes. None: the time has not passed yet.
+        """
         now_s = self._clock.monotonic_s()
         if self._first is None:
-            self._first = sample_use(display, at_s=now_s)
+            self._first = sample_use(display, program, at_s=now_s)
         elif now_s - self._first.at_s >= self._over_s:
-            return use_between(self._first, sample_use(display, at_s=now_s))
+            return use_between(self._first, sample_use(display, program, at_s=now_s))
         return None
 
 
-def _processes_of(display: Display) -> Iterator[psutil.Process]:
+def _processes_of(display: Display, program: int | None) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if _is_of(process, display):
+            if process.pid == program or _is_of(process, display):
                 yield process
 
 

@@ -68,8 +68,7 @@ class FakeDisplays:
         lock = folder / "lock"
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-        process = subprocess.Popen(["sleep", "600"], pass_fds=(descriptor,), start_new_session=True)
-        process.returncode = 0
+        await asyncio.to_thread(_start_sleeper, descriptor)
         os.close(descriptor)
         display = Display(
             id=folder.name,
@@ -105,6 +104,11 @@ class FakeDisplays:
     def adopt(self, other: FakeDisplays) -> None:
         """Takes over what another agent has lent."""
         self.lent |= other.lent
+
+
+def _start_sleeper(descriptor: int) -> None:
+    process = subprocess.Popen(["sleep", "600"], pass_fds=(descriptor,), start_new_session=True)
+    process.returncode = 0
 
 
 @dataclass(slots=True)
@@ -167,7 +171,7 @@ class FakeShooting(Shooting):
     """Runs a script in the place of ffmpeg: it writes progress, and its name into the take's file."""
 
     def __init__(self) -> None:
-        self.camera_arguments: tuple[str, ...] = ()
+        """Knows no device."""
 
     async def ready(self) -> None:
         return
@@ -178,11 +182,9 @@ class FakeShooting(Shooting):
     def command(
         self, record: RecordingRecord, attempt: AttemptFolder, folder: AttemptFolder, display: Display, number: int
     ) -> Command:
-        files = [
-            attempt.artifacts / take_file(index, Container.MP4, number) for index in range(len(record.job.outputs))
-        ]
-        files[0].parent.mkdir(parents=True, exist_ok=True)
-        return Command(argv=("/bin/sh", str(CAMERA), str(folder.progress), str(files[0]), *self.camera_arguments))
+        file = attempt.artifacts / take_file(0, Container.MP4, number)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return Command(argv=("/bin/sh", str(CAMERA), str(folder.progress), str(file)))
 
     def moves(self, job: RecordingJob) -> tuple[OutputMove, ...]:
         return final_moves(job)
@@ -198,7 +200,8 @@ class FakeShooting(Shooting):
     async def finish_plan(
         self, record: RecordingRecord, folder: AttemptFolder, numbers: Sequence[int]
     ) -> tuple[FinishStep, ...]:
-        takes = [str(folder.artifacts / take_file(0, Container.MP4, number)) for number in numbers]
+        files = [folder.artifacts / take_file(0, Container.MP4, number) for number in numbers]
+        takes = [str(file) for file in files if await asyncio.to_thread(file.exists)]
         made = str(folder.artifacts / ".takes" / "joined.mp4")
         return (
             FinishStep(
@@ -282,8 +285,12 @@ class RecordingRig:
         return await self.until(job, lambda status: status.progress is not None and status.progress.frames >= frames)
 
     async def ended(self, job: RecordingJob) -> AttemptStatus:
-        """Awaits the end."""
-        return await self.until(job, lambda status: status.phase is Phase.ENDED)
+        """Awaits the end, and that everything is tidied up."""
+        status = await self.until(job, lambda status: status.phase is Phase.ENDED)
+        async with asyncio.timeout(20):
+            while self.registry.runner(key_of(job)) is not None:  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0.01)
+        return status
 
     def folder(self, job: RecordingJob) -> AttemptFolder:
         """Where it lives."""
