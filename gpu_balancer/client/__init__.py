@@ -1,8 +1,8 @@
 """The typed clients of the daemon: `Client` and, for programs with an event loop, `AsyncClient`.
 
-Each step is written once, in `*_requests.py`, `uploads.py`, `downloads.py` and `transcoding.py`; see `connection` for
-how both clients share it. Names are loaded when they are used, because gRPC takes a fifth of a second to load and the
-command's `--help` needs none of it.
+Each step is written once, in the modules that `steps` joins; see `connection` for how both clients share it. Names
+are loaded when they are used, because gRPC takes a fifth of a second to load and the command's `--help` needs none of
+it.
 """
 
 from __future__ import annotations

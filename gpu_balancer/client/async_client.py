@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from gpu_balancer.client.addresses import find_address
 from gpu_balancer.client.async_connection import AsyncConnection
-from gpu_balancer.client.transcoding import TranscodingRequests
+from gpu_balancer.client.steps import Steps
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gpu_balancer.client.retries import RetryPolicy
 
 
-class AsyncClient(TranscodingRequests):
+class AsyncClient(Steps):
     """A client of the daemon. Use it as an asynchronous context manager, within one event loop.
 
     Calls that fail because the daemon cannot answer are repeated where that does no harm; streams and transfers go on

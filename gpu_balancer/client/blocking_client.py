@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 from gpu_balancer.client.addresses import find_address
 from gpu_balancer.client.blocking_connection import BlockingConnection
 from gpu_balancer.client.connection import complete, iterate
-from gpu_balancer.client.transcoding import TranscodingRequests as Steps
+from gpu_balancer.client.steps import Steps
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -109,6 +109,7 @@ class Client:
     read_artifact = _stream(Steps.read_artifact)
     download_artifact = _call(Steps.download_artifact)
     download_artifacts = _call(Steps.download_artifacts)
+    check_files = _call(Steps.check_files)
 
     list_devices = _stream(Steps.list_devices)
     get_device = _call(Steps.get_device)
@@ -128,6 +129,12 @@ class Client:
     get_balancer = _call(Steps.get_balancer)
     profile_renditions = _call(Steps.profile_renditions)
     shutdown = _call(Steps.shutdown)
+
+    record = _call(Steps.record)
+    pause = _call(Steps.pause)
+    resume = _call(Steps.resume)
+    extend = _call(Steps.extend)
+    snapshot = _call(Steps.snapshot)
 
     transcode = _call(Steps.transcode)
     submit = _call(Steps.submit)

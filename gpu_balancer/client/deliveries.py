@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from gpu_balancer.v1 import media_pb2
@@ -31,6 +31,19 @@ class Fetch:
     target: Path
     """The local file, or the local folder."""
     whole_folder: bool
+    required: bool = True
+    """Whether something is missing when the session did not leave it."""
+
+    def place_of(self, artifact_path: str) -> Path | None:
+        """Tells where an artifact goes locally. None: it is not meant.
+
+        Raises:
+            ValueError: When its path would leave the local folder, whoever made it so.
+        """
+        if not self.whole_folder:
+            return self.target if artifact_path == self.artifact_path else None
+        below = f"{self.artifact_path}/"
+        return place_inside(self.target, artifact_path, below=below) if artifact_path.startswith(below) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +96,23 @@ def hls_delivery(folder: str | os.PathLike[str], settings: media_pb2.HlsOutput |
     hls.path = HLS_FOLDER
     fetch = Fetch(artifact_path=HLS_FOLDER, target=Path(folder).expanduser().absolute(), whole_folder=True)
     return Delivery(outputs=(media_pb2.Output(hls=hls),), fetches=(fetch,))
+
+
+def place_inside(folder: Path, artifact_path: str, *, below: str = "") -> Path:
+    """Tells where an artifact goes inside a local folder.
+
+    Args:
+        folder: The local folder.
+        artifact_path: Path among the session's artifacts.
+        below: The folder of the session's artifacts that becomes the local folder. Empty: all artifacts.
+
+    Raises:
+        ValueError: When the artifact's path would leave the folder, whoever made it so.
+    """
+    path = PurePosixPath(artifact_path)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f"Cannot write the artifact {artifact_path!r}: its path leaves the folder.")
+    return folder / path.relative_to(below)
 
 
 def names_folder(target: str | os.PathLike[str]) -> bool:

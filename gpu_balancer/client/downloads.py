@@ -12,7 +12,7 @@ import os
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from gpu_balancer.client import methods
@@ -200,20 +200,3 @@ def _differs(artifact: Artifact, described: Artifact) -> bool:
     if not described.final:
         return False
     return (artifact.size_bytes, artifact.update_time) != (described.size_bytes, described.update_time)
-
-
-def place_of(artifact: Artifact, folder: Path, *, below: str = "") -> Path:
-    """Tells where an artifact goes inside a local folder.
-
-    Args:
-        artifact: The artifact.
-        folder: The local folder.
-        below: The folder of the session's artifacts that becomes the local folder. Empty: all artifacts.
-
-    Raises:
-        ValueError: When the artifact's path would leave the folder, whoever made it so.
-    """
-    path = PurePosixPath(artifact.path)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise ValueError(f"Cannot write the artifact {artifact.path!r}: its path leaves the folder.")
-    return folder / path.relative_to(below)

@@ -85,6 +85,30 @@ STOP_SESSION = Method(
     request=sessions.StopSessionRequest,
     response=sessions.StopSessionResponse,
 )
+PAUSE_SESSION = Method(
+    service="SessionService",
+    name="PauseSession",
+    request=sessions.PauseSessionRequest,
+    response=sessions.PauseSessionResponse,
+)
+RESUME_SESSION = Method(
+    service="SessionService",
+    name="ResumeSession",
+    request=sessions.ResumeSessionRequest,
+    response=sessions.ResumeSessionResponse,
+)
+EXTEND_SESSION = Method(
+    service="SessionService",
+    name="ExtendSession",
+    request=sessions.ExtendSessionRequest,
+    response=sessions.ExtendSessionResponse,
+)
+SNAPSHOT_SESSION = Method(
+    service="SessionService",
+    name="SnapshotSession",
+    request=sessions.SnapshotSessionRequest,
+    response=sessions.SnapshotSessionResponse,
+)
 DELETE_SESSION = Method(
     service="SessionService",
     name="DeleteSession",

@@ -45,17 +45,19 @@ def input_uri(source: str | os.PathLike[str]) -> str:
     return text if _URL.match(text) else str(Path(text).expanduser().absolute())
 
 
-def local_file(given: media_pb2.Input) -> Path | None:
-    """Tells the existing regular file of this machine that an input names, or None."""
+def local_path(given: media_pb2.Input) -> Path | None:
+    """Tells the path that an input names, whether there is anything or not. None: it names none."""
     if given.WhichOneof("source") != "uri":
         return None
     if given.uri.startswith("file://"):
-        path = Path(unquote(urlsplit(given.uri).path))
-    elif given.uri.startswith("/"):
-        path = Path(given.uri)
-    else:
-        return None
-    return path if path.is_file() else None
+        return Path(unquote(urlsplit(given.uri).path))
+    return Path(given.uri) if given.uri.startswith("/") else None
+
+
+def local_file(given: media_pb2.Input) -> Path | None:
+    """Tells the existing regular file of this machine that an input names, or None."""
+    path = local_path(given)
+    return path if path is not None and path.is_file() else None
 
 
 def to_duration(length: timedelta | None) -> Duration | None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpu_balancer.client.deliveries import Delivery, check_places, file_delivery, hls_delivery, names_folder
-from gpu_balancer.client.device_requests import BalancerRequests, DeviceRequests
-from gpu_balancer.client.downloads import ArtifactRequests, place_of
-from gpu_balancer.client.session_requests import SessionRequests, has_ended
-from gpu_balancer.client.specs import input_uri, local_file, make_renditions, to_duration
-from gpu_balancer.client.trace_requests import TraceRequests
+from gpu_balancer.client.fetching import FetchingRequests
+from gpu_balancer.client.ladders import LadderRequests
+from gpu_balancer.client.session_requests import has_ended
+from gpu_balancer.client.specs import input_uri, local_file, local_path, to_duration
+from gpu_balancer.client.upload_words import failure_of_file, session_of_file
 from gpu_balancer.client.uploads import UploadRequests
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.v1 import media_pb2, session_pb2
@@ -21,18 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import timedelta
 
-    from gpu_balancer.v1.session_pb2 import Artifact, Session
+    from gpu_balancer.v1.session_pb2 import Session
     from gpu_balancer.v1.session_service_pb2 import PlanSessionResponse
 
 _UPLOAD_HELPS = frozenset({Reason.INPUT_NOT_ALLOWED, Reason.INPUT_NOT_FOUND})
-# Players read playlists first: they are fetched last, so that they never name a segment that is not there yet.
-_PLAYLIST_SUFFIX = ".m3u8"
 
 
-class TranscodingRequests(
-    SessionRequests, TraceRequests, DeviceRequests, BalancerRequests, UploadRequests, ArtifactRequests
-):
-    """Every call of the contract, and what is made of several of them."""
+class TranscodingRequests(FetchingRequests, LadderRequests, UploadRequests):
+    """What is made of the calls about sessions and uploads for a transcode."""
 
     async def transcode(  # noqa: PLR0913 - the one call that a script needs, keyword-only after the first
         self,
@@ -91,7 +86,7 @@ class TranscodingRequests(
         if save_to is not None and not wait:
             raise ValueError("Cannot save a result without waiting for it. Try wait=True, or leave out save_to.")
         given = source if isinstance(source, media_pb2.Input) else media_pb2.Input(uri=input_uri(source))
-        ladder = await self._ladder(renditions, profile)
+        ladder = await self._ladder(renditions, profile, default="source")
         delivery = Delivery()
         if save_to is not None:
             names = [rendition.id for rendition in ladder]
@@ -118,31 +113,7 @@ class TranscodingRequests(
         session = await self.wait(session, on_change=on_change)
         if session.state == session_pb2.SESSION_STATE_SUCCEEDED:
             await self.fetch(session, delivery, overwrite=overwrite)
-        return session
-
-    async def _ladder(
-        self, renditions: Sequence[str | media_pb2.Rendition], profile: str
-    ) -> Sequence[media_pb2.Rendition]:
-        if not profile:
-            return make_renditions(renditions or ("source",))
-        if renditions:
-            raise ValueError("Cannot use a profile and renditions together. Try one of them.")
-        return await self.profile_renditions(profile)
-
-    async def profile_renditions(self, profile: str) -> Sequence[media_pb2.Rendition]:
-        """Gives the renditions of a ladder of the daemon's settings.
-
-        Raises:
-            RequestFailure: With PROFILE_UNKNOWN, naming those that there are.
-        """
-        profiles = {known.name: known.renditions for known in (await self.get_balancer()).profiles}
-        if profile not in profiles:
-            known_names = ", ".join(sorted(profiles)) or "none: the settings have no profiles"
-            raise RequestFailure(
-                reason=Reason.PROFILE_UNKNOWN,
-                message=f"Cannot find the profile {profile!r}. Try one of these: {known_names}.",
-            )
-        return profiles[profile]
+        return session_of_file(session, local_file(given))
 
     async def submit(self, session: Session, *, on_upload: Callable[[int, int], object] | None = None) -> Session:
         """Creates a session; uploads its local input file first when the daemon may not read it itself.
@@ -154,8 +125,11 @@ class TranscodingRequests(
         try:
             return await self.create_session(session)
         except RequestFailure as refusal:
-            uploaded = await self._uploaded(session, refusal, on_upload)
-        return await self.create_session(uploaded)
+            uploaded, file = await self._uploaded(session, refusal, on_upload)
+        try:
+            return await self.create_session(uploaded)
+        except RequestFailure as refusal:
+            raise failure_of_file(refusal, uploaded.transcode.input.upload, file) from refusal
 
     async def plan(
         self, session: Session, *, on_upload: Callable[[int, int], object] | None = None
@@ -164,16 +138,26 @@ class TranscodingRequests(
         try:
             return await self.plan_session(session)
         except RequestFailure as refusal:
-            uploaded = await self._uploaded(session, refusal, on_upload)
-        return await self.plan_session(uploaded)
+            uploaded, file = await self._uploaded(session, refusal, on_upload)
+        try:
+            return await self.plan_session(uploaded)
+        except RequestFailure as refusal:
+            raise failure_of_file(refusal, uploaded.transcode.input.upload, file) from refusal
 
     async def _uploaded(
         self, session: Session, refusal: RequestFailure, on_upload: Callable[[int, int], object] | None
-    ) -> Session:
-        """Uploads the session's input, or raises the refusal when that would not help."""
-        file = local_file(session.transcode.input)
-        if file is None or refusal.reason not in _UPLOAD_HELPS:
+    ) -> tuple[Session, Path]:
+        """Uploads the session's input, or raises why that would not help.
+
+        Returns:
+            The session with the upload for its input, and the file.
+        """
+        path = local_path(session.transcode.input)
+        if path is None or refusal.reason not in _UPLOAD_HELPS:
             raise refusal
+        file = local_file(session.transcode.input)
+        if file is None:
+            raise _nowhere(path, refusal) from refusal
         size_bytes, limit_bytes = file.stat().st_size, (await self.get_balancer()).max_upload_bytes
         if 0 < limit_bytes < size_bytes:
             raise RequestFailure(
@@ -185,7 +169,7 @@ class TranscodingRequests(
         changed = session_pb2.Session()
         changed.CopyFrom(session)
         changed.transcode.input.upload = upload.name
-        return changed
+        return changed, file
 
     async def discard_upload(self, session: Session) -> None:
         """Removes the upload that an ended session used, unless another session uses it too."""
@@ -198,72 +182,17 @@ class TranscodingRequests(
             if failure.reason not in (Reason.UPLOAD_IN_USE, Reason.UPLOAD_NOT_FOUND):
                 raise
 
-    async def fetch(
-        self,
-        session: Session,
-        delivery: Delivery,
-        *,
-        overwrite: bool = False,
-        on_download: Callable[[Artifact, int, int], object] | None = None,
-    ) -> list[Path]:
-        """Fetches what a delivery names from a session's artifacts; what the session did not leave is left out.
 
-        Args:
-            session: The session, best ended.
-            delivery: What to fetch, and where to.
-            overwrite: Replaces existing files.
-            on_download: Is told the artifact, its bytes done and its bytes in all.
+def _nowhere(path: Path, refusal: RequestFailure) -> RequestFailure:
+    """Says what the daemon cannot know: that there is no such file here either, which it could be sent.
 
-        Returns:
-            The files written.
-        """
-        wanted: list[tuple[Artifact, Path]] = []
-        async with aclosing(self.list_artifacts(session.name)) as artifacts:
-            async for artifact in artifacts:
-                for fetch in delivery.fetches:
-                    if fetch.whole_folder and artifact.path.startswith(f"{fetch.artifact_path}/"):
-                        wanted.append((artifact, place_of(artifact, fetch.target, below=fetch.artifact_path)))
-                    elif artifact.path == fetch.artifact_path:
-                        wanted.append((artifact, fetch.target))
-        return await self._download_all(wanted, overwrite=overwrite, on_download=on_download)
-
-    async def download_artifacts(
-        self,
-        session: str,
-        folder: str | os.PathLike[str],
-        *,
-        overwrite: bool = False,
-        on_download: Callable[[Artifact, int, int], object] | None = None,
-    ) -> list[Path]:
-        """Fetches every artifact of a session into a folder, sub-folders kept.
-
-        Args:
-            session: Name of the session.
-            folder: The local folder; made when its own folder exists.
-            overwrite: Replaces existing files.
-            on_download: Is told the artifact, its bytes done and its bytes in all.
-
-        Returns:
-            The files written.
-        """
-        async with aclosing(self.list_artifacts(session)) as artifacts:
-            wanted = [(artifact, place_of(artifact, Path(folder))) async for artifact in artifacts]
-        return await self._download_all(wanted, overwrite=overwrite, on_download=on_download)
-
-    async def _download_all(
-        self,
-        wanted: Sequence[tuple[Artifact, Path]],
-        *,
-        overwrite: bool,
-        on_download: Callable[[Artifact, int, int], object] | None,
-    ) -> list[Path]:
-        places: list[Path] = []
-        for artifact, place in sorted(wanted, key=lambda one: one[0].path.endswith(_PLAYLIST_SUFFIX)):
-
-            def progress(done_bytes: int, total_bytes: int, artifact: Artifact = artifact) -> None:
-                if on_download is not None:
-                    on_download(artifact, done_bytes, total_bytes)
-
-            place.parent.mkdir(parents=True, exist_ok=True)
-            places.append(await self.download_artifact(artifact, place, overwrite=overwrite, progress=progress))
-        return places
+    A daemon on another machine may have one, outside its roots; so what it said is told too.
+    """
+    what = "it is a folder" if path.is_dir() else "there is no such file here"
+    if path.exists() and not path.is_dir():
+        what = "it is no regular file"
+    theirs = "may not read one" if refusal.reason is Reason.INPUT_NOT_ALLOWED else "finds none"
+    return RequestFailure(
+        reason=Reason.INPUT_NOT_FOUND,
+        message=f"Cannot read {path}: {what}, and the daemon {theirs} of that name. Try another path.",
+    )

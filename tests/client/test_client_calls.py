@@ -14,7 +14,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from gpu_balancer import AsyncClient, BalancerUnreachable, Client, Reason, RequestFailure, RetryPolicy, Violation
 from gpu_balancer.client import methods
-from gpu_balancer.client.transcoding import TranscodingRequests
+from gpu_balancer.client.steps import Steps
 from gpu_balancer.v1 import (
     balancer_service_pb2,
     device_pb2,
@@ -58,7 +58,7 @@ def test_the_table_of_calls_is_the_contract() -> None:
 
 
 def test_the_blocking_client_has_every_method_of_the_asynchronous_one() -> None:
-    steps = {name for name, member in inspect.getmembers(TranscodingRequests) if inspect.isfunction(member)}
+    steps = {name for name, member in inspect.getmembers(Steps) if inspect.isfunction(member)}
     public = {name for name in steps if not name.startswith("_")}
     assert public
     assert public <= set(dir(Client))

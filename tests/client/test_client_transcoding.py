@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gpu_balancer import AsyncClient, Client, Reason, RequestFailure
+from gpu_balancer import AsyncClient, Client, Reason, RequestFailure, Violation
 from gpu_balancer.client.deliveries import check_places, file_delivery, hls_delivery, names_folder
 from gpu_balancer.client.specs import input_uri, local_file, make_renditions
 from gpu_balancer.v1 import balancer_service_pb2, media_pb2, session_pb2
@@ -149,14 +149,54 @@ async def test_a_file_larger_than_the_daemon_takes_is_not_uploaded(
     assert fake.calls["CreateUpload"] == 0
 
 
-async def test_a_path_that_is_not_here_either_is_refused_as_the_daemon_said(
-    fake: FakeBalancer, client: AsyncClient, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "words"), [("no.mov", "there is no such file here"), ("", "it is a folder"), ("pipe", "no regular file")]
+)
+async def test_what_is_no_file_here_either_is_said_to_be_none(
+    fake: FakeBalancer, client: AsyncClient, tmp_path: Path, name: str, words: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    fake.readable_paths = set()
+    with pytest.raises(RequestFailure, match=words) as caught:
+        await client.transcode(tmp_path / name)
+    assert caught.value.reason is Reason.INPUT_NOT_FOUND
+    assert "the daemon may not read one of that name" in caught.value.message
+    assert fake.calls["CreateUpload"] == 0
+
+
+async def test_what_is_wrong_with_an_upload_is_said_of_the_file(
+    fake: FakeBalancer, client: AsyncClient, source: Path
 ) -> None:
     fake.readable_paths = set()
-    with pytest.raises(RequestFailure) as caught:
-        await client.transcode(tmp_path / "no.mov")
-    assert caught.value.reason is Reason.INPUT_NOT_ALLOWED
-    assert fake.calls["CreateUpload"] == 0
+    fake.upload_refusal = RequestFailure(
+        reason=Reason.INPUT_UNREADABLE,
+        message="Cannot read /state/uploads/u1/data.mov: it is no media. Try another file than uploads/u1.",
+        violations=(Violation(field="session.transcode.input.upload", description="uploads/u1 is no media"),),
+    )
+    asked = session_pb2.Session(transcode=media_pb2.TranscodeSpec(input=media_pb2.Input(uri=str(source))))
+    for ask in (client.submit, client.plan):
+        with pytest.raises(RequestFailure) as caught:
+            await ask(asked)
+        assert caught.value.message == f"Cannot read {source}: it is no media. Try another file than {source}."
+        assert caught.value.violations[0].description == f"{source} is no media"
+
+
+async def test_a_session_that_failed_over_an_upload_says_so_of_the_file(
+    fake: FakeBalancer, client: AsyncClient, source: Path
+) -> None:
+    fake.readable_paths = set()
+
+    def fail(session: session_pb2.Session) -> None:
+        path = f"/state/{session.transcode.input.upload}/data.mov"
+        failure = session_pb2.Failure(
+            reason="INPUT_UNREADABLE", message=f"Cannot read {path}.", log_tail=[f"{path}: moov atom not found"]
+        )
+        fake.advance(session.name, state=session_pb2.SESSION_STATE_FAILED, failure=failure)
+
+    fake.on_create = fail
+    session = await client.transcode(source)
+    assert session.failure.message == f"Cannot read {source}."
+    assert list(session.failure.log_tail) == [f"{source}: moov atom not found"]
 
 
 async def test_a_failed_session_is_given_back_and_nothing_is_fetched(

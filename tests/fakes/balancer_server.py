@@ -84,9 +84,13 @@ class FakeBalancer:
         self.placements: dict[str, list[placement_pb2.Placement]] = {}
         """Decisions by session."""
         self.queue = balancer_service_pb2.QueueSummary()
+        self.picture = b"\x89PNG\r\n\x1a\na picture"
+        """What every snapshot shows."""
         self.trace_lines: list[str] = []
         self.trace_requests: list[session_service_pb2.ExportTraceRequest] = []
         self.max_upload_bytes = 1 << 30
+        self.upload_refusal: RequestFailure | None = None
+        """Why no upload can be used. None: all can."""
         self.readable_paths: set[str] | None = None
         """Paths that the daemon may read. None: all."""
         self.on_create: Callable[[session_pb2.Session], None] | None = None
@@ -223,6 +227,8 @@ class FakeBalancer:
                 context,
             )
         if source == "upload":
+            if self.upload_refusal is not None:
+                await self.fail(self.upload_refusal, context)
             upload = self.uploads.get(given.upload)
             if upload is None or not upload.message.complete:
                 await self.fail(
@@ -261,7 +267,10 @@ class Sessions(session_service_pb2_grpc.SessionServiceServicer):
         await fake.enter("CreateSession", request, context)
         if request.request_id not in fake.requests:
             session = fake.add_session()
-            session.transcode.CopyFrom(request.session.transcode)
+            # Its own fields stand; those of the request that only tell what came of a session do not count.
+            for field_name in ("transcode", "recording", "max_duration"):
+                if request.session.HasField(field_name):
+                    getattr(session, field_name).CopyFrom(getattr(request.session, field_name))
             session.labels.update(request.session.labels)
             session.device = next(iter(fake.devices), "")
             session.attempt = 1
@@ -332,6 +341,41 @@ class Sessions(session_service_pb2_grpc.SessionServiceServicer):
         if session.state not in ENDED:
             self.fake.advance(request.name, state=session_pb2.SESSION_STATE_CANCELLED)
         return session_service_pb2.StopSessionResponse(session=session)
+
+    async def _recording_of(self, call: str, request: Any, context: Context) -> session_pb2.Session:
+        """Gives a recording that runs, or refuses."""
+        await self.fake.enter(call, request, context)
+        session = await self.fake.session_of(request.name, context)
+        if session.state != session_pb2.SESSION_STATE_RUNNING or not session.HasField("recording"):
+            message = f"Cannot do that with {request.name}: it does not record now."
+            await self.fake.fail(RequestFailure(reason=Reason.SESSION_NOT_ENDED, message=message), context)
+        return session
+
+    async def PauseSession(self, request: session_service_pb2.PauseSessionRequest, context: Context) -> Any:  # noqa: N802
+        session = await self._recording_of("PauseSession", request, context)
+        if not session.conditions:
+            paused = session_pb2.Condition(type="PAUSED", message="The recording rests.")
+            self.fake.advance(request.name, conditions=[paused])
+        await self.fake.leave("PauseSession", context)
+        return session_service_pb2.PauseSessionResponse(session=session)
+
+    async def ResumeSession(self, request: session_service_pb2.ResumeSessionRequest, context: Context) -> Any:  # noqa: N802
+        session = await self._recording_of("ResumeSession", request, context)
+        session.ClearField("conditions")
+        self.fake.advance(request.name)
+        return session_service_pb2.ResumeSessionResponse(session=session)
+
+    async def ExtendSession(self, request: session_service_pb2.ExtendSessionRequest, context: Context) -> Any:  # noqa: N802
+        session = await self._recording_of("ExtendSession", request, context)
+        session.ClearField("max_duration")
+        if request.HasField("max_duration"):
+            session.max_duration.CopyFrom(request.max_duration)
+        self.fake.advance(request.name)
+        return session_service_pb2.ExtendSessionResponse(session=session)
+
+    async def SnapshotSession(self, request: session_service_pb2.SnapshotSessionRequest, context: Context) -> Any:  # noqa: N802
+        await self._recording_of("SnapshotSession", request, context)
+        return session_service_pb2.SnapshotSessionResponse(image=self.fake.picture, snapshot_time=CREATE_TIME)
 
     async def DeleteSession(self, request: session_service_pb2.DeleteSessionRequest, context: Context) -> Any:  # noqa: N802
         await self.fake.enter("DeleteSession", request, context)
