@@ -74,7 +74,8 @@ def complain_of_end(session: Session) -> ExitCode:
     """
     import typer
 
-    from gpu_balancer.cli.words import clean, session_state
+    from gpu_balancer.cli.session_words import session_state
+    from gpu_balancer.cli.words import clean
     from gpu_balancer.client.names import short_name
 
     failure = session.failure

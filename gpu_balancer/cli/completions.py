@@ -21,7 +21,7 @@ def complete_session(context: typer.Context, incomplete: str) -> list[tuple[str,
     """Gives names of sessions that begin as typed, newest first, with their states."""
 
     def ask(client: Client) -> list[tuple[str, str]]:
-        from gpu_balancer.cli.words import session_state
+        from gpu_balancer.cli.session_words import session_state
         from gpu_balancer.client.names import short_name
 
         prefix = "sessions/" if incomplete.startswith("sessions/") else ""

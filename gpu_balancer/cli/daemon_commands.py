@@ -12,7 +12,7 @@ from gpu_balancer.cli.invocation import Invocation, command
 def register(app: typer.Typer) -> None:
     """Registers the commands about the daemon."""
 
-    @command(app, "top")
+    @command(app, "top", tables=True)
     def top(
         invocation: Invocation,
         once: Annotated[bool, typer.Option("--once", help="Show one picture and end.")] = False,

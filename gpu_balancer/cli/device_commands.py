@@ -9,7 +9,7 @@ import typer
 
 from gpu_balancer.cli.completions import complete_device
 from gpu_balancer.cli.exit_codes import ExitCode
-from gpu_balancer.cli.invocation import Invocation, JsonOption, Misuse, command
+from gpu_balancer.cli.invocation import HeadingsOption, Invocation, JsonOption, Misuse, command
 
 devices_app = typer.Typer(
     help="Show devices; weight, close and test them.", invoke_without_command=True, rich_markup_mode=None
@@ -35,12 +35,15 @@ def register(app: typer.Typer) -> None:
 def devices(
     context: typer.Context,
     verbose: VerboseOption = False,
+    headings_: HeadingsOption = False,
     json_: JsonOption = False,
     address_: Annotated[str | None, typer.Option("--address", metavar="ADDRESS", help="The daemon.")] = None,
 ) -> None:
     """Show devices; weight, close and test them."""
     given: Invocation = context.find_root().obj or Invocation()
-    invocation = Invocation(address=address_ or given.address, json=json_ or given.json)
+    invocation = Invocation(
+        address=address_ or given.address, json=json_ or given.json, headings=headings_ or given.headings
+    )
     context.find_root().obj = invocation
     if context.invoked_subcommand is None:
         from gpu_balancer.cli.device_actions import list_devices
@@ -49,7 +52,7 @@ def devices(
         raise typer.Exit(guarded(partial(list_devices, invocation, verbose=verbose)))
 
 
-@command(devices_app, "show")
+@command(devices_app, "show", tables=True)
 def show(invocation: Invocation, device: DeviceArgument) -> None:
     """Show everything about one device."""
     from gpu_balancer.cli.device_actions import show_device
@@ -86,7 +89,7 @@ def uncordon(invocation: Invocation, device: DeviceArgument) -> None:
     update_device(invocation, device, cordoned=False)
 
 
-@command(devices_app, "probe", short_help="Try again what a device can do, for real.")
+@command(devices_app, "probe", tables=True, short_help="Try again what a device can do, for real.")
 def probe(invocation: Invocation, device: DeviceArgument) -> None:
     """Try again what a device can do, by really encoding and decoding."""
     from gpu_balancer.cli.device_actions import probe_device
@@ -94,7 +97,7 @@ def probe(invocation: Invocation, device: DeviceArgument) -> None:
     probe_device(invocation, device)
 
 
-@command(devices_app, "calibrate", short_help="Measure by real runs how much a device carries.")
+@command(devices_app, "calibrate", tables=True, short_help="Measure by real runs how much a device carries.")
 def calibrate(
     invocation: Invocation,
     device: Annotated[

@@ -22,6 +22,7 @@ from gpu_balancer.v1 import device_pb2, placement_pb2
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from gpu_balancer.v1 import recording_pb2
     from gpu_balancer.v1.device_pb2 import Device
 
 COLUMNS = (
@@ -39,6 +40,7 @@ COLUMNS = (
 """Columns of the table of devices."""
 
 _MILLIONTHS = (placement_pb2.DIMENSION_DECODE, placement_pb2.DIMENSION_ENCODE, placement_pb2.DIMENSION_CORES)
+_LARGE = (placement_pb2.DIMENSION_SCALE, placement_pb2.DIMENSION_UPLOAD)
 
 
 def device_row(device: Device) -> tuple[str, ...]:
@@ -100,6 +102,8 @@ def load_words(load: device_pb2.DimensionLoad) -> str:
         used, has = f"{load.used / 1e6:.2f}", f"{load.capacity / 1e6:.2f} {unit}"
     elif number == placement_pb2.DIMENSION_SCALE:
         used, has = count(load.used), f"{count(load.capacity)} px/s"
+    elif number == placement_pb2.DIMENSION_UPLOAD:
+        used, has = count(load.used), f"{count(load.capacity)}bit/s"
     elif number == placement_pb2.DIMENSION_MEMORY:
         used, has = str(load.used), f"{load.capacity} MiB"
     else:
@@ -116,7 +120,7 @@ def load_words(load: device_pb2.DimensionLoad) -> str:
 def _amount(number: int, amount: int) -> str:
     if number in _MILLIONTHS:
         return f"{amount / 1e6:.2f}"
-    return count(amount) if number == placement_pb2.DIMENSION_SCALE else str(amount)
+    return count(amount) if number in _LARGE else str(amount)
 
 
 def rate_lines(device: Device) -> Iterator[str]:
@@ -166,6 +170,7 @@ def device_facts(device: Device) -> Iterator[tuple[str, str]]:
     yield "memory", _memory_words(device)
     yield "engines", _engine_words(identity)
     yield "table row", identity.table_model
+    yield "recording", "\n".join(_recording_lines(device.recording)) if device.HasField("recording") else ""
     yield "sessions", str(device.session_count)
     yield "load", f"{count(device.weighted_load)} px/s, weighted" if device.HasField("weighted_load") else ""
     yield "booked", "\n".join(load_words(load) for load in device.loads)
@@ -212,6 +217,18 @@ def capability_rows(device: Device) -> list[tuple[str, ...]]:
         )
         builds.setdefault(row, []).append(versions.get(one.ffmpeg, one.ffmpeg) if one.works else "")
     return [(*row[:-1], " ".join(with_build), row[-1]) for row, with_build in builds.items()]
+
+
+def _recording_lines(ability: recording_pb2.RecordingAbility) -> Iterator[str]:
+    """Tells what a device records, or why it records nothing."""
+    if not ability.available:
+        yield f"no: {clean(ability.fault_message) or 'no reason was given'}"
+        return
+    largest = f" of {ability.largest_width}x{ability.largest_height} at most" if ability.largest_width else ""
+    yield f"{ability.display_count} displays{largest}, {ability.ready_display_count} ready now"
+    yield f"pages with {clean(ability.browser)}" if ability.browser else "no pages: no browser was found"
+    if ability.applications:
+        yield f"applications: {', '.join(clean(name) for name in ability.applications)}"
 
 
 def _core_words(cores: Sequence[int]) -> str:

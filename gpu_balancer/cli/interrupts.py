@@ -1,4 +1,7 @@
-"""What Ctrl-C means while a session is waited for: the command ends easily, the session only when somebody says so."""
+"""What Ctrl-C means while a session is waited for.
+
+The command ends easily; a transcode only when somebody says so, a recording at once, because that is how it is ended.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from gpu_balancer.client.names import short_name
+from gpu_balancer.v1 import session_pb2
 
 if TYPE_CHECKING:
     from gpu_balancer.cli.screen import Screen
+    from gpu_balancer.v1.session_pb2 import Session
 
 
 class Wish(Enum):
@@ -48,10 +53,19 @@ def ask_for_wish(screen: Screen, session_name: str) -> Wish:
         return Wish.LEAVE
 
 
-def tell_how_to_go_on(screen: Screen, session_name: str, *, waiting: bool) -> None:
-    """Tells what can be done with a session that was left running, or waiting for a device."""
-    name = short_name(session_name)
-    screen.note(f"The session {name} {'waits on for a device' if waiting else 'runs on'}.")
+def stop_at_once(screen: Screen, session_name: str) -> Wish:  # noqa: ARG001 - nobody is asked
+    """Wants the session to complete its outputs and end, without asking: Ctrl-C is how a recording is ended."""
+    return Wish.STOP
+
+
+def tell_how_to_go_on(screen: Screen, session: Session) -> None:
+    """Tells what can be done with a session that was left running, ending, or waiting for a device."""
+    name = short_name(session.name)
+    stopping = session.state == session_pb2.SESSION_STATE_STOPPING
+    waiting = session.state == session_pb2.SESSION_STATE_QUEUED
+    does = "completes its outputs and ends" if stopping else "waits on for a device" if waiting else "runs on"
+    screen.note(f"The session {name} {does}.")
     screen.note(f"  See it:      gpu-balancer watch {name}")
-    screen.note(f"  Stop it:     gpu-balancer stop {name}")
+    if not stopping:
+        screen.note(f"  Stop it:     gpu-balancer stop {name}")
     screen.note(f"  Its results: gpu-balancer artifacts {name} --download DIR")

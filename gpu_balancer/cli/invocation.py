@@ -2,7 +2,7 @@
 
 A command is a function whose first parameter is the `Invocation`. Its other parameters are typer's; one whose type is a
 dataclass stands for the fields of that dataclass, so that commands share options. `--json` and `--address` may stand
-before or after the command's name.
+before or after the command's name; so may `--headings`, where a command writes tables.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from gpu_balancer.client import Client
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+HeadingsOption = Annotated[
+    bool, typer.Option("--headings", help="Write the names of the columns first when tables go into a pipe or file.")
+]
 AddressOption = Annotated[
     str | None,
     typer.Option(
@@ -57,6 +60,8 @@ class Invocation:
     address: str | None = None
     """None: from the environment, else the default socket."""
     json: bool = False
+    headings: bool = False
+    """Whether tables that are no terminal's begin with the names of their columns."""
 
     def client(self) -> Client:
         """Makes a client; gRPC is loaded here."""
@@ -69,19 +74,20 @@ class Invocation:
         """Makes the screen; rich is loaded when it draws."""
         from gpu_balancer.cli.screen import Screen
 
-        return Screen(json=self.json)
+        return Screen(json=self.json, headings=self.headings)
 
 
 Body = Any
 """A command: a function of an `Invocation` and its own parameters that returns an exit code, or None for 0."""
 
 
-def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Body], Body]:
+def command(app: typer.Typer, name: str, *, tables: bool = False, **settings: Any) -> Callable[[Body], Body]:
     """Registers a function as a command.
 
     Args:
         app: Where it is registered.
         name: What is typed.
+        tables: Whether it writes tables, so that it takes `--headings`.
         settings: Passed on to typer.
     """
 
@@ -94,7 +100,9 @@ def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Body], Bo
             context: typer.Context = values.pop("context")
             given: Invocation = context.find_root().obj or Invocation()
             invocation = Invocation(
-                address=values.pop("address_") or given.address, json=values.pop("json_") or given.json
+                address=values.pop("address_") or given.address,
+                json=values.pop("json_") or given.json,
+                headings=values.pop("headings_", False) or given.headings,
             )
             for group_name, group in groups.items():
                 fields = {one.name: values.pop(one.name) for one in dataclasses.fields(group)}
@@ -102,6 +110,8 @@ def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Body], Bo
             raise typer.Exit(guarded(lambda: body(invocation, **values)))
 
         parameters = [_parameter("context", typer.Context), *_expanded(declared, hints, groups)]
+        if tables:
+            parameters.append(_parameter("headings_", HeadingsOption, False))
         parameters += [_parameter("json_", JsonOption, False), _parameter("address_", AddressOption, None)]
         run.__doc__ = body.__doc__
         run.__name__ = body.__name__

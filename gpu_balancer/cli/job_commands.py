@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
         return run(invocation, given, made, out, session, detach=detach)
 
-    @command(app, "plan", short_help="Tell where a transcode would go, and why.")
+    @command(app, "plan", tables=True, short_help="Tell where a transcode would go, and why.")
     def plan(
         invocation: Invocation,
         given: InputOptions,
@@ -46,7 +46,10 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--verbose", "-v", help="Show what each device would have to give, and the program.")
         ] = False,
     ) -> int | None:
-        """Tell where a transcode would go, and why, without starting it. Takes the options of `transcode`."""
+        """Tell where a transcode would go, and why, without starting it. Takes the options of `transcode`.
+
+        For a recording: gpu-balancer record … --plan.
+        """
         from gpu_balancer.cli.plan_actions import plan as run
 
         return run(invocation, given, made, out, session, verbose=verbose)

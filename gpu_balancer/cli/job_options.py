@@ -1,4 +1,4 @@
-"""What may be typed to describe a transcode; `transcode` and `plan` share it."""
+"""What may be typed to describe a transcode; `transcode` and `plan` share it, and `record` what is not about inputs."""
 
 from __future__ import annotations
 
@@ -63,6 +63,20 @@ class SegmentChoice(StrEnum):
 
     FMP4 = "fmp4"
     TS = "ts"
+
+
+WaitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--wait-for-device",
+        metavar="TIME",
+        help="Queue when no device has room, this long at most. Default: be refused then.",
+    ),
+]
+LabelOption = Annotated[list[str], typer.Option("--label", metavar="KEY=VALUE", help="A note of your own. Repeatable.")]
+SoftwareEncodeOption = Annotated[
+    bool, typer.Option("--allow-software-encode", help="Let the host's cores encode for a GPU that cannot.")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,14 +207,7 @@ class SessionOptions:
     priority: Annotated[
         PriorityChoice | None, typer.Option("--priority", help="Default: live for live inputs, else batch.")
     ] = None
-    wait_for_device: Annotated[
-        str | None,
-        typer.Option(
-            "--wait-for-device",
-            metavar="TIME",
-            help="Queue when no device has room, this long at most. Default: be refused then.",
-        ),
-    ] = None
+    wait_for_device: WaitOption = None
     preemptible: Annotated[
         bool,
         typer.Option(
@@ -216,13 +223,8 @@ class SessionOptions:
             "Default: what its device has left.",
         ),
     ] = None
-    label: Annotated[
-        list[str], typer.Option("--label", metavar="KEY=VALUE", help="A note of your own. Repeatable.")
-    ] = field(default_factory=list)
+    label: LabelOption = field(default_factory=list)
     max_duration: Annotated[
         str | None, typer.Option("--max-duration", metavar="TIME", help="Stop after this much time of running.")
     ] = None
-    allow_software_encode: Annotated[
-        bool,
-        typer.Option("--allow-software-encode", help="Let the host's cores encode for a GPU that cannot."),
-    ] = False
+    allow_software_encode: SoftwareEncodeOption = False

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gpu_balancer.cli.screen import Screen
     from gpu_balancer.v1.placement_pb2 import (
         BookedAmount,
+        CaptureWork,
         DeviceVerdict,
         DimensionNeed,
         EncodeWork,
@@ -45,11 +46,13 @@ NEED_COLUMNS = (
 """Columns of the table of what devices would have to give."""
 
 _MILLIONTHS = (placement_pb2.DIMENSION_DECODE, placement_pb2.DIMENSION_ENCODE, placement_pb2.DIMENSION_CORES)
+_LARGE = (placement_pb2.DIMENSION_SCALE, placement_pb2.DIMENSION_UPLOAD)
 _DIMENSION_WORDS = {
     placement_pb2.DIMENSION_DECODE: "decoder engines",
     placement_pb2.DIMENSION_SCALE: "scaled px/s",
     placement_pb2.DIMENSION_ENCODE: "encoder engines",
     placement_pb2.DIMENSION_MEMORY: "memory MiB",
+    placement_pb2.DIMENSION_UPLOAD: "upload bit/s",
 }
 
 
@@ -129,7 +132,7 @@ def dimension_words(need: DimensionNeed | BookedAmount) -> str:
 def _amount(need: DimensionNeed | BookedAmount, amount: int) -> str:
     if need.dimension in _MILLIONTHS:
         return f"{amount / 1e6:.3f}"
-    return count(amount) if need.dimension == placement_pb2.DIMENSION_SCALE else str(amount)
+    return count(amount) if need.dimension in _LARGE else str(amount)
 
 
 def placement_facts(placement: Placement, *, input_is: str = "") -> Iterator[tuple[str, str]]:
@@ -146,12 +149,19 @@ def placement_facts(placement: Placement, *, input_is: str = "") -> Iterator[tup
     stopped = ", ".join(short_name(name) for name in placement.preempted_sessions)
     yield "preempts", f"{stopped} (stopped and queued again)" if stopped else ""
     yield "input is", input_is
+    yield "capture", _capture_words(workload.capture) if workload.HasField("capture") else ""
     yield "decode", _decode_words(workload)
     yield "scale", f"{count(workload.scale_pixels_per_second)} px/s"
     yield "encode", "\n".join(_encode_words(one) for one in workload.encodes)
+    yield "upload", f"{count(workload.upload_bits_per_second)}bit/s" if workload.upload_bits_per_second else ""
     yield "cost", f"{count(workload.cost_pixels_per_second)} px/s"
     yield "pace", _pace_words(workload)
     yield "books", ", ".join(_booked_words(one) for one in placement.booked if one.booked != one.kept)
+
+
+def _capture_words(work: CaptureWork) -> str:
+    shown = "a page" if work.browser else "an application"
+    return f"{count(work.pixels_per_second)} px/s, {work.width}x{work.height} of {shown}"
 
 
 def _decode_words(workload: Workload) -> str:

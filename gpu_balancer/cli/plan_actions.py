@@ -14,6 +14,8 @@ from gpu_balancer.cli.words import facts_words
 if TYPE_CHECKING:
     from gpu_balancer.cli.invocation import Invocation
     from gpu_balancer.cli.job_options import InputOptions, OutputOptions, RenditionOptions, SessionOptions
+    from gpu_balancer.cli.screen import Screen
+    from gpu_balancer.v1.session_service_pb2 import PlanSessionResponse
 
 
 def plan(
@@ -32,8 +34,13 @@ def plan(
         name = job.source_file.name if job.source_file is not None else ""
         with shown_upload(screen, name) as progress:
             answer = client.plan(job.session, on_upload=progress)
+    return show_plan(screen, answer, verbose=verbose)
+
+
+def show_plan(screen: Screen, answer: PlanSessionResponse, *, verbose: bool) -> ExitCode:
+    """Shows a plan; the exit code tells whether a device would take the session."""
     placement = answer.placement
-    if invocation.json:
+    if screen.json:
         screen.document(answer)
     else:
         show_placement(screen, placement, with_needs=verbose)

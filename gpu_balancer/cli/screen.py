@@ -54,9 +54,15 @@ def to_json(message: Message) -> dict[str, object]:
 class Screen:
     """Writes results and notes."""
 
-    def __init__(self, *, json: bool) -> None:
-        """Looks at standard output and error; draws nothing yet."""
+    def __init__(self, *, json: bool, headings: bool = False) -> None:
+        """Looks at standard output and error; draws nothing yet.
+
+        Args:
+            json: Whether results are JSON.
+            headings: Whether tables that are no terminal's begin with the names of their columns.
+        """
         self.json = json
+        self.headings = headings
         self.terminal = sys.stdout.isatty() and not json
 
     @cached_property
@@ -112,7 +118,7 @@ class Screen:
         print(text, file=sys.stderr, flush=True)
 
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, none: str) -> None:
-        """Writes a table on a terminal, else its rows as lines with tabs.
+        """Writes a table on a terminal, else its rows as lines with tabs, after its titles when headings are asked for.
 
         Args:
             columns: Its columns.
@@ -121,9 +127,11 @@ class Screen:
         """
         if not rows:
             self.note(none)
-        elif self.terminal:
+        if rows and self.terminal:
             self.console.print(make_table(columns, rows, width=self.console.width))
-        else:
+        elif not self.terminal:
+            if self.headings:
+                self.line("\t".join(column.title for column in columns))
             for row in rows:
                 self.line("\t".join(cell.replace("\t", " ") for cell in row))
 

@@ -12,11 +12,13 @@ from gpu_balancer.cli.session_views import (
     ARTIFACT_COLUMNS,
     COLUMNS,
     artifact_row,
+    copy_lines,
     session_facts,
     session_row,
 )
+from gpu_balancer.cli.session_words import session_state
 from gpu_balancer.cli.transfers import shown_downloads
-from gpu_balancer.cli.words import clean, device_word, moment, session_state
+from gpu_balancer.cli.words import clean, device_word, moment
 from gpu_balancer.client.names import short_name
 from gpu_balancer.client.session_requests import session_filter
 from gpu_balancer.client.spelling import parse_label
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gpu_balancer.cli.invocation import Invocation
+    from gpu_balancer.cli.screen import Screen
+    from gpu_balancer.v1.session_pb2 import Artifact
 
 
 def list_sessions(
@@ -131,6 +135,14 @@ def show_artifacts(invocation: Invocation, name: str, *, download: str | None, o
     if invocation.json:
         screen.document(session_service_pb2.ListArtifactsResponse(artifacts=artifacts))
     elif download is None:
-        screen.table(
-            ARTIFACT_COLUMNS, [artifact_row(one) for one in artifacts], none="The session has left no artifacts yet."
-        )
+        _show_artifact_table(screen, artifacts)
+
+
+def _show_artifact_table(screen: Screen, artifacts: Sequence[Artifact]) -> None:
+    """Shows artifacts; on a terminal without the column of copies when there are none."""
+    copied = any(artifact.deliveries for artifact in artifacts) or not screen.terminal
+    columns = ARTIFACT_COLUMNS if copied else ARTIFACT_COLUMNS[:-1]
+    rows = [artifact_row(one)[: len(columns)] for one in artifacts]
+    screen.table(columns, rows, none="The session has left no artifacts yet.")
+    for line in copy_lines(artifacts):
+        screen.note(line)

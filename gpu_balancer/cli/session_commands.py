@@ -41,7 +41,7 @@ LabelOption = Annotated[
 def register(app: typer.Typer) -> None:
     """Registers the commands about sessions."""
 
-    @command(app, "sessions")
+    @command(app, "sessions", tables=True)
     def sessions(
         invocation: Invocation,
         state: StateOption = [],  # noqa: B006 - typer reads it, nobody changes it
@@ -61,14 +61,14 @@ def register(app: typer.Typer) -> None:
 
         show_session(invocation, name)
 
-    @command(app, "explain")
+    @command(app, "explain", tables=True)
     def explain(invocation: Invocation, name: NameArgument) -> None:
         """Tell why a session went where it went: every device's score or refusal, at each attempt."""
         from gpu_balancer.cli.session_actions import explain_session
 
         explain_session(invocation, name)
 
-    @command(app, "watch")
+    @command(app, "watch", tables=True)
     def watch(
         invocation: Invocation,
         name: Annotated[
@@ -110,7 +110,7 @@ def register(app: typer.Typer) -> None:
 
         delete_session(invocation, name)
 
-    @command(app, "artifacts")
+    @command(app, "artifacts", tables=True)
     def artifacts(
         invocation: Invocation,
         name: NameArgument,

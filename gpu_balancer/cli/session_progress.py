@@ -5,7 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
-from gpu_balancer.cli.words import clean, clock, device_word, done_share, progress_words, queue_words, session_state
+from gpu_balancer.cli.session_words import (
+    PHASE_CONDITIONS,
+    done_share,
+    is_paused,
+    phase_words,
+    progress_words,
+    queue_words,
+    recording_figures,
+)
+from gpu_balancer.cli.words import clean, clock, device_word
 from gpu_balancer.client.names import short_name
 from gpu_balancer.runtime.clock import SystemClock
 from gpu_balancer.v1 import session_pb2
@@ -26,6 +35,8 @@ LINE_INTERVAL = timedelta(seconds=10)
 
 _BAR_GAPS = 4
 """Columns between the parts of a line with a bar."""
+_WHOLE_FIGURES = 76
+"""Columns of a line that has room for every figure of a recording, and a bar."""
 
 
 class SessionProgress:
@@ -69,9 +80,9 @@ class SessionProgress:
             description=short_name(session.name),
             total=None if share is None and not ended else 1.0,
             completed=share or 0.0,
-            state=_fitting_words(session, self._bar.console.width) or session_state(session.state),
-            waiting=session.state == session_pb2.SESSION_STATE_QUEUED,
-            figures=_figures(session),
+            state=_fitting_words(session, self._bar.console.width) or phase_words(session),
+            waiting=session.state == session_pb2.SESSION_STATE_QUEUED or is_paused(session),
+            figures=_figures(session, self._bar.console.width),
             left=_time_left(session),
         )
 
@@ -80,7 +91,8 @@ class SessionProgress:
         if session.ingest_url:
             self._note(f"Publish to {session.ingest_url}")
         for condition in session.conditions:
-            self._note(f"{condition.type}: {clean(condition.message)}")
+            if condition.type not in PHASE_CONDITIONS or not session.HasField("recording"):
+                self._note(f"{condition.type}: {clean(condition.message)}")
 
     def _note(self, text: str) -> None:
         if text in self._told_notes:
@@ -92,12 +104,12 @@ class SessionProgress:
             self._screen.note(text)
 
     def _show_line(self, session: Session) -> None:
-        now_s, state = self._clock.monotonic_s(), session_state(session.state)
+        now_s, state = self._clock.monotonic_s(), phase_words(session)
         if state == self._told_state and now_s - self._told_s < LINE_INTERVAL.total_seconds():
             return
         self._told_state, self._told_s = state, now_s
         place = f" on {device_word(session.device)}" if session.device else ""
-        figures = f", {progress_words(session)}" if session.HasField("progress") else ""
+        figures = f", {_line_figures(session)}" if session.HasField("progress") else ""
         line = f"{short_name(session.name)}: {_waiting_words(session) or f'{state}{place}{figures}'}"
         # A session may wait for hours: the same place again is no news.
         if line != self._told_line:
@@ -121,12 +133,24 @@ def _fitting_words(session: Session, width: int) -> str:
     return f"queued: {place}" if (place := queue_words(session)) else ""
 
 
-def _figures(session: Session) -> str:
+def _line_figures(session: Session) -> str:
+    return recording_figures(session) if session.HasField("recording") else progress_words(session)
+
+
+def _figures(session: Session, width: int) -> str:
+    """Tells the figures beside the bar.
+
+    Args:
+        session: The session.
+        width: Columns of the whole line.
+    """
     progress = session.progress
     if session.state == session_pb2.SESSION_STATE_QUEUED:
         return ""
     if not session.HasField("progress"):
         return f"on {device_word(session.device)}" if session.device else ""
+    if session.HasField("recording"):
+        return recording_figures(session, whole=width >= _WHOLE_FIGURES)
     parts = [f"{done:.0%}" if (done := done_share(session)) is not None else clock(progress.out_time)]
     if progress.HasField("speed"):
         parts.append(f"{progress.speed:.2g}x")
@@ -140,6 +164,9 @@ def _figures(session: Session) -> str:
 def _time_left(session: Session) -> str:
     progress = session.progress
     if session.state != session_pb2.SESSION_STATE_RUNNING or not progress.HasField("total_time"):
+        return ""
+    if session.HasField("recording"):
+        # How much of how much stands there already.
         return ""
     left = progress.total_time.ToTimedelta() - progress.out_time.ToTimedelta()
     if not progress.HasField("speed") or progress.speed <= 0.001 or left <= timedelta(0):
@@ -158,7 +185,7 @@ def _make_bar() -> Progress:
     bar = BarColumn(bar_width=None)
 
     class MovingBar(ProgressColumn):
-        """A bar, but nothing while a session waits for a device: nothing moves then."""
+        """A bar, but nothing while a session waits for a device or rests: nothing moves then."""
 
         def render(self, task: Task) -> RenderableType:
             return Text() if task.fields["waiting"] else bar.render(task)

@@ -9,7 +9,7 @@ from gpu_balancer.cli.exit_codes import ExitCode
 from gpu_balancer.cli.screen import make_table
 from gpu_balancer.cli.session_progress import SessionProgress
 from gpu_balancer.cli.session_views import COLUMNS, session_row
-from gpu_balancer.cli.words import session_state
+from gpu_balancer.cli.session_words import session_state
 from gpu_balancer.client.names import short_name
 from gpu_balancer.client.session_requests import has_ended
 from gpu_balancer.v1 import session_pb2, session_service_pb2
@@ -56,6 +56,8 @@ def watch_all(invocation: Invocation) -> None:
         elif screen.terminal:
             _show_live(screen, changes)
         else:
+            if screen.headings:
+                print("\t".join(("CHANGE", *(column.title for column in COLUMNS))), flush=True)
             for line in change_lines(changes):
                 print(line, flush=True)
 

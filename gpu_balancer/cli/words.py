@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from gpu_balancer.client.names import short_name
-from gpu_balancer.v1 import device_pb2, media_pb2, placement_pb2, session_pb2
+from gpu_balancer.v1 import device_pb2, media_pb2, placement_pb2
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
@@ -39,32 +39,28 @@ def clean(text: str) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def session_state(state: int) -> str:
-    """Names a session's state."""
-    return _enum_word(session_pb2.SessionState.Name, state, "SESSION_STATE_")
-
-
 def device_state(state: int) -> str:
     """Names a device's state."""
-    return _enum_word(device_pb2.DeviceState.Name, state, "DEVICE_STATE_")
+    return enum_word(device_pb2.DeviceState.Name, state, "DEVICE_STATE_")
 
 
 def video_codec(codec: int) -> str:
     """Names a video format."""
-    return _enum_word(media_pb2.VideoCodec.Name, codec, "VIDEO_CODEC_")
+    return enum_word(media_pb2.VideoCodec.Name, codec, "VIDEO_CODEC_")
 
 
 def encoding_speed(speed: int) -> str:
     """Names how much work goes into a picture."""
-    return _enum_word(media_pb2.EncodingSpeed.Name, speed, "ENCODING_SPEED_")
+    return enum_word(media_pb2.EncodingSpeed.Name, speed, "ENCODING_SPEED_")
 
 
 def dimension(number: int) -> str:
     """Names a dimension of load."""
-    return _enum_word(placement_pb2.Dimension.Name, number, "DIMENSION_").replace("_", " ")
+    return enum_word(placement_pb2.Dimension.Name, number, "DIMENSION_").replace("_", " ")
 
 
-def _enum_word(name_of: object, number: int, prefix: str) -> str:
+def enum_word(name_of: object, number: int, prefix: str) -> str:
+    """Names a value of an enumeration in lower case, without its prefix; a dash for one that was not said."""
     assert callable(name_of)
     try:
         word = str(name_of(number)).removeprefix(prefix).lower()
@@ -99,6 +95,14 @@ def clock(length: Duration) -> str:
     return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
 
 
+def brief(length: Duration) -> str:
+    """Writes a length of time as finely as it matters: "33 ms", "2.4 s" or "1:30"; a negative one with its sign."""
+    milliseconds = length.ToNanoseconds() / 1e6
+    if abs(milliseconds) < 1000:
+        return f"{milliseconds:.0f} ms" if abs(milliseconds) >= 1 or not milliseconds else f"{milliseconds:.1f} ms"
+    return f"{milliseconds / 1000:.1f} s" if abs(milliseconds) < 60_000 else clock(length)
+
+
 def about(length: Duration) -> str:
     """Writes an estimate no finer than it is: "about 40 s", "about 2 min" or "about 3 h"."""
     seconds = length.seconds + (length.nanos > 0)
@@ -114,49 +118,6 @@ def moment(time: Timestamp) -> str:
     from datetime import UTC
 
     return time.ToDatetime(tzinfo=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def done_share(session: session_pb2.Session) -> float | None:
-    """Tells how much of a session is done, 0 to 1. None: its end is unknown."""
-    progress = session.progress
-    total = progress.total_time.ToMilliseconds()
-    if session.state == session_pb2.SESSION_STATE_SUCCEEDED:
-        return 1.0
-    return min(1.0, progress.out_time.ToMilliseconds() / total) if total > 0 else None
-
-
-def queue_words(session: session_pb2.Session) -> str:
-    """Tells the place of a session that waits, and how long it may take: "place 3, about 2 min"."""
-    queue = session.queue
-    parts = [f"place {queue.position}"] if queue.position else []
-    if queue.HasField("estimated_wait"):
-        parts.append(about(queue.estimated_wait))
-    return ", ".join(parts)
-
-
-def progress_words(session: session_pb2.Session) -> str:
-    """Tells in a few words how far a session is; `≤0.5x` is the speed at which it is held."""
-    if session.state == session_pb2.SESSION_STATE_QUEUED:
-        return queue_words(session) or UNKNOWN
-    progress = session.progress
-    share = done_share(session)
-    parts = [f"{share:.0%}" if share is not None else clock(progress.out_time)] if session.HasField("progress") else []
-    if progress.HasField("speed") and session.state == session_pb2.SESSION_STATE_RUNNING:
-        parts.append(f"{progress.speed:.2g}x")
-    if session.HasField("speed_limit") and session.state == session_pb2.SESSION_STATE_RUNNING:
-        parts.append(f"≤{session.speed_limit:.2g}x")
-    return " ".join(parts) or UNKNOWN
-
-
-def input_words(session: session_pb2.Session) -> str:
-    """Names a session's input."""
-    given = session.transcode.input
-    source = given.WhichOneof("source")
-    if source == "uri":
-        return clean(given.uri)
-    if source == "upload":
-        return given.upload
-    return session.ingest_url or "ingest" if source == "ingest" else UNKNOWN
 
 
 def rendition_words(rendition: media_pb2.Rendition) -> str:

@@ -54,7 +54,7 @@ class FetchingRequests(SessionRequests, ArtifactRequests):
             ]
         return await self._download_all(wanted, overwrite=overwrite, on_download=on_download)
 
-    async def check_files(self, session: Session, delivery: Delivery) -> list[Path]:
+    async def check_files(self, session: Session, delivery: Delivery) -> dict[Path, str]:
         """Compares fetched files with the SHA-256 in the report of a recording.
 
         Args:
@@ -62,14 +62,14 @@ class FetchingRequests(SessionRequests, ArtifactRequests):
             delivery: What was fetched, and where to.
 
         Returns:
-            The files that were compared and agree, in the report's order. Files that the report does not tell of, or
-            that were not fetched, are left out.
+            The files that were compared and agree, with their sums. What the report does not tell of, or what was not
+            fetched, is left out.
 
         Raises:
             RequestFailure: With INTERNAL when one does not agree. It stays where it is.
             OSError: When one cannot be read.
         """
-        checked: list[Path] = []
+        checked: dict[Path, str] = {}
         for told in session.recording_report.files:
             places = [fetch.place_of(told.path) for fetch in delivery.fetches]
             for place in places:
@@ -82,7 +82,7 @@ class FetchingRequests(SessionRequests, ArtifactRequests):
                         message=f"Cannot trust {place}: its SHA-256 is {found}, and the agent wrote {told.sha256}. "
                         f"Try to fetch {told.path} of {session.name} again.",
                     )
-                checked.append(place)
+                checked[place] = found
         return checked
 
     async def download_artifacts(

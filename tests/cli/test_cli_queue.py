@@ -13,7 +13,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gpu_balancer import Reason, RequestFailure
 from gpu_balancer.cli.exit_codes import ExitCode, exit_code_of
 from gpu_balancer.cli.session_progress import SessionProgress
-from gpu_balancer.cli.words import about, progress_words, queue_words
+from gpu_balancer.cli.session_words import progress_words, queue_words
+from gpu_balancer.cli.words import about
 from gpu_balancer.v1 import session_pb2
 
 if TYPE_CHECKING:

@@ -55,7 +55,7 @@ def test_sessions_are_listed_newest_first(with_sessions: FakeBalancer, run: Comm
     assert names(ran.out) == ["done", "busy", "old"]
     created = ran.out.splitlines()[1].split("\t")[4]
     assert ran.out.splitlines()[1].split("\t") == [
-        "busy", "running", "cpu-0", "25% 2.4x", created, "show=news", "/srv/in.mov",
+        "busy", "running", "cpu-0", "25% 2.4x", created, "show=news", "/srv/in.mov", "transcode",
     ]  # fmt: skip
 
 

@@ -176,8 +176,8 @@ async def test_only_what_was_fetched_and_is_told_of_is_compared(
         report.files.add(path=path, sha256=hashlib.sha256(data).hexdigest())
     session = session_pb2.Session(recording_report=report)
     delivery = file_delivery(tmp_path / "a.mp4", ["a"])
-    assert await client.check_files(session, delivery) == [tmp_path / "a.mp4"]
-    assert await client.check_files(session, hls_delivery(tmp_path / "show")) == [tmp_path / "show/x.m4s"]
+    assert list(await client.check_files(session, delivery)) == [tmp_path / "a.mp4"]
+    assert list(await client.check_files(session, hls_delivery(tmp_path / "show"))) == [tmp_path / "show/x.m4s"]
 
 
 @pytest.mark.parametrize(
