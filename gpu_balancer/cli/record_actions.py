@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gpu_balancer.cli.complaints import complain_of_end
+from gpu_balancer.cli.error_text import complain
 from gpu_balancer.cli.exit_codes import ExitCode
 from gpu_balancer.cli.following import follow
 from gpu_balancer.cli.interrupts import stop_at_once, tell_how_to_go_on
@@ -103,7 +104,11 @@ def _run(screen: Screen, client: Client, job: RecordingJob, *, detach: bool, ove
     if screen.json:
         screen.document(ended)
     code = _finish(screen, client, job, ended, overwrite=overwrite)
-    return ExitCode.INTERRUPTED if interrupted else code
+    if interrupted:
+        return ExitCode.INTERRUPTED
+    if ended.state == session_pb2.SESSION_STATE_CANCELLED:
+        return complain(f"The session {short_name(ended.name)} was stopped from elsewhere.", ExitCode.SESSION_FAILED)
+    return code
 
 
 def _finish(screen: Screen, client: Client, job: RecordingJob, ended: Session, *, overwrite: bool) -> ExitCode:
@@ -131,4 +136,4 @@ def _finish(screen: Screen, client: Client, job: RecordingJob, ended: Session, *
         tell_report(screen, ended, {})
         raise
     tell_report(screen, ended, checked)
-    return ExitCode.SESSION_FAILED if ended.state == session_pb2.SESSION_STATE_CANCELLED else code
+    return code

@@ -27,14 +27,15 @@ def pause(invocation: Invocation, name: str) -> None:
     with invocation.client() as client:
         session = client.pause(name)
     # It rests at the end of a fragment, a moment after it was asked to.
-    _tell(invocation.screen(), session, "paused" if is_paused(session) else "is being paused")
+    _tell(invocation.screen(), session, "paused" if is_paused(session) else "is being paused", at=_at(session))
 
 
 def resume(invocation: Invocation, name: str) -> None:
     """Goes on with a recording."""
     with invocation.client() as client:
         session = client.resume(name)
-    _tell(invocation.screen(), session, "is being resumed" if is_paused(session) else phase_words(session))
+    words = "is being resumed" if is_paused(session) else phase_words(session)
+    _tell(invocation.screen(), session, words, at=_at(session))
 
 
 def extend(invocation: Invocation, name: str, duration: str | None) -> None:
@@ -57,12 +58,15 @@ def _extended(client: Client, name: str, duration: str) -> Session:
         return client.extend(name, present.max_duration.ToTimedelta() + told.length)
 
 
-def _tell(screen: Screen, session: Session, words: str) -> None:
+def _at(session: Session) -> str:
+    return f" at {recorded_time(session)}" if session.HasField("progress") else ""
+
+
+def _tell(screen: Screen, session: Session, words: str, *, at: str = "") -> None:
     if screen.json:
         screen.document(session)
-        return
-    at = f" at {recorded_time(session)}" if session.HasField("progress") else ""
-    screen.line(f"{short_name(session.name)}: {words}{at}")
+    else:
+        screen.line(f"{short_name(session.name)}: {words}{at}")
 
 
 def snapshot(invocation: Invocation, name: str, *, output: str | None, width: int | None, overwrite: bool) -> None:

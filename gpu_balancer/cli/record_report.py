@@ -14,7 +14,6 @@ from gpu_balancer.client.deliveries import Delivery, Fetch
 from gpu_balancer.client.names import short_name
 from gpu_balancer.client.recording_specs import FAILURE_ARTIFACTS
 from gpu_balancer.runtime.failures import RequestFailure
-from gpu_balancer.v1 import session_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,8 +44,6 @@ def tell_report(screen: Screen, ended: Session, checked: Mapping[Path, str]) -> 
         for name, value in facts:
             if value:
                 screen.note(f"{name}: {value}")
-    if ended.state == session_pb2.SESSION_STATE_CANCELLED:
-        screen.note("It was stopped before its end.")
 
 
 def _sum_words(checked: Mapping[Path, str]) -> str:
@@ -54,8 +51,9 @@ def _sum_words(checked: Mapping[Path, str]) -> str:
     if not checked:
         return ""
     if len(checked) == 1:
-        return f"{next(iter(checked.values()))}, as the agent wrote it"
-    return f"of {len(checked)} files, as the agent wrote them"
+        # A terminal of 80 columns has room for no longer word behind it.
+        return f"{next(iter(checked.values()))} agrees"
+    return f"agrees for {len(checked)} files"
 
 
 def fetch_remains(screen: Screen, client: Client, failed: Session, delivery: Delivery, *, overwrite: bool) -> None:
@@ -88,9 +86,10 @@ def fetch_remains(screen: Screen, client: Client, failed: Session, delivery: Del
     tell_places(screen, recorded, places)
     if places:
         screen.note("That is what was recorded until it failed.")
-    for clue, place in zip(clues, found, strict=True):
-        what = "How it looked then" if clue.artifact_path.endswith(".png") else "What its page logged"
-        screen.note(f"{what}: {clean(str(place))}")
+    for clue in clues:
+        if clue.target in found:
+            what = "How it looked then" if clue.artifact_path.endswith(".png") else "What its page logged"
+            screen.note(f"{what}: {clean(str(clue.target))}")
     if artifacts and not places and not found:
         screen.note(f"What it left stays with the agent: gpu-balancer artifacts {name} --download DIR")
 

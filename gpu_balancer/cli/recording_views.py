@@ -120,7 +120,7 @@ def report_facts(report: RecordingReport, *, whole: bool = True) -> Iterator[tup
     yield "start", f"first picture after {brief(report.start_time)}" if report.HasField("start_time") else ""
     yield "sound", _sound_words(report)
     cause = _CAUSES.get(report.end_cause, "")
-    yield "ended", f"{cause} ({report.end_cause})" if cause else report.end_cause
+    yield "end", f"{cause} ({report.end_cause})" if cause else report.end_cause
     if not whole:
         return
     yield "phases", ", ".join(f"{one.name.replace('_', ' ')} {brief(one.duration)}" for one in report.phases)
@@ -133,7 +133,7 @@ def report_facts(report: RecordingReport, *, whole: bool = True) -> Iterator[tup
         (report.closed_popups, "windows closed"),
         (report.cancelled_downloads, "downloads cancelled"),
     )
-    yield "page", ", ".join(f"{count} {words}" for count, words in told if count)
+    yield "suppressed", ", ".join(f"{count} {words}" for count, words in told if count)
 
 
 def frame_words(report: RecordingReport) -> str:

@@ -35,8 +35,8 @@ LINE_INTERVAL = timedelta(seconds=10)
 
 _BAR_GAPS = 4
 """Columns between the parts of a line with a bar."""
-_WHOLE_FIGURES = 76
-"""Columns of a line that has room for every figure of a recording, and a bar."""
+_SHORTEST_BAR = 8
+"""Columns of a bar that still tells something."""
 
 
 class SessionProgress:
@@ -150,7 +150,9 @@ def _figures(session: Session, width: int) -> str:
     if not session.HasField("progress"):
         return f"on {device_word(session.device)}" if session.device else ""
     if session.HasField("recording"):
-        return recording_figures(session, whole=width >= _WHOLE_FIGURES)
+        whole = recording_figures(session)
+        taken = len(short_name(session.name)) + len(phase_words(session)) + len(whole) + _BAR_GAPS
+        return whole if taken + _SHORTEST_BAR <= width else recording_figures(session, whole=False)
     parts = [f"{done:.0%}" if (done := done_share(session)) is not None else clock(progress.out_time)]
     if progress.HasField("speed"):
         parts.append(f"{progress.speed:.2g}x")

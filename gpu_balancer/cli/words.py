@@ -100,7 +100,7 @@ def brief(length: Duration) -> str:
     milliseconds = length.ToNanoseconds() / 1e6
     if abs(milliseconds) < 1000:
         return f"{milliseconds:.0f} ms" if abs(milliseconds) >= 1 or not milliseconds else f"{milliseconds:.1f} ms"
-    return f"{milliseconds / 1000:.1f} s" if abs(milliseconds) < 60_000 else clock(length)
+    return f"{round(milliseconds / 1000, 1):g} s" if abs(milliseconds) < 60_000 else clock(length)
 
 
 def about(length: Duration) -> str:

@@ -112,35 +112,37 @@ class RecordingRequests(FetchingRequests, LadderRequests):
             raise ValueError("Cannot save a result without waiting for it. Try wait=True, or leave out save_to.")
         check_duration(duration)
         spec = make_spec(source)
-        spec.capture.CopyFrom(make_capture(size, fps, show_cursor=show_cursor, sound=sound))
-        spec.start_gate.CopyFrom(make_gate(gate, gate_timeout, of_page=spec.HasField("page")))
-        spec.stop_rules.end_signal = end_signal
-        if stop_on_silence is not None:
-            spec.stop_rules.silence.FromTimedelta(stop_on_silence)
-        if stop_on_idle is not None:
-            spec.stop_rules.idle.FromTimedelta(stop_on_idle)
-        if watermark is not None:
-            spec.watermark.CopyFrom(make_watermark(watermark) if isinstance(watermark, str) else watermark)
-        if thumbnail_interval is not None:
-            spec.thumbnail_interval.FromTimedelta(thumbnail_interval)
+        rest = recording_pb2.RecordingSpec(
+            capture=make_capture(size, fps, show_cursor=show_cursor, sound=sound),
+            start_gate=make_gate(gate, gate_timeout, of_page=spec.HasField("page")),
+            stop_rules=recording_pb2.StopRules(
+                end_signal=end_signal, silence=to_duration(stop_on_silence), idle=to_duration(stop_on_idle)
+            ),
+            profile=profile,
+            watermark=make_watermark(watermark) if isinstance(watermark, str) else watermark,
+            thumbnail_interval=to_duration(thumbnail_interval),
+            destinations=destinations,
+            allow_software_encode=allow_software_encode,
+        )
+        spec.MergeFrom(rest)
         ladder = await self._ladder(renditions, profile, default=DEFAULT_RENDITION)
         delivery = _delivery_of(save_to, ladder, overwrite=overwrite)
-        spec.profile = profile
         spec.renditions.extend(() if profile else ladder)
         spec.outputs.extend((*outputs, *delivery.outputs))
-        spec.destinations.extend(destinations)
-        spec.allow_software_encode = allow_software_encode
         asked = session_pb2.Session(
             recording=spec, labels=labels or {}, max_duration=to_duration(duration), max_wait=to_duration(max_wait)
         )
         session = await self.create_session(asked, request_id)
         if not wait:
             return session
-        session = await self.wait(session, on_change=on_change)
-        if session.state in _LEFT_FILES:
-            await self.fetch(session, delivery, overwrite=overwrite)
-            await self.check_files(session, delivery)
-        return session
+        return await self._fetched(await self.wait(session, on_change=on_change), delivery, overwrite=overwrite)
+
+    async def _fetched(self, ended: Session, delivery: Delivery, *, overwrite: bool) -> Session:
+        """Fetches what an ended recording left, and sees that it is what the agent wrote."""
+        if ended.state in _LEFT_FILES:
+            await self.fetch(ended, delivery, overwrite=overwrite)
+            await self.check_files(ended, delivery)
+        return ended
 
     async def pause(self, name: str) -> Session:
         """Lets a recording rest: its files show no gap, and its duration does not count on. Asking again does nothing.

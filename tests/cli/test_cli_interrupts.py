@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from gpu_balancer.v1 import session_pb2
 
@@ -206,6 +207,117 @@ def test_without_a_terminal_it_runs_on_and_is_said_how_to_stop_it(running: FakeB
     assert "Traceback" not in err
     assert "gpu-balancer stop s1" in err
     assert state_of(running) == session_pb2.SESSION_STATE_RUNNING
+
+
+@pytest.fixture
+def recording(fake: FakeBalancer) -> FakeBalancer:
+    """A fake whose recordings go on until they are asked to stop, and then take their time to complete their file."""
+
+    def start(session: session_pb2.Session) -> None:
+        fake.advance(session.name, state=session_pb2.SESSION_STATE_RUNNING, running_time=Timestamp(seconds=1))
+
+    fake.on_create = start
+    fake.on_stop = lambda session: fake.advance(session.name, state=session_pb2.SESSION_STATE_STOPPING)
+    return fake
+
+
+def complete_recording(fake: FakeBalancer) -> None:
+    def complete() -> None:
+        fake.add_artifact("sessions/s1", "recording.mp4", b"half a film")
+        fake.advance("sessions/s1", state=session_pb2.SESSION_STATE_CANCELLED)
+
+    fake.do(complete)
+
+
+def test_ctrl_c_ends_a_recording_without_a_question_and_fetches_it(recording: FakeBalancer, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    with terminal_of(recording, "record", "https://example.org/", "-o", str(out)) as terminal:
+        terminal.expect("recording")
+        terminal.press_ctrl_c()
+        terminal.expect("It completes its outputs and ends")
+        terminal.expect("finalising")
+        assert state_of(recording) == session_pb2.SESSION_STATE_STOPPING
+        complete_recording(recording)
+        terminal.expect(f"Wrote {out}")
+        assert terminal.end() == 130
+    assert out.read_bytes() == b"half a film"
+    assert recording.calls["StopSession"] == 1
+
+
+def test_a_second_ctrl_c_leaves_the_end_of_a_recording_to_the_agent(recording: FakeBalancer, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    with terminal_of(recording, "record", "https://example.org/", "-o", str(out)) as terminal:
+        terminal.expect("recording")
+        terminal.press_ctrl_c()
+        terminal.expect("finalising")
+        terminal.press_ctrl_c()
+        terminal.expect("The session s1 completes its outputs and ends.")
+        terminal.expect("gpu-balancer artifacts s1 --download DIR")
+        assert terminal.end() == 130
+    assert recording.calls["StopSession"] == 1
+    assert not out.exists()
+
+
+def test_a_recording_that_waits_is_cancelled_with_ctrl_c(queueing: FakeBalancer, tmp_path: Path) -> None:
+    with terminal_of(
+        queueing, "record", "https://example.org/", "-o", str(tmp_path / "o.mp4"), "--wait-for-device", "5m"
+    ) as terminal:
+        terminal.expect("place 3")
+        terminal.press_ctrl_c()
+        terminal.expect("s1: cancelled")
+        assert terminal.end() == 130
+    assert queueing.calls["ListArtifacts"] == 0
+
+
+def test_a_recording_that_is_interrupted_while_it_is_asked_for_is_not_left_running(
+    recording: FakeBalancer, tmp_path: Path
+) -> None:
+    processes: list[subprocess.Popen[str]] = []
+    recording.on_create = lambda session: processes[0].send_signal(signal.SIGINT)
+    recording.on_stop = None
+    processes.append(
+        subprocess.Popen(
+            [sys.executable, "-m", "gpu_balancer.cli", "record", "https://example.org/", "-o", str(tmp_path / "o.mp4")],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "GPU_BALANCER_ADDRESS": recording.address},
+            cwd=ROOT,
+        )
+    )
+    _, err = processes[0].communicate(timeout=20)
+    assert processes[0].returncode == 130
+    assert "s1: cancelled" in err
+    assert list(recording.sessions) == ["sessions/s1"]
+    assert state_of(recording) == session_pb2.SESSION_STATE_CANCELLED
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_without_a_terminal_a_recording_is_ended_too(
+    recording: FakeBalancer, tmp_path: Path, ending: signal.Signals
+) -> None:
+    out = tmp_path / "out.mp4"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gpu_balancer.cli", "record", "https://example.org/", "-o", str(out)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "GPU_BALANCER_ADDRESS": recording.address},
+        cwd=ROOT,
+    )
+    assert process.stderr is not None
+    while process.stderr.readline() != "s1: recording\n":
+        assert process.poll() is None
+    process.send_signal(ending)
+    while process.stderr.readline() != "s1: finalising\n":
+        assert process.poll() is None
+    complete_recording(recording)
+    shown, err = process.communicate(timeout=20)
+    assert (process.returncode, shown) == (130, f"{out}\n")
+    assert "Traceback" not in err
+    assert out.read_bytes() == b"half a film"
 
 
 def test_top_is_left_with_ctrl_c_in_good_order(running: FakeBalancer) -> None:

@@ -97,6 +97,8 @@ class FakeBalancer:
         """Runs after a session was created, on the server's loop."""
         self.on_told: Callable[[session_pb2.Session], None] | None = None
         """Runs after a watcher of one session was told of it, on the server's loop."""
+        self.on_stop: Callable[[session_pb2.Session], None] | None = None
+        """Runs in the place of the end of a session that is asked to stop, on the server's loop."""
         self.calls: Counter[str] = Counter()
         self.received: list[Message] = []
         self.page_size = 2
@@ -338,7 +340,9 @@ class Sessions(session_service_pb2_grpc.SessionServiceServicer):
     async def StopSession(self, request: session_service_pb2.StopSessionRequest, context: Context) -> Any:  # noqa: N802
         await self.fake.enter("StopSession", request, context)
         session = await self.fake.session_of(request.name, context)
-        if session.state not in ENDED:
+        if session.state not in ENDED and self.fake.on_stop is not None:
+            self.fake.on_stop(session)
+        elif session.state not in ENDED:
             self.fake.advance(request.name, state=session_pb2.SESSION_STATE_CANCELLED)
         return session_service_pb2.StopSessionResponse(session=session)
 
