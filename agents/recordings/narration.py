@@ -20,6 +20,7 @@ from agents.sessions.progress_file import bytes_on_disk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
 
     from agents.browsers.page import PageFigures
     from agents.pipelines.recording_report import MeasuredUse, RecordedFile
@@ -128,16 +129,18 @@ class Narration:
                 self._change(conditions=tuple(other for other in self.status.conditions if other is not condition))
                 await self._book.publish(self._attempt)
 
-    async def begin_running(self) -> None:
-        """Tells that the first picture was taken."""
+    async def begin_running(self, first_picture_time: datetime | None) -> None:
+        """Tells that the first picture was taken, and when. None: that is not known, it was just now."""
         now = self._clock.now()
         launched = self.status.launch_time or now
         passed = sum((phase.duration for phase in self.state.phases), timedelta())
-        start = max(now - launched, timedelta())
-        first = RecordingPhase(name="first_frame", duration=max(start - passed, timedelta()))
+        start = max(min(first_picture_time or now, now) - launched, passed)
+        first = RecordingPhase(name="first_frame", duration=start - passed)
         self.note(start_time=start, phases=(*self.state.phases, first))
         await self.keep()
-        self._change(phase=Phase.RUNNING, running_time=now, conditions=(), recording_report=self.state.report())
+        self._change(
+            phase=Phase.RUNNING, running_time=launched + start, conditions=(), recording_report=self.state.report()
+        )
         self._trace.first_frame(self.status)
         await self._book.publish(self._attempt)
 

@@ -313,7 +313,7 @@ class RecordingRunner:
 
     async def _turn(self, run: TakeRun, began_s: float) -> None:
         self._tell_progress(run)
-        await self._note_first_picture(run.take)
+        await self._note_first_picture(run)
         waited_s = self._clock.monotonic_s() - began_s
         if not run.take.frames and waited_s > self._bounds.first_picture_timeout.total_seconds():
             await self._fail(
@@ -340,9 +340,9 @@ class RecordingRunner:
         if run.look() and run.figures.progress is not None:
             self._told.progressed(run.take, run.figures.progress)
 
-    async def _note_first_picture(self, take: Take) -> None:
-        if self._told.status.phase is Phase.STARTING and take.frames:
-            await self._told.begin_running()
+    async def _note_first_picture(self, run: TakeRun) -> None:
+        if self._told.status.phase is Phase.STARTING and run.take.frames:
+            await self._told.begin_running(run.figures.first_picture_time)
 
     async def _pause(self, run: TakeRun) -> None:
         """Waits for the next turn: soon while something is expected, at once when ffmpeg ends or something is asked."""
@@ -357,7 +357,7 @@ class RecordingRunner:
     async def _conclude(self, run: TakeRun) -> None:
         with contextlib.suppress(OSError):
             self._tell_progress(run)
-        await self._note_first_picture(run.take)
+        await self._note_first_picture(run)
         asked = self._ended.is_set() or self._state.paused_time is not None
         take = replace(run.take, ended=True)
         verdict = await asyncio.to_thread(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from agents.pipelines.frame_lines import parse_frame_lines
@@ -57,6 +57,17 @@ class TakeFigures:
         self.progress = progress
         self.take = self._known(progress)
         return True
+
+    @property
+    def first_picture_time(self) -> datetime | None:
+        """When the first picture was taken, as the latest report tells. None: there is none.
+
+        What is captured is captured in real time, so it is as old as the report says that there is of it.
+        """
+        written_s = self._progress_file.written_s
+        if written_s is None or not self.take.frames:
+            return None
+        return datetime.fromtimestamp(written_s, UTC) - self.take.out_time
 
     def end_by(self, rules: StopRules) -> str | None:
         """Tells by which of its rules the recording is to end. None: by none."""
