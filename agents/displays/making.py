@@ -1,0 +1,216 @@
+"""The making of a display: its folders and user, X server and sound server side by side, then all that needs them.
+
+Window manager and browser start at the same moment, because either takes the other as it comes and the browser takes
+longest. Whatever goes wrong, nothing of an unfinished display is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agents.displays.display import Display, DisplayUnavailable
+from agents.displays.display_folder import DisplayFolder, DisplayRecord
+from agents.displays.process_search import MARK_VARIABLE
+from agents.displays.run_folders import DISPLAY_ID_LENGTH, give_to
+from agents.displays.screens import own_authority, resize_screen
+from agents.displays.sound_server import SOURCE, find_sound_fault, sound_address, sound_environment, start_sound
+from agents.displays.spawning import DisplayEndedError, DisplayProcesses
+from agents.displays.users import NoUserLeftError
+from agents.displays.window_manager import find_window_manager_fault, start_window_manager
+from agents.displays.x_authority import authority_file, new_cookie
+from agents.displays.x_client import XUnreachableError
+from gpu_balancer.runtime.ids import random_id
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from agents.displays.backend import DisplayBackend
+    from agents.displays.display import BrowserEndpoint
+    from agents.displays.ending import DisplayEnder
+
+_START_WITHIN = timedelta(seconds=30)
+"""For each program to be ready; whoever waits for the display has a bound of its own."""
+_INHERITED = ("PATH", "TZ", "LD_LIBRARY_PATH")
+"""Where programs and libraries are, and what time it is: all that displays know of the agent's environment."""
+_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisplayWish:
+    """What a display is to be like."""
+
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+    browser: bool
+    """Whether a browser is to run on it."""
+    sound: bool
+    """Whether a sound server is, where that is possible."""
+
+
+@dataclass(slots=True, kw_only=True)
+class MadeDisplay:
+    """A display with the agent's hold of its processes."""
+
+    display: Display
+    processes: DisplayProcesses
+    folder: DisplayFolder
+    backend: str
+
+    def resized(self, width: int, height: int) -> Display:
+        """Notes another size, and gives the display as it is now.
+
+        Raises:
+            OSError: When it cannot be written down.
+        """
+        self.display = replace(self.display, width=width, height=height)
+        self.write()
+        return self.display
+
+    def write(self) -> None:
+        """Writes it down as finished.
+
+        Raises:
+            OSError: When the disk is full or refuses.
+        """
+        display = self.display
+        record = DisplayRecord(backend=self.backend, work=display.work, user_id=display.user_id, display=display)
+        self.folder.write_record(record)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisplayMaker:
+    """Makes displays of one agent."""
+
+    root: Path
+    """Folder of the displays' folders."""
+    largest_width: int
+    """Pixels, with which every X server is started."""
+    largest_height: int
+    backend: DisplayBackend
+    start_browser: Callable[[Display], Awaitable[BrowserEndpoint]] | None
+    """Starts a browser by the pool's `spawn`. None: there is none."""
+    ender: DisplayEnder
+
+    def find_fault(self) -> str | None:
+        """Tells what is missing to make displays. None: nothing is."""
+        return self.backend.find_fault() or find_window_manager_fault()
+
+    def has_sound(self) -> bool:
+        """Tells whether displays have sound."""
+        return find_sound_fault() is None
+
+    async def make(self, wish: DisplayWish, *, begun: Callable[[str, DisplayProcesses], None]) -> MadeDisplay:
+        """Makes a display.
+
+        Args:
+            wish: What it is to be like; its size is at most the largest one.
+            begun: Is told its id and processes before any is started.
+
+        Raises:
+            DisplayUnavailable: When it cannot be made; nothing of it is left.
+        """
+        display_id = random_id(length=DISPLAY_ID_LENGTH)
+        folder = DisplayFolder(path=self.root / display_id)
+        user_id: int | None = None
+        processes: DisplayProcesses | None = None
+        try:
+            if wish.browser and self.start_browser is None:
+                raise DisplayUnavailable(
+                    "BROWSER_MISSING", "Cannot show pages: there is no browser. Try apt-get install chromium."
+                )
+            if self.ender.users is not None:
+                user_id = await asyncio.to_thread(self.ender.users.take, display_id)
+            processes = await asyncio.to_thread(self._prepare, folder, user_id)
+            begun(display_id, processes)
+            return await self._start(wish, folder, processes)
+        except BaseException as error:
+            await self.ender.end(folder, user_id=user_id, processes=processes)
+            if isinstance(error, OSError | NoUserLeftError | XUnreachableError | DisplayEndedError):
+                raise DisplayUnavailable("DISPLAY_FAILED", f"Cannot make a display: {error}") from error
+            raise
+
+    def _prepare(self, folder: DisplayFolder, user_id: int | None) -> DisplayProcesses:
+        run = self.ender.run
+        work = run.work_of(folder.id)
+        folder.create(DisplayRecord(backend=self.backend.name, work=str(work), user_id=user_id))
+        run.create_work(folder.id, user_id)
+        content = authority_file(new_cookie())
+        for path, owner in ((own_authority(folder.path), None), (work / "authority", user_id)):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            give_to(path, owner)
+        environment = {
+            "PATH": _PATH,
+            **{name: os.environ[name] for name in _INHERITED if name in os.environ},
+            "LANG": "C.UTF-8",
+            "HOME": str(work / "home"),
+            "XDG_RUNTIME_DIR": str(work / "run"),
+            "TMPDIR": str(work / "tmp"),
+            "XAUTHORITY": str(work / "authority"),
+            # Nobody's session bus, and none is started for it.
+            "DBUS_SESSION_BUS_ADDRESS": "disabled:",
+            "NO_AT_BRIDGE": "1",
+            **sound_environment(work),
+            **self.backend.environment(),
+            MARK_VARIABLE: f"{run.agent}/{folder.id}",
+        }
+        return DisplayProcesses(folder, work=work, user_id=user_id, environment=environment)
+
+    async def _start(self, wish: DisplayWish, folder: DisplayFolder, processes: DisplayProcesses) -> MadeDisplay:
+        with_sound = wish.sound and self.has_sound()
+        authority = processes.work / "authority"
+        async with _together() as group:
+            server = group.create_task(self._start_server(processes, authority))
+            if with_sound:
+                group.create_task(start_sound(processes, within=_START_WITHIN))
+        name = server.result()
+        processes.environment["DISPLAY"] = name
+        display = Display(
+            id=folder.id,
+            name=name,
+            authority=str(authority),
+            width=wish.width,
+            height=wish.height,
+            lock=str(folder.lock),
+            work=str(processes.work),
+            user_id=processes.user_id,
+            sound_server=sound_address(processes.work) if with_sound else None,
+            sound_source=SOURCE,
+            environment=dict(processes.environment),
+        )
+        await resize_screen(display, wish.width, wish.height, within=_START_WITHIN)
+        async with _together() as group:
+            browser = group.create_task(self._start_browser(display, wish))
+            group.create_task(start_window_manager(processes, name, own_authority(folder.path), within=_START_WITHIN))
+        display = replace(display, browser=browser.result())
+        made = MadeDisplay(display=display, processes=processes, folder=folder, backend=self.backend.name)
+        await asyncio.to_thread(made.write)
+        return made
+
+    async def _start_server(self, processes: DisplayProcesses, authority: Path) -> str:
+        width, height = self.largest_width, self.largest_height
+        return await self.backend.start(processes, authority, width=width, height=height, within=_START_WITHIN)
+
+    async def _start_browser(self, display: Display, wish: DisplayWish) -> BrowserEndpoint | None:
+        if self.start_browser is None or not wish.browser:
+            return None
+        return await self.start_browser(display)
+
+
+@asynccontextmanager
+async def _together() -> AsyncIterator[asyncio.TaskGroup]:
+    """Awaits several tasks; the first one that fails ends the others, and its error is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None

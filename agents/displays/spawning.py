@@ -1,0 +1,144 @@
+"""Starts the processes of a display, each detached from the agent, and tells which of them live.
+
+As with sessions, nothing here may end with the agent: `subprocess.Popen` with a session of its own instead of asyncio's
+child transport. Each process holds the display's lock, runs as the display's user with no further groups, and knows
+nothing of the agent's environment but what `environment` gives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+from agents.lock_holders import has_ended, open_holder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from agents.displays.display_folder import DisplayFolder
+
+X_SERVER = "x_server"
+WINDOW_MANAGER = "window_manager"
+SOUND_SERVER = "sound_server"
+SOUND_LISTENER = "sound_listener"
+BROWSER = "browser"
+"""Name of the process without which a display with a browser is dead."""
+_UMASK = 0o077
+
+
+class DisplayEndedError(Exception):
+    """A display's processes are being ended: no further one is started."""
+
+
+class DisplayProcesses:
+    """The processes of one display, from its making, or its adoption, to its end."""
+
+    def __init__(
+        self, folder: DisplayFolder, *, work: Path, user_id: int | None, environment: Mapping[str, str]
+    ) -> None:
+        """Knows no process yet.
+
+        Args:
+            folder: The display's folder, which exists.
+            work: Where they run.
+            user_id: As whom. None: the agent's own user.
+            environment: Their whole environment.
+        """
+        self.folder = folder
+        self.work = work
+        self.user_id = user_id
+        self.environment = dict(environment)
+        self._alive: dict[str, int] = {}
+        self._ended = False
+
+    async def spawn(self, argv: Sequence[str], *, name: str, environment: Mapping[str, str] | None = None) -> int:
+        """Starts a process. It inherits the agent's CPU affinity, and writes to the display's log.
+
+        Args:
+            argv: Absolute path of the program, and its arguments.
+            name: What it is for; one word, unique on the display.
+            environment: Variables on top of the display's.
+
+        Returns:
+            Its process id.
+
+        Raises:
+            DisplayEndedError: When the display is being ended.
+            OSError: When it cannot be started.
+        """
+        if self._ended:
+            raise DisplayEndedError(f"Cannot start {name} on display {self.folder.id}: the display is being ended.")
+        return await asyncio.to_thread(self._start, list(argv), {**self.environment, **(environment or {})}, name)
+
+    def adopt(self) -> None:
+        """Takes hold of the processes that an earlier agent started and that live."""
+        for name, pid in self.folder.read_processes():
+            descriptor = open_holder(pid, self.folder.lock)
+            if descriptor is not None:
+                self._let_go(name)
+                self._alive[name] = descriptor
+
+    def is_alive(self, name: str) -> bool:
+        """Tells whether a process lives."""
+        descriptor = self._alive.get(name)
+        return descriptor is not None and not has_ended(descriptor)
+
+    def all_alive(self) -> bool:
+        """Tells whether every process that was started, or adopted, lives."""
+        return all(not has_ended(descriptor) for descriptor in tuple(self._alive.values()))
+
+    def reap(self) -> None:
+        """Lets the system forget children that have ended."""
+        for descriptor in tuple(self._alive.values()):
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOHANG)
+
+    def end(self) -> None:
+        """Starts no further process. To be called before they are killed."""
+        self._ended = True
+
+    def close(self) -> None:
+        """Gives the pidfds back, and ends no process."""
+        self.reap()
+        for name in tuple(self._alive):
+            self._let_go(name)
+
+    def _start(self, argv: list[str], environment: dict[str, str], name: str) -> int:
+        lock = os.open(self.folder.lock, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            # Whoever looks whether the lock is held has it for a moment, no longer.
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            with self.folder.log.open("ab") as log:
+                process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.work,
+                    env=environment,
+                    pass_fds=(lock,),
+                    start_new_session=True,
+                    user=self.user_id,
+                    group=self.user_id,
+                    extra_groups=None if self.user_id is None else (),
+                    umask=_UMASK,
+                )
+            # Popen takes a child that outlives it for a mistake. This one is meant to, and is reaped by its pidfd.
+            process.returncode = 0
+            self._let_go(name)
+            self._alive[name] = os.pidfd_open(process.pid)
+            self.folder.add_process(name, process.pid)
+            return process.pid
+        finally:
+            # Last, so that a free lock means that nobody is being started either.
+            os.close(lock)
+
+    def _let_go(self, name: str) -> None:
+        descriptor = self._alive.pop(name, None)
+        if descriptor is not None:
+            os.close(descriptor)

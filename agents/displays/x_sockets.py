@@ -1,0 +1,89 @@
+"""Numbers of X displays, and what an X server leaves in /tmp when it is killed.
+
+A display's number is taken by the server itself, with its lock file; here only one is proposed. `-displayfd` would let
+the server find a number, but such a server makes no lock, and without abstract sockets (which any user could reach)
+each further one silently takes over the socket of the one before. So numbers are proposed at random, far above those
+that people use, and a server that finds its number taken ends at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+TMP = Path("/tmp")  # noqa: S108 - where X servers and their clients look, by protocol
+_FIRST_NUMBER = 1000
+_LAST_NUMBER = 32_000
+_LOCK = re.compile(r"\.X(\d{1,5})-lock")
+_SOCKETS_MODE = 0o1777
+
+
+def socket_of(name: str) -> Path:
+    """Gives the socket of a display.
+
+    Args:
+        name: As X clients know it: ":1007".
+    """
+    return _sockets() / f"X{name.removeprefix(':')}"
+
+
+def propose_name() -> str:
+    """Proposes the name of a display that nobody uses now: ":1007"."""
+    while True:
+        number = _FIRST_NUMBER + secrets.randbelow(_LAST_NUMBER - _FIRST_NUMBER)
+        if not (_lock_of(number).exists() or socket_of(f":{number}").exists()):
+            return f":{number}"
+
+
+def ensure_socket_folder() -> None:
+    """Makes the folder of the sockets when it is missing: an X server that is not root's refuses to.
+
+    Raises:
+        OSError: When it cannot be made.
+    """
+    folder = _sockets()
+    if not folder.is_dir():
+        folder.mkdir(exist_ok=True)
+        folder.chmod(_SOCKETS_MODE)
+
+
+def clear_after(servers: Collection[int]) -> None:
+    """Removes locks and sockets of X servers that have ended.
+
+    A server's lock names its process, so that nobody else's can be hit: who takes over a dead one's number writes the
+    lock anew first.
+
+    Args:
+        servers: Process ids of servers that were killed just now.
+    """
+    for number, pid in _locks():
+        if pid in servers:
+            # In this order: while the lock is there no other server can take the number.
+            with contextlib.suppress(FileNotFoundError):
+                socket_of(f":{number}").unlink()
+            with contextlib.suppress(FileNotFoundError):
+                _lock_of(number).unlink()
+
+
+def _locks() -> Iterator[tuple[int, int]]:
+    """Lists display numbers with the process that has each."""
+    for path in TMP.glob(".X*-lock"):
+        match = _LOCK.fullmatch(path.name)
+        if match is None:
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            yield int(match[1]), int(path.read_text(encoding="ascii"))
+
+
+def _lock_of(number: int) -> Path:
+    return TMP / f".X{number}-lock"
+
+
+def _sockets() -> Path:
+    return TMP / ".X11-unix"
