@@ -1,7 +1,8 @@
-"""The making of a display: its folders and user, X server and sound server side by side, then all that needs them.
+"""The making of a display: its folders and user, screen and sound side by side, and then the browser.
 
-Window manager and browser start at the same moment, because either takes the other as it comes and the browser takes
-longest. Whatever goes wrong, nothing of an unfinished display is left.
+The browser comes last though it takes longest: a window that it shows before the window manager is at work may never be
+seen, and one that finds no sound server when it starts has no sound for good. Whatever goes wrong, nothing of an
+unfinished display is left.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from agents.displays.display import Display, DisplayUnavailable
 from agents.displays.display_folder import DisplayFolder, DisplayRecord
 from agents.displays.process_search import MARK_VARIABLE
 from agents.displays.run_folders import DISPLAY_ID_LENGTH, give_to
-from agents.displays.screens import own_authority, resize_screen
+from agents.displays.screens import AUTHORITY, own_authority
 from agents.displays.sound_server import SOURCE, find_sound_fault, sound_address, sound_environment, start_sound
 from agents.displays.spawning import DisplayEndedError, DisplayProcesses
 from agents.displays.users import NoUserLeftError
 from agents.displays.window_manager import find_window_manager_fault, start_window_manager
 from agents.displays.x_authority import authority_file, new_cookie
-from agents.displays.x_client import XUnreachableError
+from agents.displays.x_client import XUnreachableError, ask
 from gpu_balancer.runtime.ids import random_id
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class DisplayMaker:
         folder.create(DisplayRecord(backend=self.backend.name, work=str(work), user_id=user_id))
         run.create_work(folder.id, user_id)
         content = authority_file(new_cookie())
-        for path, owner in ((own_authority(folder.path), None), (work / "authority", user_id)):
+        for path, owner in ((own_authority(folder.path), None), (work / AUTHORITY, user_id)):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
@@ -167,17 +168,15 @@ class DisplayMaker:
 
     async def _start(self, wish: DisplayWish, folder: DisplayFolder, processes: DisplayProcesses) -> MadeDisplay:
         with_sound = wish.sound and self.has_sound()
-        authority = processes.work / "authority"
         async with _together() as group:
-            server = group.create_task(self._start_server(processes, authority))
+            screen = group.create_task(self._start_screen(wish, folder, processes))
             if with_sound:
                 group.create_task(start_sound(processes, within=_START_WITHIN))
-        name = server.result()
-        processes.environment["DISPLAY"] = name
+        name = screen.result()
         display = Display(
             id=folder.id,
             name=name,
-            authority=str(authority),
+            authority=str(processes.work / AUTHORITY),
             width=wish.width,
             height=wish.height,
             lock=str(folder.lock),
@@ -187,23 +186,25 @@ class DisplayMaker:
             sound_source=SOURCE,
             environment=dict(processes.environment),
         )
-        await resize_screen(display, wish.width, wish.height, within=_START_WITHIN)
-        async with _together() as group:
-            browser = group.create_task(self._start_browser(display, wish))
-            group.create_task(start_window_manager(processes, name, own_authority(folder.path), within=_START_WITHIN))
-        display = replace(display, browser=browser.result())
+        if self.start_browser is not None and wish.browser:
+            display = replace(display, browser=await self.start_browser(display))
         made = MadeDisplay(display=display, processes=processes, folder=folder, backend=self.backend.name)
         await asyncio.to_thread(made.write)
         return made
 
-    async def _start_server(self, processes: DisplayProcesses, authority: Path) -> str:
-        width, height = self.largest_width, self.largest_height
-        return await self.backend.start(processes, authority, width=width, height=height, within=_START_WITHIN)
-
-    async def _start_browser(self, display: Display, wish: DisplayWish) -> BrowserEndpoint | None:
-        if self.start_browser is None or not wish.browser:
-            return None
-        return await self.start_browser(display)
+    async def _start_screen(self, wish: DisplayWish, folder: DisplayFolder, processes: DisplayProcesses) -> str:
+        name = await self.backend.start(
+            processes,
+            processes.work / AUTHORITY,
+            width=self.largest_width,
+            height=self.largest_height,
+            within=_START_WITHIN,
+        )
+        processes.environment["DISPLAY"] = name
+        authority = own_authority(folder.path)
+        await ask(name, authority, lambda screen: screen.resize(wish.width, wish.height), within=_START_WITHIN)
+        await start_window_manager(processes, name, authority, within=_START_WITHIN)
+        return name
 
 
 @asynccontextmanager

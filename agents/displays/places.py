@@ -25,10 +25,6 @@ class Places:
         """Places that are taken; more than there are, when more were adopted."""
         return len(self._taken)
 
-    def has(self, holder: str) -> bool:
-        """Tells whether somebody has a place."""
-        return holder in self._taken
-
     async def take(self, holder: str) -> None:
         """Awaits a place. Whoever is cancelled while waiting has none.
 

@@ -139,16 +139,17 @@ class DisplayPool:
         self._check(width, height)
         wish = DisplayWish(width=width, height=height, browser=browser, sound=sound)
         holder = random_id("request-")
+        has_place = False
         if browser:
             self._warm.begin()
         try:
             async with asyncio.timeout(timeout.total_seconds()):
                 await self._places.take(holder)
+                has_place = True
                 made = await self._obtain(wish)
         except TimeoutError:
-            waited_for_place = self._places.taken_count >= self._places.count and not self._places.has(holder)
             self._places.give_back(holder)
-            raise DisplayUnavailable("DISPLAY_TIMEOUT", self._late(timeout, waited_for_place)) from None
+            raise DisplayUnavailable("DISPLAY_TIMEOUT", self._late(timeout, has_place=has_place)) from None
         except BaseException:
             self._places.give_back(holder)
             raise
@@ -311,8 +312,8 @@ class DisplayPool:
         made = self._lent.get(display_id)
         return self._warm.processes_of(display_id) if made is None else made.processes
 
-    def _late(self, timeout: timedelta, waited_for_place: bool) -> str:
+    def _late(self, timeout: timedelta, *, has_place: bool) -> str:
         within = f"Cannot get a display within {timeout.total_seconds():g} s"
-        if waited_for_place:
-            return f"{within}: all {self._places.count} are in use. Try later, or a larger recordings.displays."
-        return f"{within}: making one takes longer. Try again, or a longer recordings.acquire_timeout_s."
+        if has_place:
+            return f"{within}: making one takes longer. Try again, or a longer recordings.acquire_timeout_s."
+        return f"{within}: all {self._places.count} are in use. Try later, or a larger recordings.displays."

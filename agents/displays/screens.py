@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from agents.displays.display import Display
     from agents.displays.x_screen import XScreen, XWindow
 
+AUTHORITY = "authority"
+"""Name of an authority file."""
 _FOLLOW_WITHIN = timedelta(milliseconds=500)
 
 
@@ -21,7 +23,7 @@ def own_authority(display_folder: Path) -> Path:
 
     The other one belongs to the display's user, who could put a pipe in its place that never ends.
     """
-    return display_folder / "authority"
+    return display_folder / AUTHORITY
 
 
 async def screen_size(display: Display, *, within: timedelta) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 What is played goes nowhere, at the pace of a sound card. Such a sink sleeps up to two seconds at a time while nobody
 plays, and only then is a new listener of its monitor served; without rewinding (`norewinds`) it never sleeps longer
-than 50 ms. A PulseAudio that does not know that is kept awake by a listener that asks for little delay.
+than 50 ms. A PulseAudio that does not know that is kept awake by a listener that asks for little delay; there, only a
+display that was warm has sound in its first two seconds.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agents.displays.spawning import DisplayProcesses
-    from agents.displays.x_screen import XScreen
 
 _PROGRAM = "openbox"
 
@@ -71,7 +70,7 @@ async def start_window_manager(processes: DisplayProcesses, name: str, authority
     argv = [shutil.which(_PROGRAM) or _PROGRAM, "--sm-disable", "--config-file", str(config)]
     await processes.spawn(argv, name=WINDOW_MANAGER)
     try:
-        await ask(name, authority, _await_manager, within=within)
+        await ask(name, authority, lambda screen: screen.await_window_manager(), within=within)
     except XUnreachableError as error:
         raise DisplayUnavailable(
             "DISPLAY_FAILED",
@@ -82,7 +81,3 @@ async def start_window_manager(processes: DisplayProcesses, name: str, authority
 def _write(config: Path, user_id: int | None) -> None:
     config.write_text(CONFIG)
     give_to(config, user_id)
-
-
-def _await_manager(screen: XScreen) -> bool:
-    return screen.await_change(lambda screen: screen.has_window_manager() or None)

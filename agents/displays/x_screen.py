@@ -6,6 +6,7 @@ Needs xcffib, so nothing imports this module before a display is used.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -26,8 +27,8 @@ _XCB: Any = xcffib
 """Its names are not all declared; nor are the types of its connections and answers."""
 _MILLIMETRES_PER_PIXEL = 25.4 / 96
 """A screen of 96 dots per inch, so that nobody scales what is shown."""
-_WINDOW_MANAGER = b"_NET_SUPPORTING_WM_CHECK"
-"""Property of the root window once a window manager is at work (EWMH)."""
+_PROBE_S = 0.005
+"""For a window manager to take a window: about a tenth of that is usual."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +71,26 @@ class XScreen:
         """Tells width and height in pixels."""
         return _geometry(self._connection.core.GetGeometry(self._root))[2:]
 
-    def has_window_manager(self) -> bool:
-        """Tells whether a window manager is at work."""
-        core = self._connection.core
-        atom = core.InternAtom(False, len(_WINDOW_MANAGER), _WINDOW_MANAGER.decode()).reply().atom
-        return bool(core.GetProperty(False, self._root, atom, xcffib.xproto.Atom.WINDOW, 0, 1).reply().value_len)
+    def await_window_manager(self) -> None:
+        """Waits until a window manager is at work, by having it show a window of ours that nobody sees.
+
+        What it says of itself would not do: openbox does so at the beginning of its start, and whoever asks for a
+        window to be shown before its end asks in vain, once and for all.
+        """
+        core, xproto = self._connection.core, xcffib.xproto
+        while True:
+            window = self._connection.generate_id()
+            values = [int(xproto.EventMask.StructureNotify)]
+            core.CreateWindowChecked(
+                0, window, self._root, -1, -1, 1, 1, 0, xproto.WindowClass.InputOutput, 0, xproto.CW.EventMask, values
+            ).check()
+            self._set_atom(window, "_NET_WM_WINDOW_TYPE", "_NET_WM_WINDOW_TYPE_DIALOG")
+            core.MapWindowChecked(window).check()
+            time.sleep(_PROBE_S)
+            is_managed = core.QueryTree(window).reply().parent != self._root
+            core.DestroyWindowChecked(window).check()
+            if is_managed:
+                return
 
     def windows(self) -> tuple[XWindow, ...]:
         """Lists the windows that are to be seen, the topmost last."""
@@ -151,6 +167,12 @@ class XScreen:
         millimetres = [max(1, round(pixels * _MILLIMETRES_PER_PIXEL)) for pixels in (width, height)]
         randr.SetScreenSizeChecked(self._root, width, height, *millimetres).check()
         randr.SetCrtcConfig(crtc, now, now, 0, 0, mode, rotation, 1, [output]).reply()
+
+    def _set_atom(self, window: int, name: str, value: str) -> None:
+        core, xproto = self._connection.core, xcffib.xproto
+        asked = [core.InternAtom(False, len(text), text) for text in (name, value)]
+        property_, atom = (answer.reply().atom for answer in asked)
+        core.ChangePropertyChecked(xproto.PropMode.Replace, window, property_, xproto.Atom.ATOM, 32, 1, [atom]).check()
 
     def _add_mode(self, output: int, width: int, height: int) -> int:
         randr = self._connection(xcffib.randr.key)
