@@ -7,6 +7,7 @@ to its user when it has one of its own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agents.lock_holders import has_ended, kill_holders, send
+from agents.lock_holders import has_ended, is_held, kill_holders, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,8 +49,9 @@ def kill_marked(marks: ProcessMarks) -> frozenset[int]:
         called until it is empty and the lock is free: a process may start another while it is killed.
     """
     killed = kill_where(lambda pid: belongs(pid, marks))
-    if marks.lock.exists():
-        kill_holders(marks.lock)
+    with contextlib.suppress(FileNotFoundError):
+        if is_held(marks.lock):
+            kill_holders(marks.lock)
     if killed and marks.user_id is not None:
         _kill_user(marks.user_id)
     return killed

@@ -108,7 +108,10 @@ class WarmDisplays:
         Raises:
             DisplayUnavailable: When it cannot be made.
         """
-        self._not_before_s = max(self._not_before_s, self._clock.monotonic_s() + REFILL_PAUSE.total_seconds())
+        now_s = self._clock.monotonic_s()
+        if self._not_before_s <= now_s:
+            # Not put off further by each that comes, or many recordings in a row would never find one ready.
+            self._not_before_s = now_s + REFILL_PAUSE.total_seconds()
         if wish.browser:
             while self._ready:
                 made = self._ready.popleft()
@@ -186,6 +189,8 @@ class WarmDisplays:
             self._failed(outcome)
         else:
             self._failures, self.fault = 0, None
+            soon_s = self._clock.monotonic_s() + REFILL_PAUSE.total_seconds()
+            self._not_before_s = min(self._not_before_s, soon_s)
         if not making.claimed:
             self._settle(making)
         self.wake()
