@@ -171,7 +171,13 @@ class DisplayPool:
         return made.display.browser is None or made.processes.is_alive(BROWSER)
 
     async def spawn(
-        self, display: Display, argv: Sequence[str], *, name: str, environment: Mapping[str, str] | None = None
+        self,
+        display: Display,
+        argv: Sequence[str],
+        *,
+        name: str,
+        environment: Mapping[str, str] | None = None,
+        as_agent: bool = False,
     ) -> int:
         """Starts a program on a display that is lent, or that `start_browser` was given.
 
@@ -183,6 +189,7 @@ class DisplayPool:
             argv: Absolute path of the program, and its arguments.
             name: What it is for; one word, unique on the display. The browser's own is `spawning.BROWSER`.
             environment: Variables on top of the display's.
+            as_agent: As the agent's own user, for a program of ours that gives its rights up itself.
 
         Returns:
             Its process id.
@@ -194,7 +201,7 @@ class DisplayPool:
         if processes is None:
             raise DisplayUnavailable("DISPLAY_FAILED", f"Cannot start {name}: its display is gone. Try another one.")
         try:
-            return await processes.spawn(argv, name=name, environment=environment)
+            return await processes.spawn(argv, name=name, environment=environment, as_agent=as_agent)
         except OSError as error:
             raise DisplayUnavailable(
                 "DISPLAY_FAILED", f"Cannot start {name}: {error}. Try {argv[0]} by hand."

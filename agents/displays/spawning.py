@@ -56,13 +56,21 @@ class DisplayProcesses:
         self._alive: dict[str, int] = {}
         self._ended = False
 
-    async def spawn(self, argv: Sequence[str], *, name: str, environment: Mapping[str, str] | None = None) -> int:
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        name: str,
+        environment: Mapping[str, str] | None = None,
+        as_agent: bool = False,
+    ) -> int:
         """Starts a process. It inherits the agent's CPU affinity, and writes to the display's log.
 
         Args:
             argv: Absolute path of the program, and its arguments.
             name: What it is for; one word, unique on the display.
             environment: Variables on top of the display's.
+            as_agent: As the agent's own user, for a program of ours that gives its rights up itself.
 
         Returns:
             Its process id.
@@ -73,7 +81,9 @@ class DisplayProcesses:
         """
         if self._ended:
             raise DisplayEndedError(f"Cannot start {name} on display {self.folder.id}: the display is being ended.")
-        return await asyncio.to_thread(self._start, list(argv), {**self.environment, **(environment or {})}, name)
+        user_id = None if as_agent else self.user_id
+        variables = {**self.environment, **(environment or {})}
+        return await asyncio.to_thread(self._start, list(argv), variables, name, user_id)
 
     def adopt(self) -> None:
         """Takes hold of the processes that an earlier agent started and that live."""
@@ -108,7 +118,7 @@ class DisplayProcesses:
         for name in tuple(self._alive):
             self._let_go(name)
 
-    def _start(self, argv: list[str], environment: dict[str, str], name: str) -> int:
+    def _start(self, argv: list[str], environment: dict[str, str], name: str, user_id: int | None) -> int:
         lock = os.open(self.folder.lock, os.O_RDWR | os.O_CLOEXEC)
         try:
             # Whoever looks whether the lock is held has it for a moment, no longer.
@@ -123,9 +133,9 @@ class DisplayProcesses:
                     env=environment,
                     pass_fds=(lock,),
                     start_new_session=True,
-                    user=self.user_id,
-                    group=self.user_id,
-                    extra_groups=None if self.user_id is None else (),
+                    user=user_id,
+                    group=user_id,
+                    extra_groups=None if user_id is None else (),
                     umask=_UMASK,
                 )
             # Popen takes a child that outlives it for a mistake. This one is meant to, and is reaped by its pidfd.
