@@ -1,8 +1,9 @@
-"""The product in a minute, in two acts: `python -m demo [--input FILE] [--output FOLDER] [--seconds N]`.
+"""The product in two minutes, in three acts: `python -m demo [--input FILE] [--output FOLDER] [--seconds N]`.
 
 It starts `gpu-balancerd` with a state folder of its own. First a real video becomes a ladder, as MP4 and as HLS. Then a
-film and live sessions share a small device, one of them has to wait, and the daemon is killed beneath them. Every step
-is checked, everything is stopped again, and it ends with status 0 only when every check passed.
+film and live sessions share a small device, one of them has to wait, and the daemon is killed beneath them. Then a web
+page is recorded, rests, and goes on while daemon and agent are killed. Every step is checked, everything is stopped
+again, and it ends with status 0 only when every check passed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from demo import ladder, sharing
+from demo import ladder, recording, sharing
 from demo.daemon import Daemon, Missed
 from demo.films import make_film
 from demo.stage import Check, act, console, note, show_checks, step
@@ -22,6 +23,7 @@ from gpu_balancer.runtime.failures import RequestFailure
 
 FIRST = "1. A film becomes a ladder"
 SECOND = "2. A film and live sessions share a device"
+THIRD = "3. A web page is recorded"
 
 
 def main() -> int:
@@ -38,6 +40,8 @@ def main() -> int:
         checks[FIRST] = _played(daemon, ladder.play(daemon, source, output))
         act(SECOND)
         checks[SECOND] = _played(daemon, sharing.play(daemon, output))
+        act(THIRD)
+        checks[THIRD] = _played(daemon, recording.play(daemon, output))
     show_checks(checks)
     passed = all(check.passed for of_act in checks.values() for check in of_act)
     verdict = "[green]Every check passed[/]" if passed else "[bold red]Not every check passed[/]"

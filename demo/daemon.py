@@ -98,13 +98,13 @@ class Daemon:
         """Runs `gpu-balancer` where its output is seen and gives its exit status."""
         return self._run(*arguments).returncode
 
-    def submit(self, *arguments: str) -> str:
-        """Runs `gpu-balancer transcode --detach` and gives the session's id.
+    def submit(self, command: str, *arguments: str) -> str:
+        """Runs `gpu-balancer transcode`, or `record`, with `--detach` and gives the session's id.
 
         Raises:
             Missed: There is none.
         """
-        done = self._run("transcode", *arguments, "--detach", stdout=subprocess.PIPE)
+        done = self._run(command, *arguments, "--detach", stdout=subprocess.PIPE)
         if done.returncode != 0:
             raise Missed(f"The session was refused, with status {done.returncode}.")
         console.print(done.stdout.strip())
@@ -115,6 +115,10 @@ class Daemon:
         environment = os.environ | {"GPU_BALANCER_ADDRESS": self._address}
         command = [str(_BIN / "gpu-balancer"), *arguments]
         return subprocess.run(command, env=environment, stdout=stdout, text=True, check=False)
+
+    def agents(self) -> list[int]:
+        """Gives the process ids of its agents."""
+        return [pid for pid, words in self._processes() if b"agents" in words]
 
     def kill(self) -> None:
         """Ends the daemon, and it alone, as the kernel does when memory is short."""
@@ -145,13 +149,14 @@ class Daemon:
         deadline_s = time.monotonic() + 10
         while (left := self._processes()) and time.monotonic() < deadline_s:
             time.sleep(0.1)
-        return left
+        return [pid for pid, _ in left]
 
-    def _processes(self) -> list[int]:
+    def _processes(self) -> list[tuple[int, list[bytes]]]:
+        """Gives the processes that have the state folder in their command lines, each with its words."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 command = (folder / "cmdline").read_bytes()
                 if str(self._state_dir).encode() in command and int(folder.name) != os.getpid():
-                    found.append(int(folder.name))
+                    found.append((int(folder.name), command.split(b"\0")))
         return found

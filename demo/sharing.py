@@ -66,7 +66,7 @@ def _settings(output: Path) -> str:
 def _film_runs_free(daemon: Daemon, clip: Path, output: Path) -> Iterator[Check]:
     step("A film, BATCH work: it runs as fast as it goes")
     repeat = ["--repeat", str(CLIP_COUNT - 1), "--speed", "thorough"]
-    film = daemon.submit(str(clip), *repeat, "--label", "is=film", "--server-output", f"{output}/film.mp4")
+    film = daemon.submit("transcode", str(clip), *repeat, "--label", "is=film", "--server-output", f"{output}/film.mp4")
     with daemon.client() as client:
         alone = eventually(lambda: _with_speed(client.get_session(film)), "the film runs")
     note(f"It runs at {alone.progress.speed:.2g} times real time.")
@@ -82,7 +82,7 @@ def _live(clip: Path, output: Path, name: str) -> list[str]:
 
 def _live_joins(daemon: Daemon, clip: Path, output: Path, film: str) -> Iterator[Check]:
     step("A live session joins it: what it needs is booked, and the film gets what is left")
-    first = daemon.submit(*_live(clip, output, "live-1"))
+    first = daemon.submit("transcode", *_live(clip, output, "live-1"))
     with daemon.client() as client:
         eventually(lambda: _is_running(client.get_session(first)), "the live session runs")
         held = eventually(lambda: _if_held(client.get_session(film)), "the film is held at a speed")
@@ -99,7 +99,7 @@ def _live_joins(daemon: Daemon, clip: Path, output: Path, film: str) -> Iterator
 
 def _live_waits(daemon: Daemon, clip: Path, output: Path) -> Iterator[Check]:
     step("There is no room for a second one: it waits")
-    second = daemon.submit(*_live(clip, output, "live-2"), "--wait-for-device", "5m")
+    second = daemon.submit("transcode", *_live(clip, output, "live-2"), "--wait-for-device", "5m")
     with daemon.client() as client:
         waits = eventually(lambda: _if_placed_in_queue(client.get_session(second)), "it has a place in the queue")
     _show_sessions(daemon)
