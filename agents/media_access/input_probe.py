@@ -18,7 +18,7 @@ from agents.media_access.remote_media import follow
 from agents.pipelines.input_description import parse_input_description
 from agents.pipelines.input_guards import input_scheme
 from agents.pipelines.input_options import input_arguments
-from agents.pipelines.job import IngestInput, InputFacts, JobInput, UriInput
+from agents.pipelines.job import CaptureInput, IngestInput, InputFacts, JobInput, UriInput
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation
 from gpu_balancer.runtime.redaction import Redactor, redact_url, url_secrets
 
@@ -47,12 +47,13 @@ async def guard_input(source: JobInput, settings: InputSettings) -> JobInput:
         settings: The section [inputs]; its probe_timeout_s bounds the time.
 
     Returns:
-        The input as it is to be opened: a file's real path, an http(s) URL behind its redirects. An ingest as it is.
+        The input as it is to be opened: a file's real path, an http(s) URL behind its redirects. An ingest and a
+        capture as they are.
 
     Raises:
         RequestFailure: When it may not be read, is not there, or cannot be reached.
     """
-    if isinstance(source, IngestInput):
+    if isinstance(source, IngestInput | CaptureInput):
         return source
     return await _within(_guarded(source, settings), source, timedelta(seconds=settings.probe_timeout_s))
 
@@ -74,7 +75,7 @@ async def probe_input(
     Raises:
         RequestFailure: When it may not be read, is not there, cannot be reached in time, is no media or has no picture.
     """
-    if isinstance(source, IngestInput):
+    if not isinstance(source, UriInput):
         problem = "nobody publishes before the session has started. Try declared_facts."
         raise RequestFailure(
             reason=Reason.INVALID_REQUEST,

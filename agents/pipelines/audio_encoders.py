@@ -8,6 +8,8 @@ from agents.pipelines.job import AudioCodec
 from agents.pipelines.pipeline_error import PipelineError, PipelineErrorReason
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from agents.pipelines.job import AudioRendition
     from agents.pipelines.video_encoders import Options
 
@@ -19,12 +21,14 @@ _OPUS_LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
 _IN_TIME = "aresample=async=1"
 
 
-def audio_options(audio: AudioRendition, *, field: str) -> Options:
+def audio_options(audio: AudioRendition, *, field: str, captured_delay: timedelta | None = None) -> Options:
     """Gives the options of a sound that is encoded.
 
     Args:
         audio: What is asked for: AAC or Opus.
         field: Path of it in the job, for errors.
+        captured_delay: For sound that is captured beside a picture: by how much it is delayed against that; negative:
+            brought forward. None: for any other sound, which keeps its times.
 
     Returns:
         Options of one stream; "c" comes first.
@@ -48,6 +52,13 @@ def audio_options(audio: AudioRendition, *, field: str) -> Options:
         layout, count = f"aformat=channel_layouts={_OPUS_LAYOUTS[audio.channels - 1]}", None
     else:
         layout, count = None, audio.channels
-    filters = ",".join(filter(None, (_IN_TIME, layout)))
+    in_time = _IN_TIME if captured_delay is None else _captured_in_time(captured_delay)
+    filters = ",".join(filter(None, (in_time, layout)))
     channels = (("ac", str(count)),) if count else ()
     return (("c", "libopus" if opus else "aac"), *common, *channels, ("filter", filters))
+
+
+def _captured_in_time(delay: timedelta) -> str:
+    """Moves captured sound against its picture, and has both begin together: silence goes in front, or some is cut."""
+    shift = f"asetpts=PTS{delay.total_seconds():+.6f}/TB," if delay else ""
+    return f"{shift}{_IN_TIME}:first_pts=0"

@@ -20,9 +20,13 @@ class FfmpegFeatures:
     """Opus in FLV, and so over RTMP."""
     measured_hls_bandwidth: bool
     """An HLS master playlist tells what segments really take. Without it a variant of unknown bit rate is left out."""
+    encoder_stats: bool
+    """`-stats_enc_pre`: a line in a file about each picture that is encoded."""
 
 
-_OLDEST = FfmpegFeatures(hybrid_mp4=False, enhanced_flv=False, opus_in_flv=False, measured_hls_bandwidth=False)
+_OLDEST = FfmpegFeatures(
+    hybrid_mp4=False, enhanced_flv=False, opus_in_flv=False, measured_hls_bandwidth=False, encoder_stats=False
+)
 
 
 def version_number(version: str) -> tuple[int, int] | None:
@@ -42,8 +46,9 @@ def features_of(version: str) -> FfmpegFeatures:
     """Tells what an ffmpeg of a version has.
 
     The hybrid MP4 muxer came with 7.1 and was made sound by 8.0; HEVC and AV1 in FLV came with 6.1, Opus in FLV with
-    8.0; measured HLS bandwidths are in 8.0 for certain. A version without a number is taken for the oldest one: the
-    result is then right, if less refined.
+    8.0; measured HLS bandwidths are in 8.0 for certain; encoders' statistics came with 6.0 and
+    know the captured picture behind a filter graph since 7.0. A version without a number
+    is taken for the oldest one: the result is then right, if less refined.
 
     Args:
         version: As ffmpeg prints it.
@@ -59,4 +64,5 @@ def features_of(version: str) -> FfmpegFeatures:
         enhanced_flv=number >= (6, 1),
         opus_in_flv=number >= (8, 0),
         measured_hls_bandwidth=number >= (8, 0),
+        encoder_stats=number >= (7, 0),
     )

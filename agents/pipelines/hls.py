@@ -22,12 +22,18 @@ MASTER_PLAYLIST = "master.m3u8"
 """Name of the master playlist in the output's folder."""
 _PLAYLIST = "index.m3u8"
 _INIT_SEGMENT = "init.mp4"
+_END = "#EXT-X-ENDLIST"
 _KEPT_AFTER_LISTING = 3
 """Segments that stay for clients whose playlist is old."""
 
 
 def hls_muxer(
-    output: HlsOutput, folder: str, renditions: tuple[RenditionStreams, ...], streams: tuple[Stream, ...]
+    output: HlsOutput,
+    folder: str,
+    renditions: tuple[RenditionStreams, ...],
+    streams: tuple[Stream, ...],
+    *,
+    take: int | None = None,
 ) -> tuple[Muxer, tuple[str, ...]]:
     """Makes the muxer of an HLS presentation.
 
@@ -36,6 +42,8 @@ def hls_muxer(
         folder: Absolute path of its folder.
         renditions: What goes in.
         streams: Their streams, each once, video first.
+        take: Which take of a recording it is, from 1. One after the first goes on in the playlists behind a
+            discontinuity, and none says that they have an end (see `ended_playlist`). None: it is no recording.
 
     Returns:
         The muxer, and the folders that it needs, parents first.
@@ -46,6 +54,8 @@ def hls_muxer(
     flags = ["temp_file"]
     if all(rendition.video is None or rendition.video.encoding is not None for rendition in renditions):
         flags.append("independent_segments")
+    if take is not None:
+        flags += ["omit_endlist", *(["append_list"] if take > 1 else [])]
     if output.dvr_window is None:
         kept = [("hls_list_size", "0"), ("hls_playlist_type", "event")]
     else:
@@ -64,6 +74,13 @@ def hls_muxer(
     )
     muxer = Muxer(format="hls", options=options, url=f"{folder}/%v/{_PLAYLIST}", streams=streams)
     return muxer, (folder, *(f"{folder}/{name}" for name in names))
+
+
+def ended_playlist(text: str) -> str:
+    """Says in a playlist of one rendition that nothing more will come. What says so already, stays as it is."""
+    if _END in text.splitlines():
+        return text
+    return f"{text}{'' if text.endswith(chr(10)) or not text else chr(10)}{_END}\n"
 
 
 def _variants(renditions: tuple[RenditionStreams, ...], streams: tuple[Stream, ...]) -> tuple[list[str], list[str]]:

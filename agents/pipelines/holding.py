@@ -1,7 +1,7 @@
 """Whether a program can be held, stopped and continued, without losing anything of what it reads or where it writes.
 
-A publisher and a live protocol go on whether or not they are read, so such an input is never held. A file waits for
-ever. Everything else on a network waits for a while only.
+A publisher, a display and a live protocol go on whether or not they are read, so such an input is never held. A file
+waits for ever. Everything else on a network waits for a while only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from agents.pipelines.input_guards import input_scheme
-from agents.pipelines.job import IngestInput, PushOutput
+from agents.pipelines.job import CaptureInput, IngestInput, PushOutput
 
 if TYPE_CHECKING:
     from agents.pipelines.job import Job
@@ -28,7 +28,7 @@ class Hold(StrEnum):
 def hold_of(job: Job) -> Hold | None:
     """Tells how a job's program can be held. None: not at all, its input is live."""
     source = job.input
-    if isinstance(source, IngestInput):
+    if isinstance(source, IngestInput | CaptureInput):
         return None
     scheme = input_scheme(source.uri)
     if scheme != "file" and (scheme not in ("http", "https") or job.facts.duration is None):

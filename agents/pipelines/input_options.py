@@ -10,8 +10,9 @@ import math
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from agents.pipelines.capture_input import capture_arguments
 from agents.pipelines.input_guards import input_guard_options, input_scheme
-from agents.pipelines.job import IngestInput, IngestProtocol, UriInput
+from agents.pipelines.job import CaptureInput, IngestInput, IngestProtocol, UriInput
 from agents.pipelines.pipeline_error import PipelineError, PipelineErrorReason
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ def is_live(source: JobInput, facts: InputFacts) -> bool:
         facts: What is known of it.
 
     Returns:
-        True for a publisher, a live protocol, a file played for ever, and a URL of unknown length.
+        True for a publisher, a display, a live protocol, a file played for ever, and a URL of unknown length.
     """
-    if isinstance(source, IngestInput) or source.repeat_forever:
+    if isinstance(source, IngestInput | CaptureInput) or source.repeat_forever:
         return True
     scheme = input_scheme(source.uri)
     return scheme in _LIVE_SCHEMES or (scheme in ("http", "https") and facts.duration is None)
@@ -59,6 +60,8 @@ def input_arguments(source: JobInput, *, ingest_url: str | None, untagged: tuple
     Raises:
         PipelineError: When the input is of no kind that can be opened.
     """
+    if isinstance(source, CaptureInput):
+        return capture_arguments(source, pictures=True)
     tags = tuple(text for kind in untagged for text in (f"-tag:{kind}", "0"))
     if isinstance(source, IngestInput):
         return (*tags, *_ingest(source, ingest_url))
@@ -108,7 +111,7 @@ def _reading(source: UriInput, scheme: str) -> tuple[str, ...]:
     return (*options, *_length(source))
 
 
-def _length(source: JobInput) -> tuple[str, ...]:
+def _length(source: UriInput | IngestInput) -> tuple[str, ...]:
     return ("-t", seconds_text(source.duration)) if source.duration else ()
 
 

@@ -149,7 +149,28 @@ class IngestInput:
     """Ends after this much of the input. None: when the publisher leaves."""
 
 
-JobInput = UriInput | IngestInput
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureInput:
+    """What a display shows, and what is heard on it: one take of a recording."""
+
+    display: str
+    """As X clients know it, ":7"."""
+    width: int
+    """Pixels, even; the whole display."""
+    height: int
+    """Pixels, even; the whole display."""
+    frame_rate: FrameRate
+    """Constant."""
+    show_cursor: bool = False
+    sound_source: str | None = None
+    """What is recorded of the sound server, "output.monitor" for instance. None: there is no sound."""
+    sound_delay: timedelta = timedelta()
+    """By how much sound is delayed against the picture; negative: brought forward."""
+    take: int = 1
+    """From 1. A later take goes on with what the ones before it left of an HLS presentation."""
+
+
+JobInput = UriInput | IngestInput | CaptureInput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from agents.pipelines.command import OutputMove
 from agents.pipelines.formats import check_fit
 from agents.pipelines.hls import hls_muxer
 from agents.pipelines.input_options import NETWORK_TIMEOUT_MICROSECONDS, NETWORK_TIMEOUT_MILLISECONDS, is_live
-from agents.pipelines.job import Container, FileOutput, HlsOutput, PushOutput
+from agents.pipelines.job import CaptureInput, Container, FileOutput, HlsOutput, PushOutput
 from agents.pipelines.muxers import Muxer
 from agents.pipelines.pipeline_error import PipelineError, PipelineErrorReason
 from agents.pipelines.streams import AudioStream, Stream, VideoStream, is_encoded, output_streams
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _FORMATS = {Container.MP4: "mp4", Container.MKV: "matroska", Container.TS: "mpegts"}
 _FRAGMENT_MICROSECONDS = "1000000"
+_TAKE_FRAGMENT_MICROSECONDS, _TAKE_CLUSTER_MILLISECONDS = "500000", "500"
+"""What a take that is killed loses, beside what its encoder holds. What so many pieces cost, joining takes away."""
 _LINGER_SECONDS = "2"
 
 
@@ -105,7 +107,8 @@ def _place(
                     message="Cannot write HLS to a path with '%' in it: ffmpeg would take it for a number to fill in. "
                     "Try another folder.",
                 )
-            muxer, directories = hls_muxer(output, folder, renditions, streams)
+            take = job.input.take if isinstance(job.input, CaptureInput) else None
+            muxer, directories = hls_muxer(output, folder, renditions, streams, take=take)
             return _Place(muxer=muxer, directories=directories)
         case PushOutput():
             return _push(index, output, streams)
@@ -116,22 +119,46 @@ def _place(
 def _file(
     index: int, job: Job, output: FileOutput, streams: tuple[Stream, ...], features: FfmpegFeatures, artifacts_dir: str
 ) -> _Place:
-    final = _absolute(output.path, artifacts_dir, index)
-    muxer = Muxer(
-        format=_FORMATS[output.container],
-        options=_file_options(output.container, features, live=is_live(job.input, job.facts)),
-        url=str(final),
-        streams=streams,
-    )
-    if not PurePosixPath(output.path).is_absolute():
-        return _Place(muxer=muxer, directories=(str(final.parent),))
+    options = _captured_options(output.container) if isinstance(job.input, CaptureInput) else None
+    if options is None:
+        options = _file_options(output.container, features, live=is_live(job.input, job.facts))
+    move = output_move(index, output, session=job.session, attempt=job.attempt)
+    final = output_path(index, output, artifacts_dir)
+    url = final if move is None else move.part_path
+    muxer = Muxer(format=_FORMATS[output.container], options=options, url=url, streams=streams)
+    directories = (str(PurePosixPath(final).parent),) if move is None else ()
+    return _Place(muxer=muxer, directories=directories, move=move)
+
+
+def output_path(index: int, output: FileOutput, artifacts_dir: str) -> str:
+    """Gives the absolute path that was asked for.
+
+    Args:
+        index: The output's place in the job, for errors.
+        output: The output.
+        artifacts_dir: Absolute path of the folder for relative paths.
+
+    Raises:
+        PipelineError: When it has no name, or ".." in it.
+    """
+    return str(_absolute(output.path, artifacts_dir, index))
+
+
+def output_move(index: int, output: FileOutput, *, session: str, attempt: int) -> OutputMove | None:
+    """Tells where a file is written until it is complete. None: at its place, as it is an artifact.
+
+    Args:
+        index: The output's place in the job.
+        output: The output.
+        session: Of the job.
+        attempt: Of the job.
+    """
+    final = PurePosixPath(output.path)
+    if not final.is_absolute():
+        return None
     # A name of our own inside the private folder: the final name may be as long as names can be.
-    part = final.with_name(f".gpu-balancer-{job.session}-{job.attempt}") / f"part-{index}.{output.container.value}"
-    return _Place(
-        muxer=Muxer(format=muxer.format, options=muxer.options, url=str(part), streams=streams),
-        directories=(),
-        move=OutputMove(part_path=str(part), final_path=str(final), overwrite=output.overwrite),
-    )
+    part = final.with_name(f".gpu-balancer-{session}-{attempt}") / f"part-{index}.{output.container.value}"
+    return OutputMove(part_path=str(part), final_path=str(final), overwrite=output.overwrite)
 
 
 def _file_options(container: Container, features: FfmpegFeatures, *, live: bool) -> Options:
@@ -143,6 +170,19 @@ def _file_options(container: Container, features: FfmpegFeatures, *, live: bool)
         return flushed
     flags = "+hybrid_fragmented" if features.hybrid_mp4 else "+frag_keyframe+delay_moov+default_base_moof"
     return (("movflags", flags), ("frag_duration", _FRAGMENT_MICROSECONDS), *flushed)
+
+
+def _captured_options(container: Container) -> Options:
+    """A take must be good up to the last second wherever it is cut off. It never stays as it is, so that it need not be
+    an ordinary MP4 in the end; and Matroska, left alone, keeps up to 5 s back."""
+    match container:
+        case Container.MP4:
+            flags = "+frag_keyframe+delay_moov+default_base_moof"
+            return (("movflags", flags), ("frag_duration", _TAKE_FRAGMENT_MICROSECONDS), ("flush_packets", "1"))
+        case Container.MKV:
+            return (("cluster_time_limit", _TAKE_CLUSTER_MILLISECONDS), ("flush_packets", "1"))
+        case Container.TS:
+            return (("flush_packets", "1"),)
 
 
 def _push(index: int, output: PushOutput, streams: tuple[Stream, ...]) -> _Place:

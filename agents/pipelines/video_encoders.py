@@ -8,7 +8,7 @@ behind them, except for SVT-AV1, which before version 2 takes no forced keyframe
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agents.pipelines.job import EncodingSpeed, VideoCodec
@@ -44,6 +44,9 @@ _FENCE_INTERVALS = 4
 _UNKNOWN_RATE_FENCE = 60
 _UNKNOWN_RATE_GUESS = 30
 _SVT_LARGEST_PARALLELISM = 6
+_LONGEST_HOLDING_SECONDS = 0.6
+_X264_LOOKAHEAD = 10
+"""Pictures; what its preset veryfast has."""
 
 _PEAK_BITS_PER_PIXEL = {VideoCodec.H264: 0.25, VideoCodec.HEVC: 0.17, VideoCodec.AV1: 0.15}
 """Above what the default qualities take even for grain and water: a bound that is hardly ever felt."""
@@ -63,6 +66,9 @@ class EncoderSituation:
     """Threads that it may use on the host's cores."""
     field: str
     """Path of the encoding in the job, for errors."""
+    crash_safe: bool = False
+    """Whether a picture must leave the encoder soon, and each file be whole wherever it is cut off: nothing is
+    reordered, and little is looked at in advance."""
 
 
 def encoder_options(implementation: str, encoding: VideoEncoding, situation: EncoderSituation) -> Options:
@@ -79,6 +85,9 @@ def encoder_options(implementation: str, encoding: VideoEncoding, situation: Enc
     Raises:
         PipelineError: When no options are known for an encoder of that name.
     """
+    if situation.crash_safe and implementation in ("libx265", "libsvtav1"):
+        # Their delays are long and follow from many settings; that for little delay is the one that is sure.
+        encoding = replace(encoding, low_latency=True)
     match implementation:
         case "libx264":
             options = _x264(encoding, situation)
@@ -87,7 +96,7 @@ def encoder_options(implementation: str, encoding: VideoEncoding, situation: Enc
         case "libsvtav1":
             options = _svtav1(encoding, situation)
         case "h264_nvenc" | "hevc_nvenc" | "av1_nvenc":
-            options = _nvenc(implementation, encoding)
+            options = _nvenc(implementation, encoding, situation)
         case _:
             raise PipelineError(
                 reason=PipelineErrorReason.NO_CAPABILITY,
@@ -120,7 +129,23 @@ def _x264(encoding: VideoEncoding, situation: EncoderSituation) -> Options:
         *_constant_quality(encoding, "crf"),
         ("sc_threshold", "0"),
         ("threads", str(situation.thread_count)),
+        *(_prompt_x264(situation) if situation.crash_safe and not encoding.low_latency else ()),
     )
+
+
+def _prompt_x264(situation: EncoderSituation) -> Options:
+    """Keeps what x264 holds back within 0.6 s: it looks ahead, and each thread after the first holds a picture.
+
+    Where threads alone would hold that many, they share each picture instead. Looking ahead is what makes a page that
+    hardly changes small, so it is not given up as `zerolatency` does.
+    """
+    rate = situation.frame_rate
+    pace = rate.numerator / rate.denominator if rate else _UNKNOWN_RATE_GUESS
+    most = int(pace * _LONGEST_HOLDING_SECONDS)
+    # One more is held by the thread that looks ahead.
+    sliced = situation.thread_count + _X264_LOOKAHEAD > most
+    ahead = max(0, min(_X264_LOOKAHEAD, most - 1))
+    return (("bf", "0"), ("rc-lookahead", str(ahead)), *((("x264-params", "sliced-threads=1"),) if sliced else ()))
 
 
 def _x265(encoding: VideoEncoding, situation: EncoderSituation) -> Options:
@@ -150,11 +175,12 @@ def _svtav1(encoding: VideoEncoding, situation: EncoderSituation) -> Options:
     )
 
 
-def _nvenc(implementation: str, encoding: VideoEncoding) -> Options:
+def _nvenc(implementation: str, encoding: VideoEncoding, situation: EncoderSituation) -> Options:
     constant = encoding.bit_rate_bps is not None and encoding.max_bit_rate_bps == encoding.bit_rate_bps
     # Reordering works with H.264 on every NVENC; HEVC and AV1 have it on some chips only, where asking is an error.
-    reordered = implementation == "h264_nvenc" and not encoding.low_latency
-    latency: Options = (("zerolatency", "1"), ("delay", "0")) if encoding.low_latency else ()
+    reordered = implementation == "h264_nvenc" and not (encoding.low_latency or situation.crash_safe)
+    latency: Options = (("zerolatency", "1"),) if encoding.low_latency else ()
+    latency += (("delay", "0"),) if encoding.low_latency or situation.crash_safe else ()
     # Constant quality is bounded by a bit rate unless that is said to be 0. Quality 0 would read as "automatic".
     unbounded: Options = (("b", "0"),) if encoding.bit_rate_bps is None else ()
     return (

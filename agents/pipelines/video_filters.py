@@ -54,7 +54,7 @@ def filter_graph(branches: tuple[Branch, ...], *, source: FrameSource, source_bi
     if source is FrameSource.UPLOADED:
         deep = (source_bit_depth or 8) > 8 and any(branch.encoding.bit_depth > 8 for branch in branches)
         upload = f"format={'p010le' if deep else 'nv12'},hwupload_cuda"
-    chains = [_chain(branch, on_device=source is not FrameSource.MEMORY) for branch in branches]
+    chains = [branch_chain(branch, on_device=source is not FrameSource.MEMORY) for branch in branches]
     if len(branches) == 1:
         whole = ",".join(filter(None, (upload, chains[0])))
         return f"[0:V:0]{whole}[{branches[0].label}]"
@@ -64,12 +64,22 @@ def filter_graph(branches: tuple[Branch, ...], *, source: FrameSource, source_bi
     return ";".join([f"[0:V:0]{head}{''.join(pads)}", *tails])
 
 
-def _chain(branch: Branch, *, on_device: bool) -> str:
+def branch_chain(branch: Branch, *, on_device: bool, rated: bool = True) -> str:
+    """Writes the filters of one encoder's way.
+
+    Args:
+        branch: The way.
+        on_device: Whether frames are in the device's memory.
+        rated: Whether the frame rate is to be seen to. False: it was, before the ways parted.
+
+    Returns:
+        Filters in a row.
+    """
     width, height = _size(branch.encoding)
     deep = branch.encoding.bit_depth > 8
     rate = branch.encoding.frame_rate
     # Frames that the rate drops need no scaling, so the rate comes first.
-    filters = [f"fps={rate.numerator}/{rate.denominator}"] if rate else []
+    filters = [f"fps={rate.numerator}/{rate.denominator}"] if rate and rated else []
     planar = "yuv420p10le" if deep else "yuv420p"
     if not on_device:
         return ",".join([*filters, f"scale=w='{width}':h='{height}'", "setsar=1", f"format={planar}"])

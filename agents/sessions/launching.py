@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agents.pipelines.command_builder import build_command
 from agents.pipelines.holding import hold_of
-from agents.pipelines.job import IngestInput, Job, UriInput
+from agents.pipelines.job import CaptureInput, IngestInput, Job, UriInput
 from agents.pipelines.pipeline_error import PipelineError, PipelineErrorReason
 from agents.sessions.records import LaunchRecord
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, invalid
@@ -113,6 +113,8 @@ def make_record(
 def total_time(job: Job) -> timedelta | None:
     """Tells the media time that a job will take. None: unknown, or without end."""
     source = job.input
+    if isinstance(source, CaptureInput):
+        return None
     if isinstance(source, IngestInput):
         return source.duration
     return _uri_time(source, job.facts.duration)

@@ -1,0 +1,189 @@
+"""How the files of a recording are made of its takes: what is run, what is written, and where it goes in the end.
+
+A take's file can be cut off anywhere, by a kill of ffmpeg or of the machine, and is joined all the same. A recording of
+one take is copied once, stream by stream, into an ordinary file with its index in front. Of several, each is first
+copied into an ordinary file by itself: only then is it known how long it really is, up to its last picture, and the
+next one begins exactly there. What a file claims before that is too short when it was cut off.
+
+Nothing is taken away before the file that was asked for stands where it was asked for, and each step writes its own
+file anew, so all of it may be done again after a crash. Priming samples of encoded sound lie before zero and stay there
+(`-copyts`), so that the picture begins at zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agents.pipelines.job import Container, FileOutput
+from agents.pipelines.outputs import output_move, output_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agents.pipelines.capability import FfmpegBuild
+    from agents.pipelines.command import OutputMove
+    from agents.pipelines.input_description import InputDescription
+    from agents.pipelines.recording import RecordingJob
+
+TAKES_FOLDER = ".takes"
+"""Inside the artifacts; never shown to clients."""
+
+_FORMATS = {Container.MP4: "mp4", Container.MKV: "matroska", Container.TS: "mpegts"}
+_QUIET = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+warning", "-y")
+_MEDIA = "-format_whitelist"
+_DEMUXERS = {Container.MP4: "mov", Container.MKV: "matroska", Container.TS: "mpegts"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishStep:
+    """How one file is made. First `texts` are written, then `commands` are run one after the other; then, as each ended
+    with 0, `made_path` is moved to `final_path`, or `move` is done. `scratch` can be removed after that."""
+
+    output: str
+    """Id of the output."""
+    takes: tuple[str, ...]
+    """Absolute paths of the takes' files that go in, in order. None of them: there is nothing to make it of."""
+    texts: Mapping[str, str]
+    """Small files that the commands read, by absolute path."""
+    commands: tuple[tuple[str, ...], ...]
+    """Programs with their arguments, in order. Each overwrites what it writes."""
+    made_path: str
+    """Absolute path at which the file is complete when the last command has ended."""
+    final_path: str
+    """Absolute path that was asked for."""
+    move: OutputMove | None
+    """For a file under the output roots: `made_path` is its part path. None: an artifact, which is renamed."""
+    directories: tuple[str, ...]
+    """Absolute paths of folders that must exist before; the private folder of `move` is not among them."""
+    scratch: tuple[str, ...]
+    """Absolute paths of files that only the commands needed."""
+
+
+def take_file(index: int, container: Container, number: int) -> str:
+    """Gives the path of an output's file of one take, inside the artifacts. Ids of outputs are any text: no names."""
+    return f"{TAKES_FOLDER}/{number}/output-{index}.{container.value}"
+
+
+def take_files(job: RecordingJob, take_numbers: Sequence[int], *, artifacts_dir: str) -> dict[str, tuple[str, ...]]:
+    """Gives where the takes of each file output are written.
+
+    Args:
+        job: The recording.
+        take_numbers: In order.
+        artifacts_dir: Absolute path of the attempt's artifacts.
+
+    Returns:
+        Absolute paths in the order of the takes, by the output's id.
+    """
+    return {
+        output.id: tuple(f"{artifacts_dir}/{take_file(index, output.container, number)}" for number in take_numbers)
+        for index, output in enumerate(job.outputs)
+        if isinstance(output, FileOutput)
+    }
+
+
+def describe_command(build: FfmpegBuild, path: str) -> tuple[str, ...]:
+    """Gives the program that tells what a file is, to be read by `parse_input_description`. It ends with a failure."""
+    return (build.path, "-hide_banner", "-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}")
+
+
+def is_playable(description: InputDescription) -> bool:
+    """Tells whether a take's file has anything in it. One that was cut off before its first second has not."""
+    return description.error is None and any(stream.kind in ("video", "audio") for stream in description.streams)
+
+
+def final_moves(job: RecordingJob) -> tuple[OutputMove, ...]:
+    """Gives the moves of all files under the output roots, so that their places can be kept before anything is made."""
+    outputs = [(index, output) for index, output in enumerate(job.outputs) if isinstance(output, FileOutput)]
+    moves = [output_move(index, output, session=job.session, attempt=job.attempt) for index, output in outputs]
+    return tuple(move for move in moves if move is not None)
+
+
+def finish_plan(
+    job: RecordingJob, takes: Mapping[str, Sequence[str]], build: FfmpegBuild, *, artifacts_dir: str
+) -> tuple[FinishStep, ...]:
+    """Plans how every file of a recording is made of its takes.
+
+    Args:
+        job: The recording.
+        takes: Absolute paths of the takes' files that are playable, in order, by the output's id: what `take_files`
+            gives, without those that are missing, empty or of no use.
+        build: The ffmpeg that joins them.
+        artifacts_dir: Absolute path of the attempt's artifacts.
+
+    Returns:
+        A step for each file output of which a take is playable, in the order of the outputs.
+    """
+    return tuple(
+        _step(job, index, output, tuple(takes[output.id]), build, artifacts_dir=artifacts_dir)
+        for index, output in enumerate(job.outputs)
+        if isinstance(output, FileOutput) and takes.get(output.id)
+    )
+
+
+def _step(
+    job: RecordingJob,
+    index: int,
+    output: FileOutput,
+    takes: tuple[str, ...],
+    build: FfmpegBuild,
+    *,
+    artifacts_dir: str,
+) -> FinishStep:
+    move = output_move(index, output, session=job.session, attempt=job.attempt)
+    folder = f"{artifacts_dir}/{TAKES_FOLDER}/joined"
+    stem = f"{folder}/output-{index}"
+    suffix = output.container.value
+    made = f"{stem}.{suffix}" if move is None else move.part_path
+    final = output_path(index, output, artifacts_dir)
+    parents = () if move is not None else (final.rpartition("/")[0],)
+    texts: dict[str, str] = {}
+    if len(takes) == 1:
+        commands = [_copied(build, takes[0], made, output.container, finished=True)]
+        pieces: tuple[str, ...] = ()
+    else:
+        pieces = tuple(f"{stem}-{number}.{suffix}" for number in range(1, len(takes) + 1))
+        commands = [
+            _copied(build, take, piece, output.container, finished=False)
+            for take, piece in zip(takes, pieces, strict=True)
+        ]
+        texts[f"{stem}.txt"] = concat_list(pieces)
+        commands.append(_joined(build, f"{stem}.txt", made, output.container))
+    return FinishStep(
+        output=output.id,
+        takes=takes,
+        texts=texts,
+        commands=tuple(commands),
+        made_path=made,
+        final_path=final,
+        move=move,
+        directories=(folder, *parents),
+        scratch=(*texts, *pieces),
+    )
+
+
+def concat_list(paths: Sequence[str]) -> str:
+    """Writes a list for ffmpeg's concat demuxer.
+
+    Args:
+        paths: Absolute paths, in order.
+    """
+    quoted = ("'" + path.replace("'", "'\\''") + "'" for path in paths)
+    return "".join(["ffconcat version 1.0\n", *(f"file {path}\n" for path in quoted)])
+
+
+def _copied(build: FfmpegBuild, take: str, made: str, container: Container, *, finished: bool) -> tuple[str, ...]:
+    opened = ("-protocol_whitelist", "file", "-format_whitelist", _DEMUXERS[container], "-i", f"file:{take}")
+    return (build.path, *_QUIET, *opened, *_written(made, container, finished=finished))
+
+
+def _joined(build: FfmpegBuild, listed: str, made: str, container: Container) -> tuple[str, ...]:
+    opened = ("-protocol_whitelist", "file", "-format_whitelist", f"concat,{_DEMUXERS[container]}")
+    concat = ("-copyts", "-f", "concat", "-safe", "0", "-i", f"file:{listed}")
+    return (build.path, *_QUIET, *opened, *concat, *_written(made, container, finished=True))
+
+
+def _written(made: str, container: Container, *, finished: bool) -> tuple[str, ...]:
+    front = ("-movflags", "+faststart") if container is Container.MP4 and finished else ()
+    return ("-map", "0", "-c", "copy", "-f", _FORMATS[container], *front, f"file:{made}")
