@@ -19,6 +19,9 @@ _OPUS_LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
 """By number of channels, from 1. ffmpeg's own choice for 3 and 4 is none that Opus takes."""
 # Sound that was lost on the way in becomes silence, so that what follows stays with its pictures.
 _IN_TIME = "aresample=async=1"
+# What is captured has the clock of the picture; a sound server's own is followed by stretching, by 1 % at most. Filling
+# and cutting alone would let it stray by up to a tenth of a second.
+_CAPTURED_IN_TIME = "aresample=async=480"
 
 
 def audio_options(audio: AudioRendition, *, field: str, captured_delay: timedelta | None = None) -> Options:
@@ -61,4 +64,4 @@ def audio_options(audio: AudioRendition, *, field: str, captured_delay: timedelt
 def _captured_in_time(delay: timedelta) -> str:
     """Moves captured sound against its picture, and has both begin together: silence goes in front, or some is cut."""
     shift = f"asetpts=PTS{delay.total_seconds():+.6f}/TB," if delay else ""
-    return f"{shift}{_IN_TIME}:first_pts=0"
+    return f"{shift}{_CAPTURED_IN_TIME}:first_pts=0"

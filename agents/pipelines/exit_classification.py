@@ -17,7 +17,8 @@ So the first row that fits decides:
 | no            | 0                  | and nothing was made    | FAILED: the reason in the log, else NO_OUTPUT       |
 | no            | 0                  | an input that broke off | FAILED: INPUT_LOST; a publisher left: COMPLETED     |
 | no            | 0                  | anything else           | COMPLETED                                           |
-| any           | any other          | a reason that is known  | FAILED: that reason                                 |
+| any           | any other          | a reason that is known  | FAILED: that reason; of a capture, first of all     |
+|               |                    |                         | DISPLAY_LOST and SOUND_LOST                         |
 | any           | 228                | nothing that is known   | FAILED: DISK_FULL                                   |
 | any           | 132, 134, 135, 139 | nothing that is known   | FAILED: FFMPEG_CRASHED                              |
 | no            | 255                | nothing that is known   | FAILED: KILLED, by a signal of somebody else        |
@@ -32,6 +33,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from agents.pipelines.capture_reasons import find_capture_reason
 from agents.pipelines.exit_reasons import FailureReason, Finding, find_first_error, find_input_end, find_reason
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ def classify_exit(
     made_output: bool,
     published: bool = False,
     input_name: str | None = None,
+    captured: bool = False,
 ) -> Outcome:
     """Tells what became of an ffmpeg. Total: every combination has an answer.
 
@@ -89,6 +92,7 @@ def classify_exit(
         published: Whether its input was published to it: then the end of the input looks like an I/O error.
         input_name: Its input as it stands in the log, redacted alike. Tells inputs from outputs in the log of
             ffmpeg 5.1, where both are named alone. None: a bare name is taken for the input's.
+        captured: Whether it captured a display. Being stopped is then how it ends in order.
 
     Returns:
         The outcome; see the module's table.
@@ -98,7 +102,8 @@ def classify_exit(
         return _failed(FailureReason.KILLED, _UNSEEN)
     if code == _KILLED:
         return _failed(FailureReason.KILLED, _KILLED_BY_US if stopping else _KILLED_BY_OTHERS)
-    found = find_reason(log_tail, made_output=made_output, published=published, input_name=input_name)
+    found = find_capture_reason(log_tail) if captured else None
+    found = found or find_reason(log_tail, made_output=made_output, published=published, input_name=input_name)
     if code in (0, _INTERRUPTED) and (code == 0 or stopping):
         return _ended_in_order(code, found, log_tail, made_output, published=published, stopping=stopping)
     if found is not None:

@@ -31,7 +31,6 @@ TAKES_FOLDER = ".takes"
 
 _FORMATS = {Container.MP4: "mp4", Container.MKV: "matroska", Container.TS: "mpegts"}
 _QUIET = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+warning", "-y")
-_MEDIA = "-format_whitelist"
 _DEMUXERS = {Container.MP4: "mov", Container.MKV: "matroska", Container.TS: "mpegts"}
 
 
@@ -174,14 +173,26 @@ def concat_list(paths: Sequence[str]) -> str:
 
 
 def _copied(build: FfmpegBuild, take: str, made: str, container: Container, *, finished: bool) -> tuple[str, ...]:
-    opened = ("-protocol_whitelist", "file", "-format_whitelist", _DEMUXERS[container], "-i", f"file:{take}")
+    opened = ("-copyts", *_guard(_DEMUXERS[container]), "-i", f"file:{take}")
     return (build.path, *_QUIET, *opened, *_written(made, container, finished=finished))
 
 
 def _joined(build: FfmpegBuild, listed: str, made: str, container: Container) -> tuple[str, ...]:
-    opened = ("-protocol_whitelist", "file", "-format_whitelist", f"concat,{_DEMUXERS[container]}")
-    concat = ("-copyts", "-f", "concat", "-safe", "0", "-i", f"file:{listed}")
-    return (build.path, *_QUIET, *opened, *concat, *_written(made, container, finished=True))
+    opened = (
+        "-copyts",
+        *_guard(f"concat,{_DEMUXERS[container]}"),
+        "-f",
+        "concat",
+        "-safe",
+        "0",
+        "-i",
+        f"file:{listed}",
+    )
+    return (build.path, *_QUIET, *opened, *_written(made, container, finished=True))
+
+
+def _guard(demuxers: str) -> tuple[str, ...]:
+    return ("-protocol_whitelist", "file", "-format_whitelist", demuxers)
 
 
 def _written(made: str, container: Container, *, finished: bool) -> tuple[str, ...]:

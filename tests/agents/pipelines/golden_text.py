@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agents.pipelines.command import Command
 
-_ALONE = {"-hide_banner", "-nostdin", "-nostats", "-y", "-re"}
+_ALONE = {"-hide_banner", "-nostdin", "-nostats", "-y", "-re", "-xerror", "-"}
 _BETWEEN_MUXERS = re.compile(r"(?<!\\)\|")
 
 
