@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-from agents.media_access.addresses import Address, UnresolvedHostError, is_public, own_addresses, resolve
+from agents.media_access.addresses import UnresolvedHostError, own_addresses, resolve
+from agents.public_addresses import Address, is_public
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation
 from gpu_balancer.runtime.redaction import redact_url
 

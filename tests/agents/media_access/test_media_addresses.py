@@ -6,7 +6,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from agents.media_access.addresses import UnresolvedHostError, is_public, own_addresses, resolve
+from agents.media_access.addresses import UnresolvedHostError, own_addresses, resolve
+from agents.public_addresses import is_public
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from agents.media_access import addresses, guard
 from agents.media_access.guard import guard_input_file, guard_url
+from agents.public_addresses import Address
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.runtime.settings_sections import InputSettings
 
@@ -23,7 +24,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """A resolver that knows the names a test puts in here, and nothing else."""
     known: dict[str, list[str]] = {}
 
-    async def resolve(host: str, port: int) -> tuple[addresses.Address, ...]:
+    async def resolve(host: str, port: int) -> tuple[Address, ...]:
         if host not in known:
             raise addresses.UnresolvedHostError("Name or service not known")
         return tuple(ip_address(text) for text in known[host])

@@ -10,6 +10,7 @@ import pytest
 
 from agents.media_access import addresses, guard
 from agents.media_access.remote_media import follow
+from agents.public_addresses import Address
 from fakes.http_media_server import HttpMediaServer
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.runtime.settings_sections import InputSettings
@@ -25,7 +26,7 @@ def internet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes 127.0.0.1 for the internet and every other address for the network behind us."""
     internet_address = ip_address("127.0.0.1")
 
-    async def resolve(host: str, port: int) -> tuple[addresses.Address, ...]:
+    async def resolve(host: str, port: int) -> tuple[Address, ...]:
         return (internet_address,) if host.endswith(".example") else await addresses.resolve(host, port)
 
     monkeypatch.setattr(guard, "is_public", lambda address: address == internet_address)

@@ -1,0 +1,150 @@
+"""A display with nothing but an X server and a window manager, for tests of what is shown on it.
+
+As root everything on it runs as a user of its own, so that the browser's sandbox is on, as it is in earnest.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import secrets
+import shutil
+import struct
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agents import lock_holders
+from agents.displays.display import BrowserEndpoint, Display
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+USER_IDS = range(61184, 65520)
+_DEADLINE_S = 20
+
+
+class BareDisplay:
+    """A display, and how programs are started on it."""
+
+    def __init__(self, folder: Path, width: int, height: int) -> None:
+        self.user_id = random.choice(USER_IDS) if os.geteuid() == 0 else None
+        self.work = folder / "work"
+        self.processes: dict[str, list[subprocess.Popen[bytes]]] = {}
+        self._lock = folder / "lock"
+        self._lock.touch()
+        self.work.mkdir(mode=0o700)
+        folder.chmod(0o711)
+        if self.user_id is not None:
+            os.chown(self.work, self.user_id, self.user_id)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.work),
+            "XDG_RUNTIME_DIR": str(self.work),
+            "TMPDIR": str(self.work),
+            "XAUTHORITY": str(self.work / "cookie"),
+            "LANG": "C.UTF-8",
+        }
+        self._write_cookie()
+        name = self._start_x_server(width, height, environment)
+        self.display = Display(
+            id="d-bare",
+            name=name,
+            authority=str(self.work / "cookie"),
+            width=width,
+            height=height,
+            lock=str(self._lock),
+            work=str(self.work),
+            user_id=self.user_id,
+            sound_server=None,
+            environment={**environment, "DISPLAY": name},
+        )
+        self.spawn(["openbox"], name="window-manager", environment=self.display.environment)
+
+    def with_browser(self, endpoint: BrowserEndpoint) -> Display:
+        """Gives the display as it is with a browser on it."""
+        return replace(self.display, browser=endpoint)
+
+    def spawn(self, argv: Sequence[str], *, name: str, environment: Mapping[str, str]) -> int:
+        """Starts a program on the display, detached, with its lock held."""
+        return self._start(argv, name, environment).pid
+
+    def log(self, name: str) -> str:
+        """Gives what a program has written."""
+        return (self.work / f"{name}.log").read_text(errors="replace")
+
+    def close(self) -> None:
+        """Kills everything on the display and awaits that it is gone."""
+        end = time.monotonic() + _DEADLINE_S
+        while True:
+            lock_holders.kill_holders(self._lock)
+            for process in [process for processes in self.processes.values() for process in processes]:
+                process.poll()
+            if not lock_holders.is_held(self._lock):
+                break
+            assert time.monotonic() < end, "something on the display cannot be killed"
+        for processes in self.processes.values():
+            for process in processes:
+                process.wait(_DEADLINE_S)
+
+    def _start(
+        self, argv: Sequence[str], name: str, environment: Mapping[str, str], *more: int
+    ) -> subprocess.Popen[bytes]:
+        lock = os.open(self._lock, os.O_RDWR | os.O_CLOEXEC)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        with (self.work / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.work,
+                env=dict(environment),
+                pass_fds=(lock, *more),
+                start_new_session=True,
+                user=self.user_id,
+                group=self.user_id,
+                extra_groups=None if self.user_id is None else [],
+            )
+        os.close(lock)
+        self.processes.setdefault(name, []).append(process)
+        return process
+
+    def _write_cookie(self) -> None:
+        method, cookie = b"MIT-MAGIC-COOKIE-1", secrets.token_bytes(16)
+        entry = struct.pack(">HHH", 0xFFFF, 0, 0)
+        entry += struct.pack(">H", len(method)) + method + struct.pack(">H", len(cookie)) + cookie
+        path = self.work / "cookie"
+        path.write_bytes(entry)
+        path.chmod(0o600)
+        if self.user_id is not None:
+            os.chown(path, self.user_id, self.user_id)
+
+    def _start_x_server(self, width: int, height: int, environment: Mapping[str, str]) -> str:
+        reading, writing = os.pipe()
+        screen = ["-screen", "0", f"{width}x{height}x24"]
+        private = ["-auth", str(self.work / "cookie"), "-nolisten", "tcp", "-nolisten", "local", "-noreset"]
+        argv = ["Xvfb", "-displayfd", str(writing), *screen, *private]
+        self._start(argv, "x-server", environment, writing)
+        os.close(writing)
+        with os.fdopen(reading) as pipe:
+            return f":{int(pipe.readline())}"
+
+
+@contextmanager
+def bare_display(width: int = 640, height: int = 360) -> Iterator[BareDisplay]:
+    """Makes a display, in a folder that its own user can reach, and removes it."""
+    folder = Path(tempfile.mkdtemp(prefix="bare-display-"))
+    display = None
+    try:
+        display = BareDisplay(folder, width, height)
+        yield display
+    finally:
+        if display is not None:
+            display.close()
+        shutil.rmtree(folder)
