@@ -10,11 +10,12 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import struct
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,15 +65,22 @@ class BareDisplay:
             sound_server=None,
             environment={**environment, "DISPLAY": name},
         )
-        self.spawn(["openbox"], name="window-manager", environment=self.display.environment)
+        self._start(["openbox"], "window_manager", self.display.environment)
 
     def with_browser(self, endpoint: BrowserEndpoint) -> Display:
         """Gives the display as it is with a browser on it."""
         return replace(self.display, browser=endpoint)
 
-    def spawn(self, argv: Sequence[str], *, name: str, environment: Mapping[str, str]) -> int:
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        name: str,
+        environment: Mapping[str, str] | None = None,
+        as_agent: bool = False,
+    ) -> int:
         """Starts a program on the display, detached, with its lock held."""
-        return self._start(argv, name, environment).pid
+        return self._start(argv, name, {**self.display.environment, **(environment or {})}, as_agent=as_agent).pid
 
     def log(self, name: str) -> str:
         """Gives what a program has written."""
@@ -81,37 +89,52 @@ class BareDisplay:
     def close(self) -> None:
         """Kills everything on the display and awaits that it is gone."""
         end = time.monotonic() + _DEADLINE_S
-        while True:
-            lock_holders.kill_holders(self._lock)
+        # Something that is ending has lost its environment before it closes its files.
+        while (living := self._living()) or lock_holders.is_held(self._lock):
+            for pid in living:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             for process in [process for processes in self.processes.values() for process in processes]:
                 process.poll()
-            if not lock_holders.is_held(self._lock):
-                break
             assert time.monotonic() < end, "something on the display cannot be killed"
-        for processes in self.processes.values():
-            for process in processes:
-                process.wait(_DEADLINE_S)
+
+    def _living(self) -> list[int]:
+        """Finds processes by the folder in their environment: Chromium's own children close the lock."""
+        mark, found = os.fsencode(self.work), []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                if entry.name.isdecimal() and mark in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+        return found
 
     def _start(
-        self, argv: Sequence[str], name: str, environment: Mapping[str, str], *more: int
+        self,
+        argv: Sequence[str],
+        name: str,
+        environment: Mapping[str, str],
+        *more: int,
+        as_agent: bool = False,
     ) -> subprocess.Popen[bytes]:
+        user_id = None if as_agent else self.user_id
         lock = os.open(self._lock, os.O_RDWR | os.O_CLOEXEC)
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        with (self.work / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.work,
-                env=dict(environment),
-                pass_fds=(lock, *more),
-                start_new_session=True,
-                user=self.user_id,
-                group=self.user_id,
-                extra_groups=None if self.user_id is None else [],
-            )
-        os.close(lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            with (self.work / f"{name}.log").open("ab") as log:
+                process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.work,
+                    env=dict(environment),
+                    pass_fds=(lock, *more),
+                    start_new_session=True,
+                    user=user_id,
+                    group=user_id,
+                    extra_groups=None if user_id is None else [],
+                )
+        finally:
+            os.close(lock)
         self.processes.setdefault(name, []).append(process)
         return process
 
@@ -130,7 +153,7 @@ class BareDisplay:
         screen = ["-screen", "0", f"{width}x{height}x24"]
         private = ["-auth", str(self.work / "cookie"), "-nolisten", "tcp", "-nolisten", "local", "-noreset"]
         argv = ["Xvfb", "-displayfd", str(writing), *screen, *private]
-        self._start(argv, "x-server", environment, writing)
+        self._start(argv, "x_server", environment, writing)
         os.close(writing)
         with os.fdopen(reading) as pipe:
             return f":{int(pipe.readline())}"

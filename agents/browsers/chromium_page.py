@@ -1,0 +1,306 @@
+"""Drives the page of a display's browser, over CDP with Playwright, on the kiosk window that is there already.
+
+What a page may do, and what becomes of it:
+
+| the page, or its server | outcome |
+|---|---|
+| URL of another scheme, malformed, too long | PAGE_NOT_ALLOWED before anything is asked |
+| redirects or leads to another scheme | PAGE_NOT_ALLOWED; later in its life the navigation just does not happen |
+| host with an address that is not public | PAGE_NOT_ALLOWED, unless the operator allows; a subresource just fails |
+| host not found, connection refused or broken off, no answer within the gate's timeout | PAGE_UNREACHABLE |
+| redirects in a circle; a download, or nothing, instead of a page | PAGE_UNREACHABLE |
+| status of 400 or above | PAGE_HTTP_ERROR, unless accepted |
+| certificate not valid | PAGE_CERTIFICATE, unless ignored |
+| never finishes loading, 50 MB of it | recorded: the gate decides, not the load |
+| gate not passed in time; a selector that is no CSS | GATE_TIMEOUT |
+| renderer crashes or is killed | PAGE_CRASHED; while it is recorded `ended` gives CRASHED |
+| closes itself | PAGE_CLOSED; `ended` gives CLOSED; it stays on the screen |
+| browser ends or is killed | BROWSER_FAILED; `ended` gives BROWSER_GONE |
+| WebGL context lost, GPU process crashes | logged by the browser; the page goes on |
+| alert, confirm, prompt | never shown; alert accepted, others dismissed, at once; counted and logged |
+| beforeunload | accepted: the page may leave |
+| leads to mailto: or another program's scheme | the navigation does not happen; logged |
+| opens a window | blocked by the browser, or closed; counted and logged |
+| download | cancelled; counted and logged |
+| asks for a permission, a password, a security key, a translation, to print | refused without a word |
+| console message that is the end signal | `ended` gives SIGNAL; also one from before a new agent came |
+
+The page's own messages are read in a DevTools session, not by a script inside it: Chromium keeps the last thousand and
+tells them to whoever connects, so that an end signal which came while no agent was there is not lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64decode
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from playwright.async_api import Browser, Error
+
+from agents.browsers import page_script
+from agents.browsers.devtools import NoBrowserError, browser_name
+from agents.browsers.egress_proxy import REFUSAL_HEADER
+from agents.browsers.page import PageEnd, PageFault, PageFigures
+from agents.browsers.page_attachment import Attachment, attach_to_page
+from agents.browsers.page_errors import fault, navigation_fault, net_error, refusal_fault
+from agents.browsers.page_events import PageEvents
+from agents.browsers.page_log import PageLog
+from agents.browsers.page_url import guard_page_url, page_secrets, plain_url, shown_url
+from agents.browsers.proxy_verdict import proxy_verdict
+from agents.pipelines.recording import GateKind
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from playwright.async_api import Response
+
+    from agents.displays.display import BrowserEndpoint, Display
+    from agents.pipelines.recording import PageSource, StartGate, StopRules
+    from gpu_balancer.runtime.clock import Clock
+
+_HEARTBEAT_S = 2.0
+_ANSWER_TIMEOUT = timedelta(seconds=5)
+_HTTP_ERROR = 400
+
+_FAULTS = {
+    PageEnd.CRASHED: ("PAGE_CRASHED", "it crashed"),
+    PageEnd.CLOSED: ("PAGE_CLOSED", "it closed itself"),
+    PageEnd.BROWSER_GONE: ("BROWSER_FAILED", "the browser ended"),
+}
+
+
+class ChromiumPage:
+    """A `PageDriver`. Made by `BrowserHub.page`, which attaches it."""
+
+    def __init__(
+        self,
+        display: Display,
+        source: PageSource,
+        gate: StartGate,
+        rules: StopRules,
+        *,
+        log: Path,
+        connect: Callable[[BrowserEndpoint], Awaitable[Browser]],
+        schemes: tuple[str, ...],
+        clock: Clock,
+    ) -> None:
+        """Knows what it is to do, and is attached to nothing."""
+        self._display = display
+        self._source = source
+        self._gate = gate
+        self._connect = connect
+        self._schemes = schemes
+        self._clock = clock
+        self._log = PageLog(log, secrets=page_secrets(source), clock=clock)
+        self._events = PageEvents(self._log, end_signal=rules.end_signal, start_signal=gate.signal)
+        self._attachment: Attachment | None = None
+        self._opening_s = 0.0
+        self._shown = shown_url(source.url)
+
+    async def attach(self, *, opened: bool) -> None:
+        """Connects to the browser, listens to its page, and tells it its settings.
+
+        Args:
+            opened: Whether the page is open already.
+
+        Raises:
+            PageFault: BROWSER_FAILED; for a page that is not open PAGE_NOT_ALLOWED too.
+        """
+        if not opened:
+            guard_page_url(self._source.url, self._schemes)
+        endpoint = self._display.browser
+        if endpoint is None:
+            raise PageFault("BROWSER_FAILED", f"Cannot open {self._shown}: its display has no browser. Try again.")
+        browser = await self._connect(endpoint)
+        try:
+            gate = None if opened else self._gate
+            self._attachment = await attach_to_page(
+                browser, self._display, self._source, gate, events=self._events, log=self._log
+            )
+        except (Error, IndexError) as error:
+            await _let_go(browser)
+            problem = str(error).partition("\n")[0] or "it has no page"
+            raise PageFault("BROWSER_FAILED", f"Cannot drive {endpoint.name}: {problem}. Try again.") from error
+
+    async def open(self) -> timedelta:
+        """Navigates; everything else was set up when it was attached. See `PageDriver`."""
+        page = self._attached().page
+        self._opening_s = self._clock.monotonic_s()
+        try:
+            response = await page.goto(
+                plain_url(self._source.url), wait_until="commit", timeout=self._gate.timeout.total_seconds() * 1000
+            )
+        except Error as error:
+            raise await self._opening_fault(error) from error
+        if response is not None:
+            self._require_success(response)
+        return self._since_opening()
+
+    async def pass_gate(self) -> timedelta:
+        """Awaits the start gate. See `PageDriver`."""
+        if self._gate.kind is GateKind.IMMEDIATELY:
+            return self._since_opening()
+        try:
+            async with asyncio.timeout((self._gate.timeout - self._since_opening()).total_seconds()):
+                while not self._gate_is_open():
+                    if self._events.lost:
+                        await self._settle()
+                    self._require_living()
+                    await self._events.news()
+                await self._presented()
+        except TimeoutError:
+            raise self._gate_fault(f"was not passed within {self._gate.timeout.total_seconds():g} s") from None
+        except Error:
+            await self._settle()
+            self._require_living()
+            raise fault("PAGE_CRASHED", self._shown, "it does not say whether it is shown") from None
+        return self._since_opening()
+
+    async def ended(self) -> PageEnd:
+        """Awaits that the page is done. See `PageDriver`."""
+        while self._events.end is None:
+            if self._events.lost:
+                await self._settle()
+                continue
+            try:
+                async with asyncio.timeout(_HEARTBEAT_S):
+                    await self._events.news()
+            except TimeoutError:
+                await self._ask_whether_connected()
+        return self._events.end
+
+    async def save_screenshot(self, path: Path) -> None:
+        """Writes a PNG of the page as it is. See `PageDriver`."""
+        if self._attachment is None:
+            return
+        with suppress(Error, TimeoutError):
+            async with asyncio.timeout(_ANSWER_TIMEOUT.total_seconds()):
+                # Not by Playwright's own command, which lays styles over the page while it is recorded.
+                answer = await self._attachment.session.send("Page.captureScreenshot", {"format": "png"})
+            await asyncio.to_thread(path.write_bytes, b64decode(answer["data"]))
+
+    def figures(self) -> PageFigures:
+        """Tells what is known of the page now. See `PageDriver`."""
+        return self._events.figures()
+
+    async def close(self) -> None:
+        """Lets go of the page, which stays as it is. See `PageDriver`."""
+        attachment, self._attachment = self._attachment, None
+        self._events.stop()
+        if attachment is not None:
+            await _let_go(attachment.browser)
+        self._log.close()
+
+    def _attached(self) -> Attachment:
+        if self._attachment is None:
+            raise PageFault("BROWSER_FAILED", f"Cannot open {self._shown}: its browser was let go. Try again.")
+        return self._attachment
+
+    def _since_opening(self) -> timedelta:
+        return timedelta(seconds=self._clock.monotonic_s() - self._opening_s)
+
+    def _require_success(self, response: Response) -> None:
+        refused = refusal_fault(self._shown, response.headers.get(REFUSAL_HEADER.lower(), ""))
+        if refused is not None:
+            raise refused
+        if response.status >= _HTTP_ERROR and not self._source.accept_http_errors:
+            raise fault("PAGE_HTTP_ERROR", self._shown, f"its server answers {response.status}")
+
+    def _gate_is_open(self) -> bool:
+        told = self._events.told
+        if page_script.BAD_SELECTOR in told:
+            raise self._gate_fault(f"can never be passed: {self._gate.selector!r} is no CSS selector")
+        match self._gate.kind:
+            case GateKind.FIRST_CONTENTFUL_PAINT:
+                return page_script.PAINTED in told
+            case GateKind.SELECTOR:
+                return page_script.SELECTED in told
+            case GateKind.NETWORK_IDLE:
+                return self._events.idle
+            case GateKind.CONSOLE_SIGNAL:
+                return self._events.signalled
+            case GateKind.IMMEDIATELY | GateKind.FIRST_WINDOW:
+                return True
+
+    async def _presented(self) -> None:
+        """Awaits that what is there now is on the screen. The script has awaited it for the gates that it tells of."""
+        if self._gate.kind not in (GateKind.FIRST_CONTENTFUL_PAINT, GateKind.SELECTOR):
+            await self._attached().presented()
+
+    def _require_living(self) -> None:
+        """Makes sure that there is a page. One that has given its end signal is there all the same."""
+        fault_ = self._end_fault()
+        if fault_ is not None:
+            raise fault_
+
+    def _end_fault(self) -> PageFault | None:
+        if self._events.end not in _FAULTS:
+            return None
+        reason, problem = _FAULTS[self._events.end]
+        return fault(reason, self._shown, problem)
+
+    def _gate_fault(self, problem: str) -> PageFault:
+        gate = self._gate.kind.replace("_", " ")
+        message = f"Cannot begin to record {self._shown}: its start gate ({gate}) {problem}."
+        return PageFault("GATE_TIMEOUT", f"{message} Try another gate, or a longer timeout.")
+
+    async def _opening_fault(self, error: Error) -> PageFault:
+        """Says why the page could not be opened."""
+        if self._events.lost:
+            await self._settle()
+        ended = self._end_fault()
+        if ended is not None:
+            return ended
+        message = str(error)
+        name = net_error(message)
+        if name == "ERR_TUNNEL_CONNECTION_FAILED":
+            # The browser keeps to itself what the proxy has answered.
+            refusal = await proxy_verdict(Path(self._display.work), self._events.asked_url or self._source.url)
+            refused = refusal_fault(self._shown, refusal or "")
+            if refused is not None:
+                return refused
+        led_to = (self._events.asked_url or "").partition(":")[0]
+        if led_to and led_to not in self._schemes:
+            problem = f"it redirects to the scheme {led_to!r}, which is not recorded"
+            return fault("PAGE_NOT_ALLOWED", self._shown, problem)
+        if name is None and "Timeout" in message:
+            problem = f"its server has not answered within {self._gate.timeout.total_seconds():g} s"
+            return fault("PAGE_UNREACHABLE", self._shown, problem)
+        return navigation_fault(self._shown, message)
+
+    async def _ask_whether_connected(self) -> None:
+        """Notices a driver that has crashed, which tells nobody."""
+        try:
+            async with asyncio.timeout(_ANSWER_TIMEOUT.total_seconds()):
+                await self._attached().control.send("Browser.getVersion")
+        except (Error, TimeoutError):
+            self._events.lose()
+
+    async def _settle(self) -> None:
+        """Finds out what has gone: the page, the browser, or only our connection, which is then made anew."""
+        attachment = self._attached()
+        assert self._display.browser is not None
+        try:
+            await browser_name(self._display.browser.url, _ANSWER_TIMEOUT)
+        except NoBrowserError:
+            self._events.finish(PageEnd.CLOSED if self._events.closed else PageEnd.BROWSER_GONE)
+            return
+        if self._events.closed:
+            self._events.finish(PageEnd.CLOSED)
+            return
+        self._events.stop()
+        await _let_go(attachment.browser)
+        try:
+            await self.attach(opened=True)
+        except PageFault as error:
+            self._log.write("page", str(error))
+            self._events.finish(PageEnd.BROWSER_GONE)
+
+
+async def _let_go(browser: Browser) -> None:
+    with suppress(Error, TimeoutError):
+        async with asyncio.timeout(_ANSWER_TIMEOUT.total_seconds()):
+            await browser.close()

@@ -1,0 +1,102 @@
+"""The scripts that run in a page besides its own.
+
+One tells when the page is on the screen, from a world of its own: the page cannot see it. Chromium reports a first
+contentful paint when the frame with it was presented. Two more animation frames are awaited, so that the picture has
+come through to the X server whatever draws it.
+
+The other keeps what a browser would lay over the page out of the picture: dialogs, which it shows for a moment even
+when they are answered at once, programs for mailto: and other schemes, and the bare screen behind a window that has
+closed. It must be among the page's own scripts.
+"""
+
+from __future__ import annotations
+
+import json
+from string import Template
+from typing import TYPE_CHECKING
+
+from agents.pipelines.recording import GateKind
+
+if TYPE_CHECKING:
+    from agents.pipelines.recording import StartGate
+
+WORLD = "gpu-balancer"
+"""Name of the world that it runs in."""
+BINDING = "__gpuBalancerTell"
+"""Function of that world that tells something."""
+PAINTED = "painted"
+SELECTED = "selected"
+BAD_SELECTOR = "bad selector"
+
+PRESENTED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
+"""Expression: a promise that is kept when what is there now is on the screen."""
+
+CLOSED = "The page has closed itself."
+"""What a page that closes itself writes to its console instead: so its last picture stays, and a later agent learns."""
+QUIET_BINDING = "__gpuBalancerQuiet"
+"""Function that the quiet script tells something by. It takes it away before the page can see it."""
+
+QUIET_SCRIPT = Template("""(() => {
+  const MOST = 1000;
+  const binding = globalThis.$binding;
+  delete globalThis.$binding;
+  let told = 0;
+  const tell = (kind, text) => {
+    if (binding && told++ < MOST) binding(JSON.stringify([kind, String(text).slice(0, 500)]));
+  };
+  window.alert = function alert(message = "") { tell("alert", message); };
+  window.confirm = function confirm(message = "") { tell("confirm", message); return false; };
+  window.prompt = function prompt(message = "") { tell("prompt", message); return null; };
+  if (window === window.top) window.close = function close() { console.info("$closed"); };
+  window.print = function print() { tell("print", ""); };
+  const INSIDE = ["http:", "https:", "about:", "blob:", "data:", "file:", "filesystem:", "javascript:"];
+  window.navigation?.addEventListener("navigate", (event) => {
+    const url = event.destination.url;
+    if (event.cancelable && !INSIDE.includes(url.slice(0, url.indexOf(":") + 1).toLowerCase())) {
+      event.preventDefault();
+      tell("navigation", url);
+    }
+  });
+})();""").substitute(binding=QUIET_BINDING, closed=CLOSED)
+"""Script for every document of a page."""
+
+_FRAME = Template("""(() => {
+  if (window !== window.top) return;
+  const tell = (what) => $presented.then(() => globalThis.$binding(what));
+  $gate
+})();""")
+
+_PAINT = Template("""
+  new PerformanceObserver((list) => {
+    if (list.getEntriesByName("first-contentful-paint").length) tell("$painted");
+  }).observe({type: "paint", buffered: true});""")
+
+_SELECTOR = Template("""
+  const visible = (element) => {
+    const box = element.getBoundingClientRect();
+    return box.width > 0 && box.height > 0 && element.checkVisibility({visibilityProperty: true});
+  };
+  const look = () => {
+    let found;
+    try {
+      found = Array.from(document.querySelectorAll($selector));
+    } catch {
+      globalThis.$binding("$bad_selector");
+      return;
+    }
+    if (found.some(visible)) tell("$selected");
+    else requestAnimationFrame(look);
+  };
+  look();""")
+
+
+def gate_script(gate: StartGate) -> str | None:
+    """Makes the script for a gate, to be run in every document. None: the gate needs none."""
+    if gate.kind is GateKind.FIRST_CONTENTFUL_PAINT:
+        body = _PAINT.substitute(painted=PAINTED)
+    elif gate.kind is GateKind.SELECTOR:
+        selector = json.dumps(gate.selector or "*")
+        body = _SELECTOR.substitute(selector=selector, selected=SELECTED, bad_selector=BAD_SELECTOR, binding=BINDING)
+    else:
+        return None
+    return _FRAME.substitute(gate=body, presented=PRESENTED, binding=BINDING)

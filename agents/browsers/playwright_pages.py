@@ -1,0 +1,178 @@
+"""The browsers' hub: one Playwright for all pages of an agent, started at the first need, and again when it crashed.
+
+Playwright's driver is a Node.js process. It reads from a pipe of ours, so it ends when we do, however we end. When it
+crashes, its pages go on unharmed: `ChromiumPage` sees that its browser still answers and comes here for a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from playwright.async_api import Browser, Error, Playwright, async_playwright
+
+from agents.browsers.chromium_page import ChromiumPage
+from agents.browsers.page import PageFault
+from gpu_balancer.runtime.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from agents.browsers.page import PageDriver
+    from agents.displays.display import BrowserEndpoint, Display
+    from agents.pipelines.recording import PageSource, StartGate, StopRules
+
+_CONNECT_TIMEOUT = timedelta(seconds=10)
+_PING_TIMEOUT = timedelta(seconds=3)
+_STOP_TIMEOUT = timedelta(seconds=5)
+
+_RENDERER = """(() => {
+  const gl = document.createElement("canvas").getContext("webgl");
+  if (!gl) return null;
+  const names = gl.getExtension("WEBGL_debug_renderer_info");
+  const renderer = gl.getParameter(names ? names.UNMASKED_RENDERER_WEBGL : gl.RENDERER);
+  gl.getExtension("WEBGL_lose_context")?.loseContext();
+  return renderer;
+})()"""
+
+
+class BrowserHub:
+    """Drives browsers on displays. To be closed at the end."""
+
+    def __init__(self, *, url_schemes: Iterable[str] = ("http", "https"), clock: Clock | None = None) -> None:
+        """Starts nothing yet.
+
+        Args:
+            url_schemes: Schemes of pages that may be opened.
+            clock: For logs and durations. None: the machine's.
+        """
+        self._url_schemes = tuple(url_schemes)
+        self._clock = clock or SystemClock()
+        self._playwright: Playwright | None = None
+        self._starting = asyncio.Lock()
+
+    async def page(
+        self, display: Display, source: PageSource, gate: StartGate, rules: StopRules, *, log: Path, opened: bool
+    ) -> PageDriver:
+        """Takes hold of a display's page.
+
+        Args:
+            display: It has a browser.
+            source: What the page is to be.
+            gate: When the recording begins.
+            rules: Has the page's end signal.
+            log: File for its console log, to which is appended; its folder exists.
+            opened: Whether an earlier agent has opened it: then it is told its settings again and watched, and neither
+                `open` nor `pass_gate` may be called.
+
+        Raises:
+            PageFault: BROWSER_FAILED, when the browser cannot be driven.
+        """
+        page = ChromiumPage(
+            display, source, gate, rules, log=log, connect=self.connect, schemes=self._url_schemes, clock=self._clock
+        )
+        try:
+            await page.attach(opened=opened)
+        except BaseException:
+            await page.close()
+            raise
+        return page
+
+    async def rendering(self, display: Display) -> str | None:
+        """Asks what renders WebGL, on the blank page of a display that waits for work, so that no recording waits.
+
+        Returns:
+            What a page would be told: "ANGLE (NVIDIA, …)". None: there is no WebGL, or it cannot be asked.
+        """
+        if display.browser is None:
+            return None
+        try:
+            browser = await self.connect(display.browser)
+        except PageFault:
+            return None
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT.total_seconds()):
+                page = browser.contexts[0].pages[0]
+                session = await page.context.new_cdp_session(page)
+                # Not `page.evaluate`, which would count as a user's gesture.
+                answer = await session.send("Runtime.evaluate", {"expression": _RENDERER, "returnByValue": True})
+            value = answer["result"].get("value")
+            return value if isinstance(value, str) else None
+        except (Error, TimeoutError, IndexError):
+            return None
+        finally:
+            await disconnect(browser)
+
+    async def connect(self, endpoint: BrowserEndpoint) -> Browser:
+        """Connects to a browser.
+
+        Raises:
+            PageFault: BROWSER_FAILED.
+        """
+        problem = ""
+        for _ in range(2):
+            try:
+                playwright = await self._running()
+                return await playwright.chromium.connect_over_cdp(
+                    endpoint.url,
+                    no_defaults=True,
+                    is_local=True,
+                    timeout=_CONNECT_TIMEOUT.total_seconds() * 1000,
+                )
+            except (Error, OSError) as error:
+                problem = str(error).partition("\n")[0]
+                if not await self._drop_if_dead():
+                    break
+        raise PageFault(
+            "BROWSER_FAILED", f"Cannot drive {endpoint.name}: {problem}. Try again; the display's log may say more."
+        )
+
+    async def close(self) -> None:
+        """Ends the driver. Pages stay as they are."""
+        async with self._starting:
+            playwright, self._playwright = self._playwright, None
+            if playwright is not None:
+                await _stop(playwright)
+
+    async def _running(self) -> Playwright:
+        async with self._starting:
+            if self._playwright is None:
+                self._playwright = await async_playwright().start()
+            return self._playwright
+
+    async def _drop_if_dead(self) -> bool:
+        """Forgets the driver when it does not answer, so that the next need starts another."""
+        async with self._starting:
+            if self._playwright is None:
+                return True
+            if await _answers(self._playwright):
+                return False
+            playwright, self._playwright = self._playwright, None
+            await _stop(playwright)
+            return True
+
+
+async def disconnect(browser: Browser) -> None:
+    """Lets go of a browser, which runs on."""
+    with suppress(Error, TimeoutError):
+        async with asyncio.timeout(_STOP_TIMEOUT.total_seconds()):
+            await browser.close()
+
+
+async def _answers(playwright: Playwright) -> bool:
+    try:
+        async with asyncio.timeout(_PING_TIMEOUT.total_seconds()):
+            context = await playwright.request.new_context()
+            await context.dispose()
+    except (Error, OSError, TimeoutError):
+        return False
+    return True
+
+
+async def _stop(playwright: Playwright) -> None:
+    with suppress(Error, OSError, TimeoutError):
+        async with asyncio.timeout(_STOP_TIMEOUT.total_seconds()):
+            await playwright.stop()
