@@ -125,9 +125,19 @@ class ChromiumPage:
             problem = str(error).partition("\n")[0] or "it has no page"
             raise PageFault("BROWSER_FAILED", f"Cannot drive {endpoint.name}: {problem}. Try again.") from error
 
+    async def attach_again(self) -> None:
+        """Connects to a page that is open. When that fails, as while the page goes elsewhere, `ended` tries again."""
+        self._events.stop()
+        try:
+            await self.attach(opened=True)
+        except PageFault as error:
+            self._log.write("page", str(error))
+            self._events.lose()
+
     async def open(self) -> timedelta:
         """Navigates; everything else was set up when it was attached. See `PageDriver`."""
         page = self._attached().page
+        self._events.forget()
         self._opening_s = self._clock.monotonic_s()
         try:
             response = await page.goto(
@@ -164,7 +174,6 @@ class ChromiumPage:
         while self._events.end is None:
             if self._events.lost:
                 await self._settle()
-                continue
             try:
                 async with asyncio.timeout(_HEARTBEAT_S):
                     await self._events.news()
@@ -267,6 +276,9 @@ class ChromiumPage:
             problem = f"it redirects to the scheme {led_to!r}, which is not recorded"
             return fault("PAGE_NOT_ALLOWED", self._shown, problem)
         if name is None and "Timeout" in message:
+            # While it is still being asked the page answers to nothing, not even to a request for its picture.
+            with suppress(Error):
+                await self._attached().session.send("Page.stopLoading")
             problem = f"its server has not answered within {self._gate.timeout.total_seconds():g} s"
             return fault("PAGE_UNREACHABLE", self._shown, problem)
         return navigation_fault(self._shown, message)
@@ -281,23 +293,20 @@ class ChromiumPage:
 
     async def _settle(self) -> None:
         """Finds out what has gone: the page, the browser, or only our connection, which is then made anew."""
-        attachment = self._attached()
-        assert self._display.browser is not None
+        endpoint = self._display.browser
         try:
-            await browser_name(self._display.browser.url, _ANSWER_TIMEOUT)
+            if endpoint is None:
+                raise NoBrowserError("there is none")
+            await browser_name(endpoint.url, _ANSWER_TIMEOUT)
         except NoBrowserError:
             self._events.finish(PageEnd.CLOSED if self._events.closed else PageEnd.BROWSER_GONE)
             return
         if self._events.closed:
             self._events.finish(PageEnd.CLOSED)
             return
-        self._events.stop()
-        await _let_go(attachment.browser)
-        try:
-            await self.attach(opened=True)
-        except PageFault as error:
-            self._log.write("page", str(error))
-            self._events.finish(PageEnd.BROWSER_GONE)
+        if self._attachment is not None:
+            await _let_go(self._attachment.browser)
+        await self.attach_again()
 
 
 async def _let_go(browser: Browser) -> None:

@@ -78,6 +78,14 @@ class PageEvents:
         session.on("Runtime.bindingCalled", self._told)
         control.on("Browser.downloadWillBegin", self._download)
 
+    def forget(self) -> None:
+        """Forgets what was heard: it was another document's that says it again to whoever connects."""
+        if self.end in (PageEnd.SIGNAL, PageEnd.CLOSED):
+            self.end = None
+        self.told.clear()
+        self.idle = self.signalled = False
+        self.asked_url = None
+
     def stop(self) -> None:
         """Hears nothing any more: what comes now is of our own doing."""
         self._page = None

@@ -66,16 +66,19 @@ class BrowserHub:
             rules: Has the page's end signal.
             log: File for its console log, to which is appended; its folder exists.
             opened: Whether an earlier agent has opened it: then it is told its settings again and watched, and neither
-                `open` nor `pass_gate` may be called.
+                `open` nor `pass_gate` may be called. That its browser is gone then, `ended` tells.
 
         Raises:
-            PageFault: BROWSER_FAILED, when the browser cannot be driven.
+            PageFault: For a page that is not open: PAGE_NOT_ALLOWED by its URL; BROWSER_FAILED.
         """
         page = ChromiumPage(
             display, source, gate, rules, log=log, connect=self.connect, schemes=self._url_schemes, clock=self._clock
         )
         try:
-            await page.attach(opened=opened)
+            if opened:
+                await page.attach_again()
+            else:
+                await page.attach(opened=False)
         except BaseException:
             await page.close()
             raise

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from agents import lock_holders
 from agents.displays.display import BrowserEndpoint, Display
+from fakes.x_picture import has_window_manager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -66,6 +67,9 @@ class BareDisplay:
             environment={**environment, "DISPLAY": name},
         )
         self._start(["openbox"], "window_manager", self.display.environment)
+        end = time.monotonic() + _DEADLINE_S
+        while not has_window_manager(self.display):
+            assert time.monotonic() < end, "there is no window manager"
 
     def with_browser(self, endpoint: BrowserEndpoint) -> Display:
         """Gives the display as it is with a browser on it."""
@@ -97,6 +101,8 @@ class BareDisplay:
             for process in [process for processes in self.processes.values() for process in processes]:
                 process.poll()
             assert time.monotonic() < end, "something on the display cannot be killed"
+        for process in [process for processes in self.processes.values() for process in processes]:
+            process.wait(_DEADLINE_S)
 
     def _living(self) -> list[int]:
         """Finds processes by the folder in their environment: Chromium's own children close the lock."""
