@@ -1,0 +1,158 @@
+"""Reads the strip that `bench/pages/strip.js` draws back from every frame of a recording, and accounts for each one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.analysis.decoding import shrunk_frames
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_CHECK_FLIP = 0x5A
+_COLUMNS = 32
+_STRIP = "iw:ih/8:0:0"
+WRAP_MS = 1 << 24
+"""The page's time begins anew after 4.66 hours."""
+_WEIGHTS = 1 << np.arange(_COLUMNS - 1, -1, -1, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What the strip says in each frame."""
+
+    times_s: NDArray[np.float64]
+    """Presentation times of the frames."""
+    drawings: NDArray[np.int64]
+    """Number of the drawing that each shows; -1 where it cannot be read."""
+    page_ms: NDArray[np.int64]
+    """When the page drew it, in ms of Unix time modulo `WRAP_MS`; -1 where it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameCount:
+    """What became of the drawings of a page in a recording."""
+
+    frames: int
+    """Frames in the file."""
+    leading_unreadable: int
+    """Frames before the first that shows a strip."""
+    unreadable: int
+    """Frames after it that show none."""
+    repeated: int
+    """Frames that show the drawing of the frame before."""
+    repeated_by_page: int
+    """Those of them for which the page had drawn nothing new."""
+    absent: int
+    """Frames that the file has no frame for: its times jump over them."""
+    unseen: int
+    """Drawings that no frame shows, beyond those that the page draws between two frames anyhow."""
+    backwards: int
+    """Frames that show an older drawing than the frame before."""
+    longest_freeze_s: float
+    """The longest time for which the picture stood while the page went on drawing."""
+    page_rate: float
+    """Drawings per second of the page's own time."""
+
+    @property
+    def lost(self) -> int:
+        """Gives the frames that should have shown something else, and did not: the recorder's faults."""
+        return self.repeated - self.repeated_by_page + self.absent + self.unreadable + self.backwards
+
+
+def check_byte(value: int) -> int:
+    """Gives the check byte of a number of 24 bits: CRC-8 with polynomial 0x07, one pattern flipped."""
+    remainder = 0
+    for bit in range(23, -1, -1):
+        carry = (remainder >> 7 ^ value >> bit) & 1
+        remainder = (remainder << 1 & 0xFF) ^ (0x07 if carry else 0)
+    return remainder ^ _CHECK_FLIP
+
+
+def read_strip(path: Path) -> Reading:
+    """Reads the strip of every frame."""
+    frames = shrunk_frames(path, width=_COLUMNS, height=2, crop=_STRIP)
+    # Cells are black or white; grey means that something else is shown, or half of something.
+    clear = ((frames.levels < 80) | (frames.levels > 175)).all(axis=2)
+    words = (frames.levels > 127).astype(np.int64) @ _WEIGHTS
+    numbers = words >> 8
+    right = np.array([[check_byte(int(word) >> 8) == word & 0xFF for word in row] for row in words])
+    valid = (right & clear).all(axis=1)
+    return Reading(
+        times_s=frames.times_s,
+        page_ms=np.where(valid, numbers[:, 0], -1),
+        drawings=np.where(valid, numbers[:, 1], -1),
+    )
+
+
+def count_frames(reading: Reading, *, frame_rate: float) -> FrameCount:
+    """Accounts for every frame.
+
+    Args:
+        reading: What was read.
+        frame_rate: Frames per second that the file should have.
+
+    Raises:
+        ValueError: When fewer than two frames show a strip.
+    """
+    readable = np.flatnonzero(reading.drawings >= 0)
+    if len(readable) < 2:
+        raise ValueError("Cannot count: fewer than two frames show a strip. Try a page with one.")
+    drawings, times_s = reading.drawings[readable], reading.times_s[readable]
+    steps = np.diff(drawings)
+    usual = max(1, round(float(np.median(steps))))
+    repeated, by_page, freeze_s = _repetitions(steps, times_s)
+    slots = np.rint(np.diff(reading.times_s) * frame_rate).astype(int)
+    page_s = int(reading.page_ms[readable[-1]] - reading.page_ms[readable[0]]) % WRAP_MS / 1000
+    return FrameCount(
+        frames=len(reading.drawings),
+        leading_unreadable=int(readable[0]),
+        unreadable=len(reading.drawings) - int(readable[0]) - len(readable),
+        repeated=repeated,
+        repeated_by_page=by_page,
+        absent=int(np.maximum(slots - 1, 0).sum()),
+        unseen=int(np.maximum(steps - usual, 0).sum()) if usual == 1 else 0,
+        backwards=int((steps < 0).sum()),
+        longest_freeze_s=freeze_s,
+        page_rate=int(drawings[-1] - drawings[0]) / page_s if page_s else 0.0,
+    )
+
+
+def _repetitions(steps: NDArray[np.int64], times_s: NDArray[np.float64]) -> tuple[int, int, float]:
+    """Counts frames that repeat, those of them that the page is to blame for, and the longest freeze beside them."""
+    repeated, by_page, freeze_s, run = 0, 0, 0.0, 0
+    for place, step in enumerate(steps.tolist()):
+        if step == 0:
+            run += 1
+            continue
+        if run:
+            # Of the drawings that came after the run, one belongs to the frame that shows it.
+            blamed = min(run, max(0, step - 1))
+            repeated += run
+            by_page += run - blamed
+            if blamed:
+                freeze_s = max(freeze_s, float(times_s[place + 1] - times_s[place - run]))
+            run = 0
+    return repeated + run, by_page, freeze_s
+
+
+def first_drawing_time_s(reading: Reading, *, after_s: float) -> float:
+    """Tells when the page drew what the first readable frame shows, in seconds of Unix time.
+
+    Args:
+        reading: What was read.
+        after_s: A Unix time before it, not by more than 4 hours.
+
+    Raises:
+        ValueError: When no frame shows a strip.
+    """
+    readable = np.flatnonzero(reading.drawings >= 0)
+    if not len(readable):
+        raise ValueError("Cannot tell: no frame shows a strip. Try a page with one.")
+    after_ms = round(after_s * 1000)
+    return (after_ms + (int(reading.page_ms[readable[0]]) - after_ms) % WRAP_MS) / 1000

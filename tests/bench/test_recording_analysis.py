@@ -1,0 +1,137 @@
+"""What the benchmarks read back from a recording is what is in it."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_recordings import HEIGHT, WIDTH, X264, blank_picture, strip_picture, write_beeps, write_video
+
+from bench.analysis.colours import PATCHES, measure_colours
+from bench.analysis.decoding import FFMPEG
+from bench.analysis.media_file import is_faststart, measure_playable, top_boxes
+from bench.analysis.sound_offset import measure_sound_offset
+from bench.analysis.strip import WRAP_MS, count_frames, first_drawing_time_s, read_strip
+
+pytestmark = pytest.mark.process
+
+
+def shown(drawings: list[int]) -> list[np.ndarray]:
+    return [strip_picture(5_000 + drawing * 1000 // 60, drawing, noise=60) for drawing in drawings]
+
+
+def test_every_frame_of_an_undisturbed_recording_is_accounted_for(tmp_path: Path) -> None:
+    made = write_video(tmp_path / "a.mp4", shown(list(range(1, 181, 2))))
+    reading = read_strip(made)
+    assert reading.drawings.tolist() == list(range(1, 181, 2))
+    found = count_frames(reading, frame_rate=30)
+    assert (found.frames, found.lost, found.repeated, found.leading_unreadable) == (90, 0, 0, 0)
+    assert found.page_rate == pytest.approx(60, abs=0.2)
+
+
+def test_frames_that_stand_in_for_others_are_lost_and_how_long_they_stood_is_told(tmp_path: Path) -> None:
+    drawings = [*range(1, 41, 2), 39, 39, *range(45, 85, 2)]
+    found = count_frames(read_strip(write_video(tmp_path / "a.mp4", shown(drawings))), frame_rate=30)
+    assert (found.repeated, found.repeated_by_page, found.lost) == (2, 0, 2)
+    assert found.longest_freeze_s == pytest.approx(0.1, abs=0.001)
+
+
+def test_the_recorder_is_not_blamed_for_a_page_that_draws_nothing(tmp_path: Path) -> None:
+    drawings = [*range(1, 41, 2), 39, 39, *range(40, 80, 2)]
+    found = count_frames(read_strip(write_video(tmp_path / "a.mp4", shown(drawings))), frame_rate=30)
+    assert (found.repeated, found.repeated_by_page, found.lost) == (2, 2, 0)
+
+
+def test_a_drawing_that_no_frame_shows_is_told_of_a_page_that_draws_at_the_recordings_rate(tmp_path: Path) -> None:
+    drawings = [*range(1, 21), *range(22, 41)]
+    found = count_frames(read_strip(write_video(tmp_path / "a.mp4", shown(drawings))), frame_rate=30)
+    assert (found.unseen, found.lost) == (1, 0)
+
+
+def test_frames_without_content_at_the_begin_and_frames_that_the_file_lacks_are_told(tmp_path: Path) -> None:
+    pictures = [*[blank_picture()] * 3, *shown(list(range(1, 61, 2)))]
+    gap = ("-vf", "select='not(between(n,10,14))'", "-fps_mode", "vfr")
+    found = count_frames(read_strip(write_video(tmp_path / "a.mp4", pictures, *gap)), frame_rate=30)
+    assert (found.leading_unreadable, found.absent, found.repeated) == (3, 5, 0)
+
+
+def test_the_time_of_the_first_drawing_is_told_in_unix_time(
+    tmp_path: Path,
+) -> None:
+    drawn_ms = 1_700_000_000_123
+    made = write_video(tmp_path / "a.mp4", [strip_picture(drawn_ms % WRAP_MS, number) for number in (1, 2, 3)])
+    assert first_drawing_time_s(read_strip(made), after_s=drawn_ms / 1000 - 0.5) == pytest.approx(drawn_ms / 1000)
+
+
+def test_offset_and_drift_of_sound_are_told_to_the_millisecond(tmp_path: Path) -> None:
+    flashes = [1 + number * 30 / 30 for number in range(12)]
+    beeps = [flash + 0.020 + 0.0005 * number for number, flash in enumerate(flashes)]
+    found = measure_sound_offset(write_beeps(tmp_path / "a.mp4", flashes, beeps, seconds=14))
+    assert found.unpaired == 0
+    assert found.offsets_s.tolist() == pytest.approx(
+        [beep - flash for beep, flash in zip(beeps, flashes, strict=True)], abs=0.001
+    )
+    assert found.drift_s_per_hour == pytest.approx(0.0005 * 3600, abs=0.15)
+
+
+def test_a_beep_before_its_flash_is_negative_and_one_without_is_counted(tmp_path: Path) -> None:
+    flashes = [1.0, 2.0, 3.0, 4.0]
+    found = measure_sound_offset(write_beeps(tmp_path / "a.mp4", flashes, [0.9, 1.9, 3.9], seconds=5))
+    assert found.median_s == pytest.approx(-0.1, abs=0.002)
+    assert found.unpaired == 1
+
+
+def bars(path: Path, *filters: str, tags: tuple[str, ...]) -> Path:
+    """Records the page of colour bars in the way that the filters and tags say."""
+    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    for place, colour in enumerate(PATCHES):
+        row, column = divmod(place, 4)
+        part = np.s_[row * HEIGHT // 3 : (row + 1) * HEIGHT // 3, column * WIDTH // 4 : (column + 1) * WIDTH // 4]
+        picture[part] = list(bytes.fromhex(colour[1:]))
+    source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{WIDTH}x{HEIGHT}", "-framerate", "30")
+    graph = ",".join([*filters, "format=yuv420p", "loop=60:1"])
+    command = [FFMPEG, "-loglevel", "error", "-y", *source, "-i", "-", "-vf", graph, *X264, *tags, str(path)]
+    subprocess.run(command, input=picture.tobytes(), check=True, timeout=60)
+    return path
+
+
+def test_colours_that_are_tagged_right_are_right_and_those_that_are_not_are_far_off(tmp_path: Path) -> None:
+    convert = "scale=out_color_matrix=bt709:out_range=tv"
+    right = bars(tmp_path / "right.mp4", convert, tags=("-colorspace", "bt709", "-color_range", "tv"))
+    wrong = bars(tmp_path / "wrong.mp4", convert, "setparams=colorspace=smpte170m", tags=("-colorspace", "smpte170m"))
+    assert measure_colours(right).worst < 4
+    assert measure_colours(right).tags == "tv, bt709"
+    assert measure_colours(wrong).worst > 12
+
+
+def test_how_much_of_a_torn_file_plays_is_told(tmp_path: Path) -> None:
+    pictures = shown(list(range(1, 241, 2)))
+    flags = ("-movflags", "+frag_keyframe+empty_moov+default_base_moof")
+    whole = write_video(tmp_path / "whole.mp4", pictures, *flags)
+    torn = tmp_path / "torn.mp4"
+    torn.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.6)])
+    assert measure_playable(whole).seconds == pytest.approx(4, abs=0.01)
+    assert measure_playable(whole).longest_keyframe_gap_s == pytest.approx(1, abs=0.01)
+    assert 1.5 < measure_playable(torn).seconds < 3.5
+    torn.write_bytes(b"\0" * 1000)
+    assert measure_playable(torn).seconds == 0
+
+
+def test_a_file_that_plays_while_it_arrives_is_told_from_others(tmp_path: Path) -> None:
+    pictures = shown(list(range(1, 31)))
+    ways = {"plain": (), "faststart": ("-movflags", "+faststart"), "torn": ("-movflags", "+frag_keyframe+empty_moov")}
+    made = {name: write_video(tmp_path / f"{name}.mp4", pictures, *options) for name, options in ways.items()}
+    assert {name: is_faststart(path) for name, path in made.items()} == {
+        "plain": False,
+        "faststart": True,
+        "torn": False,
+    }
+    assert "moof" in top_boxes(made["torn"])
+
+
+def test_numbers_of_the_strip_never_look_like_a_page_of_one_colour(tmp_path: Path) -> None:
+    made = write_video(tmp_path / "a.mp4", [blank_picture(level) for level in itertools.chain([0] * 5, [255] * 5)])
+    assert read_strip(made).drawings.tolist() == [-1] * 10
