@@ -1,0 +1,46 @@
+"""The pages are served, and what they draw can be read back from a real recording of them."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from bench.analysis.strip import count_frames, first_drawing_time_s, read_strip
+from bench.naive_recorder import missing_programs, naive_recording
+from bench.pages.server import FILES, serve_pages
+
+
+def test_every_page_is_served_fresh_and_nothing_else_is() -> None:
+    with serve_pages() as server:
+        for name, path in FILES.items():
+            with urllib.request.urlopen(server.origin + name) as answer:
+                assert answer.read() == path.read_bytes()
+                assert answer.headers["Cache-Control"] == "no-store"
+        for name in ("/", "/server.py", "/../pages/server.py"):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(server.origin + name)
+            refused.value.close()
+        assert server.url("counter", rate=30) == f"{server.origin}/counter.html?rate=30"
+        with pytest.raises(ValueError, match="no such page"):
+            server.url("nothing")
+
+
+@pytest.mark.process
+@pytest.mark.skipif(bool(missing_programs()), reason=f"needs {', '.join(missing_programs())}")
+def test_what_a_browser_draws_is_read_back(tmp_path: Path) -> None:
+    asked_s = time.time()
+    film = tmp_path / "film.mp4"
+    with serve_pages() as server:
+        page = server.url("counter", shapes=5)
+        with naive_recording(page, film, seconds=3, width=640, height=360) as recording:
+            recording.await_file()
+    reading = read_strip(film)
+    found = count_frames(reading, frame_rate=30)
+    assert found.frames > 20
+    assert found.unreadable == 0
+    assert found.backwards == 0
+    assert asked_s < first_drawing_time_s(reading, after_s=asked_s) < time.time()
