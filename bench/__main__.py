@@ -14,6 +14,7 @@ BENCHMARKS = {
     "transcode": "Transcoding through the daemon against ffmpeg by hand",
     "footprint": "Start times and memory",
     "calibration": "Calibrating this machine's cores: time and repeatability",
+    "recording": "Recordings: begin, truth, faults; against a script",
     "placement": "Placement against the rules of others, replayed",
 }
 SMOKE = {
@@ -21,6 +22,16 @@ SMOKE = {
     "transcode": {"pair_count": 1, "seconds": 1},
     "footprint": {"runs": 1, "gpu_count": 1},
     "calibration": {"runs": 1, "window_s": 0.02, "rounds": 1, "step_count": 3},
+    "recording": {
+        "start_runs": 2,
+        "cold_runs": 1,
+        "leading_runs": 1,
+        "film_s": 4,
+        "capture_s": 2,
+        "kills": 2,
+        "cycles": 2,
+        "naive_runs": 1,
+    },
     "placement": {
         "seeds": (1, 2),
         "hours": 3,

@@ -7,11 +7,13 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 from bench.analysis.strip import count_frames, first_drawing_time_s, read_strip
 from bench.naive_recorder import missing_programs, naive_recording
 from bench.pages.server import FILES, serve_pages
+from bench.recording_sessions import display_processes
 
 
 def test_every_page_is_served_fresh_and_nothing_else_is() -> None:
@@ -37,7 +39,11 @@ def test_what_a_browser_draws_is_read_back(tmp_path: Path) -> None:
     with serve_pages() as server:
         page = server.url("counter", shapes=5)
         with naive_recording(page, film, seconds=3, width=640, height=360) as recording:
+            server_process, *_, recorder = (psutil.Process(process.pid) for process in recording.processes)
+            assert display_processes(recorder, "Xvfb") == [server_process]
+            browser = display_processes(recorder, "chrom")
             recording.await_file()
+        assert browser[0].pid == recording.processes[2].pid
     reading = read_strip(film)
     found = count_frames(reading, frame_rate=30)
     assert found.frames > 20

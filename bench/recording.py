@@ -1,0 +1,100 @@
+"""Recordings: how soon they begin, how true they are, what is left of them when things go wrong. And a script's.
+
+The pages say what they show, so the files alone are asked. Of a machine with few cores only one recording at a time is
+asked; its load is told with the figures, because others' work shows in them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+
+from bench.measuring import Figure
+from bench.naive_recorder import missing_programs
+from bench.recording_faults import measure_cycles, measure_kills, residue_figure
+from bench.recording_fidelity import measure_capture_cost, measure_colour, measure_frames, measure_sound
+from bench.recording_sessions import recording_house
+from bench.recording_starts import measure_leading_frames, measure_starts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PARTS = ("starts", "leading", "frames", "sound", "colours", "capture", "kills", "cycles")
+
+
+def measure(  # noqa: PLR0913 - one number for each figure
+    *,
+    parts: Sequence[str] = PARTS,
+    start_runs: int = 30,
+    cold_runs: int = 20,
+    leading_runs: int = 100,
+    film_s: float = 600,
+    capture_s: float = 60,
+    kills: int = 100,
+    cycles: int = 1000,
+    naive_runs: int = 10,
+) -> list[Figure]:
+    """Measures.
+
+    Args:
+        parts: Which of `PARTS`.
+        start_runs: Warm starts.
+        cold_runs: Cold starts.
+        leading_runs: Recordings of a page that paints late.
+        film_s: Length of the recordings for frames and for sound, in seconds.
+        capture_s: For how long the capture's cost is looked at.
+        kills: Recordings that are killed.
+        cycles: Recordings that come and go.
+        naive_runs: Runs of the rival at most. 0: it is left out.
+
+    Raises:
+        RuntimeError: When the machine lacks what recordings need.
+    """
+    if missing := missing_programs():
+        raise RuntimeError(f"Cannot record: the machine lacks {', '.join(missing)}. Try to install them.")
+    figures, ends = [_machine("begin")], list[float]()
+    with recording_house() as house:
+        if "starts" in parts:
+            figures += measure_starts(house, runs=start_runs, cold_runs=cold_runs, naive_runs=naive_runs)
+        if "leading" in parts:
+            figures.append(measure_leading_frames(house, runs=leading_runs))
+        if "frames" in parts:
+            found, end_s = measure_frames(house, seconds=film_s, naive_seconds=min(60, film_s) if naive_runs else 0)
+            figures += found
+            ends.append(end_s)
+        if "sound" in parts:
+            found, end_times_s = measure_sound(house, seconds=film_s)
+            figures += found
+            ends += end_times_s
+        if "colours" in parts:
+            figures.append(measure_colour(house))
+        if "capture" in parts:
+            figures += measure_capture_cost(house, seconds=capture_s)
+        if "kills" in parts:
+            figures += measure_kills(house, runs=kills, naive_runs=min(3, naive_runs))
+        if "cycles" in parts:
+            figures.append(measure_cycles(house, cycles=cycles))
+        run_dir = house.run_dir
+    if ends:
+        figures.append(_end_figure(ends, film_s))
+    return [*figures, residue_figure(run_dir), _machine("end")]
+
+
+def _end_figure(ends: Sequence[float], film_s: float) -> Figure:
+    return Figure(
+        name=f"stop to playable file, {film_s:g} s recorded: p95",
+        value=float(np.percentile(ends, 95)),
+        unit="s",
+        bound="<= 2",
+        detail=f"{len(ends)} recordings",
+    )
+
+
+def _machine(when: str) -> Figure:
+    """Tells how large the machine is and how busy it is now."""
+    memory_gib = psutil.virtual_memory().total / 2**30
+    detail = f"on {os.cpu_count()} cores, {memory_gib:.0f} GiB"
+    return Figure(name=f"load average at the {when}", value=os.getloadavg()[0], unit="", bound="told", detail=detail)

@@ -1,0 +1,160 @@
+"""Whether a recording is true: every frame there, sound with its picture, colours right, and what looking on costs."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from bench.analysis.colours import measure_colours
+from bench.analysis.media_file import describe, is_faststart, measure_playable
+from bench.analysis.sound_offset import measure_sound_offset
+from bench.analysis.strip import FrameCount, count_frames, read_strip
+from bench.measuring import Figure
+from bench.naive_recorder import naive_recording
+from bench.recording_sessions import display_processes, recorder_process
+
+if TYPE_CHECKING:
+    from bench.recording_sessions import EndedRecording, RecordingHouse
+
+_ENCODER_THREADS = ("enc", "x264", "libx264", "aac")
+_FILTER_THREADS = ("vf#", "af#", "fc#", "filter", "swscale", "sws")
+
+
+def measure_frames(house: RecordingHouse, *, seconds: float, naive_seconds: float) -> tuple[list[Figure], float]:
+    """Reads every frame of a long recording of an animation back.
+
+    Args:
+        house: The daemon.
+        seconds: Length of the recording.
+        naive_seconds: Length of the rival's. 0: it is left out.
+
+    Returns:
+        The figures, and the seconds that the long recording's end took.
+    """
+    ended = house.record("counter", seconds)
+    found = count_frames(read_strip(ended.file), frame_rate=30)
+    report = ended.session.recording_report
+    told = f"the daemon says {report.duplicated_frames} duplicated, {report.dropped_frames} dropped"
+    figures = [
+        Figure(
+            name=f"720p30, {seconds:g} s: lost frames",
+            value=found.lost,
+            unit="frames",
+            bound="<= 1",
+            detail=f"{_told(found)}; {told}",
+        ),
+        *_file_figures(ended),
+    ]
+    if naive_seconds:
+        film = house.fetched / "script.mp4"
+        with naive_recording(house.pages.url("counter"), film, seconds=naive_seconds) as recording:
+            recording.await_file()
+        naive = count_frames(read_strip(film), frame_rate=30)
+        # One more of both, so that none of none is no error.
+        ratio = ((naive.lost + 1) / naive.frames) / ((found.lost + 1) / found.frames)
+        figures.append(
+            Figure(
+                name="lost frames: script / ours", value=ratio, unit="x", bound="> 1", detail=f"script {_told(naive)}"
+            )
+        )
+    return figures, ended.finalise_s
+
+
+def _told(found: FrameCount) -> str:
+    return (
+        f"{found.frames} frames, {found.repeated} repeated ({found.repeated_by_page} by the page), "
+        f"{found.absent} absent, {found.unreadable} unreadable, longest freeze {found.longest_freeze_s:.3f} s, "
+        f"page {found.page_rate:.1f}/s"
+    )
+
+
+def _file_figures(ended: EndedRecording) -> list[Figure]:
+    """Tells whether a clean end gave an ordinary file."""
+    playable, about = measure_playable(ended.file), describe(ended.file)
+    return [
+        Figure(
+            name="keyframes: longest gap",
+            value=playable.longest_keyframe_gap_s,
+            unit="s",
+            bound="<= 2.04",
+            detail=f"{', '.join(about.codecs)}, {about.pixels}",
+        ),
+        Figure(name="faststart", value=float(is_faststart(ended.file)), unit="(1: yes)", bound="= 1"),
+    ]
+
+
+def measure_sound(house: RecordingHouse, *, seconds: float) -> tuple[list[Figure], list[float]]:
+    """Measures how far sound is from its picture, and its drift, for both ways in which pages time their sound.
+
+    Returns:
+        The figures, and the seconds that the end of each recording took.
+    """
+    figures, ends = [], []
+    for clock, name in (("context", "handed over"), ("output", "as heard")):
+        ended = house.record("beep", seconds, clock=clock)
+        found = measure_sound_offset(ended.file)
+        ends.append(ended.finalise_s)
+        detail = f"{len(found.times_s)} beeps, spread 5-95 % {found.spread_s * 1000:.0f} ms, {found.unpaired} unpaired"
+        offset, drift = found.median_s * 1000, found.drift_s_per_hour * 1000
+        figures += [
+            Figure(name=f"sound after picture, {name}", value=offset, unit="ms", bound="+-40", detail=detail),
+            Figure(name=f"drift, {name}", value=drift, unit="ms/h", bound="+-20", detail=f"over {seconds:g} s"),
+        ]
+    return figures, ends
+
+
+def measure_colour(house: RecordingHouse) -> Figure:
+    """Compares colour bars with what they should be, as a player decodes them by the file's tags."""
+    found = measure_colours(house.record("bars", 3).file)
+    patch = max(found.by_patch, key=lambda colour: max(map(abs, found.by_patch[colour])))
+    return Figure(
+        name="colour bars: worst error", value=found.worst, unit="of 255", bound="<= 4", detail=f"{patch}; {found.tags}"
+    )
+
+
+def measure_capture_cost(house: RecordingHouse, *, seconds: float) -> list[Figure]:
+    """Measures what ffmpeg and the X server take at 1080p30, thread by thread, encoder and browser left out.
+
+    Turning the X server's pixels into the encoder's is told apart: NVENC takes them as they are, x264 does not.
+    """
+    house.await_warm()
+    asked = house.start("counter", size=(1920, 1080))
+    recorder = recorder_process(house, asked.name)
+    server = display_processes(recorder, "Xvfb")
+    before, began = (thread_times_s(recorder), sum(map(_cpu_s, server))), time.monotonic()
+    time.sleep(seconds)
+    after, took = (thread_times_s(recorder), sum(map(_cpu_s, server))), time.monotonic() - began
+    house.stop(asked.name)
+    used = {kind: (after[0].get(kind, 0.0) - before[0].get(kind, 0.0)) / took for kind in ("look", "convert", "encode")}
+    x_server = (after[1] - before[1]) / took
+    detail = f"ffmpeg {used['look']:.3f}, X server {x_server:.3f}; encoder {used['encode']:.2f}"
+    return [
+        Figure(name="capture, 1080p30", value=used["look"] + x_server, unit="cores", bound="<= 0.08", detail=detail),
+        Figure(name="conversion for the encoder, 1080p30", value=used["convert"], unit="cores", bound="told"),
+    ]
+
+
+def thread_times_s(process: psutil.Process) -> dict[str, float]:
+    """Gives the processor time of an ffmpeg's threads: those that look, that convert, and that encode.
+
+    ffmpeg names its threads for what they do, and an encoder's own threads bear the name of the one that made them.
+    """
+    found: dict[str, float] = {}
+    for task in Path(f"/proc/{process.pid}/task").iterdir():
+        with suppress(OSError):
+            name = (task / "comm").read_text().strip()
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+            kind = "encode" if name.startswith(_ENCODER_THREADS) else "look"
+            kind = "convert" if name.startswith(_FILTER_THREADS) else kind
+            found[kind] = found.get(kind, 0.0) + (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system

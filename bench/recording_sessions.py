@@ -1,0 +1,195 @@
+"""Recordings as the benchmarks ask for them: on a daemon of their own, of pages of their own."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from bench.daemons import bench_daemon
+from bench.pages.server import PageServer, serve_pages
+from gpu_balancer.client.session_requests import has_ended
+from gpu_balancer.v1 import session_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gpu_balancer import Client
+    from gpu_balancer.v1.session_pb2 import Session
+
+USER_IDS = range(64_000, 64_400)
+"""Of the displays, when the benchmark runs as root: nobody else's, so that what is left of them can be found."""
+FILE = "recording.mp4"
+_READY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedRecording:
+    """A recording that runs."""
+
+    name: str
+    """ "sessions/…"."""
+    asked_s: float
+    """Unix time of the request."""
+    running_s: float
+    """Seconds from the request until the client saw that a first frame had been recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedRecording:
+    """A recording that has ended."""
+
+    session: Session
+    file: Path
+    """Its MP4, fetched."""
+    finalise_s: float
+    """Seconds from the stop until the session had ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingHouse:
+    """A daemon that records, the pages, and a folder for what comes out."""
+
+    client: Client
+    pages: PageServer
+    folder: Path
+    """What the daemon may leave anything in: its state and, below `run`, the displays' work."""
+    fetched: Path
+    warm_displays: int
+
+    @property
+    def run_dir(self) -> Path:
+        """Gives the folder for the displays' sockets and profiles."""
+        return self.folder / "run"
+
+    def start(self, page: str, *, size: tuple[int, int] = (1280, 720), **settings: float | str) -> AskedRecording:
+        """Has a page recorded, and waits until a first frame is."""
+        asked_s, began = time.time(), time.monotonic()
+        session = self.client.record(self.pages.url(page, **settings), size=size, fps=30, wait=False)
+        for seen in self.client.watch_session(session.name):
+            if seen.state == session_pb2.SESSION_STATE_RUNNING:
+                running_s = time.monotonic() - began
+                return AskedRecording(name=session.name, asked_s=asked_s, running_s=running_s)
+            if has_ended(seen):
+                break
+        raise RuntimeError(f"{session.name} ended before it ran: {self.client.get_session(session.name).failure}")
+
+    def stop(self, name: str) -> EndedRecording:
+        """Stops a recording and fetches what it left."""
+        began = time.monotonic()
+        self.client.stop_session(name)
+        session = self.client.wait(name)
+        finalise_s = time.monotonic() - began
+        return EndedRecording(session=session, file=self.fetch(name), finalise_s=finalise_s)
+
+    def fetch(self, name: str) -> Path:
+        """Fetches an ended recording's file; what it is missing, a file that is not there tells."""
+        folder = self.fetched / name.rpartition("/")[2]
+        self.client.download_artifacts(name, folder)
+        return folder / FILE
+
+    def record(
+        self, page: str, seconds: float, *, size: tuple[int, int] = (1280, 720), **settings: float | str
+    ) -> EndedRecording:
+        """Records so many seconds of a page."""
+        asked = self.start(page, size=size, **settings)
+        time.sleep(seconds)
+        return self.stop(asked.name)
+
+    def discard(self, name: str) -> None:
+        """Removes an ended recording and what was fetched of it."""
+        self.client.delete_session(name)
+        folder = self.fetched / name.rpartition("/")[2]
+        for path in folder.glob("*") if folder.is_dir() else ():
+            path.unlink()
+
+    def await_warm(self) -> None:
+        """Waits until the displays that are to stand ready do."""
+        deadline = time.monotonic() + _READY_S
+        while time.monotonic() < deadline:
+            abilities = [device.recording for device in self.client.list_devices()]
+            if all(ability.available and ability.ready_display_count >= self.warm_displays for ability in abilities):
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"no display became ready: {abilities}")
+
+
+@contextmanager
+def recording_house(*, warm_displays: int = 1) -> Iterator[RecordingHouse]:
+    """Starts the daemon and the pages' server, and waits until displays are warm.
+
+    Args:
+        warm_displays: How many stand ready. 0: each recording starts its own.
+    """
+    with serve_pages() as pages, scratch_folder() as scratch, scratch_folder() as fetched:
+        settings = "[inputs]\nallow_private_networks = true\n"
+        settings += f"[recordings]\nprewarm = true\nwarm_displays = {warm_displays}\n"
+        settings += f'run_dir = "{scratch}/run"\nuser_ids = "{USER_IDS[0]}-{USER_IDS[-1]}"\n'
+        with bench_daemon(settings, folder=scratch) as daemon, daemon.client() as client:
+            daemon.await_ready()
+            house = RecordingHouse(
+                client=client, pages=pages, folder=scratch, fetched=fetched, warm_displays=warm_displays
+            )
+            house.await_warm()
+            yield house
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Makes a folder that other users may pass through, and removes it."""
+    with tempfile.TemporaryDirectory(prefix="gpu-balancer-bench-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+def recorder_process(house: RecordingHouse, name: str) -> psutil.Process:
+    """Finds the ffmpeg that records a session: it grabs a screen and writes below the session's folder.
+
+    Raises:
+        RuntimeError: When there is none.
+    """
+    session = name.rpartition("/")[2]
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        words = process.info["cmdline"] or []
+        if "x11grab" in words and session in " ".join([*words, process.info["cwd"] or ""]):
+            return process
+    raise RuntimeError(f"no ffmpeg records {name} below {house.folder}")
+
+
+def display_processes(recorder: psutil.Process, program: str) -> list[psutil.Process]:
+    """Finds the processes of a program on the display that an ffmpeg records, the first one first.
+
+    Args:
+        recorder: The ffmpeg.
+        program: "Xvfb" or "chromium", as the name of the process has it.
+    """
+    words = recorder.cmdline()
+    display = next(word for word, before in zip(words[1:], words, strict=False) if before == "-i" and word[0] == ":")
+    display = display.partition(".")[0].partition("+")[0]
+    found = []
+    for process in psutil.process_iter(["name"]):
+        if program.lower() not in (process.info["name"] or "").lower():
+            continue
+        with suppress(psutil.Error):
+            if program == "Xvfb" and _owns_socket(process, display):
+                return [process]
+            if process.environ().get("DISPLAY", "").partition(".")[0] == display:
+                found.append(process)
+    return sorted(found, key=lambda process: process.pid)
+
+
+def _owns_socket(process: psutil.Process, display: str) -> bool:
+    """Tells whether an X server listens for a display: its number may be on no command line."""
+    path = f"/tmp/.X11-unix/X{display[1:]}"
+    inodes = {
+        line.split()[6]
+        for line in Path("/proc/net/unix").read_text().splitlines()
+        if line.endswith(path) and line.split()[3] == "00010000"
+    }
+    links = [str(link.readlink()) for link in Path(f"/proc/{process.pid}/fd").iterdir()]
+    return any(link == f"socket:[{inode}]" for link in links for inode in inodes)
