@@ -61,7 +61,10 @@ class FrameCount:
 
     @property
     def lost(self) -> int:
-        """Gives the frames that should have shown something else, and did not: the recorder's faults."""
+        """Gives the frames that should have shown something else, and did not.
+
+        The recorder's faults are in it, and those of a browser whose drawings came to the screen late.
+        """
         return self.repeated - self.repeated_by_page + self.absent + self.unreadable + self.backwards
 
 
