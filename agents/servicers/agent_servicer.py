@@ -7,7 +7,7 @@ import os
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from agents.pipelines.command import redacted_argv
 from agents.servicers.calibration_translation import calibration_message
@@ -37,12 +37,11 @@ from gpu_balancer.v1 import agent_service_pb2 as pb
 from gpu_balancer.v1.agent_service_pb2_grpc import AgentServiceServicer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection
 
-    from agents.pipelines.job import InputFacts, JobInput, JobOutput
-    from agents.pipelines.recording import RecordingJob
     from agents.recordings.assembly import Recordings
     from agents.servicers.calibrator import Calibrator
+    from agents.servicers.media_guards import MediaGuards
     from agents.servicers.probed_device import ProbedDevice
     from agents.sessions.launcher import Launcher
     from agents.sessions.registry import SessionRegistry
@@ -50,26 +49,6 @@ if TYPE_CHECKING:
     from agents.sessions.status_book import StatusBook
 
 _LOG_INTERVAL = timedelta(seconds=0.5)
-
-
-class MediaGuards(Protocol):
-    """What may be read and written, and what is there. MUST raise RequestFailure for what may not."""
-
-    async def probe_input(self, source: JobInput, timeout: timedelta | None) -> InputFacts:
-        """Tells what an input is. None: the operator's own bound of time."""
-        ...
-
-    async def guard_input(self, source: JobInput) -> JobInput:
-        """Makes sure that an input may be read; gives it as it is to be opened, links and redirects followed."""
-        ...
-
-    async def guard_recording(self, job: RecordingJob) -> RecordingJob:
-        """Makes sure that a page or application may be recorded; gives the job with its watermark's links followed."""
-        ...
-
-    async def check_outputs(self, outputs: Sequence[JobOutput]) -> None:
-        """Makes sure that outputs may be written, without writing them."""
-        ...
 
 
 class AgentServicer(AgentServiceServicer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from agents.pipelines.job import UriInput
 from agents.pipelines.recording import PageSource
@@ -16,6 +16,26 @@ if TYPE_CHECKING:
     from agents.pipelines.job import InputFacts, JobInput, JobOutput
     from agents.pipelines.recording import RecordingJob
     from gpu_balancer.runtime.settings_sections import InputSettings, OutputSettings
+
+
+class MediaGuards(Protocol):
+    """What may be read and written, and what is there. MUST raise RequestFailure for what may not."""
+
+    async def probe_input(self, source: JobInput, timeout: timedelta | None) -> InputFacts:
+        """Tells what an input is. None: the operator's own bound of time."""
+        ...
+
+    async def guard_input(self, source: JobInput) -> JobInput:
+        """Makes sure that an input may be read; gives it as it is to be opened, links and redirects followed."""
+        ...
+
+    async def guard_recording(self, job: RecordingJob) -> RecordingJob:
+        """Makes sure that a page or application may be recorded; gives the job with its watermark's links followed."""
+        ...
+
+    async def check_outputs(self, outputs: Sequence[JobOutput]) -> None:
+        """Makes sure that outputs may be written, without writing them."""
+        ...
 
 
 class SettingsGuards:

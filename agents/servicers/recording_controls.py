@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from agents.pipelines.command import Command
     from agents.recordings.assembly import Recordings
-    from agents.servicers.agent_servicer import MediaGuards
+    from agents.servicers.media_guards import MediaGuards
     from agents.sessions.registry import SessionRegistry
     from agents.sessions.running import Launched
     from gpu_balancer.v1 import agent_service_pb2 as pb
