@@ -117,13 +117,7 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
                 clock=clock,
                 changed=book.feed.agent_changed,
             )
-            runners = Runners(recordings, book, clock=clock, settings=_runner_settings(settings))
-            registry = SessionRegistry(
-                folders, book, make_runner=runners.make, tasks=tasks, tracer=telemetry.tracer, clock=clock
-            )
-            await recordings.start()
-            # Before anybody can ask: an attempt that is not known yet would be launched a second time.
-            await registry.adopt()
+            registry = await _adopted(settings, folders, book, recordings, tasks, telemetry, clock)
             schemes = settings.recordings.url_schemes
             guards = SettingsGuards(settings.inputs, settings.outputs, url_schemes=schemes, ffmpeg=device.ffmpeg)
             calibrator = Calibrator(
@@ -154,6 +148,28 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
                 await server.stop(_STOP_GRACE)
                 await recordings.close()
     _LOG.info("Ended; %d live sessions are left to the next agent", registry.live_count)
+
+
+async def _adopted(
+    settings: AgentSettings,
+    folders: SessionFolders,
+    book: StatusBook,
+    recordings: Recordings,
+    tasks: TaskGuard,
+    telemetry: Telemetry,
+    clock: Clock,
+) -> SessionRegistry:
+    """Makes the registry with everything that an earlier agent left.
+
+    Before anybody can ask: an attempt that is not known yet would be launched a second time.
+    """
+    runners = Runners(recordings, book, clock=clock, settings=_runner_settings(settings))
+    registry = SessionRegistry(
+        folders, book, make_runner=runners.make, tasks=tasks, tracer=telemetry.tracer, clock=clock
+    )
+    await recordings.start()
+    await registry.adopt()
+    return registry
 
 
 def _keep_up(

@@ -18,6 +18,7 @@ from agents.pipelines.recording import ApplicationSource, PageSource
 from agents.recordings.ability import RecordingAbility
 from agents.recordings.browsers import Browsers
 from agents.recordings.closing import Closing
+from agents.recordings.direction import Direction
 from agents.recordings.launcher import RecordingLauncher
 from agents.recordings.narration import Narration
 from agents.recordings.runner import RecordingRunner
@@ -25,6 +26,7 @@ from agents.recordings.shooting import Shooting
 from agents.recordings.stage import Stage, StageSettings
 from agents.recordings.state import used_display
 from agents.recordings.take_run import TakeBounds
+from agents.recordings.takes import Takes
 from agents.recordings.use_meter import UseMeter
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
@@ -95,7 +97,6 @@ class Recordings:
             sound_delay=timedelta(milliseconds=settings.recordings.sound_delay_ms),
             log_tail_lines=settings.sessions.log_tail_lines,
         )
-        self._closing = Closing(self._shooting, clock=clock)
         self.launcher = RecordingLauncher(
             folders, self._shooting, tracer=tracer, clock=clock, output_roots=settings.outputs.roots
         )
@@ -107,6 +108,7 @@ class Recordings:
             clock=clock,
             on_changed=lambda _: None,
         )
+        self._closing = Closing(self._shooting, self.deliveries, clock=clock)
 
     async def start(self) -> None:
         """Takes over what an earlier agent left: displays in use, copies under way. Ends displays that nobody uses."""
@@ -177,17 +179,9 @@ class Recordings:
             log_limit_bytes=settings.sessions.log_max_mib * _MIB,
             first_picture_timeout=timedelta(seconds=settings.inputs.first_frame_timeout_s),
         )
-        return RecordingRunner(
-            record,
-            Narration(attempt, self._book, trace, clock=clock),
-            stage,
-            shooting=self._shooting,
-            closing=self._closing,
-            deliveries=self.deliveries,
-            meter=UseMeter(clock),
-            clock=clock,
-            bounds=bounds,
-        )
+        direction = Direction(record, Narration(attempt, self._book, trace, clock=clock), stage)
+        takes = Takes(direction, self._shooting, meter=UseMeter(clock), clock=clock, bounds=bounds)
+        return RecordingRunner(direction, takes, shooting=self._shooting, closing=self._closing, clock=clock)
 
     def _applications(self) -> dict[str, tuple[str, ...]]:
         return {one.name: one.command for one in self._settings.applications}

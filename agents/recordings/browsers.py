@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agents.browsers.chromium import find_chromium
-from agents.browsers.playwright_pages import BrowserHub
 from agents.browsers.starting import BrowserOptions, start_browser
 from agents.displays.display import DisplayUnavailable
 from agents.pipelines.recording import PageSource
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from agents.browsers.chromium import Chromium
     from agents.browsers.page import PageDriver
+    from agents.browsers.playwright_pages import BrowserHub
     from agents.displays.display import BrowserEndpoint, Display
     from agents.displays.pool import DisplayPool
     from agents.pipelines.recording import RecordingJob
@@ -37,7 +38,8 @@ class Browsers:
         """
         self._settings = settings
         self._changed = changed
-        self._hub = BrowserHub(url_schemes=settings.recordings.url_schemes, clock=clock)
+        self._clock = clock
+        self._opened_hub: BrowserHub | None = None
         self._chromium: Chromium | None = None
         self._renderers: dict[str, str | None] = {}
         self.fault = "Cannot record pages yet: the browser is being looked for. Try again in a second."
@@ -51,6 +53,9 @@ class Browsers:
         """Looks for a browser."""
         if not self._settings.recordings.enabled:
             self.fault = "Cannot record: recordings are switched off. Try enabled = true in [recordings]."
+            return
+        if importlib.util.find_spec("playwright") is None:
+            self.fault = "Cannot record pages: Playwright is not installed. Try pip install 'gpu-balancer[recording]'."
             return
         try:
             self._chromium = await find_chromium(self._settings.browser.candidates)
@@ -108,4 +113,14 @@ class Browsers:
 
     async def close(self) -> None:
         """Lets go of all pages, which stay as they are."""
-        await self._hub.close()
+        if self._opened_hub is not None:
+            await self._opened_hub.close()
+
+    @property
+    def _hub(self) -> BrowserHub:
+        if self._opened_hub is None:
+            # When it is needed: an agent that records no page stays small.
+            from agents.browsers.playwright_pages import BrowserHub
+
+            self._opened_hub = BrowserHub(url_schemes=self._settings.recordings.url_schemes, clock=self._clock)
+        return self._opened_hub

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 
 from agents.bounded_program import run_bounded
 from agents.pipelines.recording_files import TAKES_FOLDER
+from agents.recordings.failures import not_finished, not_joined, not_placed
 from agents.recordings.file_facts import checksum, describe_file
 from agents.recordings.take_folder import remove_take_folders
-from agents.sessions.attempt import Ending, Failure
+from agents.sessions.artifacts import list_artifacts
+from agents.sessions.attempt import Ending
 from agents.sessions.endings import tidy_outputs
 from agents.sessions.output_discards import discard_outputs, remove_artifacts
 from agents.sessions.output_moves import OutputMoveError, place_outputs
@@ -30,11 +32,13 @@ from gpu_balancer.runtime.durable_file import flush_folder, write_durably
 from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
+    from agents.deliveries.deliveries import Deliveries
     from agents.pipelines.recording_files import FinishStep
     from agents.pipelines.recording_report import RecordedFile
     from agents.recordings.shooting import Shooting
     from agents.recordings.stage import Stage
     from agents.recordings.state import RecordingState
+    from agents.sessions.attempt import Failure
     from agents.sessions.folder import AttemptFolder
     from agents.sessions.records import RecordingRecord
     from gpu_balancer.runtime.clock import Clock
@@ -61,14 +65,16 @@ class Closed:
 class Closing:
     """Makes finished files."""
 
-    def __init__(self, shooting: Shooting, *, clock: Clock) -> None:
+    def __init__(self, shooting: Shooting, deliveries: Deliveries, *, clock: Clock) -> None:
         """Makes nothing yet.
 
         Args:
             shooting: Plans how files are joined.
+            deliveries: Copies them to destinations.
             clock: Measures how long it takes.
         """
         self._shooting = shooting
+        self._deliveries = deliveries
         self._clock = clock
 
     async def keep_evidence(self, folder: AttemptFolder, stage: Stage) -> None:
@@ -90,10 +96,7 @@ class Closing:
             steps = await self._shooting.finish_plan(record, folder, [take.number for take in state.takes])
         except (RequestFailure, OSError) as error:
             # The takes stay where they are: whoever has the device working again can have them.
-            message = (
-                f"Cannot finish the files: {error} What was recorded is kept in {folder.artifacts / TAKES_FOLDER}."
-            )
-            return Closed(failure=Failure(reason="OUTPUT_UNWRITABLE", message=message))
+            return Closed(failure=not_finished(error, folder.artifacts / TAKES_FOLDER))
         failures = [failure for step in steps if (failure := await self._made(step, folder)) is not None]
         if (failure := await self._placed(record)) is not None:
             failures.append(failure)
@@ -113,6 +116,18 @@ class Closing:
         if discard:
             await asyncio.to_thread(discard_outputs, folder, record)
         return Closed()
+
+    async def send_copies(self, record: RecordingRecord, folder: AttemptFolder) -> None:
+        """Has every artifact copied to the destinations that were asked for. Durable before the end is told."""
+        job = record.job
+        if not job.destinations:
+            return
+        found = await asyncio.to_thread(list_artifacts, folder.artifacts)
+        paths = [artifact.path for artifact in found]
+        try:
+            await self._deliveries.begin(job.session, job.attempt, folder.artifacts, paths, job.destinations)
+        except OSError as error:
+            _LOG.error("Cannot note that %s is to be copied: %s", folder.key, error.strerror)
 
     async def tidy(self, record: RecordingRecord, folder: AttemptFolder, closed: Closed, *, discarded: bool) -> None:
         """Takes away what is not needed any more, once the end is written down."""
@@ -152,7 +167,7 @@ class Closing:
         try:
             await asyncio.to_thread(place_outputs, record.output_moves, all_made=False)
         except OutputMoveError as error:
-            return Failure(reason="OUTPUT_EXISTS" if error.taken else "OUTPUT_UNWRITABLE", message=str(error))
+            return not_placed(str(error), taken=error.taken)
         return None
 
     async def _described(self, step: FinishStep, record: RecordingRecord, folder: AttemptFolder) -> RecordedFile | None:
@@ -192,7 +207,6 @@ def _put(made: Path, final: Path) -> None:
 
 def _salvaged(step: FinishStep, folder: AttemptFolder, error: OSError) -> Failure:
     """Puts the takes themselves where the finished file should be. Returns what there is now instead of it."""
-    full = "the disk is full" if error.errno is not None else "they could not be joined"
     final = Path(step.final_path) if step.move is None else folder.artifacts / Path(step.final_path).name
     places = []
     for number, take in enumerate(step.takes, start=1):
@@ -201,9 +215,4 @@ def _salvaged(step: FinishStep, folder: AttemptFolder, error: OSError) -> Failur
             place.parent.mkdir(parents=True, exist_ok=True)
             Path(take).replace(place)
             places.append(str(place.relative_to(folder.artifacts)))
-    told = ", ".join(places) or "nothing"
-    return Failure(
-        reason="DISK_FULL" if error.errno is not None else "OUTPUT_UNWRITABLE",
-        message=f"Cannot finish {step.output}: {full} ({error.strerror}). What was recorded is kept, as it was "
-        f"written, among the artifacts: {told}. Try to free space, and join it by hand.",
-    )
+    return not_joined(step.output, error, places)

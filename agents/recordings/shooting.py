@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from agents.pipelines.pipeline_error import PipelineError, PipelineErrorReason
 from agents.pipelines.recording_files import describe_command, final_moves, finish_plan, is_playable, take_files
 from agents.pipelines.snapshots import snapshot_command, thumbnail_command
 from agents.pipelines.takes import DisplayAccess, TakePlaces, build_take, recording_coders
+from agents.recordings.failures import capture_ended
 from agents.recordings.take_figures import FRAMES, IDLENESS, SILENCE
 from agents.sessions.attempt import Failure
 from agents.sessions.logs import read_tail
@@ -39,7 +39,6 @@ _LOG_LINES = 200
 _ASKED_EVERY_S = 0.2
 _SNAPSHOT_WITHIN = timedelta(seconds=10)
 _LOOKED_AT_WITHIN = timedelta(seconds=20)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PLANNED = DisplayAccess(name=":0", authority="/dev/null", sound_server="unix:/dev/null", sound_source="output.monitor")
 """Stands for the display that a recording will get."""
 
@@ -170,20 +169,7 @@ class Shooting:
             )
         if asked:
             return None
-        return Failure(
-            reason="CAPTURE_ENDED",
-            message="Cannot go on recording: ffmpeg ended by itself, as when its display or its sound server is gone. "
-            "What was recorded until then is kept. Try the session's log.",
-            exit_code=exit_code,
-            log_tail=shown,
-        )
-
-    def start_failure(self, error: OSError) -> tuple[str, str]:
-        """Gives reason and message for a take that could not be started."""
-        where = f" ({error.filename})" if error.filename else ""
-        if error.errno in _FULL:
-            return "DISK_FULL", f"Cannot record: the disk is full{where}. Try to delete sessions or to free space."
-        return "OUTPUT_UNWRITABLE", f"Cannot record: {error.strerror}{where}. Try the agent's log."
+        return capture_ended(exit_code, shown)
 
     async def finish_plan(
         self, record: RecordingRecord, folder: AttemptFolder, numbers: Sequence[int]

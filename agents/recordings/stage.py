@@ -19,8 +19,8 @@ from agents.displays.x_client import XUnreachableError
 from agents.lock_holders import open_holder
 from agents.pipelines.recording import ApplicationSource, GateKind, PageSource
 from agents.pipelines.recording_report import RecordingPhase
+from agents.recordings.failures import BROWSER_LOST, DISPLAY_LOST, PAGE_CRASHED
 from agents.recordings.state import RecordingEnd
-from agents.sessions.attempt import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,24 +32,8 @@ if TYPE_CHECKING:
 
 _POLLED_EVERY_S = 0.5
 
-_PAGE_FAILURES = {
-    PageEnd.CRASHED: Failure(
-        reason="PAGE_CRASHED",
-        message="Cannot go on recording: the page crashed. What was recorded until then is kept. Try a page that needs "
-        "less memory.",
-    ),
-    PageEnd.BROWSER_GONE: Failure(
-        reason="BROWSER_LOST",
-        message="Cannot go on recording: the browser ended, or was killed, by the kernel for want of memory for "
-        "instance. What was recorded until then is kept. Try the kernel's log.",
-    ),
-}
+_PAGE_FAILURES = {PageEnd.CRASHED: PAGE_CRASHED, PageEnd.BROWSER_GONE: BROWSER_LOST}
 _PAGE_CAUSES = {PageEnd.SIGNAL: "END_SIGNAL", PageEnd.CLOSED: "PAGE_CLOSED"}
-_DISPLAY_LOST = Failure(
-    reason="DISPLAY_LOST",
-    message="Cannot go on recording: the display's server ended, or was killed. What was recorded until then is kept. "
-    "Try again.",
-)
 
 
 class StageFault(Exception):
@@ -310,7 +294,7 @@ class Stage:
         if self._driver is not None:
             # A browser that is gone counts as well, and its driver tells more.
             await asyncio.sleep(_POLLED_EVERY_S)
-        return RecordingEnd(cause=_DISPLAY_LOST.reason, failure=_DISPLAY_LOST)
+        return RecordingEnd(cause=DISPLAY_LOST.reason, failure=DISPLAY_LOST)
 
     def _phase(self, name: str, began_s: float) -> RecordingPhase:
         return RecordingPhase(name=name, duration=timedelta(seconds=self._clock.monotonic_s() - began_s))

@@ -65,9 +65,25 @@ def reasons_given_by(path: str) -> set[str]:
     }
 
 
+def reasons_of_faults() -> set[str]:
+    """Gives the reasons with which displays, browsers and pages say that they cannot be recorded."""
+    faults = {"DisplayUnavailable", "PageFault", "StageFault"}
+    found = set()
+    for path in python_files("agents"):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in faults:
+                texts = [value.value for value in node.args[:1] if isinstance(value, ast.Constant)]
+                found |= {str(text) for text in texts}
+    # Those that Chromium's own errors, and ends, lead to stand in tables.
+    tables = reasons_given_by("agents/browsers/page_errors.py") | reasons_given_by("agents/browsers/chromium_page.py")
+    return found | {name for name in tables if name.startswith("PAGE_")}
+
+
 def test_the_reasons_of_failed_sessions_are_those_that_agent_and_balancer_give() -> None:
     given = {str(reason) for reason in FailureReason}
     given |= reasons_given_by("agents/sessions/endings.py")
+    given |= reasons_given_by("agents/recordings/failures.py")
+    given |= reasons_of_faults()
     given |= reasons_given_by("balancer/domain/lifecycle.py") - {"UNREACHABLE", "PREEMPTED"}
     listed = [reason for reason, _ in rows("Why sessions fail")[1:]]
     assert set(listed) == given
@@ -76,7 +92,7 @@ def test_the_reasons_of_failed_sessions_are_those_that_agent_and_balancer_give()
 
 def test_no_other_module_makes_failures_of_sessions_with_reasons_of_its_own() -> None:
     """The test above would not see them."""
-    known = {"agents/sessions/endings.py", "balancer/domain/lifecycle.py"}
+    known = {"agents/sessions/endings.py", "agents/recordings/failures.py", "balancer/domain/lifecycle.py"}
     for path in python_files("balancer", "agents"):
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Failure":
@@ -104,6 +120,8 @@ def test_the_conditions_are_those_that_are_set() -> None:
                         made.add(keyword.value.value)
                     if keyword.arg == "type" and isinstance(keyword.value, ast.Name):
                         made.add(keyword.value.id)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "condition":
+                made |= {value.value for value in node.args[:1] if isinstance(value, ast.Constant)}
     assert listed == {name for name in made if NAME.fullmatch(str(name))}
 
 

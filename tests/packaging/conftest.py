@@ -78,6 +78,12 @@ def server_environment(built: Built, tmp_path_factory: pytest.TempPathFactory) -
     return _install(built.wheel, tmp_path_factory.mktemp("server"), extras=("server",))
 
 
+@pytest.fixture(scope="session")
+def recording_environment(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """What `pip install 'gpu-balancer[server,recording,s3]'` gives."""
+    return _install(built.wheel, tmp_path_factory.mktemp("recording"), extras=("server", "recording", "s3"))
+
+
 def _install(wheel: Path, folder: Path, *, extras: tuple[str, ...]) -> Installed:
     place = folder / "environment"
     venv.create(place, with_pip=False, symlinks=True)

@@ -84,7 +84,7 @@ def _owners_of(module: str, owners: dict[str, list[str]]) -> set[str]:
 
 
 def test_everything_that_the_daemons_import_is_asked_for() -> None:
-    asked = requirements("", "server", "otlp", "plot").keys()
+    asked = requirements("", "server", "recording", "s3", "otlp", "plot").keys()
     used = imported_distributions(*OURS)
     missing = {name: where for name, where in used.items() if COMES_WITH.get(name, name) not in asked}
     missing.pop("opentelemetry-api", None)  # what opentelemetry-sdk is an implementation of, of the same version
@@ -99,7 +99,7 @@ def test_everything_that_clients_import_is_asked_for_without_an_extra() -> None:
 def test_nothing_is_asked_for_that_is_not_imported() -> None:
     used = imported_distributions(*OURS)
     used_by = {COMES_WITH.get(name, name) for name in used}
-    assert requirements("", "server", "otlp", "plot").keys() - used_by == set()
+    assert requirements("", "server", "recording", "s3", "otlp", "plot").keys() - used_by == set()
 
 
 @pytest.mark.parametrize("group", ["", *PROJECT["optional-dependencies"]])
@@ -121,7 +121,7 @@ def test_every_requirement_has_a_lower_bound_but_type_stubs() -> None:
 
 def test_no_requirement_of_the_product_has_an_upper_bound() -> None:
     """A bound that nobody tested keeps users from security fixes; constraints.txt says what was tested."""
-    asked = requirements("", "server", "otlp", "plot").values()
+    asked = requirements("", "server", "recording", "s3", "otlp", "plot").values()
     assert [str(one) for one in asked if any(part.operator in {"<", "<=", "=="} for part in one.specifier)] == []
 
 

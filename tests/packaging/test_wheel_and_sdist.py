@@ -108,7 +108,7 @@ def test_the_daemon_checks_the_settings_that_ship(server_environment: Installed,
     assert checked.returncode == 0, checked.stderr
 
 
-def test_every_module_of_the_daemons_loads_with_what_is_declared(server_environment: Installed) -> None:
+def test_every_module_of_the_daemons_loads_with_what_is_declared(recording_environment: Installed) -> None:
     program = (
         "import importlib, pkgutil\n"
         "for root in ('gpu_balancer', 'balancer', 'agents'):\n"
@@ -116,6 +116,12 @@ def test_every_module_of_the_daemons_loads_with_what_is_declared(server_environm
         "    for module in pkgutil.walk_packages(package.__path__, root + '.'):\n"
         "        importlib.import_module(module.name)\n"
     )
+    loaded = recording_environment.run("python", "-W", "error", "-c", program)
+    assert loaded.returncode == 0, loaded.stderr
+
+
+def test_an_agent_starts_without_what_only_recordings_need(server_environment: Installed) -> None:
+    program = "import agents.daemon, sys; assert not {'playwright', 'xcffib', 'obstore'} & sys.modules.keys()"
     loaded = server_environment.run("python", "-W", "error", "-c", program)
     assert loaded.returncode == 0, loaded.stderr
 

@@ -27,6 +27,7 @@ from agents.pipelines.job import AudioRendition, Container, FileOutput, JobOutpu
 from agents.pipelines.recording import Capture, PageSource, RecordingJob, StartGate, StopRules
 from agents.pipelines.recording_files import FinishStep, final_moves, take_file
 from agents.recordings.closing import Closing
+from agents.recordings.direction import Direction
 from agents.recordings.launcher import RecordingLauncher, RecordingOrder
 from agents.recordings.narration import Narration
 from agents.recordings.runner import RecordingRunner
@@ -34,6 +35,7 @@ from agents.recordings.shooting import Shooting
 from agents.recordings.stage import Stage, StageSettings
 from agents.recordings.state import RecordingState, read_state
 from agents.recordings.take_run import TakeBounds
+from agents.recordings.takes import Takes
 from agents.recordings.use_meter import UseMeter
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Failure, Phase
 from agents.sessions.event_feed import StatusTold
@@ -337,17 +339,11 @@ class RecordingRigs:
                 clock=clock,
                 settings=StageSettings(acquire_timeout=timedelta(seconds=5), applications={}),
             )
-            return RecordingRunner(
-                record,
-                Narration(attempt, book, trace, clock=clock),
-                stage,
-                shooting=self.shooting,
-                closing=Closing(self.shooting, clock=clock),
-                deliveries=deliveries,  # type: ignore[arg-type]
-                meter=UseMeter(clock, over=timedelta(milliseconds=100)),
-                clock=clock,
-                bounds=bounds,
-            )
+            direction = Direction(record, Narration(attempt, book, trace, clock=clock), stage)
+            meter = UseMeter(clock, over=timedelta(milliseconds=100))
+            takes = Takes(direction, self.shooting, meter=meter, clock=clock, bounds=bounds)
+            closing = Closing(self.shooting, deliveries, clock=clock)  # type: ignore[arg-type]
+            return RecordingRunner(direction, takes, shooting=self.shooting, closing=closing, clock=clock)
 
         async with TaskGuard("rig") as tasks:
             registry = SessionRegistry(folders, book, make_runner=runner, tasks=tasks, tracer=NoOpTracer(), clock=clock)

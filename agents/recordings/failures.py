@@ -1,0 +1,102 @@
+"""Why recordings fail, apart from what their ffmpeg says: stable reasons, each with words for people.
+
+What a page, a browser or a display says of itself comes with its own reason and words; what is here has none.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from agents.sessions.attempt import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+PAGE_CRASHED = Failure(
+    reason="PAGE_CRASHED",
+    message="Cannot go on recording: the page crashed. What was recorded until then is kept. Try a page that needs "
+    "less memory.",
+)
+BROWSER_LOST = Failure(
+    reason="BROWSER_LOST",
+    message="Cannot go on recording: the browser ended, or was killed, by the kernel for want of memory for instance. "
+    "What was recorded until then is kept. Try the kernel's log.",
+)
+DISPLAY_LOST = Failure(
+    reason="DISPLAY_LOST",
+    message="Cannot go on recording: the display's server ended, or was killed. What was recorded until then is kept. "
+    "Try again.",
+)
+STATE_DAMAGED = Failure(
+    reason="RECORD_DAMAGED",
+    message="Cannot go on recording: what the agent wrote down of it cannot be read any more. Try again, and see "
+    "whether the disk of the state folder works.",
+)
+NO_PICTURE = Failure(
+    reason="NO_FIRST_FRAME",
+    message="Cannot record: no picture was written in time. Try the session's log, or a longer first_frame_timeout_s "
+    "in [inputs].",
+)
+
+
+def told_failure(reason: str, message: str) -> Failure:
+    """Makes the failure of something that gives its own reason and words."""
+    return Failure(reason=reason, message=message)
+
+
+def start_failure(error: OSError) -> Failure:
+    """Makes the failure of a take that could not be started."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in _FULL:
+        message = f"Cannot record: the disk is full{where}. Try to delete sessions or to free space."
+        return Failure(reason="DISK_FULL", message=message)
+    return Failure(reason="OUTPUT_UNWRITABLE", message=f"Cannot record: {error.strerror}{where}. Try the agent's log.")
+
+
+def capture_ended(exit_code: int | None, log_tail: Sequence[str]) -> Failure:
+    """Makes the failure of an ffmpeg that ended in order although nobody had asked it to."""
+    return Failure(
+        reason="CAPTURE_ENDED",
+        message="Cannot go on recording: ffmpeg ended by itself. What was recorded until then is kept. Try the "
+        "session's log.",
+        exit_code=exit_code,
+        log_tail=tuple(log_tail),
+    )
+
+
+def not_finished(error: Exception, kept: Path) -> Failure:
+    """Makes the failure of a recording of which no file could be finished."""
+    message = f"Cannot finish the files: {error} What was recorded is kept in {kept}."
+    return Failure(reason="OUTPUT_UNWRITABLE", message=message)
+
+
+def not_joined(output: str, error: OSError, kept: Sequence[str]) -> Failure:
+    """Makes the failure of a file in whose place its takes stand.
+
+    Args:
+        output: Id of the output.
+        error: Why it could not be made.
+        kept: Where its takes are, inside the artifacts.
+    """
+    full = error.errno in _FULL
+    why = "the disk is full" if full else f"{error.strerror}"
+    told = ", ".join(kept) or "nothing"
+    return Failure(
+        reason="DISK_FULL" if full else "OUTPUT_UNWRITABLE",
+        message=f"Cannot finish {output}: {why}. What was recorded is kept, as it was written, among the artifacts: "
+        f"{told}. Try to free space, and join it by hand.",
+    )
+
+
+def not_placed(message: str, *, taken: bool) -> Failure:
+    """Makes the failure of a file that could not get its name.
+
+    Args:
+        message: For people.
+        taken: Whether another file has the name.
+    """
+    return Failure(reason="OUTPUT_EXISTS" if taken else "OUTPUT_UNWRITABLE", message=message)

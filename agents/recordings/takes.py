@@ -1,0 +1,183 @@
+"""The takes of a recording: begun, looked after, ended by a pause or for good; one that an earlier agent began, too."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agents.recordings.failures import NO_PICTURE, start_failure, told_failure
+from agents.recordings.state import RecordingEnd, Take
+from agents.recordings.take_folder import make_take_folder, take_folder
+from agents.recordings.take_run import TakeRun
+from agents.recordings.thumbnails import Thumbnails
+from agents.sessions.attempt import Phase
+from gpu_balancer.runtime.failures import RequestFailure
+
+if TYPE_CHECKING:
+    from agents.recordings.direction import Direction
+    from agents.recordings.shooting import Shooting
+    from agents.recordings.take_run import TakeBounds
+    from agents.recordings.use_meter import UseMeter
+    from gpu_balancer.runtime.clock import Clock
+
+_LOG = logging.getLogger(__name__)
+_BRISK_S = 0.03
+_STEADY_S = 0.5
+
+
+class Takes:
+    """Records take after take."""
+
+    def __init__(
+        self, direction: Direction, shooting: Shooting, *, meter: UseMeter, clock: Clock, bounds: TakeBounds
+    ) -> None:
+        """Records nothing yet.
+
+        Args:
+            direction: The recording.
+            shooting: Makes the commands of takes and judges how they ended.
+            meter: Measures what it takes of the host.
+            clock: For waits.
+            bounds: How takes are looked after.
+        """
+        self._now = direction
+        self._shooting = shooting
+        self._meter = meter
+        self._clock = clock
+        self._bounds = bounds
+        self._thumbnails = Thumbnails(shooting, direction.folder)
+
+    async def shoot(self) -> None:
+        """Records take after take, until the recording ends. One that runs is looked after in any case."""
+        watching = asyncio.get_running_loop().create_task(self._watch_stage())
+        try:
+            while True:
+                if (run := await self._open_take()) is not None:
+                    with run:
+                        await self._look_after(run)
+                        await self._conclude(run)
+                if self._now.ended.is_set():
+                    return
+                if self._now.resting:
+                    await self._rest()
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
+            if not watching.cancelled():
+                watching.result()
+
+    async def _watch_stage(self) -> None:
+        if self._now.stage.display is not None:
+            await self._now.end_with(await self._now.stage.ended())
+
+    async def _open_take(self) -> TakeRun | None:
+        """Gives the take that runs, or begins one. None: there is none to run now."""
+        takes = self._now.state.takes
+        last = takes[-1] if takes else None
+        if last is not None and not last.ended:
+            run = TakeRun(take_folder(self._now.folder, last.number), last, clock=self._clock, bounds=self._bounds)
+            if run.begun:
+                return run
+            if self._now.ended.is_set():
+                # A predecessor was killed just before it began.
+                self._now.told.note(takes=takes[:-1])
+                return None
+        if self._now.ended.is_set() or self._now.resting:
+            return None
+        number = 1 if last is None else last.number + last.ended
+        await self._now.told.keep_take(Take(number=number))
+        return await self._begun(Take(number=number))
+
+    async def _begun(self, take: Take) -> TakeRun | None:
+        try:
+            await self._shooting.ready()
+            folder = await asyncio.to_thread(make_take_folder, self._now.folder, take.number)
+            command = await asyncio.to_thread(
+                self._shooting.command,
+                self._now.record,
+                self._now.folder,
+                folder,
+                self._now.display,
+                take.number,
+            )
+            return TakeRun.start(folder, command, take, clock=self._clock, bounds=self._bounds)
+        except RequestFailure as failure:
+            await self._now.fail(told_failure(failure.reason.name, failure.message))
+        except OSError as error:
+            await self._now.fail(start_failure(error))
+        return None
+
+    async def _look_after(self, run: TakeRun) -> None:
+        began_s = self._clock.monotonic_s()
+        while not run.gone:
+            try:
+                await self._turn(run, began_s)
+            except OSError:
+                # A descriptor short or a sick disk must not cost the recording its director.
+                _LOG.exception("Cannot look after %s; trying again", self._now.folder.key)
+            if self._now.ended.is_set() or self._now.resting:
+                run.end()
+            await self._pause(run)
+
+    async def _turn(self, run: TakeRun, began_s: float) -> None:
+        self._tell_progress(run)
+        await self._note_first_picture(run)
+        waited_s = self._clock.monotonic_s() - began_s
+        if not run.take.frames and waited_s > self._bounds.first_picture_timeout.total_seconds():
+            await self._now.fail(NO_PICTURE)
+        bound = self._now.state.max_duration
+        if bound is not None and self._now.told.recorded >= bound:
+            await self._now.end_with(RecordingEnd(cause="MAX_DURATION"))
+        cause = run.figures.end_by(self._now.record.job.stop_rules)
+        if cause is not None:
+            await self._now.end_with(RecordingEnd(cause=cause))
+        await self._now.told.note_size()
+        await self._now.told.note_stall()
+        self._now.told.note_page(self._now.stage.figures)
+        await self._thumbnails.take_due(self._now.record.job, self._now.display, self._now.told.recorded)
+        if run.take.frames and self._now.state.measured_use is None:
+            use = await asyncio.to_thread(self._meter.measure, self._now.display, run.program_pid)
+            if use is not None:
+                await self._now.told.publish_use(use)
+
+    def _tell_progress(self, run: TakeRun) -> None:
+        if run.look() and run.figures.progress is not None:
+            self._now.told.progressed(run.take, run.figures.progress)
+
+    async def _note_first_picture(self, run: TakeRun) -> None:
+        if self._now.told.status.phase is Phase.STARTING and run.take.frames:
+            await self._now.told.begin_running(run.figures.first_picture_time)
+
+    async def _pause(self, run: TakeRun) -> None:
+        """Waits for the next turn: soon while something is expected, at once when ffmpeg ends or something is asked."""
+        ending = self._now.ended.is_set() or self._now.resting
+        pause_s = _BRISK_S if ending or not run.take.frames else _STEADY_S
+        if (bound := self._now.state.max_duration) is not None:
+            pause_s = min(pause_s, max((bound - self._now.told.recorded).total_seconds(), _BRISK_S))
+        with contextlib.suppress(TimeoutError), run.waking(self._now.wake):
+            await asyncio.wait_for(self._now.wake.wait(), pause_s)
+        self._now.wake.clear()
+
+    async def _conclude(self, run: TakeRun) -> None:
+        with contextlib.suppress(OSError):
+            self._tell_progress(run)
+        await self._note_first_picture(run)
+        asked = self._now.ended.is_set() or self._now.resting
+        take = replace(run.take, ended=True)
+        verdict = await asyncio.to_thread(
+            self._shooting.verdict, self._now.record, self._now.folder, take, run.exit_code, asked=asked
+        )
+        await self._now.told.keep_take(take)
+        if verdict is not None:
+            await self._now.fail(verdict)
+
+    async def _rest(self) -> None:
+        """Awaits that the recording goes on, or ends."""
+        async with self._now.told.condition("PAUSED", "It rests until it is resumed or stopped.", at_once=True):
+            while self._now.resting and not self._now.ended.is_set():
+                await self._now.wake.wait()
+                self._now.wake.clear()
+        self._now.told.rested()
