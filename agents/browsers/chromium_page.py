@@ -50,6 +50,7 @@ from agents.browsers.page_events import PageEvents
 from agents.browsers.page_log import PageLog
 from agents.browsers.page_url import guard_page_url, page_secrets, plain_url, shown_url
 from agents.browsers.proxy_verdict import proxy_verdict
+from agents.browsers.screen_probe import ScreenProbeError
 from agents.pipelines.recording import GateKind
 
 if TYPE_CHECKING:
@@ -160,13 +161,13 @@ class ChromiumPage:
                         await self._settle()
                     self._require_living()
                     await self._events.news()
-                await self._presented()
+                await self._attached().shown(self._display)
         except TimeoutError:
             raise self._gate_fault(f"was not passed within {self._gate.timeout.total_seconds():g} s") from None
-        except Error:
+        except (Error, ScreenProbeError) as error:
             await self._settle()
             self._require_living()
-            raise fault("PAGE_CRASHED", self._shown, "it does not say whether it is shown") from None
+            raise fault("BROWSER_FAILED", self._shown, f"it cannot be seen whether it is shown: {error}") from error
         return self._since_opening()
 
     async def ended(self) -> PageEnd:
@@ -233,11 +234,6 @@ class ChromiumPage:
                 return self._events.signalled
             case GateKind.IMMEDIATELY | GateKind.FIRST_WINDOW:
                 return True
-
-    async def _presented(self) -> None:
-        """Awaits that what is there now is on the screen. The script has awaited it for the gates that it tells of."""
-        if self._gate.kind not in (GateKind.FIRST_CONTENTFUL_PAINT, GateKind.SELECTOR):
-            await self._attached().presented()
 
     def _require_living(self) -> None:
         """Makes sure that there is a page. One that has given its end signal is there all the same."""

@@ -36,6 +36,7 @@ class Flag:
 
 FLAGS: tuple[Flag, ...] = (
     Flag(text="--kiosk", why="the page fills the display, without bars, bubbles and info bars"),
+    Flag(text="--start-fullscreen", why="the same, said again: --kiosk alone is lost on the window manager at times"),
     Flag(text="--window-position=0,0", why="the window begins where it stays, not where it is moved from"),
     Flag(text="--no-first-run", why="no welcome page"),
     Flag(text="--no-default-browser-check", why="no info bar about it"),

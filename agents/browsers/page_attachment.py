@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from playwright.async_api import Browser, CDPSession, Error, Page
 
 from agents.browsers import page_script
+from agents.browsers.kiosk_window import fill_display
 from agents.browsers.own_origin import OwnOriginHeaders
-from agents.browsers.page import PageFault
 from agents.browsers.page_settings import Command, cookie_command, emulation_commands
+from agents.browsers.screen_probe import open_probe
 from agents.pipelines.recording import ColorScheme
 
 if TYPE_CHECKING:
@@ -21,8 +23,7 @@ if TYPE_CHECKING:
     from agents.displays.display import Display
     from agents.pipelines.recording import PageSource, StartGate
 
-_SIZE_POLLS = 300
-_SIZE_POLL_S = 0.01
+_MARK_PIXELS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +39,31 @@ class Attachment:
     control: CDPSession
     """Of the browser."""
 
-    async def presented(self) -> None:
-        """Awaits that what is in the page now is on the screen."""
-        tree = await self.session.send("Page.getFrameTree")
-        world = {"frameId": tree["frameTree"]["frame"]["id"], "worldName": page_script.WORLD}
-        context = await self.session.send("Page.createIsolatedWorld", world)
-        waiting = {"expression": page_script.PRESENTED, "contextId": context["executionContextId"]}
-        await self.session.send("Runtime.evaluate", {**waiting, "awaitPromise": True})
+    async def shown(self, display: Display) -> None:
+        """Awaits that what is in the page now is on the screen.
+
+        A mark is laid over a corner of the page, as DevTools marks elements, and looked for on the screen; then it is
+        taken off, and awaited that it is gone. What was in the page before the mark is seen with it.
+
+        Raises:
+            ScreenProbeError: When the screen cannot be read.
+            Error: When the browser cannot lay the mark.
+        """
+        mark = (secrets.randbelow(256), secrets.randbelow(256), secrets.randbelow(256))
+        colour = dict(zip("rgb", mark, strict=True))
+        rectangle = {"x": 0, "y": 0, "width": _MARK_PIXELS, "height": _MARK_PIXELS, "color": {**colour, "a": 1}}
+        async with await open_probe(display) as screen:
+            await asyncio.gather(
+                self.session.send("DOM.enable"),
+                self.session.send("Overlay.enable"),
+                self.session.send("Overlay.highlightRect", rectangle),
+            )
+            try:
+                await screen.until(mark, there=True)
+            finally:
+                await self.session.send("Overlay.hideHighlight")
+            await screen.until(mark, there=False)
+            await asyncio.gather(self.session.send("Overlay.disable"), self.session.send("DOM.disable"))
 
 
 async def attach_to_page(
@@ -94,7 +113,7 @@ async def attach_to_page(
         await page.emulate_media(color_scheme="dark")
     await OwnOriginHeaders(source, session, log).start()
     if gate is not None:
-        await _fill_display(session, display, source)
+        await fill_display(session, display, scale=source.device_scale_factor)
     return attachment
 
 
@@ -122,19 +141,3 @@ def _listening(gate: StartGate | None) -> list[Command]:
         adding = {"source": script, "worldName": page_script.WORLD}
         commands += [("Runtime.addBinding", binding), ("Page.addScriptToEvaluateOnNewDocument", adding)]
     return commands
-
-
-async def _fill_display(session: CDPSession, display: Display, source: PageSource) -> None:
-    """Awaits that the page fills the display, which may have got its size just before."""
-    expression = "[innerWidth * devicePixelRatio, innerHeight * devicePixelRatio]"
-    ask: dict[str, Any] = {"expression": expression, "returnByValue": True}
-    width = height = 0
-    for _ in range(_SIZE_POLLS):
-        answer = await session.send("Runtime.evaluate", ask)
-        width, height = (round(pixels) for pixels in answer["result"]["value"])
-        slack = source.device_scale_factor  # Of a pixel of the page.
-        if abs(width - display.width) <= slack and abs(height - display.height) <= slack:
-            return
-        await asyncio.sleep(_SIZE_POLL_S)
-    problem = f"its page is {width}x{height} on a display of {display.width}x{display.height}"
-    raise PageFault("BROWSER_FAILED", f"Cannot open the page: {problem}. Try again.")

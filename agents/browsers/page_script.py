@@ -1,8 +1,7 @@
 """The scripts that run in a page besides its own.
 
-One tells when the page is on the screen, from a world of its own: the page cannot see it. Chromium reports a first
-contentful paint when the frame with it was presented. Two more animation frames are awaited, so that the picture has
-come through to the X server whatever draws it.
+One tells of the moment that a gate awaits, from a world of its own: the page cannot see it. Whether that moment is on
+the screen already it cannot tell; that is looked at from outside.
 
 The other keeps what a browser would lay over the page out of the picture: dialogs, which it shows for a moment even
 when they are answered at once, programs for mailto: and other schemes, and the bare screen behind a window that has
@@ -27,9 +26,6 @@ BINDING = "__gpuBalancerTell"
 PAINTED = "painted"
 SELECTED = "selected"
 BAD_SELECTOR = "bad selector"
-
-PRESENTED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
-"""Expression: a promise that is kept when what is there now is on the screen."""
 
 CLOSED = "The page has closed itself."
 """What a page that closes itself writes to its console instead: so its last picture stays, and a later agent learns."""
@@ -62,7 +58,7 @@ QUIET_SCRIPT = Template("""(() => {
 
 _FRAME = Template("""(() => {
   if (window !== window.top) return;
-  const tell = (what) => $presented.then(() => globalThis.$binding(what));
+  const tell = (what) => globalThis.$binding(what);
   $gate
 })();""")
 
@@ -99,4 +95,4 @@ def gate_script(gate: StartGate) -> str | None:
         body = _SELECTOR.substitute(selector=selector, selected=SELECTED, bad_selector=BAD_SELECTOR, binding=BINDING)
     else:
         return None
-    return _FRAME.substitute(gate=body, presented=PRESENTED, binding=BINDING)
+    return _FRAME.substitute(gate=body, binding=BINDING)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from playwright.async_api import Browser, Error, Playwright, async_playwright
 
 from agents.browsers.chromium_page import ChromiumPage
+from agents.browsers.kiosk_window import fill_display
 from agents.browsers.page import PageFault
 from gpu_balancer.runtime.clock import Clock, SystemClock
 
@@ -87,6 +88,8 @@ class BrowserHub:
     async def rendering(self, display: Display) -> str | None:
         """Asks what renders WebGL, on the blank page of a display that waits for work, so that no recording waits.
 
+        It sees to it that the page fills the display too, for the same reason.
+
         Returns:
             What a page would be told: "ANGLE (NVIDIA, …)". None: there is no WebGL, or it cannot be asked.
         """
@@ -100,11 +103,12 @@ class BrowserHub:
             async with asyncio.timeout(_CONNECT_TIMEOUT.total_seconds()):
                 page = browser.contexts[0].pages[0]
                 session = await page.context.new_cdp_session(page)
+                await fill_display(session, display)
                 # Not `page.evaluate`, which would count as a user's gesture.
                 answer = await session.send("Runtime.evaluate", {"expression": _RENDERER, "returnByValue": True})
             value = answer["result"].get("value")
             return value if isinstance(value, str) else None
-        except (Error, TimeoutError, IndexError):
+        except (Error, TimeoutError, IndexError, PageFault):
             return None
         finally:
             await disconnect(browser)

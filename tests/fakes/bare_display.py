@@ -34,7 +34,8 @@ _DEADLINE_S = 20
 class BareDisplay:
     """A display, and how programs are started on it."""
 
-    def __init__(self, folder: Path, width: int, height: int) -> None:
+    def __init__(self, folder: Path) -> None:
+        """Prepares the folders."""
         self.user_id = random.choice(USER_IDS) if os.geteuid() == 0 else None
         self.work = folder / "work"
         self.processes: dict[str, list[subprocess.Popen[bytes]]] = {}
@@ -44,6 +45,9 @@ class BareDisplay:
         folder.chmod(0o711)
         if self.user_id is not None:
             os.chown(self.work, self.user_id, self.user_id)
+
+    def start(self, width: int, height: int) -> None:
+        """Starts the X server and the window manager."""
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.work),
@@ -105,11 +109,13 @@ class BareDisplay:
             process.wait(_DEADLINE_S)
 
     def _living(self) -> list[int]:
-        """Finds processes by the folder in their environment: Chromium's own children close the lock."""
+        """Finds processes by their user, or the folder in their environment: Chromium's own children close the lock."""
         mark, found = os.fsencode(self.work), []
         for entry in Path("/proc").iterdir():
             with suppress(OSError):
-                if entry.name.isdecimal() and mark in (entry / "environ").read_bytes():
+                if entry.name.isdecimal() and (
+                    entry.stat().st_uid == self.user_id or mark in (entry / "environ").read_bytes()
+                ):
                     found.append(int(entry.name))
         return found
 
@@ -169,11 +175,10 @@ class BareDisplay:
 def bare_display(width: int = 640, height: int = 360) -> Iterator[BareDisplay]:
     """Makes a display, in a folder that its own user can reach, and removes it."""
     folder = Path(tempfile.mkdtemp(prefix="bare-display-"))
-    display = None
+    display = BareDisplay(folder)
     try:
-        display = BareDisplay(folder, width, height)
+        display.start(width, height)
         yield display
     finally:
-        if display is not None:
-            display.close()
+        display.close()
         shutil.rmtree(folder)

@@ -8,7 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
     from types import TracebackType
 
@@ -28,7 +28,8 @@ class PageServer:
         self._certificate = certificate
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self.on_request: Callable[[str], Awaitable[None]] | None = None
+        self.held: dict[str, asyncio.Event] = {}
+        """Path -> what its answer waits for."""
 
     @property
     def paths(self) -> list[str]:
@@ -80,6 +81,8 @@ class PageServer:
             path = line.split(" ")[1]
             headers = dict(field.split(": ", 1) for field in fields if ": " in field)
             self.requests.append((path, {name.lower(): value for name, value in headers.items()}))
+            if path in self.held:
+                await self.held[path].wait()
             if path in self.streams:
                 async for piece in self.streams[path]():
                     writer.write(piece)
