@@ -56,8 +56,6 @@ from agents.pipelines.recording import GateKind
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from playwright.async_api import Response
-
     from agents.displays.display import BrowserEndpoint, Display
     from agents.pipelines.recording import PageSource, StartGate, StopRules
     from gpu_balancer.runtime.clock import Clock
@@ -145,9 +143,16 @@ class ChromiumPage:
                 plain_url(self._source.url), wait_until="commit", timeout=self._gate.timeout.total_seconds() * 1000
             )
         except Error as error:
-            raise await self._opening_fault(error) from error
-        if response is not None:
-            self._require_success(response)
+            # That of an answer without a body, for which the browser shows a page of its own.
+            if net_error(str(error)) != "ERR_HTTP_RESPONSE_CODE_FAILURE":
+                raise await self._opening_fault(error) from error
+            self._require_success(self._events.status or _HTTP_ERROR)
+        else:
+            if response is not None:
+                refused = refusal_fault(self._shown, response.headers.get(REFUSAL_HEADER.lower(), ""))
+                if refused is not None:
+                    raise refused
+                self._require_success(response.status)
         return self._since_opening()
 
     async def pass_gate(self) -> timedelta:
@@ -212,12 +217,9 @@ class ChromiumPage:
     def _since_opening(self) -> timedelta:
         return timedelta(seconds=self._clock.monotonic_s() - self._opening_s)
 
-    def _require_success(self, response: Response) -> None:
-        refused = refusal_fault(self._shown, response.headers.get(REFUSAL_HEADER.lower(), ""))
-        if refused is not None:
-            raise refused
-        if response.status >= _HTTP_ERROR and not self._source.accept_http_errors:
-            raise fault("PAGE_HTTP_ERROR", self._shown, f"its server answers {response.status}")
+    def _require_success(self, status: int) -> None:
+        if status >= _HTTP_ERROR and not self._source.accept_http_errors:
+            raise fault("PAGE_HTTP_ERROR", self._shown, f"its server answers {status}")
 
     def _gate_is_open(self) -> bool:
         told = self._events.told

@@ -41,6 +41,9 @@ _CONNECT_TIMEOUT_S = 15.0
 _IDLE_TIMEOUT_S = 15 * 60.0
 _MOST_CONNECTIONS = 512  # Chromium keeps 32 to a proxy, and 255 WebSockets
 
+_BLANK_PAGE = b"<!doctype html>"
+"""For what is refused inside a page. Of an empty answer the browser would make an error page."""
+
 _HOP_HEADER = re.compile(rb"\r\n(?:proxy-[a-z-]+|connection|keep-alive)[ \t]*:[^\r\n]*", re.IGNORECASE)
 _INTERIM_STATUS = re.compile(rb"HTTP/1\.[01] 1\d\d ")
 _CONNECT_TARGET = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/@\s]+)):(\d{1,5})")
@@ -224,7 +227,8 @@ async def _pass_head(there: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 
 def _refusal_answer(refusal: Refusal) -> bytes:
     head = f"HTTP/1.1 {_STATUS[refusal]}\r\n{REFUSAL_HEADER}: {refusal}\r\nCache-Control: no-store\r\n"
-    return f"{head}Content-Length: 0\r\nConnection: close\r\n\r\n".encode("ascii")
+    head += f"Content-Type: text/html\r\nContent-Length: {len(_BLANK_PAGE)}\r\nConnection: close\r\n\r\n"
+    return head.encode("ascii") + _BLANK_PAGE
 
 
 _End = tuple[asyncio.StreamReader, asyncio.StreamWriter]

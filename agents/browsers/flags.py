@@ -50,7 +50,6 @@ FLAGS: tuple[Flag, ...] = (
     Flag(text="--disable-prompt-on-repost", why="no question whether to send a form again"),
     Flag(text="--disable-domain-blocking-for-3d-apis", why="a page whose WebGL crashed may try again, unasked"),
     Flag(text="--disable-gpu-process-crash-limit", why="pages that crash the GPU process do not end the browser"),
-    Flag(text="--hide-scrollbars", why="scroll bars would be in the picture"),
     Flag(text="--autoplay-policy=no-user-gesture-required", why="nobody is there to click on play"),
     Flag(text="--disable-background-timer-throttling", why="a page is never in the background"),
     Flag(text="--disable-backgrounding-occluded-windows", why="nothing lies over the page that should slow it down"),

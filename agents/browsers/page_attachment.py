@@ -106,6 +106,7 @@ async def attach_to_page(
         control.send("Browser.setDownloadBehavior", {"behavior": "deny", "eventsEnabled": True}),
         *(session.send(method, parameters) for method, parameters in commands),
         page.add_init_script(page_script.QUIET_SCRIPT),
+        *([] if source.show_scrollbars else [page.add_init_script(page_script.SCROLLBAR_SCRIPT)]),
     )
     if source.init_script is not None:
         await page.add_init_script(source.init_script)

@@ -44,6 +44,8 @@ class PageEvents:
         """Whether the start signal was given."""
         self.asked_url: str | None = None
         """What was asked for last in place of the page: where its redirects have led. None: nothing yet."""
+        self.status: int | None = None
+        """HTTP status of the last answer in place of the page. None: there is none yet."""
         self._log = log
         self._end_signal = end_signal
         self._start_signal = start_signal
@@ -73,6 +75,7 @@ class PageEvents:
         session.on("Inspector.detached", self._detached)
         session.on("Page.windowOpen", self._window_opened)
         session.on("Network.requestWillBeSent", self._asked)
+        session.on("Network.responseReceived", self._answered)
         session.on("Page.lifecycleEvent", self._lifecycle)
         session.on("Runtime.consoleAPICalled", self._signal)
         session.on("Runtime.bindingCalled", self._told)
@@ -84,7 +87,7 @@ class PageEvents:
             self.end = None
         self.told.clear()
         self.idle = self.signalled = False
-        self.asked_url = None
+        self.asked_url = self.status = None
 
     def stop(self) -> None:
         """Hears nothing any more: what comes now is of our own doing."""
@@ -171,6 +174,10 @@ class PageEvents:
     def _asked(self, event: dict[str, Any]) -> None:
         if event.get("type") == "Document" and event["requestId"] == event.get("loaderId"):
             self.asked_url = event["request"]["url"]
+
+    def _answered(self, event: dict[str, Any]) -> None:
+        if event.get("type") == "Document" and event["requestId"] == event.get("loaderId"):
+            self.status = event["response"]["status"]
 
     def _failed_request(self, request: Request) -> None:
         self._log.write("request failed", f"{request.method} {request.url}: {request.failure}")

@@ -56,6 +56,13 @@ QUIET_SCRIPT = Template("""(() => {
 })();""").substitute(binding=QUIET_BINDING, closed=CLOSED)
 """Script for every document of a page."""
 
+SCROLLBAR_SCRIPT = """(() => {
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync("* { scrollbar-width: none !important; } ::-webkit-scrollbar { display: none !important; }");
+  document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
+})();"""
+"""Script that hides scroll bars, for the time in which no agent is there to have them hidden by the browser."""
+
 _FRAME = Template("""(() => {
   if (window !== window.top) return;
   const tell = (what) => globalThis.$binding(what);

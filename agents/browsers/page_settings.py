@@ -1,7 +1,7 @@
 """What a page is told of its viewer, as DevTools commands. Pure.
 
 They hold while the connection that sent them does, so a later agent sends them again. What need not be said is not
-said: a page without wishes stays as it is also while no agent is there.
+said, so that a page without wishes stays as it is also while no agent is there; scroll bars a script hides meanwhile.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def emulation_commands(source: PageSource, display: Display, user_agent: str) ->
     commands: list[Command] = []
     scale = source.device_scale_factor
     if scale != 1:
+        # Drawn at that scale, into a window that keeps its size.
         metrics = {"width": round(display.width / scale), "height": round(display.height / scale)}
-        commands.append(
-            ("Emulation.setDeviceMetricsOverride", {**metrics, "deviceScaleFactor": scale, "mobile": False})
-        )
+        drawn = {"deviceScaleFactor": scale, "scale": scale, "dontSetVisibleSize": True, "mobile": False}
+        commands.append(("Emulation.setDeviceMetricsOverride", {**metrics, **drawn}))
     if source.locale != _USUAL_LOCALE:
         commands.append(("Emulation.setLocaleOverride", {"locale": source.locale.replace("-", "_")}))
     if source.locale != _USUAL_LOCALE or source.user_agent is not None:
@@ -42,8 +42,9 @@ def emulation_commands(source: PageSource, display: Display, user_agent: str) ->
         commands.append(("Emulation.setUserAgentOverride", agent))
     if source.timezone is not None:
         commands.append(("Emulation.setTimezoneOverride", {"timezoneId": source.timezone}))
-    if source.show_scrollbars:
-        commands.append(("Emulation.setScrollbarsHidden", {"hidden": False}))
+    if not source.show_scrollbars:
+        # Not by --hide-scrollbars, which cannot be taken back.
+        commands.append(("Emulation.setScrollbarsHidden", {"hidden": True}))
     if source.ignore_certificate_errors:
         commands.append(("Security.setIgnoreCertificateErrors", {"ignore": True}))
     return commands

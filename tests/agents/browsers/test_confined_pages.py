@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -24,7 +25,6 @@ from fakes.shown_pages import ShownPages, shown_pages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from agents.public_addresses import Address
 
@@ -62,6 +62,7 @@ async def pages(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shown
         port = server.sockets[0].getsockname()[1]
         async with shown_pages(tmp_path_factory.mktemp("pages"), proxy_port=port) as shown:
             world.port = shown.server.port
+            (shown.bare.work / PROXY_PORT_FILE).write_text(f"{port}\n")
             yield shown
 
 
@@ -176,5 +177,4 @@ async def test_the_proxy_of_a_display_is_a_process_of_its_own(tmp_path: Path) ->
 
 
 def user_of(pid: int) -> int:
-    with open(f"/proc/{pid}/status") as file:
-        return int(next(line for line in file if line.startswith("Uid:")).split()[2])
+    return Path(f"/proc/{pid}").stat().st_uid

@@ -51,7 +51,7 @@ async def test_a_crashed_driver_is_started_again_and_its_pages_are_taken_up(tmp_
         pages.server.held["/told"] = told
         async with pages.shown("/") as driver:
             waiting = asyncio.ensure_future(driver.ended())
-            (node,) = _children_named("node")
+            (node,) = _drivers()
             os.kill(node, signal.SIGKILL)
             told.set()
             assert await waiting is PageEnd.SIGNAL
@@ -102,10 +102,10 @@ async def test_a_hub_that_was_never_used_closes() -> None:
     await BrowserHub().close()
 
 
-def _children_named(name: str) -> list[int]:
+def _drivers() -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
-            if entry.name.isdecimal() and f"\nPPid:\t{os.getpid()}\n" in (status := (entry / "status").read_text()):
-                found += [int(entry.name)] if status.startswith(f"Name:\t{name}\n") else []
+            if entry.name.isdecimal() and f"\nPPid:\t{os.getpid()}\n" in (entry / "status").read_text():
+                found += [int(entry.name)] if b"/playwright/driver/" in (entry / "cmdline").read_bytes() else []
     return found

@@ -10,7 +10,6 @@ import pytest_asyncio
 
 from agents.browsers.page import PageEnd
 from agents.browsers.page_settings import accepted_languages, cookie_command, emulation_commands
-from agents.displays.display import Display
 from agents.pipelines.recording import BasicAuth, ColorScheme, Cookie, PageSource
 from fakes.page_server import PageServer
 from fakes.shown_pages import ShownPages, shown_pages
@@ -73,7 +72,7 @@ async def test_a_page_is_told_what_was_wished(pages: ShownPages) -> None:
     assert wished["agent"] == "Recorder/1"
     assert wished["dark"] is True
     assert wished["extra"] == "set before"
-    assert wished["cookie"] == "seen=yes"
+    assert wished["cookie"] == "seen=***"
     sent = pages.server.headers_of("/")
     assert sent["accept-language"].startswith("de-DE,de")
     assert sent["user-agent"] == "Recorder/1"
@@ -124,10 +123,9 @@ async def test_a_page_that_redirects_elsewhere_takes_no_secret_along(pages: Show
 
 
 async def test_what_need_not_be_said_is_not_said() -> None:
-    display = Display(
-        id="d", name=":1", authority="/a", width=640, height=360, lock="/l", work="/w", user_id=None, sound_server=None
-    )
-    assert emulation_commands(PageSource(url="http://x/"), display, "Agent/1") == []
+    files = {"authority": "/a", "lock": "/l", "work": "/w"}
+    display = Display(id="d", name=":1", width=640, height=360, user_id=None, sound_server=None, **files)
+    assert emulation_commands(PageSource(url="http://x/", show_scrollbars=True), display, "Agent/1") == []
 
 
 async def test_languages_fall_back_to_the_language_itself() -> None:

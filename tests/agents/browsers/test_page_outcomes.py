@@ -102,6 +102,10 @@ async def test_an_http_error_is_one_unless_it_is_accepted(pages: ShownPages) -> 
     assert await reason(pages, "/gone") == "PAGE_HTTP_ERROR"
     async with pages.shown(PageSource(url=pages.server.url("/gone"), accept_http_errors=True)):
         assert pages.pixel() == (0, 255, 0)
+    pages.server.page("/bare", "", status="503 Service Unavailable")
+    assert await reason(pages, "/bare") == "PAGE_HTTP_ERROR"
+    async with pages.shown(PageSource(url=pages.server.url("/bare"), accept_http_errors=True)):
+        pass
 
 
 async def test_a_bad_certificate_is_one_unless_it_is_ignored(pages: ShownPages, tmp_path: Path) -> None:
