@@ -1,4 +1,4 @@
-"""Work that is called off as soon as something happens."""
+"""Work that is called off as soon as something happens, and work beside other work."""
 
 from __future__ import annotations
 
@@ -33,3 +33,27 @@ async def unless(event: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Res
         waiting.cancel()
         await asyncio.wait({working, waiting})
     return None if working.cancelled() else working.result()
+
+
+async def beside(other: Coroutine[Any, Any, None], work: Coroutine[Any, Any, Result]) -> Result:
+    """Does two things at once, to the end of both; when the work fails, the other is called off.
+
+    Args:
+        other: What is done beside it. It must not raise.
+        work: What matters.
+
+    Returns:
+        What the work gives.
+
+    Raises:
+        BaseException: What the work raises.
+    """
+    task = asyncio.get_running_loop().create_task(other)
+    try:
+        result = await work
+    except BaseException:
+        task.cancel()
+        raise
+    finally:
+        await asyncio.wait({task})
+    return result

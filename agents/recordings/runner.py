@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from agents.browsers.page import PageFault
 from agents.displays.display import DisplayUnavailable
 from agents.recordings.failures import DISPLAY_LOST, STATE_DAMAGED, told_failure
-from agents.recordings.interruption import unless
+from agents.recordings.interruption import beside, unless
 from agents.recordings.stage import StageFault
 from agents.recordings.state import RecordingEnd, read_state
 from agents.recordings.take_folder import link_over
@@ -172,7 +172,7 @@ class RecordingRunner:
         browser = display.browser.name if display.browser is not None else ""
         await self._told.keep(display=display, browser=browser, phases=(lent,))
         async with self._told.condition("AWAITING_GATE", "Waiting for the start gate."):
-            opened = await self._stage.open()
+            opened = await beside(self._takes.prepare(), self._stage.open())
         renderer, pid = self._stage.renderer or "", self._stage.application_pid
         self._told.note(phases=(lent, *opened), renderer=renderer, application_pid=pid)
 

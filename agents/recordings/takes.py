@@ -17,10 +17,12 @@ from agents.sessions.attempt import Phase
 from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
+    from agents.pipelines.command import Command
     from agents.recordings.direction import Direction
     from agents.recordings.shooting import Shooting
     from agents.recordings.take_run import TakeBounds
     from agents.recordings.use_meter import UseMeter
+    from agents.sessions.folder import AttemptFolder
     from gpu_balancer.runtime.clock import Clock
 
 _LOG = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Takes:
         self._clock = clock
         self._bounds = bounds
         self._thumbnails = Thumbnails(shooting, direction.folder)
+        self._prepared: dict[int, tuple[AttemptFolder, Command]] = {}
 
     async def shoot(self) -> None:
         """Records take after take, until the recording ends. One that runs is looked after in any case."""
@@ -91,18 +94,26 @@ class Takes:
         await self._now.told.keep_take(Take(number=number))
         return await self._begun(Take(number=number))
 
+    async def prepare(self) -> None:
+        """Makes ready what the first take needs, while its display is still being set.
+
+        What goes wrong here goes wrong again when the take is to begin, and is told then.
+        """
+        with contextlib.suppress(RequestFailure, OSError):
+            self._prepared[1] = await self._preparation(1)
+
+    async def _preparation(self, number: int) -> tuple[AttemptFolder, Command]:
+        now = self._now
+        await self._shooting.ready()
+        folder = await asyncio.to_thread(make_take_folder, now.folder, number)
+        command = await asyncio.to_thread(self._shooting.command, now.record, now.folder, folder, now.display, number)
+        return folder, command
+
     async def _begun(self, take: Take) -> TakeRun | None:
         try:
-            await self._shooting.ready()
-            folder = await asyncio.to_thread(make_take_folder, self._now.folder, take.number)
-            command = await asyncio.to_thread(
-                self._shooting.command,
-                self._now.record,
-                self._now.folder,
-                folder,
-                self._now.display,
-                take.number,
-            )
+            if take.number not in self._prepared:
+                self._prepared[take.number] = await self._preparation(take.number)
+            folder, command = self._prepared.pop(take.number)
             return TakeRun.start(folder, command, take, clock=self._clock, bounds=self._bounds)
         except RequestFailure as failure:
             await self._now.fail(told_failure(failure.reason.name, failure.message))
