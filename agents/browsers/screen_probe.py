@@ -117,7 +117,7 @@ def read_cookie(authority: Path) -> bytes:
     """
     with authority.open("rb") as file:
         rest = file.read(_LARGEST_COOKIE_FILE)[2:]  # without the address' family
-    fields = []
+    fields: list[bytes] = []
     while rest and len(fields) < 4:
         (length,) = struct.unpack_from(">H", rest)
         fields.append(rest[2 : 2 + length])

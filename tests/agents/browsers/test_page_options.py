@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from agents.browsers.page import PageEnd
 from agents.browsers.page_settings import accepted_languages, cookie_command, emulation_commands
+from agents.displays.display import Display
 from agents.pipelines.recording import BasicAuth, ColorScheme, Cookie, PageSource
 from fakes.page_server import PageServer
 from fakes.shown_pages import ShownPages, shown_pages
