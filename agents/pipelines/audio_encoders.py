@@ -64,4 +64,5 @@ def audio_options(audio: AudioRendition, *, field: str, captured_delay: timedelt
 def _captured_in_time(delay: timedelta) -> str:
     """Moves captured sound against its picture, and has both begin together: silence goes in front, or some is cut."""
     shift = f"asetpts=PTS{delay.total_seconds():+.6f}/TB," if delay else ""
-    return f"{shift}{_CAPTURED_IN_TIME}:first_pts=0"
+    # Once filled and stretched, its samples are its times: what `aresample` makes of them goes backwards at times.
+    return f"{shift}atrim=start=0,{_CAPTURED_IN_TIME}:first_pts=0,asetpts=N/SR/TB"
