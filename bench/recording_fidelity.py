@@ -16,6 +16,7 @@ from bench.analysis.sound_offset import measure_sound_offset
 from bench.analysis.strip import FrameCount, count_frames, read_strip
 from bench.measuring import Figure
 from bench.naive_recorder import naive_recording
+from bench.pages.film import make_film
 from bench.recording_sessions import display_processes, recorder_process
 
 if TYPE_CHECKING:
@@ -89,14 +90,23 @@ def _file_figures(ended: EndedRecording) -> list[Figure]:
 
 
 def measure_sound(house: RecordingHouse, *, seconds: float) -> tuple[list[Figure], list[float]]:
-    """Measures how far sound is from its picture, and its drift, for both ways in which pages time their sound.
+    """Measures how far sound is from its picture, and its drift, in each of the ways in which pages do both.
+
+    A film is what most recordings show; the browser keeps its sound and picture together. Pages that flash by the audio
+    clock, as they hand a beep over or as they believe it to be heard, depend on what the browser thinks of its latency.
 
     Returns:
         The figures, and the seconds that the end of each recording took.
     """
+    house.pages.add_film(make_film(house.fetched / "film.mp4", seconds=seconds + 30))
+    ways: dict[str, tuple[str, dict[str, str]]] = {
+        "film": ("film", {}),
+        "beep handed over": ("beep", {"clock": "context"}),
+        "beep as heard": ("beep", {"clock": "output"}),
+    }
     figures, ends = [], []
-    for clock, name in (("context", "handed over"), ("output", "as heard")):
-        ended = house.record("beep", seconds, clock=clock)
+    for name, (page, settings) in ways.items():
+        ended = house.record(page, seconds, **settings)
         found = measure_sound_offset(ended.file)
         ends.append(ended.finalise_s)
         detail = f"{len(found.times_s)} beeps, spread 5-95 % {found.spread_s * 1000:.0f} ms, {found.unpaired} unpaired"
@@ -105,6 +115,7 @@ def measure_sound(house: RecordingHouse, *, seconds: float) -> tuple[list[Figure
             Figure(name=f"sound after picture, {name}", value=offset, unit="ms", bound="+-40", detail=detail),
             Figure(name=f"drift, {name}", value=drift, unit="ms/h", bound="+-20", detail=f"over {seconds:g} s"),
         ]
+        house.discard(ended.session.name)
     return figures, ends
 
 

@@ -7,11 +7,14 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
+from bench.analysis.sound_offset import flash_times_s, measure_sound_offset
 from bench.analysis.strip import count_frames, first_drawing_time_s, read_strip
 from bench.naive_recorder import missing_programs, naive_recording
+from bench.pages.film import make_film
 from bench.pages.server import FILES, serve_pages
 from bench.recording_sessions import display_processes
 
@@ -29,6 +32,17 @@ def test_every_page_is_served_fresh_and_nothing_else_is() -> None:
         assert server.url("counter", rate=30) == f"{server.origin}/counter.html?rate=30"
         with pytest.raises(ValueError, match="no such page"):
             server.url("nothing")
+
+
+@pytest.mark.process
+def test_the_film_flashes_and_beeps_at_the_same_instants_and_is_served(tmp_path: Path) -> None:
+    film = make_film(tmp_path / "film.mp4", seconds=5)
+    assert np.diff(flash_times_s(film)).tolist() == pytest.approx([61 / 60] * 3, abs=0.001)
+    assert np.abs(measure_sound_offset(film).offsets_s).max() < 0.003
+    with serve_pages() as server:
+        server.add_film(film)
+        with urllib.request.urlopen(f"{server.origin}/film.mp4") as answer:
+            assert answer.read() == film.read_bytes()
 
 
 @pytest.mark.process
