@@ -65,10 +65,10 @@ class NaiveRecording:
             raise RuntimeError(f"ffmpeg ended with {recorder.returncode}")
 
     def end(self) -> None:
-        """Ends every program, the last one first: ffmpeg may complete its file."""
+        """Ends every program, the last one first: ffmpeg may complete its file, the X server remove its socket."""
         for number, process in enumerate(reversed(self.processes)):
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL if number else signal.SIGINT)
+                os.killpg(process.pid, signal.SIGTERM if number else signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_END_S)
             with suppress(ProcessLookupError):
