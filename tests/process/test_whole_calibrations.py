@@ -14,7 +14,7 @@ from asked import RUNNING, await_state, encoded, live_input, transcode_of
 from daemons import RunningDaemon, daemon_running, eventually
 
 from gpu_balancer.runtime.failures import Reason, RequestFailure
-from gpu_balancer.v1 import device_pb2, device_service_pb2
+from gpu_balancer.v1 import device_pb2, device_service_pb2, placement_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -65,7 +65,7 @@ def measuring(daemon: RunningDaemon) -> list[str]:
 
 
 def source_of(device: device_pb2.Device) -> str:
-    (load,) = device.loads
+    (load,) = (load for load in device.loads if load.dimension == placement_pb2.DIMENSION_CORES)
     return load.source
 
 

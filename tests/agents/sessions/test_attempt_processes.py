@@ -149,6 +149,8 @@ def test_the_shim_keeps_no_descriptor_of_the_agent_but_the_lock(folder: AttemptF
     with AttemptProcesses(folder, shim) as processes:
         await_truth(lambda: folder.program_pid())
         opened = {str(entry.readlink()) for entry in Path(f"/proc/{folder.program_pid()}/fd").iterdir()}
+        # A program that is just starting reads the system's own files.
+        opened = {path for path in opened if not path.startswith("/usr/")}
         processes.kill_all()
         await_truth(lambda: not processes.any_alive())
     assert opened == {"/dev/null", str(folder.log), str(folder.lock)}
