@@ -130,6 +130,7 @@ def _overlay(watermark: Watermark) -> str:
 
 
 def _watched(path: str) -> str:
-    # At full size: a page on which nothing but a clock ticks is not idle.
-    looked_at = f"fps={_IDLE_LOOKS_PER_SECOND},format=gray,freezedetect=n=0:d=1"
+    # At full size: a page on which nothing but a clock ticks is not idle. `scale` is said although ffmpeg would put it
+    # in: it would do so in front of `fps`, for every picture.
+    looked_at = f"fps={_IDLE_LOOKS_PER_SECOND},scale,format=gray,freezedetect=n=0:d=1"
     return f"[watched]{looked_at},metadata=mode=print:file={filter_text(path)}:direct=1,nullsink"
