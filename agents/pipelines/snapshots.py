@@ -35,7 +35,7 @@ def snapshot_command(
     """
     fitted = f"scale=w={width}:h=-2:flags=area," if width is not None and width < capture.width else ""
     argv = [build.path, *_QUIET, *_looking(capture, access), "-frames:v", "1"]
-    # Without prediction from neighbours it takes a third of the time, and a screen becomes hardly larger.
+    # Without prediction from neighbours it takes half the time.
     argv += ["-vf", f"{fitted}format=rgb24", "-c:v", "png", "-pred", "none", "-compression_level", "1"]
     argv += (
         ["-f", "image2", "-update", "1", "-atomic_writing", "1", f"file:{path}"]
