@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 MASTER_PLAYLIST = "master.m3u8"
 """Name of the master playlist in the output's folder."""
-_PLAYLIST = "index.m3u8"
+PLAYLIST = "index.m3u8"
+"""Name of each rendition's playlist, in a folder of its own."""
 _INIT_SEGMENT = "init.mp4"
 _END = "#EXT-X-ENDLIST"
 _KEPT_AFTER_LISTING = 3
@@ -72,7 +73,7 @@ def hls_muxer(
         ("master_pl_name", MASTER_PLAYLIST),
         ("var_stream_map", " ".join(variants)),
     )
-    muxer = Muxer(format="hls", options=options, url=f"{folder}/%v/{_PLAYLIST}", streams=streams)
+    muxer = Muxer(format="hls", options=options, url=f"{folder}/%v/{PLAYLIST}", streams=streams)
     return muxer, (folder, *(f"{folder}/{name}" for name in names))
 
 

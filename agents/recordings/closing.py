@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.bounded_program import run_bounded
+from agents.pipelines.hls import PLAYLIST, ended_playlist
+from agents.pipelines.job import HlsOutput
 from agents.pipelines.recording_files import TAKES_FOLDER
 from agents.recordings.failures import not_finished, not_joined, not_placed
 from agents.recordings.file_facts import checksum, describe_file
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.clock import Clock
 
 _LOG = logging.getLogger(__name__)
+_PLAYLIST_MODE = 0o644
 _ENDED_WITHIN = timedelta(seconds=10)
 _JOINED_WITHIN = timedelta(hours=1)
 """Copying runs at the disk's pace; a day of recording at 8 Mbit/s are 86 GB."""
@@ -97,6 +100,7 @@ class Closing:
         except (RequestFailure, OSError) as error:
             # The takes stay where they are: whoever has the device working again can have them.
             return Closed(failure=not_finished(error, folder.artifacts / TAKES_FOLDER))
+        await asyncio.to_thread(_end_playlists, record, folder)
         failures = [failure for step in steps if (failure := await self._made(step, folder)) is not None]
         if (failure := await self._placed(record)) is not None:
             failures.append(failure)
@@ -178,6 +182,20 @@ class Closing:
             return await describe_file(path, told=told, sha256=digest, ffmpeg=self._shooting.ffmpeg(record.job))
         except OSError:
             return None
+
+
+def _end_playlists(record: RecordingRecord, folder: AttemptFolder) -> None:
+    """Says in HLS playlists that nothing more will come: takes leave them open for the next one."""
+    for output in record.job.outputs:
+        if not isinstance(output, HlsOutput):
+            continue
+        for playlist in (folder.artifacts / output.path).glob(f"*/{PLAYLIST}"):
+            try:
+                text = playlist.read_text("utf-8")
+                if (ended := ended_playlist(text)) != text:
+                    write_durably(playlist, ended.encode(), mode=_PLAYLIST_MODE)
+            except (OSError, ValueError) as error:
+                _LOG.warning("Cannot end %s of %s: %s", playlist, folder.key, error)
 
 
 def _is_made(step: FinishStep) -> bool:

@@ -14,6 +14,7 @@ DEFAULT_WIDTH, DEFAULT_HEIGHT = 1280, 720
 DEFAULT_FRAMES_PER_SECOND = 30
 START_SIGNAL, END_SIGNAL = "START_RECORDING", "END_RECORDING"
 ONLY_FILE = "recording.mp4"
+HLS_SEGMENT_S = 2
 
 _GATE_TIMEOUT_S = 30
 _LOCALE = "en-US"
@@ -55,6 +56,10 @@ def fill_in_recording(spec: RecordingSpec) -> None:
         for rendition in spec.renditions:
             output = spec.outputs.add(renditions=[rendition.id])
             output.file.path = ONLY_FILE if len(spec.renditions) == 1 else f"{rendition.id}.mp4"
+    for output in spec.outputs:
+        if output.HasField("hls") and not output.hls.HasField("segment_duration"):
+            # As much as may be lost when everything is killed.
+            output.hls.segment_duration.seconds = HLS_SEGMENT_S
     fill_in_outputs(spec.outputs)
     if spec.HasField("watermark"):
         watermark = spec.watermark

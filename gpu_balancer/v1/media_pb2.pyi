@@ -672,7 +672,9 @@ class HlsOutput(_message.Message):
     """How segments are packed."""
     @_builtins.property
     def segment_duration(self) -> _duration_pb2.Duration:
-        """Target length of a segment, 1 s to 30 s, a multiple of the keyframe interval. Unset: 4 s."""
+        """Target length of a segment, 1 s to 30 s, a multiple of the keyframe interval. Unset: 4 s, for a
+        recording 2 s.
+        """
 
     @_builtins.property
     def dvr_window(self) -> _duration_pb2.Duration:

@@ -163,7 +163,8 @@ class BareDisplay:
     def _start_x_server(self, width: int, height: int, environment: Mapping[str, str]) -> str:
         reading, writing = os.pipe()
         screen = ["-screen", "0", f"{width}x{height}x24"]
-        private = ["-auth", str(self.work / "cookie"), "-nolisten", "tcp", "-nolisten", "local", "-noreset"]
+        # On the abstract socket too: a server takes a number that another has otherwise.
+        private = ["-auth", str(self.work / "cookie"), "-nolisten", "tcp", "-noreset"]
         argv = ["Xvfb", "-displayfd", str(writing), *screen, *private]
         self._start(argv, "x_server", environment, writing)
         os.close(writing)

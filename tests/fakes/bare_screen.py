@@ -104,7 +104,7 @@ def _x_server(authority: Path, width: int, height: int) -> tuple[subprocess.Pope
     reading, writing = os.pipe()
     command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", f"{width}x{height}x24", "-auth", str(authority)]
     process = subprocess.Popen(
-        [*command, "-nolisten", "tcp", "-nolisten", "local", "-noreset"],
+        [*command, "-nolisten", "tcp", "-noreset"],
         pass_fds=[writing],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
