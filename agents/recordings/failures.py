@@ -31,6 +31,11 @@ DISPLAY_LOST = Failure(
     message="Cannot go on recording: the display's server ended, or was killed. What was recorded until then is kept. "
     "Try again.",
 )
+MACHINE_LOST = Failure(
+    reason="PROCESS_LOST",
+    message="Cannot go on recording: ffmpeg went away without a trace, as when the machine goes down. What was "
+    "recorded until then is kept. Try again.",
+)
 STATE_DAMAGED = Failure(
     reason="RECORD_DAMAGED",
     message="Cannot go on recording: what the agent wrote down of it cannot be read any more. Try again, and see "

@@ -10,6 +10,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from agents.pipelines.recording_files import TAKES_FOLDER
 from agents.sessions.folder import AttemptFolder
 from gpu_balancer.runtime.ids import random_id
 
@@ -41,6 +42,25 @@ def make_take_folder(attempt: AttemptFolder, number: int) -> AttemptFolder:
 def remove_take_folders(attempt: AttemptFolder) -> None:
     """Removes the folders of all takes. May be repeated."""
     shutil.rmtree(attempt.path / _TAKES, ignore_errors=True)
+
+
+def take_outputs(attempt: AttemptFolder, number: int) -> tuple[Path, ...]:
+    """Gives the files that a take has written so far."""
+    return tuple(sorted((attempt.artifacts / TAKES_FOLDER / str(number)).glob("output-*")))
+
+
+def flush_take(attempt: AttemptFolder, number: int) -> None:
+    """Has the disk keep what a take has written so far. Blocks for it.
+
+    Raises:
+        OSError: When the disk refuses.
+    """
+    for path in take_outputs(attempt, number):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def link_over(source: Path, place: Path) -> None:

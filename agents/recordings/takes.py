@@ -8,9 +8,9 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agents.recordings.failures import NO_PICTURE, start_failure, told_failure
+from agents.recordings.failures import MACHINE_LOST, NO_PICTURE, start_failure, told_failure
 from agents.recordings.state import RecordingEnd, Take
-from agents.recordings.take_folder import make_take_folder, take_folder
+from agents.recordings.take_folder import flush_take, make_take_folder, take_folder, take_outputs
 from agents.recordings.take_run import TakeRun
 from agents.recordings.thumbnails import Thumbnails
 from agents.sessions.attempt import Phase
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _BRISK_S = 0.03
 _STEADY_S = 0.5
+_FLUSHED_EVERY_S = 1.0
 
 
 class Takes:
@@ -84,15 +85,27 @@ class Takes:
             run = TakeRun(take_folder(self._now.folder, last.number), last, clock=self._clock, bounds=self._bounds)
             if run.begun:
                 return run
-            if self._now.ended.is_set():
-                # A predecessor was killed just before it began.
-                self._now.told.note(takes=takes[:-1])
+            if self._now.ended.is_set() or self._has_files(last.number):
+                await self._keep_what_is_left(run)
                 return None
         if self._now.ended.is_set() or self._now.resting:
             return None
         number = 1 if last is None else last.number + last.ended
         await self._now.told.keep_take(Take(number=number))
         return await self._begun(Take(number=number))
+
+    def _has_files(self, number: int) -> bool:
+        return any(path.stat().st_size for path in take_outputs(self._now.folder, number))
+
+    async def _keep_what_is_left(self, run: TakeRun) -> None:
+        """Closes a take whose shim nobody knows: it was never started, or the machine went down under it."""
+        with contextlib.suppress(OSError):
+            run.look()
+        if self._has_files(run.take.number):
+            await self._now.told.keep_take(replace(run.take, ended=True))
+            await self._now.fail(MACHINE_LOST)
+        else:
+            self._now.told.note(takes=self._now.state.takes[:-1])
 
     async def prepare(self) -> None:
         """Makes ready what the first take needs, while its display is still being set.
@@ -123,6 +136,21 @@ class Takes:
 
     async def _look_after(self, run: TakeRun) -> None:
         began_s = self._clock.monotonic_s()
+        flushing = asyncio.get_running_loop().create_task(self._flush(run.take.number))
+        try:
+            await self._look_after_until_gone(run, began_s)
+        finally:
+            flushing.cancel()
+            await asyncio.wait({flushing})
+
+    async def _flush(self, number: int) -> None:
+        """Has the disk keep what was recorded, again and again: the machine may go down."""
+        while True:
+            await asyncio.sleep(_FLUSHED_EVERY_S)
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(flush_take, self._now.folder, number)
+
+    async def _look_after_until_gone(self, run: TakeRun, began_s: float) -> None:
         while not run.gone:
             try:
                 await self._turn(run, began_s)

@@ -329,6 +329,25 @@ async def test_a_display_that_ended_while_no_agent_was_there_fails_the_recording
     assert (rig.folder(job).artifacts / "recording.mp4").exists()
 
 
+async def test_what_was_recorded_when_the_machine_went_down_is_kept(rigs: RecordingRigs) -> None:
+    """After a power cut nothing runs, and what the shim wrote down of itself may not have reached the disk."""
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+    rigs.end_everything()
+    for name in ("shim.pid", "program.pid", "exit"):
+        (rig.folder(job).path / "takes" / "1" / name).write_text(" " * 15 + "\n")
+    async with rigs.start() as rig:
+        rig.displays.lent.clear()
+        ended = await rig.ended(job)
+    assert ended.failure is not None
+    assert (ended.ending, ended.failure.reason) == (Ending.FAILED, "DISPLAY_LOST")
+    assert ended.progress is not None
+    assert ended.progress.frames >= 6
+    assert (rig.folder(job).artifacts / "recording.mp4").read_text() == "[begin]"
+
+
 async def test_a_state_that_cannot_be_read_ends_the_recording_and_says_so(rigs: RecordingRigs) -> None:
     job = recording()
     async with rigs.start() as rig:
