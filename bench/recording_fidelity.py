@@ -22,8 +22,9 @@ from bench.recording_sessions import display_processes, recorder_process
 if TYPE_CHECKING:
     from bench.recording_sessions import EndedRecording, RecordingHouse
 
-_ENCODER_THREADS = ("enc", "x264", "libx264", "aac")
-_FILTER_THREADS = ("vf#", "af#", "fc#", "filter", "swscale", "sws")
+_ENCODER_THREADS = ("enc",)
+_FILTER_THREADS = ("vf#", "af#", "fc")
+"""A filter graph of one output, or a complex one: fc0, fc1 and so on."""
 
 
 def measure_frames(house: RecordingHouse, *, seconds: float, naive_seconds: float) -> tuple[list[Figure], float]:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from gpu_balancer import Client
     from gpu_balancer.v1.session_pb2 import Session
 
-USER_IDS = range(64_000, 64_400)
-"""Of the displays, when the benchmark runs as root: nobody else's, so that what is left of them can be found."""
+USER_IDS = range(66_000, 66_400)
+"""Of the displays, when the benchmark runs as root: outside the usual ones, so that what is left of them is found."""
 FILE = "recording.mp4"
 _READY_S = 60.0
 
@@ -154,9 +154,14 @@ def recorder_process(house: RecordingHouse, name: str) -> psutil.Process:
         RuntimeError: When there is none.
     """
     session = name.rpartition("/")[2]
-    for process in psutil.process_iter(["cmdline", "cwd"]):
+    for process in psutil.process_iter(["name", "cmdline", "cwd"]):
         words = process.info["cmdline"] or []
-        if "x11grab" in words and session in " ".join([*words, process.info["cwd"] or ""]):
+        # A shell that started it has the same words.
+        if (
+            "ffmpeg" in (process.info["name"] or "")
+            and "x11grab" in words
+            and session in " ".join([*words, process.info["cwd"] or ""])
+        ):
             return process
     raise RuntimeError(f"no ffmpeg records {name} below {house.folder}")
 
@@ -171,25 +176,33 @@ def display_processes(recorder: psutil.Process, program: str) -> list[psutil.Pro
     words = recorder.cmdline()
     display = next(word for word, before in zip(words[1:], words, strict=False) if before == "-i" and word[0] == ":")
     display = display.partition(".")[0].partition("+")[0]
+    if program == "Xvfb":
+        return _display_server(display)
     found = []
     for process in psutil.process_iter(["name"]):
-        if program.lower() not in (process.info["name"] or "").lower():
-            continue
         with suppress(psutil.Error):
-            if program == "Xvfb" and _owns_socket(process, display):
-                return [process]
-            if process.environ().get("DISPLAY", "").partition(".")[0] == display:
+            named = program.lower() in (process.info["name"] or "").lower()
+            if named and process.environ().get("DISPLAY", "").partition(".")[0] == display:
                 found.append(process)
     return sorted(found, key=lambda process: process.pid)
 
 
-def _owns_socket(process: psutil.Process, display: str) -> bool:
-    """Tells whether an X server listens for a display: its number may be on no command line."""
+def _display_server(display: str) -> list[psutil.Process]:
+    """Finds the X server that clients of a display reach; its number may be on no command line.
+
+    They try the abstract socket first. Of sockets in the file system, a later server's takes the place of an earlier
+    one's, which goes on listening at a name that is gone.
+    """
     path = f"/tmp/.X11-unix/X{display[1:]}"
-    inodes = {
-        line.split()[6]
-        for line in Path("/proc/net/unix").read_text().splitlines()
-        if line.endswith(path) and line.split()[3] == "00010000"
-    }
-    links = [str(link.readlink()) for link in Path(f"/proc/{process.pid}/fd").iterdir()]
-    return any(link == f"socket:[{inode}]" for link in links for inode in inodes)
+    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    listening = [words for words in lines if words[3] == "00010000" and words[-1] in (path, f"@{path}")]
+    if not listening:
+        return []
+    inode = max(listening, key=lambda words: (words[-1].startswith("@"), int(words[6])))[6]
+    for process in psutil.process_iter(["name"]):
+        with suppress(psutil.Error, OSError):
+            if process.info["name"] == "Xvfb":
+                links = [str(link.readlink()) for link in Path(f"/proc/{process.pid}/fd").iterdir()]
+                if f"socket:[{inode}]" in links:
+                    return [process]
+    return []
