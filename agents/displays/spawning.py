@@ -15,6 +15,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from agents.lock_holders import has_ended, open_holder
+from agents.precedence import give_precedence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -140,6 +141,7 @@ class DisplayProcesses:
                 )
             # Popen takes a child that outlives it for a mistake. This one is meant to, and is reaped by its pidfd.
             process.returncode = 0
+            give_precedence(process.pid)
             self._let_go(name)
             self._alive[name] = os.pidfd_open(process.pid)
             self.folder.add_process(name, process.pid)

@@ -11,6 +11,7 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from agents.precedence import give_precedence
 from agents.recordings.take_figures import TakeFigures
 from agents.sessions.bounded_files import bound_file
 from agents.sessions.processes import AttemptProcesses
@@ -73,6 +74,7 @@ class TakeRun:
             OSError: When the system cannot start a process.
         """
         shim = spawn_shim(folder, command.argv, command.env, among_others=True)
+        give_precedence(shim)
         return cls(folder, take, clock=clock, bounds=bounds, shim=shim)
 
     def __enter__(self) -> Self:

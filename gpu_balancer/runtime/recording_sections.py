@@ -70,7 +70,7 @@ class RecordingSettings(Section):
     """Seconds until a display must be ready for a recording."""
     url_schemes: Distinct[Literal["http", "https", "file", "data"]] = ("http", "https")
     """Schemes of pages that may be recorded. Whether pages may be on private networks, [inputs] says."""
-    sound_delay_ms: Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)] = 30.0
+    sound_delay_ms: Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)] = 10.0
     """Milliseconds by which sound reaches the recording before its picture: it is delayed by so much. The default was
     measured with Chromium and PulseAudio; a drawing takes longer to the screen than a sound to the sound server."""
     user_ids: Annotated[str, AfterValidator(_checked_user_ids)] = "61184-65519"
