@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _MIB = 1 << 20
+_FOUND_WITHIN_S = 3.0
 
 
 class Recordings:
@@ -82,6 +83,7 @@ class Recordings:
         self._folders = folders
         self._book = book
         self._clock = clock
+        self._tasks = tasks
         self._browsers = Browsers(settings, clock=clock, changed=changed)
         self._pool = DisplayPool(
             state_dir / "displays",
@@ -112,8 +114,14 @@ class Recordings:
 
     async def start(self) -> None:
         """Takes over what an earlier agent left: displays in use, copies under way. Ends displays that nobody uses."""
-        await self.deliveries.start()
-        await self._browsers.find()
+        try:
+            await self.deliveries.start()
+        except OSError as error:
+            # Sessions matter more than their copies. What is in the journal waits for the next start.
+            _LOG.error("Cannot go on with copies to destinations: %s: %s", error.strerror, error.filename)
+        finding = self._tasks.spawn(self._browsers.find(), name="find a browser")
+        # One that takes longer to say what it is must not keep the agent from its sessions.
+        await asyncio.wait({finding}, timeout=_FOUND_WITHIN_S)
         used = await asyncio.to_thread(self._used_displays)
         await self._pool.start(used=used)
         if fault := self.ability().fault_message:

@@ -80,10 +80,14 @@ class Closing:
         self._deliveries = deliveries
         self._clock = clock
 
-    async def keep_evidence(self, folder: AttemptFolder, stage: Stage) -> None:
-        """Keeps a picture of the page that failed, if it can still be seen."""
-        with contextlib.suppress(OSError):
-            await stage.save_screenshot(folder.artifacts / EVIDENCE)
+    async def keep_evidence(self, record: RecordingRecord, folder: AttemptFolder, stage: Stage) -> None:
+        """Keeps a picture of the page that failed, or else of the display, if one can still be had."""
+        place = folder.artifacts / EVIDENCE
+        with contextlib.suppress(OSError, RequestFailure):
+            await stage.save_screenshot(place)
+            if stage.display is not None and not await asyncio.to_thread(place.exists):
+                picture = await self._shooting.snapshot(record.job, folder, stage.display, None)
+                await asyncio.to_thread(place.write_bytes, picture)
 
     async def finish(self, record: RecordingRecord, folder: AttemptFolder, state: RecordingState) -> Closed:
         """Joins takes to the files that were asked for and puts them in place.

@@ -186,7 +186,7 @@ class RecordingRunner:
         record, folder = self._direction.record, self._direction.folder
         end = self._state.end or RecordingEnd(cause="STOPPED")
         if end.failure is not None:
-            await self._closing.keep_evidence(folder, self._stage)
+            await self._closing.keep_evidence(record, folder, self._stage)
         await self._stage.strike(self._state.display)
         discard = self._told.status.discard_outputs
         if discard or not self._state.takes:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from agents.browsers.page import PageEnd, PageFigures
+from agents.displays.display import DisplayUnavailable
 from agents.displays.screens import await_window
 from agents.displays.x_client import XUnreachableError
 from agents.lock_holders import open_holder
@@ -225,7 +226,11 @@ class Stage:
     async def _open_application(self, source: ApplicationSource, display: Display) -> tuple[RecordingPhase, ...]:
         began_s = self._clock.monotonic_s()
         command = self._settings.applications[source.name]
-        self.application_pid = await self._displays.spawn(display, command, name="application")
+        try:
+            self.application_pid = await self._displays.spawn(display, command, name="application")
+        except DisplayUnavailable as error:
+            # Its program, not the display: another device would not start it either.
+            raise StageFault("APPLICATION_FAILED", f"Cannot record {source.name}: {error}") from error
         if self._job.gate.kind is GateKind.IMMEDIATELY:
             return (self._phase("gate", began_s),)
         if not await self._shown(display, self.application_pid):

@@ -1,0 +1,260 @@
+"""Recordings of real pages by a real daemon: what they show, what ends them, and who may be killed meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from daemons import RunningDaemon, StartDaemon, daemon_running, eventually
+
+from bench.analysis.media_file import is_faststart, measure_playable
+from bench.analysis.strip import count_frames, read_strip
+from bench.pages.server import PageServer, serve_pages
+from gpu_balancer.client import Client
+from gpu_balancer.runtime.failures import Reason, RequestFailure
+from gpu_balancer.v1 import media_pb2, recording_pb2, session_pb2
+
+PROGRAMS = ("Xvfb", "openbox", "pulseaudio", "chromium")
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(not all(map(shutil.which, PROGRAMS)), reason="needs Xvfb, openbox, PulseAudio and Chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[PageServer]:
+    """Pages that say what they show."""
+    with serve_pages() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A destination."""
+    return tmp_path_factory.mktemp("archive")
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, archive: Path, probe_results: Path) -> Iterator[RunningDaemon]:
+    """A daemon that may open pages of this machine, with an application and a destination."""
+    settings = (
+        "[inputs]\nallow_private_networks = true\n"
+        '[[applications]]\nname = "quits"\ncommand = ["/bin/true"]\n'
+        f'[[destinations]]\nname = "archive"\nkind = "folder"\npath = "{archive}"\n'
+    )
+    with daemon_running(tmp_path_factory.mktemp("recordings"), settings, probe_results=probe_results) as running:
+        running.await_devices_ready()
+        yield running
+
+
+def asked(url: str, **fields: object) -> session_pb2.Session:
+    """A small recording of a page, so that a busy machine keeps up."""
+    spec = recording_pb2.RecordingSpec(page=recording_pb2.PageSource(url=url), **fields)  # type: ignore[arg-type]
+    spec.capture.width, spec.capture.height = 640, 360
+    return session_pb2.Session(recording=spec)
+
+
+def recorded(client: Client, name: str, seconds: float) -> session_pb2.Session:
+    """Awaits so much of a recording."""
+
+    def enough() -> session_pb2.Session | None:
+        session = client.get_session(name)
+        assert not session.HasField("end_time"), session
+        return session if session.progress.out_time.ToTimedelta() >= timedelta(seconds=seconds) else None
+
+    return eventually(enough, f"{seconds:g} s are recorded")
+
+
+def ended(client: Client, name: str) -> session_pb2.Session:
+    """Awaits the end of a recording."""
+
+    def final() -> session_pb2.Session | None:
+        session = client.get_session(name)
+        return session if session.HasField("end_time") else None
+
+    return eventually(final, "it has ended")
+
+
+def has_condition(client: Client, name: str, condition: str) -> Callable[[], bool]:
+    return lambda: any(one.type == condition for one in client.get_session(name).conditions)
+
+
+def test_a_page_is_recorded_rests_and_outlives_balancer_and_agent(
+    daemon: RunningDaemon, pages: PageServer, tmp_path: Path
+) -> None:
+    with daemon.client() as client:
+        name = client.create_session(asked(pages.url("counter"))).name
+        recorded(client, name, 2)
+        picture = client.snapshot(name)
+        assert picture.image.startswith(b"\x89PNG")
+        client.pause(name)
+        eventually(has_condition(client, name, "PAUSED"), "it rests")
+        before = client.get_session(name).progress.frames
+        client.resume(name)
+        eventually(lambda: client.get_session(name).progress.frames > before + 15, "it goes on")
+    for pid in daemon.agent_pids().values():
+        os.kill(pid, signal.SIGKILL)
+    daemon.kill()
+    daemon.start()
+    daemon.await_devices_ready()
+    with daemon.client() as client:
+        again = client.get_session(name).progress.frames
+        eventually(lambda: client.get_session(name).progress.frames > again + 15, "it is heard of again")
+        client.stop_session(name)
+        session = ended(client, name)
+        client.download_artifacts(name, tmp_path)
+    report = session.recording_report
+    assert (session.state, report.end_cause, report.take_count) == (session_pb2.SESSION_STATE_SUCCEEDED, "STOPPED", 2)
+    film = tmp_path / "recording.mp4"
+    assert is_faststart(film)
+    count = count_frames(read_strip(film), frame_rate=30)
+    assert (count.leading_unreadable, count.unreadable, count.backwards) == (0, 0, 0)
+    assert count.frames == report.encoded_frames
+    assert report.captured_frames == report.encoded_frames - report.duplicated_frames + report.dropped_frames
+    (file,) = report.files
+    assert (file.path, file.width, file.height, list(file.codecs)) == ("recording.mp4", 640, 360, ["h264", "aac"])
+    assert report.browser.startswith("Chromium")
+
+
+def test_a_page_ends_its_recording_by_a_word(daemon: RunningDaemon, pages: PageServer) -> None:
+    with daemon.client() as client:
+        name = client.create_session(asked(pages.url("signals", end_ms=1500))).name
+        session = ended(client, name)
+    assert session.state == session_pb2.SESSION_STATE_SUCCEEDED, session
+    assert session.recording_report.end_cause == "END_SIGNAL"
+
+
+def test_a_browser_that_is_killed_costs_what_comes_after(
+    daemon: RunningDaemon, pages: PageServer, tmp_path: Path
+) -> None:
+    with daemon.client() as client:
+        name = client.create_session(asked(pages.url("counter"))).name
+        before = recorded(client, name, 3)
+        for pid in holders(daemon.attempt_folder(name) / "lock", "chrom"):
+            os.kill(pid, signal.SIGKILL)
+        session = ended(client, name)
+        client.download_artifacts(name, tmp_path)
+    assert (session.state, session.failure.reason) == (session_pb2.SESSION_STATE_FAILED, "BROWSER_LOST")
+    assert (
+        measure_playable(tmp_path / "recording.mp4").seconds >= before.progress.out_time.ToTimedelta().total_seconds()
+    )
+
+
+def holders(lock: Path, program: str) -> list[int]:
+    """Gives the processes of a program that have a lock file open."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            opened = {link.stat().st_ino for link in (entry / "fd").iterdir() if link.exists()}
+            if lock.stat().st_ino in opened and program in (entry / "comm").read_text():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("page", "gate", "reason"),
+    [
+        ("no-such-page", recording_pb2.StartGate(), "PAGE_HTTP_ERROR"),
+        (
+            "still.html",
+            recording_pb2.StartGate(kind=recording_pb2.START_GATE_KIND_SELECTOR, selector="#nowhere"),
+            "GATE_TIMEOUT",
+        ),
+    ],
+)
+def test_a_page_that_is_not_what_was_asked_for_fails_with_evidence(
+    daemon: RunningDaemon, pages: PageServer, page: str, gate: recording_pb2.StartGate, reason: str
+) -> None:
+    gate.timeout.FromSeconds(2)
+    with daemon.client() as client:
+        name = client.create_session(asked(f"{pages.origin}/{page}", start_gate=gate)).name
+        session = ended(client, name)
+        left = {artifact.path for artifact in client.list_artifacts(name)}
+    assert session.failure.reason == reason, session
+    assert {"failure.png", "console.log"} <= left
+
+
+def test_private_networks_are_closed_to_pages_unless_they_are_opened(
+    start_daemon: StartDaemon, pages: PageServer, probe_results: Path
+) -> None:
+    daemon = start_daemon("[recordings]\nwarm_displays = 0\n", probe_results=probe_results)
+    daemon.await_devices_ready()
+    with daemon.client() as client:
+        name = client.create_session(asked(pages.url("still"))).name
+        session = ended(client, name)
+    assert session.failure.reason == "PAGE_NOT_ALLOWED", session
+
+
+def test_hls_thumbnails_and_a_copy_elsewhere(daemon: RunningDaemon, pages: PageServer, archive: Path) -> None:
+    outputs = [
+        media_pb2.Output(file=media_pb2.FileOutput(path="show.mkv")),
+        media_pb2.Output(hls=media_pb2.HlsOutput(path="hls")),
+    ]
+    session = asked(pages.url("counter"), outputs=outputs, destinations=["archive"])
+    session.recording.thumbnail_interval.FromSeconds(1)
+    session.max_duration.FromSeconds(3)
+    with daemon.client() as client:
+        name = client.create_session(session).name
+        done = ended(client, name)
+        assert done.state == session_pb2.SESSION_STATE_SUCCEEDED, done
+        paths = {artifact.path for artifact in client.list_artifacts(name)}
+        delivered = session_pb2.DELIVERY_STATE_DELIVERED
+        eventually(
+            lambda: all(
+                [copy.state for copy in artifact.deliveries] == [delivered] for artifact in client.list_artifacts(name)
+            ),
+            "every artifact is delivered",
+        )
+    assert {"show.mkv", "hls/master.m3u8", "thumbnails/00001.jpg"} <= paths
+    copies = archive / name.rpartition("/")[2]
+    assert (copies / "show.mkv").stat().st_size == done.recording_report.files[0].size_bytes
+    playlist = next((copies / "hls").glob("*/index.m3u8")).read_text()
+    assert playlist.rstrip().endswith("#EXT-X-ENDLIST")
+
+
+def test_an_application_that_shows_nothing_fails_and_a_stranger_is_refused(daemon: RunningDaemon) -> None:
+    quits = session_pb2.Session()
+    quits.recording.application.name = "quits"
+    stranger = session_pb2.Session()
+    stranger.recording.application.name = "xterm"
+    with daemon.client() as client:
+        session = ended(client, client.create_session(quits).name)
+        assert session.failure.reason == "APPLICATION_FAILED"
+        with pytest.raises(RequestFailure) as refused:
+            client.create_session(stranger)
+    assert refused.value.reason is Reason.NO_CAPABLE_DEVICE
+
+
+def test_nothing_is_left_of_a_display_when_its_recording_has_ended(daemon: RunningDaemon, pages: PageServer) -> None:
+    with daemon.client() as client:
+        name = client.create_session(asked(pages.url("still"))).name
+        recorded(client, name, 1)
+        lock = daemon.attempt_folder(name) / "lock"
+        assert holders(lock, "Xvfb")
+        displays = [one for one in lock.parents[3].glob("displays/*") if (one / "lock").samefile(lock)]
+        client.stop_session(name)
+        ended(client, name)
+    assert holders(lock, "") == []
+    assert [display for display in displays if display.exists()] == []
+
+
+def test_a_finished_recording_is_served_in_ranges(daemon: RunningDaemon, pages: PageServer) -> None:
+    session = asked(pages.url("still"))
+    session.max_duration.FromSeconds(1)
+    with daemon.client() as client:
+        name = client.create_session(session).name
+        ended(client, name)
+        (artifact,) = [one for one in client.list_artifacts(name) if one.path == "recording.mp4"]
+        http = client.get_balancer().http_address
+    answer = httpx.get(f"{http}{artifact.http_path}", headers={"Range": "bytes=4-7"})
+    assert (answer.status_code, answer.content) == (206, b"ftyp")
