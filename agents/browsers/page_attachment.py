@@ -105,7 +105,7 @@ async def attach_to_page(
     await asyncio.gather(
         control.send("Browser.setDownloadBehavior", {"behavior": "deny", "eventsEnabled": True}),
         *(session.send(method, parameters) for method, parameters in commands),
-        page.add_init_script(page_script.QUIET_SCRIPT),
+        page.add_init_script(page_script.quiet_script(events.signals)),
         *([] if source.show_scrollbars else [page.add_init_script(page_script.SCROLLBAR_SCRIPT)]),
     )
     if source.init_script is not None:

@@ -7,7 +7,7 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from playwright.async_api import Browser, CDPSession, ConsoleMessage, Dialog, Error, Page, Request
+from playwright.async_api import Browser, CDPSession, Dialog, Error, Page, Request
 
 from agents.browsers import page_script
 from agents.browsers.page import PageEnd, PageFigures
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _DIALOGS = ("alert", "confirm", "prompt")
 _ACCEPTED_DIALOGS = ("alert", "beforeunload")
+_IDLE_AFTER_S = 0.5
 
 
 class PageEvents:
@@ -52,6 +53,14 @@ class PageEvents:
         self._news = asyncio.Event()
         self._page: Page | None = None
         self._dialogs = self._popups = self._downloads = 0
+        self._since_ms = log.opened_ms
+        self._unanswered: set[str] = set()
+        self._idle_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def signals(self) -> tuple[str, str]:
+        """Console messages that mean something."""
+        return self._start_signal, self._end_signal
 
     def listen(self, browser: Browser, page: Page, session: CDPSession, control: CDPSession) -> None:
         """Listens to a page from now on, and to no other any more.
@@ -67,7 +76,6 @@ class PageEvents:
         browser.on("disconnected", lambda _: self._lose(page))
         page.on("close", lambda _: self._lose(page))
         page.on("crash", lambda _: self._crash(page))
-        page.on("console", self._console)
         page.on("pageerror", lambda error: self._log.write("uncaught error", str(error)))
         page.on("requestfailed", self._failed_request)
         page.on("dialog", self._dialog)
@@ -76,8 +84,9 @@ class PageEvents:
         session.on("Page.windowOpen", self._window_opened)
         session.on("Network.requestWillBeSent", self._asked)
         session.on("Network.responseReceived", self._answered)
-        session.on("Page.lifecycleEvent", self._lifecycle)
-        session.on("Runtime.consoleAPICalled", self._signal)
+        for event in ("dataReceived", "loadingFinished", "loadingFailed"):
+            session.on(f"Network.{event}", self._network_moved)
+        session.on("Runtime.consoleAPICalled", self._said)
         session.on("Runtime.bindingCalled", self._told)
         control.on("Browser.downloadWillBegin", self._download)
 
@@ -87,11 +96,15 @@ class PageEvents:
             self.end = None
         self.told.clear()
         self.idle = self.signalled = False
+        self._unanswered.clear()
+        self._watch_for_idleness()
         self.asked_url = self.status = None
 
     def stop(self) -> None:
         """Hears nothing any more: what comes now is of our own doing."""
         self._page = None
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
 
     async def news(self) -> None:
         """Awaits that anything is new."""
@@ -129,12 +142,12 @@ class PageEvents:
         self._log.write("page", f"closed: {event.get('reason')}")
         self.closed = True
 
-    def _console(self, message: ConsoleMessage) -> None:
-        place = message.location
-        self._log.write(f"console {message.type}", f"{message.text} ({place['url']}:{place['lineNumber'] + 1})")
-        if self._log.is_full and self._page is not None:
-            # A page that writes without end is not to keep the agent busy with it.
-            self._page.remove_listener("console", self._console)
+    def _said(self, event: dict[str, Any]) -> None:
+        self._signal(event)
+        # What was said before is told again to whoever connects, and stands in the log already.
+        if not self._log.is_full and event.get("timestamp", 0.0) >= self._since_ms:
+            words = " ".join(_word(argument) for argument in event.get("args", []))
+            self._log.write(f"console {event.get('type')}", f"{words} ({_place(event)})")
 
     def _signal(self, event: dict[str, Any]) -> None:
         arguments = event.get("args", [])
@@ -164,18 +177,33 @@ class PageEvents:
             self._dialogs += 1
         self._log.write("dialog" if kind in _DIALOGS else "blocked", f"{kind}: {text}")
 
-    def _lifecycle(self, event: dict[str, Any]) -> None:
-        if event["name"] == "init":
-            self.idle = False
-        elif event["name"] == "networkIdle":
+    def _network_moved(self, event: dict[str, Any]) -> None:
+        """Hears of anything on the network. Not by Chromium's own word for it being idle.
+
+        To that a request whose body nobody reads, as with beacons, is under way for ever.
+        """
+        self._unanswered.discard(event["requestId"])
+        self._watch_for_idleness()
+
+    def _watch_for_idleness(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        self._idle_timer = asyncio.get_running_loop().call_later(_IDLE_AFTER_S, self._note_idleness)
+
+    def _note_idleness(self) -> None:
+        self._idle_timer = None
+        if not self._unanswered:
             self.idle = True
             self._news.set()
 
     def _asked(self, event: dict[str, Any]) -> None:
+        self._unanswered.add(event["requestId"])
+        self._watch_for_idleness()
         if event.get("type") == "Document" and event["requestId"] == event.get("loaderId"):
             self.asked_url = event["request"]["url"]
 
     def _answered(self, event: dict[str, Any]) -> None:
+        self._network_moved(event)
         if event.get("type") == "Document" and event["requestId"] == event.get("loaderId"):
             self.status = event["response"]["status"]
 
@@ -199,3 +227,18 @@ class PageEvents:
     def _download(self, event: dict[str, Any]) -> None:
         self._downloads += 1
         self._log.write("download", f"{event['suggestedFilename']} from {event['url']}")
+
+
+def _word(argument: dict[str, Any]) -> str:
+    """Gives one thing that was said as text."""
+    if "value" in argument:
+        value = argument["value"]
+        return value if isinstance(value, str) else json.dumps(value)
+    return str(argument.get("description") or argument.get("unserializableValue") or argument.get("type"))
+
+
+def _place(event: dict[str, Any]) -> str:
+    """Tells where in the page something was said."""
+    frames = event.get("stackTrace", {}).get("callFrames", [])
+    own = [frame for frame in frames if frame.get("functionName", "").rpartition(".")[2] != page_script.THROTTLE]
+    return f"{own[0].get('url')}:{own[0].get('lineNumber', 0) + 1}" if own else "nowhere"

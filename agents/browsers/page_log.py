@@ -26,6 +26,8 @@ class PageLog:
         self._redactor = Redactor(secrets)
         self._clock = clock
         self._left_out = 0
+        self.opened_ms = clock.now().timestamp() * 1000
+        """When it was opened, in milliseconds since 1970."""
 
     @property
     def is_full(self) -> bool:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from agents.pipelines.recording import GateKind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from agents.pipelines.recording import StartGate
 
 WORLD = "gpu-balancer"
@@ -32,7 +34,7 @@ CLOSED = "The page has closed itself."
 QUIET_BINDING = "__gpuBalancerQuiet"
 """Function that the quiet script tells something by. It takes it away before the page can see it."""
 
-QUIET_SCRIPT = Template("""(() => {
+_QUIET = Template("""(() => {
   const MOST = 1000;
   const binding = globalThis.$binding;
   delete globalThis.$binding;
@@ -53,8 +55,33 @@ QUIET_SCRIPT = Template("""(() => {
       tell("navigation", url);
     }
   });
-})();""").substitute(binding=QUIET_BINDING, closed=CLOSED)
-"""Script for every document of a page."""
+  const SIGNALS = $signals;
+  let second = 0, said = 0, unsaid = 0, signals = 0;
+  const may = (signal) => {
+    const now = Math.floor(performance.now() / 1000);
+    if (now !== second) [second, said, signals, unsaid] = [now, 0, 0, 0];
+    if (signal ? signals++ < $most : said++ < $most) return true;
+    unsaid++;
+    return false;
+  };
+  const cut = (word) => typeof word === "string" && word.length > $longest ? word.slice(0, $longest) + "…" : word;
+  for (const name of Object.keys(console)) {
+    const say = console[name];
+    if (typeof say !== "function") continue;
+    console[name] = function $throttle(...words) {
+      if (may(words.length === 1 && SIGNALS.includes(words[0]))) return say.apply(console, words.map(cut));
+      if (unsaid === 1) say.call(console, "further messages of this second are left out");
+    };
+  }
+  const hush = (event) => { if (!may(false)) event.preventDefault(); };
+  window.addEventListener("error", hush, true);
+  window.addEventListener("unhandledrejection", hush, true);
+})();""")
+"""Also bounds what the page says: a browser that tells of a million messages tells of nothing else."""
+_MOST_MESSAGES_PER_SECOND = 100
+_LONGEST_MESSAGE = 10_000
+THROTTLE = "gpuBalancerSay"
+"""Name of the function through which the page's console goes."""
 
 SCROLLBAR_SCRIPT = """(() => {
   const sheet = new CSSStyleSheet();
@@ -91,6 +118,22 @@ _SELECTOR = Template("""
     else requestAnimationFrame(look);
   };
   look();""")
+
+
+def quiet_script(signals: Iterable[str]) -> str:
+    """Makes the script for every document of a page.
+
+    Args:
+        signals: Console messages that mean something: they get through however much else is said.
+    """
+    return _QUIET.substitute(
+        binding=QUIET_BINDING,
+        closed=CLOSED,
+        signals=json.dumps([*signals, CLOSED]),
+        most=_MOST_MESSAGES_PER_SECOND,
+        longest=_LONGEST_MESSAGE,
+        throttle=THROTTLE,
+    )
 
 
 def gate_script(gate: StartGate) -> str | None:

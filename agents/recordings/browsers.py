@@ -61,6 +61,8 @@ class Browsers:
             self._chromium = await find_chromium(self._settings.browser.candidates)
         except DisplayUnavailable as error:
             self.fault = str(error)
+        except OSError as error:
+            self.fault = f"Cannot look for a browser: {error}. Try candidates in [browser] of the settings."
         self._changed()
 
     def starter(self, pool: Callable[[], DisplayPool]) -> Callable[[Display], Awaitable[BrowserEndpoint]]:

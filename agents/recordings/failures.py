@@ -36,6 +36,11 @@ MACHINE_LOST = Failure(
     message="Cannot go on recording: ffmpeg went away without a trace, as when the machine goes down. What was "
     "recorded until then is kept. Try again.",
 )
+STAGE_BROKEN = Failure(
+    reason="BROWSER_FAILED",
+    message="Cannot record: driving the browser failed in a way that nobody thought of. Try again; the agent's log has "
+    "the details.",
+)
 STATE_DAMAGED = Failure(
     reason="RECORD_DAMAGED",
     message="Cannot go on recording: what the agent wrote down of it cannot be read any more. Try again, and see "

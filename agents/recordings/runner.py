@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from agents.browsers.page import PageFault
 from agents.displays.display import DisplayUnavailable
-from agents.recordings.failures import DISPLAY_LOST, STATE_DAMAGED, told_failure
+from agents.recordings.failures import DISPLAY_LOST, STAGE_BROKEN, STATE_DAMAGED, told_failure
 from agents.recordings.interruption import beside, unless
 from agents.recordings.stage import StageFault
 from agents.recordings.state import RecordingEnd, read_state
@@ -159,6 +159,9 @@ class RecordingRunner:
             await unless(self._direction.ended, setting_up)
         except (DisplayUnavailable, PageFault, StageFault) as fault:
             await self._direction.fail(told_failure(fault.reason, str(fault)))
+        except Exception:  # noqa: BLE001 - a stranger's page must not end the agent, nor the next one that tries it
+            _LOG.exception("Cannot set the stage of %s", self._direction.folder.key)
+            await self._direction.fail(STAGE_BROKEN)
 
     async def _set_stage(self) -> None:
         former = self._state.display

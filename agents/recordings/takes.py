@@ -8,7 +8,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agents.recordings.failures import MACHINE_LOST, NO_PICTURE, start_failure, told_failure
+from agents.recordings.failures import MACHINE_LOST, NO_PICTURE, STAGE_BROKEN, start_failure, told_failure
 from agents.recordings.state import RecordingEnd, Take
 from agents.recordings.take_folder import flush_take, make_take_folder, take_folder, take_outputs
 from agents.recordings.take_run import TakeRun
@@ -74,8 +74,13 @@ class Takes:
                 watching.result()
 
     async def _watch_stage(self) -> None:
-        if self._now.stage.display is not None:
+        if self._now.stage.display is None:
+            return
+        try:
             await self._now.end_with(await self._now.stage.ended())
+        except Exception:  # noqa: BLE001 - a stranger's page must not end the agent
+            _LOG.exception("Cannot watch the stage of %s", self._now.folder.key)
+            await self._now.fail(STAGE_BROKEN)
 
     async def _open_take(self) -> TakeRun | None:
         """Gives the take that runs, or begins one. None: there is none to run now."""

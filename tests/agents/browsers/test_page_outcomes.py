@@ -173,6 +173,26 @@ async def test_a_storm_of_dialogs_is_not_seen_and_counted(pages: ShownPages) -> 
         assert driver.figures().dismissed_dialogs == 900
 
 
+async def test_a_flood_of_messages_is_bounded_and_hides_no_signal(pages: ShownPages) -> None:
+    flood = "setInterval(() => { for (let i = 0; i < 2000; i++) console.log('flood ' + i); Promise.reject(i) }, 1)"
+    page = f"{GREEN}<script>{flood}; console.log('x'.repeat(1e6))</script>{END.format(delay=1500)}"
+    pages.server.page("/flood", page)
+    async with pages.shown("/flood") as driver:
+        assert await driver.ended() is PageEnd.SIGNAL
+    lines = pages.log.read_text().splitlines()
+    said = [line for line in lines if "console log" in line]
+    assert 100 <= len(said) < 1000
+    assert any("further messages of this second are left out" in line for line in said)
+    assert any("/flood:" in line for line in said), "told where it was said, not who passed it on"
+
+
+async def test_a_request_whose_answer_nobody_reads_is_not_under_way(pages: ShownPages) -> None:
+    pages.server.page("/beacon", f"{GREEN}<script>fetch('/')</script>")
+    async with pages.page("/beacon", StartGate(kind=GateKind.NETWORK_IDLE, timeout=timedelta(seconds=20))) as driver:
+        await driver.open()
+        assert await driver.pass_gate() >= timedelta(seconds=0.5)
+
+
 async def test_windows_and_downloads_are_stopped_and_counted(pages: ShownPages) -> None:
     script = "window.open('/'); link.click(); location = '/file'"
     link = "<a id=link target=_blank href=/>x</a>"
