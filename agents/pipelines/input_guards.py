@@ -12,8 +12,8 @@ stopped by the operating system alone (an own user and an egress filter).
 from __future__ import annotations
 
 _MEDIA_FORMATS = (
-    "aac,ac3,aiff,amr,asf,av1,avi,caf,dts,dv,eac3,flac,flv,gxf,h261,h263,h264,hevc,ivf,live_flv,m4v,matroska,mjpeg,mov,"
-    "mp3,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,truehd,vc1,vc1test,vvc,w64,wav,wtv,yuv4mpegpipe"
+    "aac,ac3,aiff,amr,asf,av1,avi,caf,dts,dv,eac3,flac,flv,gxf,h261,h263,h264,hevc,ivf,jpeg_pipe,live_flv,m4v,matroska,"
+    "mjpeg,mov,mp3,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,png_pipe,truehd,vc1,vc1test,vvc,w64,wav,wtv,yuv4mpegpipe"
 )
 """Demuxers, by ffmpeg's names, that read one stream of bytes and open nothing else."""
 
