@@ -10,6 +10,7 @@ What a page may do, and what becomes of it:
 | host not found, connection refused or broken off, no answer within the gate's timeout | PAGE_UNREACHABLE |
 | redirects in a circle; a download, or nothing, instead of a page | PAGE_UNREACHABLE |
 | status of 400 or above | PAGE_HTTP_ERROR, unless accepted |
+| locale, time zone or cookie that the browser does not take | PAGE_SETTING_REFUSED |
 | certificate not valid | PAGE_CERTIFICATE, unless ignored |
 | never finishes loading, 50 MB of it | recorded: the gate decides, not the load |
 | gate not passed in time; a selector that is no CSS | GATE_TIMEOUT |
@@ -64,6 +65,12 @@ _HEARTBEAT_S = 2.0
 _ANSWER_TIMEOUT = timedelta(seconds=5)
 _HTTP_ERROR = 400
 
+_REFUSED_SETTINGS = {
+    "Emulation.setTimezoneOverride": "time zone",
+    "Emulation.setLocaleOverride": "locale",
+    "Network.setCookies": "cookies",
+}
+"""Methods whose refusal is the client's mistake: no other device would take it either."""
 _FAULTS = {
     PageEnd.CRASHED: ("PAGE_CRASHED", "it crashed"),
     PageEnd.CLOSED: ("PAGE_CLOSED", "it closed itself"),
@@ -122,6 +129,10 @@ class ChromiumPage:
         except (Error, IndexError) as error:
             await _let_go(browser)
             problem = str(error).partition("\n")[0] or "it has no page"
+            wished = next((wish for method, wish in _REFUSED_SETTINGS.items() if method in problem), None)
+            if wished is not None:
+                told = f"Cannot open {self._shown}: the browser refuses its {wished}. Try others."
+                raise PageFault("PAGE_SETTING_REFUSED", told) from error
             raise PageFault("BROWSER_FAILED", f"Cannot drive {endpoint.name}: {problem}. Try again.") from error
 
     async def attach_again(self) -> None:

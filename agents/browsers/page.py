@@ -36,7 +36,7 @@ class PageFault(Exception):
 
         Args:
             reason: Stable name: "PAGE_NOT_ALLOWED", "PAGE_UNREACHABLE", "PAGE_HTTP_ERROR", "PAGE_CERTIFICATE",
-                "PAGE_CRASHED", "PAGE_CLOSED", "GATE_TIMEOUT" or "BROWSER_FAILED".
+                "PAGE_CRASHED", "PAGE_CLOSED", "PAGE_SETTING_REFUSED", "GATE_TIMEOUT" or "BROWSER_FAILED".
             message: "Cannot X: Y. Try Z." Without secrets.
         """
         super().__init__(message)

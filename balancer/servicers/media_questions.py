@@ -142,7 +142,7 @@ class MediaQuestions:
         what = f"tell the command of device {device_id}"
         if agent is None:
             raise unreachable(what)
-        with agent_failures(what):
+        with agent_failures(what, RECORDING_PATHS if is_recording(session) else TRANSCODE_PATHS):
             async with asyncio.timeout((self._probe_timeout + _GRACE).total_seconds()):
                 return redacted_argv(session, iter(await agent.describe_command(session)))
 

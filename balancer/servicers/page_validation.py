@@ -5,7 +5,9 @@ Descriptions never quote a URL, a cookie, a header's value or a password.
 
 from __future__ import annotations
 
+import functools
 import re
+import zoneinfo
 from typing import TYPE_CHECKING
 
 from balancer.servicers.contract_words import COLOR_SCHEMES
@@ -35,7 +37,6 @@ _COOKIE_PATH = re.compile(r"/[^\x00-\x1f\x7f;]{0,1023}")
 _DOMAIN = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]", re.ASCII)
 _LOCALE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,7}", re.ASCII)
 """RFC 5646, roughly."""
-_TIMEZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,3}", re.ASCII)
 _CONNECTION_HEADERS = frozenset(
     {"connection", "content-length", "cookie", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
@@ -65,8 +66,9 @@ def check_page(found: Violations, where: str, page: PageSource, schemes: tuple[s
         found.add(f"{where}.device_scale_factor", f"must be {bounds}, not {factor:g}")
     if page.locale and not _LOCALE.fullmatch(page.locale):
         found.add(f"{where}.locale", f'must be a language tag such as "de-DE", not {shown(page.locale)}')
-    if page.timezone and not _TIMEZONE.fullmatch(page.timezone):
-        found.add(f"{where}.timezone", f'must be a name such as "Europe/Berlin", not {shown(page.timezone)}')
+    if page.timezone and page.timezone not in _timezones():
+        told = f'must be a name of the time zone database such as "Europe/Berlin", not {shown(page.timezone)}'
+        found.add(f"{where}.timezone", told)
     if len(page.user_agent) > 512 or not (page.user_agent.isascii() and page.user_agent.isprintable()):
         found.add(f"{where}.user_agent", "must be at most 512 printable characters of ASCII")
     _check_headers(found, f"{where}.headers", page)
@@ -78,6 +80,11 @@ def check_page(found: Violations, where: str, page: PageSource, schemes: tuple[s
     if size > MAX_INIT_SCRIPT_BYTES:
         found.add(f"{where}.init_script", f"must be at most {MAX_INIT_SCRIPT_BYTES:,} bytes, not {size:,}")
     found.check_enum(f"{where}.color_scheme", page.color_scheme, COLOR_SCHEMES)
+
+
+@functools.cache
+def _timezones() -> frozenset[str]:
+    return frozenset(zoneinfo.available_timezones())
 
 
 def _check_url(found: Violations, where: str, url: str, schemes: tuple[str, ...]) -> None:
@@ -110,7 +117,7 @@ def _check_headers(found: Violations, where: str, page: PageSource) -> None:
         lower = name.lower()
         if not _TOKEN.fullmatch(name):
             found.add(where, f"must have names of letters, digits and some signs, not {shown(name)}")
-        elif lower in _CONNECTION_HEADERS:
+        elif lower in _CONNECTION_HEADERS or lower.startswith("proxy-"):
             told = "cookies have a field of their own" if lower == "cookie" else "the browser says it itself"
             found.add(where, f"must not have {name}: {told}")
         elif lower in seen:
@@ -124,6 +131,10 @@ def _check_headers(found: Violations, where: str, page: PageSource) -> None:
 def _check_cookie(found: Violations, where: str, cookie: Cookie) -> None:
     if not _TOKEN.fullmatch(cookie.name):
         found.add(f"{where}.name", "must be letters, digits and some signs, without spaces or '='")
+    if cookie.name.startswith(("__Secure-", "__Host-")) and not cookie.secure:
+        found.add(f"{where}.secure", f"must be true for a cookie of the name {shown(cookie.name)}")
+    if cookie.name.startswith("__Host-") and (cookie.domain or cookie.path not in ("", "/")):
+        found.add(f"{where}.name", "must not begin with __Host- when the cookie has a domain or a path but '/'")
     if len(cookie.value) > MAX_VALUE_CHARACTERS or not _COOKIE_VALUE.fullmatch(cookie.value):
         told = f"must be at most {MAX_VALUE_CHARACTERS:,} characters without spaces, commas, semicolons and quotes"
         found.add(f"{where}.value", told)

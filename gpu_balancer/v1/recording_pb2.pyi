@@ -317,7 +317,7 @@ class Capture(_message.Message):
     SHOW_CURSOR_FIELD_NUMBER: _builtins.int
     WITHOUT_SOUND_FIELD_NUMBER: _builtins.int
     width: _builtins.int
-    """Width of the display in pixels, even, 64 to the operator's bound. Unset: 1280."""
+    """Width of the display in pixels, even, 64 (for a page 500) to the operator's bound. Unset: 1280."""
     height: _builtins.int
     """Height of the display in pixels, even, 64 to the operator's bound. Unset: 720."""
     show_cursor: _builtins.bool
@@ -682,7 +682,7 @@ class RecordingReport(_message.Message):
     @_builtins.property
     def sound_offset(self) -> _duration_pb2.Duration:
         """How much later than its picture a sound is heard in the files, from their time stamps and the display's calibrated
-        delay; negative: earlier. Unset: without sound, or not known.
+        delay; negative: earlier. Unset: without sound, or not measured.
         """
 
     @_builtins.property

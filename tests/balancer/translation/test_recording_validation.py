@@ -57,6 +57,13 @@ WRONG: dict[str, tuple[str, str]] = {
     "no number for a scale": (page("device_scale_factor: nan"), f"{SPEC}.page.device_scale_factor"),
     "a locale that is none": (page('locale: "de_DE"'), f"{SPEC}.page.locale"),
     "a timezone that is none": (page('timezone: "../etc"'), f"{SPEC}.page.timezone"),
+    "a timezone in lower case": (page('timezone: "europe/berlin"'), f"{SPEC}.page.timezone"),
+    "a header for a proxy": (page('headers { key: "Proxy-Authorization" value: "c" }'), f"{SPEC}.page.headers"),
+    "a secure cookie that is not": (page('cookies { name: "__Secure-a" value: "b" }'), f"{COOKIE}.secure"),
+    "a host's cookie for a path": (
+        page('cookies { name: "__Host-a" value: "b" secure: true path: "/x" }'),
+        f"{COOKIE}.name",
+    ),
     "a user agent of two lines": (page('user_agent: "a\\nb"'), f"{SPEC}.page.user_agent"),
     "a header's name with a space": (page('headers { key: "a b" value: "c" }'), f"{SPEC}.page.headers"),
     "a header that the browser says": (page('headers { key: "Host" value: "c" }'), f"{SPEC}.page.headers"),
@@ -123,6 +130,7 @@ WRONG: dict[str, tuple[str, str]] = {
         with_page("capture { without_sound: true } stop_rules { silence { seconds: 5 } }"),
         f"{SPEC}.stop_rules.silence",
     ),
+    "a page in a narrow window": (with_page("capture { width: 498 }"), f"{SPEC}.capture.width"),
     "long idleness": (with_page("stop_rules { idle { seconds: 86401 } }"), f"{SPEC}.stop_rules.idle"),
     "a profile and renditions": (
         with_page('profile: "ladder-h264" renditions { encode {} }'),
