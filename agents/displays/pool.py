@@ -166,9 +166,14 @@ class DisplayPool:
     def alive(self, display_id: str) -> bool:
         """Tells whether the X server of a lent display runs, and its browser if it has one."""
         made = self._lent.get(display_id)
-        if made is None or not made.processes.is_alive(X_SERVER):
+        if made is None or not self.server_alive(display_id):
             return False
         return made.display.browser is None or made.processes.is_alive(BROWSER)
+
+    def server_alive(self, display_id: str) -> bool:
+        """Tells whether the X server of a lent display runs."""
+        made = self._lent.get(display_id)
+        return made is not None and made.processes.is_alive(X_SERVER)
 
     async def spawn(
         self,
@@ -257,6 +262,7 @@ class DisplayPool:
         await self._warm.close()
         if self._endings:
             await asyncio.wait(tuple(self._endings.values()))
+        await asyncio.to_thread(self._run.tidy)
 
     def _prepare(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)

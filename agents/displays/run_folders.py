@@ -7,6 +7,7 @@ work folder belongs to its display's user, and nobody else may look in.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -120,6 +121,11 @@ class RunFolders:
     def found(self) -> tuple[str, ...]:
         """Lists the displays that have a work folder."""
         return tuple(sorted(path.name for path in self.root.iterdir())) if self.root.is_dir() else ()
+
+    def tidy(self) -> None:
+        """Removes this agent's own folder when there is nothing in it."""
+        with contextlib.suppress(OSError):
+            self.root.rmdir()
 
     def remove(self, display_id: str) -> None:
         """Removes a work folder; one that is not there is no mistake."""

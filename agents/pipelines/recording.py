@@ -172,3 +172,8 @@ class RecordingJob:
     destinations: tuple[str, ...] = ()
     """Names in the settings."""
     allow_software_encode: bool = False
+
+    @property
+    def pictures(self) -> bool:
+        """Whether it has pictures at all, not sound alone."""
+        return any(rendition.video is not None for rendition in self.renditions)

@@ -129,6 +129,12 @@ class Narration:
                 self._change(conditions=tuple(other for other in self.status.conditions if other is not condition))
                 await self._book.publish(self._attempt)
 
+    async def begin_finalising(self) -> None:
+        """Tells that finished files are being made. It holds until the end is told."""
+        condition = Condition(type="FINALISING", message="Making the finished files.", since_time=self._clock.now())
+        self._change(conditions=(*self.status.conditions, condition))
+        await self._book.publish(self._attempt)
+
     async def begin_running(self, first_picture_time: datetime | None) -> None:
         """Tells that the first picture was taken, and when. None: that is not known, it was just now."""
         now = self._clock.now()
@@ -146,7 +152,7 @@ class Narration:
 
     def progressed(self, take: Take, progress: Progress) -> None:
         """Tells how far it is: all takes together."""
-        if take.frames > sum(known.frames for known in self.state.takes if known.number == take.number):
+        if all(take.is_beyond(known) for known in self.state.takes if known.number == take.number):
             self._advanced_s = self._clock.monotonic_s()
         self.note(takes=self.state.with_take(take).takes)
         self._progress = progress
@@ -206,12 +212,12 @@ class Narration:
         if finalised is not None:
             self.note(phases=(*self.state.phases, RecordingPhase(name="finalise", duration=finalised)))
         self.note(end=end)
-        recorded = any(take.frames for take in self.state.takes)
+        recorded = any(take.begun for take in self.state.takes)
         if failure is not None:
             ending = Ending.FAILED
         else:
             ending = Ending.COMPLETED if recorded else Ending.STOPPED
-        if self._progress.frames:
+        if recorded:
             self._written_bytes = await asyncio.to_thread(bytes_on_disk, self.folder.artifacts, ())
         self._change(
             phase=Phase.ENDED,

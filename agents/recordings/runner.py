@@ -195,8 +195,8 @@ class RecordingRunner:
         if discard or not self._state.takes:
             closed = await self._closing.leave(record, folder, discard=discard)
         else:
-            async with self._told.condition("FINALISING", "Making the finished files.", at_once=True):
-                closed = await self._closing.finish(record, folder, self._state)
+            await self._told.begin_finalising()
+            closed = await self._closing.finish(record, folder, self._state)
         failure = None if discard else end.failure or closed.failure
         if not discard:
             await self._closing.send_copies(record, folder)

@@ -162,7 +162,7 @@ class Shooting:
         """
         lines = read_tail(attempt.log, Redactor(record.secrets), _LOG_LINES)
         outcome = classify_exit(
-            exit_code=exit_code, stopping=asked, log_tail=lines, made_output=take.frames > 0, captured=True
+            exit_code=exit_code, stopping=asked, log_tail=lines, made_output=take.begun, captured=True
         )
         shown = lines[-self._log_tail_lines :]
         if outcome.kind is ExitOutcome.FAILED:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.clock import Clock
 
 _POLLED_EVERY_S = 0.5
+_SETTLED_AFTER_S = 0.2
+"""A browser that loses its display closes its pages first, as if they had closed themselves."""
 
 _PAGE_FAILURES = {PageEnd.CRASHED: PAGE_CRASHED, PageEnd.BROWSER_GONE: BROWSER_LOST}
 _PAGE_CAUSES = {PageEnd.SIGNAL: "END_SIGNAL", PageEnd.CLOSED: "PAGE_CLOSED"}
@@ -59,6 +61,10 @@ class Displays(Protocol):
 
     def alive(self, display_id: str) -> bool:
         """Tells whether its server, and its browser if it has one, still run."""
+        ...
+
+    def server_alive(self, display_id: str) -> bool:
+        """Tells whether its server still runs."""
         ...
 
     async def spawn(self, display: Display, argv: Sequence[str], *, name: str) -> int:
@@ -156,12 +162,14 @@ class Stage:
         assert self.display is not None
         if isinstance(self._job.source, ApplicationSource):
             return await self._open_application(self._job.source, self.display)
+        began_s = self._clock.monotonic_s()
         self._driver = await self._pages.page(self.display, self._job, log=self._log, opened=False)
         self.renderer = await self._pages.rendering(self.display)
+        browser = self._phase("browser", began_s)
         navigation = RecordingPhase(name="navigation", duration=await self._driver.open())
         began_s = self._clock.monotonic_s()
         await self._driver.pass_gate()
-        return navigation, self._phase("gate", began_s)
+        return browser, navigation, self._phase("gate", began_s)
 
     async def take_over(self, display: Display, application_pid: int | None) -> bool:
         """Takes over what an earlier agent has set.
@@ -185,7 +193,7 @@ class Stage:
         loop = asyncio.get_running_loop()
         ends = [loop.create_task(self._display_lost(self.display.id))]
         if self._driver is not None:
-            ends.append(loop.create_task(self._page_ended(self._driver)))
+            ends.append(loop.create_task(self._page_ended(self._driver, self.display.id)))
         elif self.application_pid is not None:
             ends.append(loop.create_task(self._application_ended(self.application_pid)))
         try:
@@ -271,8 +279,12 @@ class Stage:
             f"Cannot record {name}: it ended before it showed a window. Try its command by hand.",
         )
 
-    async def _page_ended(self, driver: PageDriver) -> RecordingEnd:
+    async def _page_ended(self, driver: PageDriver, display_id: str) -> RecordingEnd:
         end = await driver.ended()
+        if end is not PageEnd.SIGNAL:
+            await asyncio.sleep(_SETTLED_AFTER_S)
+            if not self._displays.server_alive(display_id):
+                return RecordingEnd(cause=DISPLAY_LOST.reason, failure=DISPLAY_LOST)
         failure = _PAGE_FAILURES.get(end)
         if failure is not None:
             return RecordingEnd(cause=failure.reason, failure=failure)
@@ -299,7 +311,8 @@ class Stage:
         if self._driver is not None:
             # A browser that is gone counts as well, and its driver tells more.
             await asyncio.sleep(_POLLED_EVERY_S)
-        return RecordingEnd(cause=DISPLAY_LOST.reason, failure=DISPLAY_LOST)
+        failure = BROWSER_LOST if self._displays.server_alive(display_id) else DISPLAY_LOST
+        return RecordingEnd(cause=failure.reason, failure=failure)
 
     def _phase(self, name: str, began_s: float) -> RecordingPhase:
         return RecordingPhase(name=name, duration=timedelta(seconds=self._clock.monotonic_s() - began_s))

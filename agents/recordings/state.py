@@ -42,11 +42,22 @@ class Take:
     """From 1."""
     ended: bool = False
     """Whether what follows is final."""
+    sound_only: bool = False
+    """Whether it has no pictures."""
     frames: int = 0
     duplicated_frames: int = 0
     dropped_frames: int = 0
     out_time: timedelta = timedelta()
     longest_freeze: timedelta | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was recorded; where there are to be pictures, sound alone is not enough."""
+        return self.out_time > timedelta() if self.sound_only else self.frames > 0
+
+    def is_beyond(self, other: Take) -> bool:
+        """Tells whether more was recorded than at another time of the same take."""
+        return self.out_time > other.out_time if self.sound_only else self.frames > other.frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

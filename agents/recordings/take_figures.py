@@ -65,9 +65,19 @@ class TakeFigures:
         What is captured is captured in real time, so it is as old as the report says that there is of it.
         """
         written_s = self._progress_file.written_s
-        if written_s is None or not self.take.frames:
+        if written_s is None or not self.take.begun:
             return None
         return datetime.fromtimestamp(written_s, UTC) - self.take.out_time
+
+    def out_time_at(self, now: datetime) -> timedelta:
+        """Estimates how much there is of it at a time: what was told last, and what has passed since.
+
+        It is recorded in real time: an ffmpeg that hangs makes up for it when it goes on, or is told to end.
+        """
+        written_s = self._progress_file.written_s
+        if written_s is None or not self.take.begun:
+            return self.take.out_time
+        return self.take.out_time + max(now - datetime.fromtimestamp(written_s, UTC), timedelta())
 
     def end_by(self, rules: StopRules) -> str | None:
         """Tells by which of its rules the recording is to end. None: by none."""

@@ -17,6 +17,8 @@ from agents.sessions.attempt import Phase
 from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from agents.pipelines.command import Command
     from agents.recordings.direction import Direction
     from agents.recordings.shooting import Shooting
@@ -96,8 +98,9 @@ class Takes:
         if self._now.ended.is_set() or self._now.resting:
             return None
         number = 1 if last is None else last.number + last.ended
-        await self._now.told.keep_take(Take(number=number))
-        return await self._begun(Take(number=number))
+        take = Take(number=number, sound_only=not self._now.record.job.pictures)
+        await self._now.told.keep_take(take)
+        return await self._begun(take)
 
     def _has_files(self, number: int) -> bool:
         return any(path.stat().st_size for path in take_outputs(self._now.folder, number))
@@ -170,10 +173,10 @@ class Takes:
         self._tell_progress(run)
         await self._note_first_picture(run)
         waited_s = self._clock.monotonic_s() - began_s
-        if not run.take.frames and waited_s > self._bounds.first_picture_timeout.total_seconds():
+        if not run.take.begun and waited_s > self._bounds.first_picture_timeout.total_seconds():
             await self._now.fail(NO_PICTURE)
         bound = self._now.state.max_duration
-        if bound is not None and self._now.told.recorded >= bound:
+        if bound is not None and self._recorded(run) >= bound:
             await self._now.end_with(RecordingEnd(cause="MAX_DURATION"))
         cause = run.figures.end_by(self._now.record.job.stop_rules)
         if cause is not None:
@@ -191,16 +194,20 @@ class Takes:
         if run.look() and run.figures.progress is not None:
             self._now.told.progressed(run.take, run.figures.progress)
 
+    def _recorded(self, run: TakeRun) -> timedelta:
+        """How much there is now of all takes together; ffmpeg tells only now and then."""
+        return self._now.told.recorded - run.take.out_time + run.figures.out_time_at(self._clock.now())
+
     async def _note_first_picture(self, run: TakeRun) -> None:
-        if self._now.told.status.phase is Phase.STARTING and run.take.frames:
+        if self._now.told.status.phase is Phase.STARTING and run.take.begun:
             await self._now.told.begin_running(run.figures.first_picture_time)
 
     async def _pause(self, run: TakeRun) -> None:
         """Waits for the next turn: soon while something is expected, at once when ffmpeg ends or something is asked."""
         ending = self._now.ended.is_set() or self._now.resting
-        pause_s = _BRISK_S if ending or not run.take.frames else _STEADY_S
+        pause_s = _BRISK_S if ending or not run.take.begun else _STEADY_S
         if (bound := self._now.state.max_duration) is not None:
-            pause_s = min(pause_s, max((bound - self._now.told.recorded).total_seconds(), _BRISK_S))
+            pause_s = min(pause_s, max((bound - self._recorded(run)).total_seconds(), _BRISK_S))
         with contextlib.suppress(TimeoutError), run.waking(self._now.wake):
             await asyncio.wait_for(self._now.wake.wait(), pause_s)
         self._now.wake.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ import httpx
 import pytest
 from daemons import RunningDaemon, StartDaemon, daemon_running, eventually
 
+from bench.analysis.decoding import QUIET, shrunk_frames
 from bench.analysis.media_file import is_faststart, measure_playable
 from bench.analysis.strip import count_frames, read_strip
 from bench.pages.server import PageServer, serve_pages
@@ -43,10 +45,18 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory, archive: Path, probe_results: Path) -> Iterator[RunningDaemon]:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An input root."""
+    return tmp_path_factory.mktemp("pictures")
+
+
+@pytest.fixture(scope="module")
+def daemon(
+    tmp_path_factory: pytest.TempPathFactory, archive: Path, pictures: Path, probe_results: Path
+) -> Iterator[RunningDaemon]:
     """A daemon that may open pages of this machine, with an application and a destination."""
     settings = (
-        "[inputs]\nallow_private_networks = true\n"
+        f'[inputs]\nallow_private_networks = true\nroots = ["{pictures}"]\n'
         '[[applications]]\nname = "quits"\ncommand = ["/bin/true"]\n'
         f'[[destinations]]\nname = "archive"\nkind = "folder"\npath = "{archive}"\n'
     )
@@ -220,6 +230,45 @@ def test_hls_thumbnails_and_a_copy_elsewhere(daemon: RunningDaemon, pages: PageS
     assert (copies / "show.mkv").stat().st_size == done.recording_report.files[0].size_bytes
     playlist = next((copies / "hls").glob("*/index.m3u8")).read_text()
     assert playlist.rstrip().endswith("#EXT-X-ENDLIST")
+
+
+def test_a_watermark_is_laid_over_the_pictures(
+    daemon: RunningDaemon, pages: PageServer, pictures: Path, tmp_path: Path
+) -> None:
+    mark = pictures / "mark.png"
+    subprocess.run([*QUIET, "-f", "lavfi", "-i", "color=blue:s=64x64", "-frames:v", "1", mark], check=True)
+    session = asked(pages.url("still"), watermark=recording_pb2.Watermark(path=str(mark), opacity=1))
+    session.recording.watermark.corner = recording_pb2.CORNER_TOP_LEFT
+    session.recording.watermark.margin = 0
+    session.max_duration.FromSeconds(1)
+    with daemon.client() as client:
+        name = client.create_session(session).name
+        assert ended(client, name).state == session_pb2.SESSION_STATE_SUCCEEDED
+        client.download_artifacts(name, tmp_path)
+    marked, beside = (
+        int(shrunk_frames(tmp_path / "recording.mp4", width=1, height=1, crop=f"32:32:{x}:16").levels.mean())
+        for x in (16, 200)
+    )
+    assert marked < 60 < beside + 20
+
+
+def test_sound_alone_is_recorded(daemon: RunningDaemon, pages: PageServer) -> None:
+    session = asked(pages.url("still"), renditions=[media_pb2.Rendition(id="sound")])
+    session.max_duration.FromSeconds(1)
+    with daemon.client() as client:
+        done = ended(client, client.create_session(session).name)
+    assert done.state == session_pb2.SESSION_STATE_SUCCEEDED, done
+    (file,) = done.recording_report.files
+    assert list(file.codecs) == ["aac"]
+
+
+def test_a_display_that_is_killed_is_told_so(daemon: RunningDaemon, pages: PageServer) -> None:
+    with daemon.client() as client:
+        name = client.create_session(asked(pages.url("still"))).name
+        recorded(client, name, 1)
+        (server,) = holders(daemon.attempt_folder(name) / "lock", "Xvfb")
+        os.kill(server, signal.SIGKILL)
+        assert ended(client, name).failure.reason == "DISPLAY_LOST"
 
 
 def test_an_application_that_shows_nothing_fails_and_a_stranger_is_refused(daemon: RunningDaemon) -> None:

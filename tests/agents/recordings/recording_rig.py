@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -93,6 +92,9 @@ class FakeDisplays:
     def alive(self, display_id: str) -> bool:
         display = self.lent.get(display_id)
         return display is not None and is_held(Path(display.lock))
+
+    def server_alive(self, display_id: str) -> bool:
+        return self.alive(display_id)
 
     async def spawn(self, display: Display, argv: Sequence[str], *, name: str) -> int:
         raise AssertionError("no applications here")
@@ -186,7 +188,9 @@ class FakeShooting(Shooting):
     ) -> Command:
         file = attempt.artifacts / take_file(0, Container.MP4, number)
         file.parent.mkdir(parents=True, exist_ok=True)
-        return Command(argv=("/bin/sh", str(CAMERA), str(folder.progress), str(file)))
+        return Command(
+            argv=("/bin/sh", str(CAMERA), str(folder.progress), str(file), "" if record.job.pictures else "sound")
+        )
 
     def moves(self, job: RecordingJob) -> tuple[OutputMove, ...]:
         return final_moves(job)
@@ -386,9 +390,9 @@ def key_of(job: RecordingJob) -> AttemptKey:
     return AttemptKey(session=job.session, attempt=job.attempt)
 
 
-def kill_program(rig: RecordingRig, job: RecordingJob, take: int) -> None:
-    """Kills the program of a take."""
+def signal_program(rig: RecordingRig, job: RecordingJob, take: int, number: int) -> None:
+    """Sends a signal to the program of a take."""
     folder = AttemptFolder(path=rig.folder(job).path / "takes" / str(take), key=key_of(job))
     pid = folder.program_pid()
     assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, number)

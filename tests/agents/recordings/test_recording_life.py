@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from recording_rig import RecordingRig, RecordingRigs, key_of, kill_program, recording
+from recording_rig import RecordingRig, RecordingRigs, key_of, recording, signal_program
 
 from agents.browsers.page import PageEnd, PageFault
 from agents.displays.display import DisplayUnavailable
 from agents.lock_holders import is_held
+from agents.pipelines.job import AudioRendition, Rendition
 from agents.sessions.attempt import AttemptStatus, Ending, Phase, StopCause
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
@@ -34,7 +37,14 @@ async def test_a_recording_runs_until_it_is_stopped_and_leaves_its_file(rigs: Re
     report = ended.recording_report
     assert report is not None
     assert report.end_cause == "STOPPED"
-    assert [phase.name for phase in report.phases] == ["display", "navigation", "gate", "first_frame", "finalise"]
+    assert [phase.name for phase in report.phases] == [
+        "display",
+        "browser",
+        "navigation",
+        "gate",
+        "first_frame",
+        "finalise",
+    ]
     assert (report.browser, report.renderer, report.dismissed_dialogs) == ("Chromium 1", "ANGLE (Software)", 2)
     assert report.encoded_frames == report.captured_frames >= 6
     assert [file.path for file in report.files] == ["recording.mp4"]
@@ -109,12 +119,24 @@ async def test_a_display_that_is_lost_fails_its_recording_and_keeps_the_file(rig
     assert (rig.folder(job).artifacts / "recording.mp4").exists()
 
 
+async def test_pages_that_close_because_their_display_is_lost_end_nothing_in_order(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+        rig.displays.lent.clear()
+        rig.pages.one.finish(PageEnd.CLOSED)
+        ended = await rig.ended(job)
+    assert ended.failure is not None
+    assert (ended.ending, ended.failure.reason) == (Ending.FAILED, "DISPLAY_LOST")
+
+
 async def test_an_ffmpeg_that_is_killed_fails_its_recording_and_keeps_the_file(rigs: RecordingRigs) -> None:
     job = recording()
     async with rigs.start() as rig:
         await rig.launch(job)
         await rig.recorded(job, 6)
-        kill_program(rig, job, 1)
+        signal_program(rig, job, 1, signal.SIGKILL)
         ended = await rig.ended(job)
     assert ended.failure is not None
     assert (ended.failure.reason, ended.failure.exit_code) == ("KILLED", 137)
@@ -151,7 +173,30 @@ async def test_it_ends_after_the_time_it_was_given(rigs: RecordingRigs) -> None:
     assert (ended.ending, cause_of(ended)) == (Ending.COMPLETED, "MAX_DURATION")
     assert ended.progress is not None
     assert ended.progress.total_time == timedelta(seconds=0.5)
-    assert ended.progress.out_time >= timedelta(seconds=0.5)
+    assert ended.progress.out_time >= timedelta(seconds=0.2)
+
+
+async def test_an_ffmpeg_that_hangs_ends_after_its_time_too(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job, max_duration=timedelta(seconds=1))
+        await rig.recorded(job, 6)
+        signal_program(rig, job, 1, signal.SIGSTOP)
+        ended = await rig.ended(job)
+    assert (ended.ending, cause_of(ended)) == (Ending.COMPLETED, "MAX_DURATION")
+    assert (rig.folder(job).artifacts / "recording.mp4").exists()
+
+
+async def test_a_recording_of_sound_alone_runs_and_ends_in_order(rigs: RecordingRigs) -> None:
+    heard = Rendition(id="sound", video=None, audio=AudioRendition())
+    job = replace(recording(), renditions=(heard,))
+    async with rigs.start() as rig:
+        await rig.launch(job, max_duration=timedelta(seconds=0.5))
+        assert (await rig.running(job)).phase is Phase.RUNNING
+        ended = await rig.ended(job)
+    assert (ended.ending, ended.failure, cause_of(ended)) == (Ending.COMPLETED, None, "MAX_DURATION")
+    assert ended.recording_report is not None
+    assert ended.recording_report.encoded_frames == 0
 
 
 async def test_its_time_can_be_changed_while_it_records(rigs: RecordingRigs) -> None:
@@ -296,7 +341,7 @@ async def test_a_new_agent_finishes_what_ended_while_none_was_there(rigs: Record
     async with rigs.start() as rig:
         await rig.launch(job)
         await rig.recorded(job, 6)
-    kill_program(rig, job, 1)
+    signal_program(rig, job, 1, signal.SIGKILL)
     async with rigs.start() as rig:
         ended = await rig.ended(job)
     assert ended.failure is not None
