@@ -6,7 +6,7 @@ A host is judged by every address it resolves to, never by its spelling: `0x7f.1
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TypeAlias
 
 Address: TypeAlias = IPv4Address | IPv6Address
@@ -17,7 +17,13 @@ _EMBEDDING = (
     (IPv6Network("::/96"), 0),  # IPv4-compatible, RFC 4291, deprecated
     (IPv6Network("2002::/16"), 80),  # 6to4, RFC 3056
 )
+_NEVER_PUBLIC_IPV4 = (
+    IPv4Network("168.63.129.16/32"),  # Azure's own, reached from every machine there
+    IPv4Network("192.0.0.0/24"),  # protocol assignments, RFC 6890; a cloud's metadata at 192.0.0.192
+    IPv4Network("192.88.99.0/24"),  # 6to4 relays, RFC 7526, deprecated
+)
 _NEVER_PUBLIC = (
+    IPv6Network("3fff::/20"),  # documentation, RFC 9637
     IPv6Network("64:ff9b:1::/48"),  # NAT64 inside a network, RFC 8215
     IPv6Network("2001::/32"),  # Teredo, RFC 4380: tunnels to a host behind somebody's router
     IPv6Network("5f00::/16"),  # segment routing, RFC 9602
@@ -42,6 +48,8 @@ def is_public(address: Address) -> bool:
         for network, shift in _EMBEDDING:
             if address in network:
                 return is_public(IPv4Address(int(address) >> shift & 0xFFFFFFFF))
+    elif any(address in network for network in _NEVER_PUBLIC_IPV4):
+        return False
     return (
         address.is_global
         and not address.is_multicast

@@ -63,6 +63,8 @@ if TYPE_CHECKING:
 
 _HEARTBEAT_S = 2.0
 _ANSWER_TIMEOUT = timedelta(seconds=5)
+_ATTACH_TIMEOUT = timedelta(seconds=20)
+_SILENT = "what drives browsers does not answer"
 _HTTP_ERROR = 400
 
 _REFUSED_SETTINGS = {
@@ -123,9 +125,13 @@ class ChromiumPage:
         browser = await self._connect(endpoint)
         try:
             gate = None if opened else self._gate
-            self._attachment = await attach_to_page(
-                browser, self._display, self._source, gate, events=self._events, log=self._log
-            )
+            async with asyncio.timeout(_ATTACH_TIMEOUT.total_seconds()):
+                self._attachment = await attach_to_page(
+                    browser, self._display, self._source, gate, events=self._events, log=self._log
+                )
+        except TimeoutError:
+            await _let_go(browser)
+            raise PageFault("BROWSER_FAILED", f"Cannot drive {endpoint.name}: {_SILENT}. Try again.") from None
         except (Error, IndexError) as error:
             await _let_go(browser)
             problem = str(error).partition("\n")[0] or "it has no page"
@@ -150,9 +156,12 @@ class ChromiumPage:
         self._events.forget()
         self._opening_s = self._clock.monotonic_s()
         try:
-            response = await page.goto(
-                plain_url(self._source.url), wait_until="commit", timeout=self._gate.timeout.total_seconds() * 1000
-            )
+            async with asyncio.timeout((self._gate.timeout + _ANSWER_TIMEOUT).total_seconds()):
+                response = await page.goto(
+                    plain_url(self._source.url), wait_until="commit", timeout=self._gate.timeout.total_seconds() * 1000
+                )
+        except TimeoutError:
+            raise fault("BROWSER_FAILED", self._shown, _SILENT) from None
         except Error as error:
             # That of an answer without a body, for which the browser shows a page of its own.
             if net_error(str(error)) != "ERR_HTTP_RESPONSE_CODE_FAILURE":

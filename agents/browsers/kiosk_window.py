@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from agents.displays.display import Display
 
+NARROWEST_WINDOW = 500
+"""Pixels. Chromium's windows are never narrower; a page that is to be is drawn at the left of one."""
 _POLLS = 500
 _POLL_S = 0.01
 _PATIENCE = 30

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from agents.browsers.kiosk_window import NARROWEST_WINDOW
 from agents.browsers.page_url import plain_url
 
 if TYPE_CHECKING:
@@ -25,12 +26,12 @@ def emulation_commands(source: PageSource, display: Display, user_agent: str) ->
 
     Args:
         source: What is wished.
-        display: Where it is shown.
+        display: Where it is shown, of the size that the page is to have.
         user_agent: What the browser calls itself.
     """
     commands: list[Command] = []
     scale = source.device_scale_factor
-    if scale != 1:
+    if scale != 1 or display.width < NARROWEST_WINDOW:
         # Drawn at that scale, into a window that keeps its size.
         metrics = {"width": round(display.width / scale), "height": round(display.height / scale)}
         drawn = {"deviceScaleFactor": scale, "scale": scale, "dontSetVisibleSize": True, "mobile": False}

@@ -1,7 +1,8 @@
 """The browsers' hub: one Playwright for all pages of an agent, started at the first need, and again when it crashed.
 
 Playwright's driver is a Node.js process. It reads from a pipe of ours, so it ends when we do, however we end. When it
-crashes, its pages go on unharmed: `ChromiumPage` sees that its browser still answers and comes here for a new one.
+crashes or hangs, its pages go on unharmed: `ChromiumPage` sees that its browser still answers and comes here for a new
+one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import psutil
 from playwright.async_api import Browser, Error, Playwright, async_playwright
 
 from agents.browsers.chromium_page import ChromiumPage
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT = timedelta(seconds=10)
 _PING_TIMEOUT = timedelta(seconds=3)
 _STOP_TIMEOUT = timedelta(seconds=5)
+_DRIVER_ARGUMENT = "run-driver"
 
 _RENDERER = """(() => {
   const gl = document.createElement("canvas").getContext("webgl");
@@ -53,6 +56,7 @@ class BrowserHub:
         self._url_schemes = tuple(url_schemes)
         self._clock = clock or SystemClock()
         self._playwright: Playwright | None = None
+        self._driver: psutil.Process | None = None
         self._starting = asyncio.Lock()
 
     async def page(
@@ -122,15 +126,17 @@ class BrowserHub:
         problem = ""
         for _ in range(2):
             try:
-                playwright = await self._running()
-                return await playwright.chromium.connect_over_cdp(
-                    endpoint.url,
-                    no_defaults=True,
-                    is_local=True,
-                    timeout=_CONNECT_TIMEOUT.total_seconds() * 1000,
-                )
-            except (Error, OSError) as error:
-                problem = str(error).partition("\n")[0]
+                # Ours besides its own: a driver that hangs keeps no time.
+                async with asyncio.timeout((_CONNECT_TIMEOUT + _PING_TIMEOUT).total_seconds()):
+                    playwright = await self._running()
+                    return await playwright.chromium.connect_over_cdp(
+                        endpoint.url,
+                        no_defaults=True,
+                        is_local=True,
+                        timeout=_CONNECT_TIMEOUT.total_seconds() * 1000,
+                    )
+            except (Error, OSError, TimeoutError) as error:
+                problem = str(error).partition("\n")[0] or "what drives browsers does not answer"
                 if not await self._drop_if_dead():
                     break
         raise PageFault(
@@ -148,6 +154,7 @@ class BrowserHub:
         async with self._starting:
             if self._playwright is None:
                 self._playwright = await async_playwright().start()
+                self._driver = await asyncio.to_thread(_find_driver)
             return self._playwright
 
     async def _drop_if_dead(self) -> bool:
@@ -158,6 +165,9 @@ class BrowserHub:
             if await _answers(self._playwright):
                 return False
             playwright, self._playwright = self._playwright, None
+            if self._driver is not None:
+                with suppress(psutil.Error):
+                    self._driver.kill()
             await _stop(playwright)
             return True
 
@@ -167,6 +177,15 @@ async def disconnect(browser: Browser) -> None:
     with suppress(Error, TimeoutError):
         async with asyncio.timeout(_STOP_TIMEOUT.total_seconds()):
             await browser.close()
+
+
+def _find_driver() -> psutil.Process | None:
+    """Finds the driver's process among our children: Playwright does not tell it."""
+    for child in reversed(psutil.Process().children()):
+        with suppress(psutil.Error):
+            if _DRIVER_ARGUMENT in child.cmdline():
+                return child
+    return None
 
 
 async def _answers(playwright: Playwright) -> bool:

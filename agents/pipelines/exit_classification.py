@@ -13,6 +13,7 @@ So the first row that fits decides:
 | yes           | 255                | anything else           | STOPPED                                             |
 | yes           | 0                  | and nothing was made    | STOPPED: it had yet to open its input, and gives 0  |
 | yes           | 0                  | anything else           | COMPLETED: it was done before the signal came       |
+| yes           | 143 (SIGTERM)      | and nothing was made    | STOPPED: it had yet to listen to signals            |
 | no            | 0                  | an output that failed   | FAILED: DISK_FULL, OUTPUT_…                         |
 | no            | 0                  | and nothing was made    | FAILED: the reason in the log, else NO_OUTPUT       |
 | no            | 0                  | an input that broke off | FAILED: INPUT_LOST; a publisher left: COMPLETED     |
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 255
 _KILLED = 128 + 9
+_TERMINATED = 128 + 15
 _DISK_FULL = 256 - 28
 _CRASHES = {132: "an illegal instruction", 134: "an abort", 135: "a bus error", 139: "a segmentation fault"}
 _OUTPUT_REASONS = (
@@ -106,6 +108,9 @@ def classify_exit(
     found = found or find_reason(log_tail, made_output=made_output, published=published, input_name=input_name)
     if code in (0, _INTERRUPTED) and (code == 0 or stopping):
         return _ended_in_order(code, found, log_tail, made_output, published=published, stopping=stopping)
+    if code == _TERMINATED and stopping and not made_output:
+        # The signal came before it had begun to listen.
+        return _STOPPED
     if found is not None:
         return _failed(found.reason, found.message)
     if code == _DISK_FULL:

@@ -104,6 +104,8 @@ class Browsers:
             PageFault: BROWSER_FAILED.
         """
         assert isinstance(job.source, PageSource)
+        # It may be wider than what is looked at.
+        display = replace(display, width=job.capture.width)
         return await self._hub.page(display, job.source, job.gate, job.stop_rules, log=log, opened=opened)
 
     async def rendering(self, display: Display) -> str | None:

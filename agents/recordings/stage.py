@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from agents.browsers.kiosk_window import NARROWEST_WINDOW
 from agents.browsers.page import PageEnd, PageFigures
 from agents.displays.display import DisplayUnavailable
 from agents.displays.screens import await_window
@@ -144,10 +145,11 @@ class Stage:
         """
         began_s = self._clock.monotonic_s()
         capture = self._job.capture
+        of_page = isinstance(self._job.source, PageSource)
         self.display = await self._displays.acquire(
-            width=capture.width,
+            width=max(capture.width, NARROWEST_WINDOW) if of_page else capture.width,
             height=capture.height,
-            browser=isinstance(self._job.source, PageSource),
+            browser=of_page,
             sound=capture.sound,
             timeout=self._settings.acquire_timeout,
         )

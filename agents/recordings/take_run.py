@@ -108,6 +108,11 @@ class TakeRun:
         return self._folder.exit_code() is not None or self._processes.shim_alive() is False
 
     @property
+    def told_to_end(self) -> bool:
+        """Whether `end` was called."""
+        return self._asked_s is not None
+
+    @property
     def exit_code(self) -> int | None:
         """How ffmpeg ended, 128 + signal when a signal ended it. None: it has not, or that was not seen."""
         return self._folder.exit_code()

@@ -165,7 +165,7 @@ class Takes:
             except OSError:
                 # A descriptor short or a sick disk must not cost the recording its director.
                 _LOG.exception("Cannot look after %s; trying again", self._now.folder.key)
-            if self._now.ended.is_set() or self._now.resting:
+            if self._is_to_end(run):
                 run.end()
             await self._pause(run)
 
@@ -194,6 +194,10 @@ class Takes:
         if run.look() and run.figures.progress is not None:
             self._now.told.progressed(run.take, run.figures.progress)
 
+    def _is_to_end(self, run: TakeRun) -> bool:
+        """Tells whether a take is to end. One that was told to goes on ending when the recording is resumed meanwhile."""
+        return run.told_to_end or self._now.ended.is_set() or self._now.resting
+
     def _recorded(self, run: TakeRun) -> timedelta:
         """How much there is now of all takes together; ffmpeg tells only now and then."""
         return self._now.told.recorded - run.take.out_time + run.figures.out_time_at(self._clock.now())
@@ -204,8 +208,7 @@ class Takes:
 
     async def _pause(self, run: TakeRun) -> None:
         """Waits for the next turn: soon while something is expected, at once when ffmpeg ends or something is asked."""
-        ending = self._now.ended.is_set() or self._now.resting
-        pause_s = _BRISK_S if ending or not run.take.begun else _STEADY_S
+        pause_s = _BRISK_S if self._is_to_end(run) or not run.take.begun else _STEADY_S
         if (bound := self._now.state.max_duration) is not None:
             pause_s = min(pause_s, max((bound - self._recorded(run)).total_seconds(), _BRISK_S))
         with contextlib.suppress(TimeoutError), run.waking(self._now.wake):
@@ -216,7 +219,7 @@ class Takes:
         with contextlib.suppress(OSError):
             self._tell_progress(run)
         await self._note_first_picture(run)
-        asked = self._now.ended.is_set() or self._now.resting
+        asked = self._is_to_end(run)
         take = replace(run.take, ended=True)
         verdict = await asyncio.to_thread(
             self._shooting.verdict, self._now.record, self._now.folder, take, run.exit_code, asked=asked

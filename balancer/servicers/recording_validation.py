@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 MAX_DESTINATIONS = 8
 SMALLEST_DISPLAY_SIDE = 64
-NARROWEST_PAGE = 500
-"""Pixels. A window of Chromium's is never narrower."""
 HIGHEST_CAPTURE_RATE = 120
 MAX_SIGNAL_CHARACTERS = 256
 MAX_SELECTOR_CHARACTERS = 4_096
@@ -72,7 +70,7 @@ def check_recording(
                 found.add(f"{RECORDING}.application.name", told)
         case _:
             found.add(RECORDING, "must have exactly one source: page or application")
-    _check_capture(found, spec, rules, source)
+    _check_capture(found, spec, rules)
     _check_gate(found, f"{RECORDING}.start_gate", spec.start_gate, source)
     _check_stop_rules(found, f"{RECORDING}.stop_rules", spec, source)
     _check_renditions(found, spec, profiles)
@@ -84,16 +82,13 @@ def check_recording(
     _check_destinations(found, f"{RECORDING}.destinations", spec, rules.destinations)
 
 
-def _check_capture(found: Violations, spec: RecordingSpec, rules: RecordingRules, source: str | None) -> None:
+def _check_capture(found: Violations, spec: RecordingSpec, rules: RecordingRules) -> None:
     where = f"{RECORDING}.capture"
     sides = zip(("width", "height"), display_size(spec), (rules.largest_width, rules.largest_height), strict=True)
     for name, side, largest in sides:
         if not SMALLEST_DISPLAY_SIDE <= side <= largest:
             told = f"must be {SMALLEST_DISPLAY_SIDE} to {largest:,} pixels, not {side:,}"
             found.add(f"{where}.{name}", f"{told}; [recordings] largest_{name} is the bound")
-        elif name == "width" and source == "page" and side < NARROWEST_PAGE:
-            told = f"must be at least {NARROWEST_PAGE} pixels for a page, not {side}, as a browser's window is"
-            found.add(f"{where}.{name}", f"{told}; try a rendition of the width that you want")
         elif side % 2:
             found.add(f"{where}.{name}", f"must be even, not {side}; try {side - 1} or {side + 1}")
     if spec.capture.HasField("frame_rate"):

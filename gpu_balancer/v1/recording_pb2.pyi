@@ -317,7 +317,7 @@ class Capture(_message.Message):
     SHOW_CURSOR_FIELD_NUMBER: _builtins.int
     WITHOUT_SOUND_FIELD_NUMBER: _builtins.int
     width: _builtins.int
-    """Width of the display in pixels, even, 64 (for a page 500) to the operator's bound. Unset: 1280."""
+    """Width of the display in pixels, even, 64 to the operator's bound. Unset: 1280."""
     height: _builtins.int
     """Height of the display in pixels, even, 64 to the operator's bound. Unset: 720."""
     show_cursor: _builtins.bool

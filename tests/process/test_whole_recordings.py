@@ -252,6 +252,17 @@ def test_a_watermark_is_laid_over_the_pictures(
     assert marked < 60 < beside + 20
 
 
+def test_a_page_may_be_narrower_than_a_browsers_window(daemon: RunningDaemon, pages: PageServer) -> None:
+    session = asked(pages.url("still"))
+    session.recording.capture.width, session.recording.capture.height = 360, 640
+    session.max_duration.FromSeconds(1)
+    with daemon.client() as client:
+        done = ended(client, client.create_session(session).name)
+    assert done.state == session_pb2.SESSION_STATE_SUCCEEDED, done
+    (file,) = done.recording_report.files
+    assert (file.width, file.height) == (360, 640)
+
+
 def test_sound_alone_is_recorded(daemon: RunningDaemon, pages: PageServer) -> None:
     session = asked(pages.url("still"), renditions=[media_pb2.Rendition(id="sound")])
     session.max_duration.FromSeconds(1)

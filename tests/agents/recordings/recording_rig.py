@@ -229,7 +229,7 @@ class FakeShooting(Shooting):
     def verdict(
         self, record: RecordingRecord, attempt: AttemptFolder, take: object, exit_code: int | None, *, asked: bool
     ) -> Failure | None:
-        if exit_code == 255 and asked:
+        if exit_code in (255, 143) and asked:
             return None
         return Failure(reason="KILLED", message="Cannot go on.", exit_code=exit_code)
 

@@ -251,6 +251,20 @@ async def test_asking_for_a_pause_or_its_end_again_changes_nothing(rigs: Recordi
         assert (await rig.ended(job)).ending is Ending.COMPLETED
 
 
+async def test_pauses_that_follow_fast_on_one_another_end_nothing(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        for number in range(12):
+            await rig.runner(job).pause()
+            await asyncio.sleep(number * 0.01)
+            await rig.runner(job).resume()
+        await rig.registry.stop(key_of(job))
+        ended = await rig.ended(job)
+    assert (ended.ending, ended.failure, cause_of(ended)) == (Ending.COMPLETED, None, "STOPPED")
+
+
 async def test_a_recording_that_rests_can_be_stopped(rigs: RecordingRigs) -> None:
     job = recording()
     async with rigs.start() as rig:

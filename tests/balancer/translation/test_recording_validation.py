@@ -130,7 +130,6 @@ WRONG: dict[str, tuple[str, str]] = {
         with_page("capture { without_sound: true } stop_rules { silence { seconds: 5 } }"),
         f"{SPEC}.stop_rules.silence",
     ),
-    "a page in a narrow window": (with_page("capture { width: 498 }"), f"{SPEC}.capture.width"),
     "long idleness": (with_page("stop_rules { idle { seconds: 86401 } }"), f"{SPEC}.stop_rules.idle"),
     "a profile and renditions": (
         with_page('profile: "ladder-h264" renditions { encode {} }'),
