@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from agents.recordings.ability import RecordingAbility
 from agents.recordings.browsers import Browsers
 from agents.recordings.closing import Closing
 from agents.recordings.direction import Direction
+from agents.recordings.excess import DisplayBounds, find_excess
 from agents.recordings.launcher import RecordingLauncher
 from agents.recordings.narration import Narration
 from agents.recordings.runner import RecordingRunner
@@ -189,7 +191,17 @@ class Recordings:
         )
         direction = Direction(record, Narration(attempt, self._book, trace, clock=clock), stage)
         takes = Takes(direction, self._shooting, meter=UseMeter(clock), clock=clock, bounds=bounds)
-        return RecordingRunner(direction, takes, shooting=self._shooting, closing=self._closing, clock=clock)
+        largest = DisplayBounds(
+            memory_mib=settings.recordings.largest_memory_mib, folder_mib=settings.recordings.largest_folder_mib
+        )
+        return RecordingRunner(
+            direction,
+            takes,
+            shooting=self._shooting,
+            closing=self._closing,
+            clock=clock,
+            find_excess=partial(find_excess, bounds=largest),
+        )
 
     def _applications(self) -> dict[str, tuple[str, ...]]:
         return {one.name: one.command for one in self._settings.applications}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import AsyncIterator, Coroutine
 
 Result = TypeVar("Result")
 
@@ -33,6 +34,21 @@ async def unless(event: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Res
         waiting.cancel()
         await asyncio.wait({working, waiting})
     return None if working.cancelled() else working.result()
+
+
+@asynccontextmanager
+async def beside_it(other: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Does something for as long as the block runs at most; then it is called off, and that is awaited.
+
+    Args:
+        other: What is done. It must not raise.
+    """
+    task = asyncio.get_running_loop().create_task(other)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 async def beside(other: Coroutine[Any, Any, None], work: Coroutine[Any, Any, Result]) -> Result:

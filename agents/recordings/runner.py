@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from agents.browsers.page import PageFault
 from agents.displays.display import DisplayUnavailable
 from agents.recordings.failures import DISPLAY_LOST, STAGE_BROKEN, STATE_DAMAGED, told_failure
-from agents.recordings.interruption import beside, unless
+from agents.recordings.interruption import beside, beside_it, unless
 from agents.recordings.stage import StageFault
 from agents.recordings.state import RecordingEnd, read_state
 from agents.recordings.take_folder import link_over
@@ -23,16 +23,19 @@ from agents.sessions.records import RecordUnreadableError
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import timedelta
 
+    from agents.displays.display import Display
     from agents.recordings.closing import Closing
     from agents.recordings.direction import Direction
     from agents.recordings.shooting import Shooting
     from agents.recordings.state import RecordingState
     from agents.recordings.takes import Takes
-    from agents.sessions.attempt import StopCause
+    from agents.sessions.attempt import Failure, StopCause
     from gpu_balancer.runtime.clock import Clock
 
+_GUARDED_EVERY_S = 2.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -40,7 +43,14 @@ class RecordingRunner:
     """The director of one recording. Implements `Runner`."""
 
     def __init__(
-        self, direction: Direction, takes: Takes, *, shooting: Shooting, closing: Closing, clock: Clock
+        self,
+        direction: Direction,
+        takes: Takes,
+        *,
+        shooting: Shooting,
+        closing: Closing,
+        clock: Clock,
+        find_excess: Callable[[Display], Failure | None],
     ) -> None:
         """Directs nothing yet.
 
@@ -50,7 +60,9 @@ class RecordingRunner:
             shooting: Takes pictures of its display.
             closing: Makes the finished files.
             clock: For times.
+            find_excess: Tells why a display takes more than it may; None when it does not. Blocks.
         """
+        self._find_excess = find_excess
         self._direction = direction
         self._told = direction.told
         self._stage = direction.stage
@@ -132,9 +144,10 @@ class RecordingRunner:
         del shim  # takes have shims of their own
         try:
             await self._load()
-            if not self._direction.ended.is_set():
-                await self._set_up()
-            await self._takes.shoot()
+            async with beside_it(self._guard()):
+                if not self._direction.ended.is_set():
+                    await self._set_up()
+                await self._takes.shoot()
             await self._close()
         except asyncio.CancelledError:
             await self._stage.let_go()
@@ -178,6 +191,16 @@ class RecordingRunner:
             opened = await beside(self._takes.prepare(), self._stage.open())
         renderer, pid = self._stage.renderer or "", self._stage.application_pid
         self._told.note(phases=(lent, *opened), renderer=renderer, application_pid=pid)
+
+    async def _guard(self) -> None:
+        """Ends the recording when its display takes too much of the host."""
+        while not self._direction.ended.is_set():
+            await asyncio.sleep(_GUARDED_EVERY_S)
+            if self._stage.display is None:
+                continue
+            excess = await asyncio.to_thread(self._find_excess, self._stage.display)
+            if excess is not None:
+                await self._direction.fail(excess)
 
     async def _take_over(self) -> None:
         display = self._state.display

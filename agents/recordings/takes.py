@@ -195,7 +195,7 @@ class Takes:
             self._now.told.progressed(run.take, run.figures.progress)
 
     def _is_to_end(self, run: TakeRun) -> bool:
-        """Tells whether a take is to end. One that was told to goes on ending when the recording is resumed meanwhile."""
+        """Tells whether a take is to end; one that was told to ends also when the recording is resumed meanwhile."""
         return run.told_to_end or self._now.ended.is_set() or self._now.resting
 
     def _recorded(self, run: TakeRun) -> timedelta:

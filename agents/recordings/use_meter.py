@@ -44,7 +44,7 @@ def sample_use(display: Display, program: int | None, *, at_s: float) -> UseSamp
     Memory is what they would give back (unique set size), because browsers share much between their processes.
     """
     processor_s, memory = 0.0, 0
-    for process in _processes_of(display, program):
+    for process in processes_of(display, program):
         with contextlib.suppress(psutil.Error, OSError):
             times = process.cpu_times()
             processor_s += times.user + times.system
@@ -98,17 +98,28 @@ class UseMeter:
         return None
 
 
-def _processes_of(display: Display, program: int | None) -> Iterator[psutil.Process]:
+def processes_of(display: Display, program: int | None) -> Iterator[psutil.Process]:
+    """Finds the processes of a display, and those that they have started. Reads all of /proc.
+
+    Args:
+        display: Whose.
+        program: Process id of a recording's ffmpeg, which counts too. None: it does not.
+    """
+    found: set[int] = set()
+    # By their ids parents mostly come first; where these have begun anew a grandchild may be missed.
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid == program or _is_of(process, display):
+            if process.pid == program or process.ppid() in found or _is_of(process, display):
+                found.add(process.pid)
                 yield process
 
 
 def _is_of(process: psutil.Process, display: Display) -> bool:
     if display.user_id is not None:
         return bool(process.uids().real == display.user_id)
-    return bool(process.environ().get(MARK) == display.id)
+    with contextlib.suppress(psutil.AccessDenied):
+        return bool(process.environ().get(MARK) == display.id)
+    return False
 
 
 def _memory_of(process: psutil.Process) -> int:

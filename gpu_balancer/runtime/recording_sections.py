@@ -66,6 +66,10 @@ class RecordingSettings(Section):
     """Pixels of a display at most; its memory is taken for this size."""
     largest_height: Annotated[int, Field(ge=360, le=16384)] = 2160
     """Pixels of a display at most."""
+    largest_memory_mib: Annotated[int, Field(ge=256)] = 4096
+    """Memory that one display may take with all that runs on it, in MiB. A recording that takes more is ended."""
+    largest_folder_mib: Annotated[int, Field(ge=64)] = 2048
+    """Disk that the browser of one display may take, in MiB: its profile, its caches, and what pages store."""
     acquire_timeout_s: Seconds = 15.0
     """Seconds until a display must be ready for a recording."""
     url_schemes: Distinct[Literal["http", "https", "file", "data"]] = ("http", "https")

@@ -314,6 +314,7 @@ class RecordingRigs:
         self.state_dir = state_dir
         self.shooting = FakeShooting()
         self.stop_timeout = timedelta(seconds=5)
+        self.excess: Failure | None = None
         self._former: FakeDisplays | None = None
 
     @asynccontextmanager
@@ -347,7 +348,14 @@ class RecordingRigs:
             meter = UseMeter(clock, over=timedelta(milliseconds=100))
             takes = Takes(direction, self.shooting, meter=meter, clock=clock, bounds=bounds)
             closing = Closing(self.shooting, deliveries, clock=clock)  # type: ignore[arg-type]
-            return RecordingRunner(direction, takes, shooting=self.shooting, closing=closing, clock=clock)
+            return RecordingRunner(
+                direction,
+                takes,
+                shooting=self.shooting,
+                closing=closing,
+                clock=clock,
+                find_excess=lambda _: self.excess,
+            )
 
         async with TaskGuard("rig") as tasks:
             registry = SessionRegistry(folders, book, make_runner=runner, tasks=tasks, tracer=NoOpTracer(), clock=clock)

@@ -14,7 +14,7 @@ from agents.browsers.page import PageEnd, PageFault
 from agents.displays.display import DisplayUnavailable
 from agents.lock_holders import is_held
 from agents.pipelines.job import AudioRendition, Rendition
-from agents.sessions.attempt import AttemptStatus, Ending, Phase, StopCause
+from agents.sessions.attempt import AttemptStatus, Ending, Failure, Phase, StopCause
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 pytestmark = pytest.mark.process
@@ -116,6 +116,17 @@ async def test_a_display_that_is_lost_fails_its_recording_and_keeps_the_file(rig
         ended = await rig.ended(job)
     assert ended.failure is not None
     assert ended.failure.reason == "DISPLAY_LOST"
+    assert (rig.folder(job).artifacts / "recording.mp4").exists()
+
+
+async def test_a_display_that_takes_too_much_fails_its_recording_and_keeps_the_file(rigs: RecordingRigs) -> None:
+    job = recording()
+    rigs.excess = Failure(reason="MEMORY_EXCEEDED", message="Cannot go on recording: it has taken too much.")
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        ended = await rig.ended(job)
+        assert rig.displays.lent == {}
+    assert (ended.ending, ended.failure) == (Ending.FAILED, rigs.excess)
     assert (rig.folder(job).artifacts / "recording.mp4").exists()
 
 
