@@ -17,7 +17,7 @@ What a page may do, and what becomes of it:
 | renderer crashes or is killed | PAGE_CRASHED; while it is recorded `ended` gives CRASHED |
 | closes itself | PAGE_CLOSED; `ended` gives CLOSED; it stays on the screen |
 | browser ends or is killed | BROWSER_FAILED; `ended` gives BROWSER_GONE |
-| WebGL context lost, GPU process crashes | logged by the browser; the page goes on |
+| WebGL context lost, GPU process crashes | the page goes on |
 | alert, confirm, prompt | never shown; alert accepted, others dismissed, at once; counted and logged |
 | beforeunload | accepted: the page may leave |
 | leads to mailto: or another program's scheme | the navigation does not happen; logged |

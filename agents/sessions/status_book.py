@@ -83,7 +83,8 @@ class StatusBook:
     def progressed(self, attempt: Attempt) -> None:
         """Tells progress, which is neither numbered nor written down."""
         if (told := self._told.get(attempt.key)) is not None:
-            self._told[attempt.key] = replace(told, progress=attempt.status.progress)
+            status = attempt.status
+            self._told[attempt.key] = replace(told, progress=status.progress, recording_report=status.recording_report)
             self.feed.progress_made(attempt.key)
 
     async def forget(self, keys: tuple[AttemptKey, ...]) -> None:

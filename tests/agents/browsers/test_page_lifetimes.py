@@ -44,7 +44,8 @@ async def test_a_later_agent_finds_the_page_and_what_it_has_said_meanwhile(tmp_p
         assert pages.server.paths.count("/") == 1
 
 
-async def test_a_crashed_driver_is_started_again_and_its_pages_are_taken_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["crashed", "hung"])
+async def test_a_lost_driver_is_started_again_and_its_pages_are_taken_up(tmp_path: Path, fault: int) -> None:
     async with shown_pages(tmp_path) as pages:
         pages.server.page("/", f"{GREEN}<script>fetch('/told').then(() => console.log('END_RECORDING'))</script>")
         told = asyncio.Event()
@@ -52,7 +53,7 @@ async def test_a_crashed_driver_is_started_again_and_its_pages_are_taken_up(tmp_
         async with pages.shown("/") as driver:
             waiting = asyncio.ensure_future(driver.ended())
             (node,) = _drivers()
-            os.kill(node, signal.SIGKILL)
+            os.kill(node, fault)
             told.set()
             assert await waiting is PageEnd.SIGNAL
 
