@@ -52,8 +52,6 @@ class RecordingReport:
     duplicated_frames: int = 0
     dropped_frames: int = 0
     longest_freeze: timedelta | None = None
-    sound_offset: timedelta | None = None
-    """How much later than its picture a sound is heard; negative: earlier."""
     phases: tuple[RecordingPhase, ...] = ()
     start_time: timedelta | None = None
     """From the launch to the first picture."""

@@ -83,7 +83,6 @@ class RecordingState:
     dismissed_dialogs: int = 0
     closed_popups: int = 0
     cancelled_downloads: int = 0
-    sound_offset: timedelta | None = None
     measured_use: MeasuredUse | None = None
 
     def with_take(self, take: Take) -> RecordingState:
@@ -103,7 +102,6 @@ class RecordingState:
             duplicated_frames=duplicated,
             dropped_frames=dropped,
             longest_freeze=max(freezes, default=None),
-            sound_offset=self.sound_offset,
             phases=self.phases,
             start_time=self.start_time,
             take_count=len(self.takes),

@@ -121,8 +121,6 @@ def report_message(report: RecordingReport) -> pb.RecordingReport:
         message.phases.add(name=phase.name).duration.FromTimedelta(phase.duration)
     if report.longest_freeze is not None:
         message.longest_freeze.FromTimedelta(report.longest_freeze)
-    if report.sound_offset is not None:
-        message.sound_offset.FromTimedelta(report.sound_offset)
     if report.start_time is not None:
         message.start_time.FromTimedelta(report.start_time)
     return message

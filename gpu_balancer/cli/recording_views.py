@@ -118,7 +118,6 @@ def report_facts(report: RecordingReport, *, whole: bool = True) -> Iterator[tup
         yield "frames", frame_words(report)
     yield "freeze", f"{brief(report.longest_freeze)} at most" if report.HasField("longest_freeze") else ""
     yield "start", f"first picture after {brief(report.start_time)}" if report.HasField("start_time") else ""
-    yield "sound", _sound_words(report)
     cause = _CAUSES.get(report.end_cause, "")
     yield "end", f"{cause} ({report.end_cause})" if cause else report.end_cause
     if not whole:
@@ -142,15 +141,6 @@ def frame_words(report: RecordingReport) -> str:
         f"{report.captured_frames} captured, {report.encoded_frames} encoded, "
         f"{report.duplicated_frames} duplicated, {report.dropped_frames} dropped"
     )
-
-
-def _sound_words(report: RecordingReport) -> str:
-    if not report.HasField("sound_offset"):
-        return ""
-    offset = brief(report.sound_offset)
-    if offset.startswith("-"):
-        return f"{offset.removeprefix('-')} before its picture"
-    return f"{offset} after its picture" if report.sound_offset.ToNanoseconds() else "with its picture"
 
 
 def file_words(told: RecordedFile) -> str:

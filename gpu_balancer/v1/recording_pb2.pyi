@@ -640,7 +640,6 @@ class RecordingReport(_message.Message):
     DUPLICATED_FRAMES_FIELD_NUMBER: _builtins.int
     DROPPED_FRAMES_FIELD_NUMBER: _builtins.int
     LONGEST_FREEZE_FIELD_NUMBER: _builtins.int
-    SOUND_OFFSET_FIELD_NUMBER: _builtins.int
     PHASES_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     TAKE_COUNT_FIELD_NUMBER: _builtins.int
@@ -680,12 +679,6 @@ class RecordingReport(_message.Message):
         """The longest time for which one picture stood in the place of others. Unset: the ffmpeg in use cannot tell."""
 
     @_builtins.property
-    def sound_offset(self) -> _duration_pb2.Duration:
-        """How much later than its picture a sound is heard in the files, from their time stamps and the display's calibrated
-        delay; negative: earlier. Unset: without sound, or not measured.
-        """
-
-    @_builtins.property
     def phases(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordingPhase]:
         """How long each phase took, in order."""
 
@@ -705,7 +698,6 @@ class RecordingReport(_message.Message):
         duplicated_frames: _builtins.int = ...,
         dropped_frames: _builtins.int = ...,
         longest_freeze: _duration_pb2.Duration | None = ...,
-        sound_offset: _duration_pb2.Duration | None = ...,
         phases: _abc.Iterable[Global___RecordingPhase] | None = ...,
         start_time: _duration_pb2.Duration | None = ...,
         take_count: _builtins.int = ...,
@@ -717,9 +709,9 @@ class RecordingReport(_message.Message):
         closed_popups: _builtins.int = ...,
         cancelled_downloads: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["longest_freeze", b"longest_freeze", "sound_offset", b"sound_offset", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["longest_freeze", b"longest_freeze", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser", b"browser", "cancelled_downloads", b"cancelled_downloads", "captured_frames", b"captured_frames", "closed_popups", b"closed_popups", "dismissed_dialogs", b"dismissed_dialogs", "dropped_frames", b"dropped_frames", "duplicated_frames", b"duplicated_frames", "encoded_frames", b"encoded_frames", "end_cause", b"end_cause", "files", b"files", "longest_freeze", b"longest_freeze", "phases", b"phases", "renderer", b"renderer", "sound_offset", b"sound_offset", "start_time", b"start_time", "take_count", b"take_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser", b"browser", "cancelled_downloads", b"cancelled_downloads", "captured_frames", b"captured_frames", "closed_popups", b"closed_popups", "dismissed_dialogs", b"dismissed_dialogs", "dropped_frames", b"dropped_frames", "duplicated_frames", b"duplicated_frames", "encoded_frames", b"encoded_frames", "end_cause", b"end_cause", "files", b"files", "longest_freeze", b"longest_freeze", "phases", b"phases", "renderer", b"renderer", "start_time", b"start_time", "take_count", b"take_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
