@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 CHECK_EVERY = timedelta(seconds=10)
 REFILL_PAUSE = timedelta(seconds=2)
+SETTLED_AFTER = timedelta(seconds=3)
+"""A browser has much to do just after its start, and a recording that begins meanwhile begins half as fast."""
 FIRST_BACKOFF = timedelta(seconds=1)
 LONGEST_BACKOFF = timedelta(seconds=60)
 _ANSWER_WITHIN = timedelta(seconds=2)
@@ -48,6 +51,15 @@ class _Making:
     task: asyncio.Task[MadeDisplay | DisplayUnavailable] | None = None
     display_id: str | None = None
     """None until it is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Ready:
+    """A display that nobody uses yet."""
+
+    made: MadeDisplay
+    settled_s: float
+    """Monotonic seconds from which on it counts as ready."""
 
 
 class WarmDisplays:
@@ -70,7 +82,8 @@ class WarmDisplays:
         self._tasks = tasks
         self._clock = clock
         self._on_changed = on_changed
-        self._ready: deque[MadeDisplay] = deque()
+        self._ready: deque[_Ready] = deque()
+        self._told_count = 0
         self._makings: list[_Making] = []
         self._processes: dict[str, DisplayProcesses] = {}
         self._keeping: asyncio.Task[None] | None = None
@@ -83,8 +96,9 @@ class WarmDisplays:
 
     @property
     def ready_count(self) -> int:
-        """Displays that stand ready."""
-        return len(self._ready)
+        """Displays that stand ready, and have settled: younger ones are lent too when they are asked for."""
+        now_s = self._clock.monotonic_s()
+        return sum(one.settled_s <= now_s for one in self._ready)
 
     def processes_of(self, display_id: str) -> DisplayProcesses | None:
         """Gives the processes of a display that is being made. None: it is not."""
@@ -114,7 +128,7 @@ class WarmDisplays:
             self._not_before_s = now_s + REFILL_PAUSE.total_seconds()
         if wish.browser:
             while self._ready:
-                made = self._ready.popleft()
+                made = self._ready.popleft().made
                 self._on_changed()
                 if made.processes.all_alive():
                     return made
@@ -142,7 +156,7 @@ class WarmDisplays:
         if makings:
             await asyncio.wait(makings)
         while self._ready:
-            await self._end(self._ready.popleft())
+            await self._end(self._ready.popleft().made)
 
     async def _await(self, making: _Making) -> MadeDisplay:
         assert making.task is not None
@@ -213,15 +227,15 @@ class WarmDisplays:
             return
         wanted = self._keeping is not None and not self._closing and len(self._ready) < self._count
         if wanted and _serves(making.wish, self._usual()):
-            self._ready.append(made)
-            self._on_changed()
+            settled_s = self._clock.monotonic_s() + SETTLED_AFTER.total_seconds()
+            self._ready.append(_Ready(made=made, settled_s=settled_s))
         else:
             self._end_soon(made)
 
     async def _keep(self) -> None:
         while True:
             await self._check()
-            pause_s = CHECK_EVERY.total_seconds()
+            pause_s = min(CHECK_EVERY.total_seconds(), self._tell_settled())
             if len(self._ready) < self._count and all(making.claimed for making in self._makings):
                 wait_s = self._not_before_s - self._clock.monotonic_s()
                 if wait_s <= 0:
@@ -233,13 +247,22 @@ class WarmDisplays:
                     await self._woken.wait()
             self._woken.clear()
 
+    def _tell_settled(self) -> float:
+        """Tells when displays have settled. Gives seconds until the next one has."""
+        count = self.ready_count
+        if count != self._told_count:
+            self._told_count = count
+            self._on_changed()
+        now_s = self._clock.monotonic_s()
+        return min((one.settled_s - now_s for one in self._ready if one.settled_s > now_s), default=math.inf)
+
     async def _check(self) -> None:
-        for made in tuple(self._ready):
-            made.folder.bound_log()
-            if not await _is_healthy(made) and made in self._ready:
-                self._ready.remove(made)
+        for one in tuple(self._ready):
+            one.made.folder.bound_log()
+            if not await _is_healthy(one.made) and one in self._ready:
+                self._ready.remove(one)
                 self._on_changed()
-                await self.discard(made)
+                await self.discard(one.made)
 
     def _end_soon(self, made: MadeDisplay) -> asyncio.Task[None] | None:
         """Ends a display in a task of its own. None: the agent ends, and the next one does that."""

@@ -33,5 +33,6 @@ def root(tmp_path: Path, run_dir: Path) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the next warm display made at once."""
+    """Has the next warm display made at once, and be ready as soon as it is made."""
     monkeypatch.setattr("agents.displays.warming.REFILL_PAUSE", timedelta())
+    monkeypatch.setattr("agents.displays.warming.SETTLED_AFTER", timedelta())

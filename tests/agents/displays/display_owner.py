@@ -24,6 +24,7 @@ async def main(root: Path, run_dir: Path, kind: str) -> None:
     """Does as it is told."""
 
     warming.REFILL_PAUSE = timedelta()
+    warming.SETTLED_AFTER = timedelta()
 
     async def start_browser(display: Display) -> BrowserEndpoint:
         await rig.pool.spawn(display, [SLEEP, "1000"], name=BROWSER)

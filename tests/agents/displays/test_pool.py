@@ -166,6 +166,20 @@ async def test_a_dead_warm_display_is_never_lent(root: Path, run_dir: Path, name
         await rig.until(lambda: traces_of(dead) == [])
 
 
+async def test_a_warm_display_counts_as_ready_when_it_has_settled_but_is_lent_before(
+    root: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.displays.warming.SETTLED_AFTER", timedelta(hours=1))
+    async with opened_pool(root, run_dir, warm_displays=1, prewarm=True) as rig:
+        await rig.until(lambda: len(rig.browsers_started) == 1)
+        young = await rig.acquire()
+        assert rig.pool.ability().ready_display_count == 0
+        assert young.id == rig.browsers_started[0].id
+        monkeypatch.setattr("agents.displays.warming.SETTLED_AFTER", timedelta(seconds=0.1))
+        await rig.warm()
+        assert [display.id for display in rig.browsers_started][:1] == [young.id]
+
+
 async def test_a_dead_warm_display_is_replaced_when_that_is_seen(
     root: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
