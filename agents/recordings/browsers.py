@@ -91,8 +91,8 @@ class Browsers:
                 allow_private_networks=settings.inputs.allow_private_networks,
             )
             endpoint = await start_browser(display, spawn, self._chromium, options)
-            # Now, while nobody waits: it also makes ready what drives pages.
-            await self.rendering(replace(display, browser=endpoint))
+            # Of each, while nobody waits: it also makes ready what drives pages, the window, and what draws in it.
+            self._renderers[endpoint.name] = await self._hub.rendering(replace(display, browser=endpoint))
             return endpoint
 
         return start

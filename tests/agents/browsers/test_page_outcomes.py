@@ -7,13 +7,13 @@ import os
 import signal
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
 from agents.browsers.page import PageEnd, PageFault
-from agents.pipelines.recording import GateKind, PageSource, StartGate
+from agents.pipelines.recording import Cookie, GateKind, PageSource, StartGate
 from fakes.page_server import PageServer, self_signed_certificate
 from fakes.shown_pages import ShownPages, shown_pages
 
@@ -73,6 +73,15 @@ async def test_nothing_but_the_page_gets_into_the_picture(pages: ShownPages) -> 
 )
 async def test_a_page_that_cannot_be_there_is_told_by_its_reason(pages: ShownPages, url: str, expected: str) -> None:
     assert await reason(pages, PageSource(url=url)) == expected
+
+
+@pytest.mark.parametrize(
+    "wished",
+    [{"timezone": "Mars/Olympus"}, {"locale": "xx-YY-zzzz"}, {"cookies": (Cookie(name="__Host-a", value="b"),)}],
+    ids=lambda wished: next(iter(wished)),
+)
+async def test_a_setting_that_the_browser_refuses_is_told_so(pages: ShownPages, wished: dict[str, Any]) -> None:
+    assert await reason(pages, PageSource(url=pages.server.url(), **wished)) == "PAGE_SETTING_REFUSED"
 
 
 async def test_a_server_that_refuses_connections_is_unreachable(pages: ShownPages) -> None:
