@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.task_guard import TaskGuard
 
 _ROOT = 0
+_TOO_LITTLE_BYTES = 32 << 20
+"""A browser writes that much before it shows its first page."""
 _ANSWER_WITHIN = timedelta(seconds=2)
 _TEND_EVERY_S = 10.0
 _DISPLAY_ID = re.compile(r"[0-9a-z]{1,32}")
@@ -327,6 +330,8 @@ class DisplayPool:
 
     def _late(self, timeout: timedelta, *, has_place: bool) -> str:
         within = f"Cannot get a display within {timeout.total_seconds():g} s"
+        if shutil.disk_usage(self._run.run_dir).free < _TOO_LITTLE_BYTES:
+            return f"{within}: the disk of {self._run.run_dir} is full. Try freeing space there."
         if has_place:
             return f"{within}: making one takes longer. Try again, or a longer recordings.acquire_timeout_s."
         return f"{within}: all {self._places.count} are in use. Try later, or a larger recordings.displays."

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.clock import Clock
 
 MARK = "GPU_BALANCER_DISPLAY"
-"""Environment variable by which a display's processes are known; its value is the display's id."""
+"""Environment variable by which a display's processes are known; its value is in the display's own environment."""
 MEASURED_OVER = timedelta(seconds=15)
 _MILLIONTHS = 1_000_000
 _MIB = 1 << 20
@@ -117,8 +117,9 @@ def processes_of(display: Display, program: int | None) -> Iterator[psutil.Proce
 def _is_of(process: psutil.Process, display: Display) -> bool:
     if display.user_id is not None:
         return bool(process.uids().real == display.user_id)
+    mark = display.environment.get(MARK)
     with contextlib.suppress(psutil.AccessDenied):
-        return bool(process.environ().get(MARK) == display.id)
+        return mark is not None and bool(process.environ().get(MARK) == mark)
     return False
 
 

@@ -35,13 +35,14 @@ def display(tmp_path: Path) -> Display:
         user_id=None,
         sound_server=None,
         browser=None,
+        environment={MARK: f"abc123/d{os.getpid()}"},
     )
 
 
 @pytest.fixture(params=[_HOLDS, _CHILD_HOLDS], ids=["itself", "a child that is not marked"])
 def holder(display: Display, request: pytest.FixtureRequest) -> Iterator[None]:
     """A program of the display holds 100 MiB."""
-    environment = {**os.environ, MARK: display.id}
+    environment = {**os.environ, **display.environment}
     program = [sys.executable, "-c", request.param]
     with subprocess.Popen(program, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
