@@ -109,8 +109,6 @@ def _killed(house: RecordingHouse, chance: Random, *, browser: bool) -> float:
     time.sleep(chance.uniform(_SHORTEST_S, _LONGEST_S))
     killed_s = time.time()
     victim.kill()
-    if browser:
-        house.client.stop_session(asked.name)
     house.client.wait(asked.name)
     lost_s = lost_before_s(house.fetch(asked.name), killed_s, began_s=asked.asked_s)
     house.discard(asked.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from contextlib import contextmanager, suppress
@@ -178,13 +179,18 @@ def display_processes(recorder: psutil.Process, program: str) -> list[psutil.Pro
     display = display.partition(".")[0].partition("+")[0]
     if program == "Xvfb":
         return _display_server(display)
-    found = []
-    for process in psutil.process_iter(["name"]):
+    # A browser writes over its own environment; what it starts, and what started with it, still has it.
+    server = _display_server(display)[0]
+    user, found = server.uids().real, []
+    for process in psutil.process_iter(["name", "uids"]):
         with suppress(psutil.Error):
-            named = program.lower() in (process.info["name"] or "").lower()
-            if named and process.environ().get("DISPLAY", "").partition(".")[0] == display:
+            name = (process.info["name"] or "").lower()
+            if program.lower() not in name or "crashpad" in name:
+                continue
+            own = user != os.geteuid() and process.info["uids"].real == user
+            if own or process.environ().get("DISPLAY", "").partition(".")[0] == display:
                 found.append(process)
-    return sorted(found, key=lambda process: process.pid)
+    return sorted(found, key=lambda process: process.create_time())
 
 
 def _display_server(display: str) -> list[psutil.Process]:
