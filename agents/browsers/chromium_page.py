@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
 _HEARTBEAT_S = 2.0
 _ANSWER_TIMEOUT = timedelta(seconds=5)
-_ATTACH_TIMEOUT = timedelta(seconds=30)
+_ATTACH_TIMEOUT = timedelta(seconds=20)
 _SILENT = "what drives browsers does not answer"
 _HTTP_ERROR = 400
 

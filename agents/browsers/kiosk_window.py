@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 NARROWEST_WINDOW = 500
 """Pixels. Chromium's windows are never narrower; a page that is to be is drawn at the left of one."""
-_POLLS = 1000
+_POLLS = 500
 _POLL_S = 0.01
 _PATIENCE = 30
 """Looks after which the window is told again. About one start in ten loses the first telling: Chromium asks the window
-manager while that is still taking the window over. Each further one gets twice the time."""
+manager while that is still taking the window over."""
 
 _SIZE = "[innerWidth * devicePixelRatio, innerHeight * devicePixelRatio]"
 
@@ -36,33 +36,21 @@ async def fill_display(session: CDPSession, display: Display, *, scale: float = 
     """
     ask: dict[str, Any] = {"expression": _SIZE, "returnByValue": True}
     width = height = 0
-    patience = until = _PATIENCE
     for look in range(_POLLS):
         answer = await session.send("Runtime.evaluate", ask)
         width, height = (round(pixels) for pixels in answer["result"]["value"])
         if abs(width - display.width) <= scale and abs(height - display.height) <= scale:
             return
-        if look == until:
-            if await _tell_again(session):
-                patience *= 2
-                until += patience
-            else:
-                until += _PATIENCE
+        if look % _PATIENCE == _PATIENCE - 1:
+            await _tell_again(session)
         await asyncio.sleep(_POLL_S)
     problem = f"its page is {width}x{height} on a display of {display.width}x{display.height}"
     raise PageFault("BROWSER_FAILED", f"Cannot open the page: {problem}. Try again.")
 
 
-async def _tell_again(session: CDPSession) -> bool:
-    """Takes one step towards a window that fills the screen: out of what it takes for that, or into it.
-
-    One at a time: on a busy machine the second is forgotten while the first is still being done.
-
-    Returns:
-        Whether it was told to fill the screen.
-    """
+async def _tell_again(session: CDPSession) -> None:
     window = await session.send("Browser.getWindowForTarget")
-    fills = window["bounds"].get("windowState") == "fullscreen"
-    bounds = {"windowId": window["windowId"], "bounds": {"windowState": "normal" if fills else "fullscreen"}}
-    await session.send("Browser.setWindowBounds", bounds)
-    return not fills
+    # Not at once: it takes itself for filling the screen already.
+    for state in ("normal", "fullscreen"):
+        bounds = {"windowId": window["windowId"], "bounds": {"windowState": state}}
+        await session.send("Browser.setWindowBounds", bounds)

@@ -11,6 +11,7 @@ import random
 import secrets
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import tempfile
@@ -22,7 +23,10 @@ from typing import TYPE_CHECKING
 
 from agents import lock_holders
 from agents.displays.display import BrowserEndpoint, Display
-from fakes.x_picture import has_window_manager
+from agents.displays.window_manager import CONFIG
+from agents.displays.x_authority import cookie_of
+from agents.displays.x_screen import XScreen
+from agents.displays.x_sockets import socket_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -70,10 +74,12 @@ class BareDisplay:
             sound_server=None,
             environment={**environment, "DISPLAY": name},
         )
-        self._start(["openbox"], "window_manager", self.display.environment)
-        end = time.monotonic() + _DEADLINE_S
-        while not has_window_manager(self.display):
-            assert time.monotonic() < end, "there is no window manager"
+        config = self.work / "openbox.xml"
+        config.write_text(CONFIG)
+        config.chmod(0o644)
+        argv = ["openbox", "--sm-disable", "--config-file", str(config)]
+        self._start(argv, "window_manager", self.display.environment)
+        self._await_window_manager()
 
     def with_browser(self, endpoint: BrowserEndpoint) -> Display:
         """Gives the display as it is with a browser on it."""
@@ -149,6 +155,12 @@ class BareDisplay:
             os.close(lock)
         self.processes.setdefault(name, []).append(process)
         return process
+
+    def _await_window_manager(self) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(socket_of(self.display.name)))
+            with XScreen(client, cookie_of(Path(self.display.authority).read_bytes())) as screen:
+                screen.await_window_manager()
 
     def _write_cookie(self) -> None:
         method, cookie = b"MIT-MAGIC-COOKIE-1", secrets.token_bytes(16)

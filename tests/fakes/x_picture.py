@@ -41,16 +41,6 @@ def picture(display: Display) -> Picture:
         return Picture(display.width, display.height, bytes(asked.reply().data))
 
 
-def has_window_manager(display: Display) -> bool:
-    """Tells whether a window manager has said that it is there."""
-    with _connected(display) as connection:
-        root = connection.get_setup().roots[0].root
-        name = b"_NET_SUPPORTING_WM_CHECK"
-        atom = connection.core.InternAtom(False, len(name), name).reply().atom
-        window = xcffib.xproto.Atom.WINDOW
-        return bool(connection.core.GetProperty(False, root, atom, window, 0, 1).reply().value_len)
-
-
 @contextmanager
 def _connected(display: Display) -> Iterator[xcffib.Connection]:
     os.environ["XAUTHORITY"] = display.authority
