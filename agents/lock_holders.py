@@ -41,7 +41,7 @@ def open_holder(pid: int, lock: Path) -> int | None:
     except OSError:
         return None
     # In this order: what is seen in /proc while the pidfd still says "alive" is about the process it holds.
-    if _has_open(pid, lock) and not has_ended(descriptor):
+    if has_open(pid, lock) and not has_ended(descriptor):
         return descriptor
     os.close(descriptor)
     return None
@@ -82,7 +82,8 @@ def send(pidfd: int, number: signal.Signals) -> bool:
     return True
 
 
-def _has_open(pid: int, lock: Path) -> bool:
+def has_open(pid: int, lock: Path) -> bool:
+    """Tells whether a process has a file open, as far as one may look."""
     try:
         ours = lock.stat()
         for entry in Path(f"/proc/{pid}/fd").iterdir():

@@ -1,7 +1,7 @@
 """What a recording takes of its host: processor time and memory of its display and its ffmpeg, from /proc.
 
-By the display's user where it has one of its own, else by the mark in its processes' environment: browsers start
-processes that neither hold a lock nor have a parent of ours.
+By the display's user where it has one of its own, else by its lock: what was started on it has that open, and what
+those programs start is theirs. Not by the mark in the environment, over which browsers write.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
+from agents.displays.process_search import user_ids_of
+from agents.lock_holders import has_open
 from agents.pipelines.recording_report import MeasuredUse
 
 if TYPE_CHECKING:
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
     from agents.displays.display import Display
     from gpu_balancer.runtime.clock import Clock
 
-MARK = "GPU_BALANCER_DISPLAY"
-"""Environment variable by which a display's processes are known; its value is in the display's own environment."""
 MEASURED_OVER = timedelta(seconds=15)
 _MILLIONTHS = 1_000_000
 _MIB = 1 << 20
@@ -109,18 +110,15 @@ def processes_of(display: Display, program: int | None) -> Iterator[psutil.Proce
     # By their ids parents mostly come first; where these have begun anew a grandchild may be missed.
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid == program or process.ppid() in found or _is_of(process, display):
+            if process.pid == program or process.ppid() in found or _is_of(process.pid, display):
                 found.add(process.pid)
                 yield process
 
 
-def _is_of(process: psutil.Process, display: Display) -> bool:
+def _is_of(pid: int, display: Display) -> bool:
     if display.user_id is not None:
-        return bool(process.uids().real == display.user_id)
-    mark = display.environment.get(MARK)
-    with contextlib.suppress(psutil.AccessDenied):
-        return mark is not None and bool(process.environ().get(MARK) == mark)
-    return False
+        return display.user_id in user_ids_of(pid)
+    return has_open(pid, Path(display.lock))
 
 
 def _memory_of(process: psutil.Process) -> int:

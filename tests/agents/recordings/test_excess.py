@@ -12,7 +12,6 @@ import pytest
 
 from agents.displays.display import Display
 from agents.recordings.excess import DisplayBounds, find_excess
-from agents.recordings.use_meter import MARK
 
 pytestmark = pytest.mark.process
 AMPLE = DisplayBounds(memory_mib=4096, folder_mib=2048)
@@ -35,16 +34,16 @@ def display(tmp_path: Path) -> Display:
         user_id=None,
         sound_server=None,
         browser=None,
-        environment={MARK: f"abc123/d{os.getpid()}"},
     )
 
 
-@pytest.fixture(params=[_HOLDS, _CHILD_HOLDS], ids=["itself", "a child that is not marked"])
+@pytest.fixture(params=[_HOLDS, _CHILD_HOLDS], ids=["itself", "a child that lets go of the lock"])
 def holder(display: Display, request: pytest.FixtureRequest) -> Iterator[None]:
     """A program of the display holds 100 MiB."""
-    environment = {**os.environ, **display.environment}
     program = [sys.executable, "-c", request.param]
-    with subprocess.Popen(program, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    lock = os.open(display.lock, os.O_RDWR | os.O_CREAT)
+    with subprocess.Popen(program, pass_fds=[lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        os.close(lock)
         assert process.stdout is not None
         process.stdout.readline()
         yield
