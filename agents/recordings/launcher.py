@@ -7,7 +7,6 @@ by its conditions.
 from __future__ import annotations
 
 import asyncio
-import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,12 +19,14 @@ from agents.sessions.output_folders import (
     look_up_presentations,
     make_presentation_folders,
     make_private_folders,
+    outside_of,
 )
 from agents.sessions.records import RecordingRecord, dump_launch, dump_status
+from agents.sessions.refusals import folder_refusal
 from agents.sessions.running import Launched
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.status_book import Attempt
-from gpu_balancer.runtime.failures import Reason, RequestFailure
+from gpu_balancer.runtime.failures import RequestFailure
 from gpu_balancer.runtime.redaction import url_secrets
 
 if TYPE_CHECKING:
@@ -36,10 +37,9 @@ if TYPE_CHECKING:
     from agents.pipelines.command import Command
     from agents.pipelines.recording import RecordingJob
     from agents.recordings.shooting import Shooting
-    from agents.sessions.folder import AttemptFolder, SessionFolders
+    from agents.sessions.folder import SessionFolders
     from gpu_balancer.runtime.clock import Clock
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LEAST_SECRET = 4
 """Characters. To hide shorter ones would leave nothing of a log, and a value like that keeps no secret."""
 
@@ -107,7 +107,7 @@ class RecordingLauncher:
                 raise
             except OSError as error:
                 await asyncio.to_thread(self._folders.remove_attempt, folder)
-                raise _launch_failure(key, error) from error
+                raise folder_refusal(key, error) from error
         return Launched(attempt=attempt, record=record, trace=trace)
 
     def describe(self, order: RecordingOrder) -> Command:
@@ -122,7 +122,7 @@ class RecordingLauncher:
     def _write_folders(self, attempt: Attempt, order: RecordingOrder, command: Command) -> RecordingRecord:
         folder = attempt.folder
         moves = look_up_folders(self._shooting.moves(order.job), self._output_roots)
-        outside = outside_of(folder, command)
+        outside = outside_of(folder.artifacts, command.directories)
         record = RecordingRecord(
             job=order.job,
             output_moves=moves,
@@ -143,12 +143,6 @@ class RecordingLauncher:
         return record
 
 
-def outside_of(folder: AttemptFolder, command: Command) -> list[str]:
-    """Gives the folders of a command that are not among the attempt's artifacts."""
-    inside = str(folder.artifacts)
-    return [path for path in command.directories if path != inside and not path.startswith(f"{inside}/")]
-
-
 def secrets_of(job: RecordingJob) -> tuple[str, ...]:
     """Gives what must not be shown of a recording, wherever its log or command is; longest first."""
     found = [secret for output in job.outputs for secret in url_secrets(getattr(output, "url", ""))]
@@ -158,15 +152,3 @@ def secrets_of(job: RecordingJob) -> tuple[str, ...]:
         found += [cookie.value for cookie in source.cookies] + list(source.headers.values())
         found += [source.basic_auth.password] if source.basic_auth is not None else []
     return tuple(sorted({secret for secret in found if len(secret) >= _LEAST_SECRET}, key=len, reverse=True))
-
-
-def _launch_failure(key: AttemptKey, error: OSError) -> RequestFailure:
-    where = f" ({error.filename})" if error.filename else ""
-    if error.errno in _FULL:
-        return RequestFailure(
-            reason=Reason.DISK_FULL,
-            message=f"Cannot launch {key}: the disk is full{where}. Try to delete sessions or to free space.",
-        )
-    return RequestFailure(
-        reason=Reason.OUTPUT_UNWRITABLE, message=f"Cannot launch {key}: {error.strerror}{where}. Try the agent's log."
-    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agents.bounded_program import run_bounded
 from agents.pipelines.exit_classification import ExitOutcome, classify_exit
 from agents.pipelines.input_description import parse_input_description
-from agents.pipelines.pipeline_error import PipelineError, PipelineErrorReason
+from agents.pipelines.pipeline_error import PipelineError
 from agents.pipelines.recording_files import describe_command, final_moves, finish_plan, is_playable, take_files
 from agents.pipelines.snapshots import snapshot_command, thumbnail_command
 from agents.pipelines.takes import DisplayAccess, TakePlaces, build_take, recording_coders
@@ -18,7 +18,8 @@ from agents.recordings.failures import capture_ended
 from agents.recordings.take_figures import FRAMES, IDLENESS, SILENCE
 from agents.sessions.attempt import Failure
 from agents.sessions.logs import read_tail
-from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, invalid
+from agents.sessions.refusals import pipeline_refusal
+from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.runtime.ids import random_id
 from gpu_balancer.runtime.redaction import Redactor
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from agents.sessions.folder import AttemptFolder
     from agents.sessions.records import RecordingRecord
 
-_FIELD = "session.recording."
 _LOG_LINES = 200
 _ASKED_EVERY_S = 0.2
 _SNAPSHOT_WITHIN = timedelta(seconds=10)
@@ -217,9 +217,4 @@ class Shooting:
                 sound_delay=self._sound_delay,
             )
         except PipelineError as error:
-            violation = Violation(field=_FIELD + error.field, description=error.message)
-            if error.reason is PipelineErrorReason.NO_CAPABILITY:
-                raise RequestFailure(
-                    reason=Reason.NO_CAPABLE_DEVICE, message=error.message, violations=(violation,)
-                ) from error
-            raise invalid(violation) from error
+            raise pipeline_refusal(error, where="session.recording") from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agents.pipelines.frame_lines import parse_frame_lines
 from agents.pipelines.stillness import parse_stillness
-from agents.recordings.growing_text import GrowingText
+from agents.sessions.growing_text import GrowingText
 from agents.sessions.progress_file import ProgressFile
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class TakeFigures:
         progress = self._progress_file.read(self.progress)
         self._progress_file.bound()
         self._truth, self._frames_left = parse_frame_lines(self._frames_left + self._frames.read(), self._truth)
+        self._frames.bound()
         for still in self._still.values():
             still.read()
         if progress is None or progress is self.progress:
@@ -127,3 +128,4 @@ class _StillnessFile:
 
     def read(self) -> None:
         self._known, self._left = parse_stillness(self._left + self._text.read(), self._known)
+        self._text.bound()

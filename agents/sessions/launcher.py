@@ -6,7 +6,6 @@ A launch either leaves a running shim and its folder, or nothing at all.
 from __future__ import annotations
 
 import asyncio
-import errno
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -22,14 +21,16 @@ from agents.sessions.output_folders import (
     look_up_presentations,
     make_presentation_folders,
     make_private_folders,
+    outside_of,
 )
 from agents.sessions.output_moves import remove_parts
 from agents.sessions.records import dump_launch, dump_status
+from agents.sessions.refusals import folder_refusal
 from agents.sessions.running import Launched
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.spawning import spawn_shim
 from agents.sessions.status_book import Attempt
-from gpu_balancer.runtime.failures import Reason, RequestFailure
+from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from agents.sessions.output_folders import PresentationFolder
     from agents.sessions.records import LaunchRecord
     from gpu_balancer.runtime.clock import Clock
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +116,7 @@ class Launcher:
                     raise
                 except OSError as error:
                     await asyncio.to_thread(self._folders.remove_attempt, folder)
-                    raise _launch_failure(key, error) from error
+                    raise folder_refusal(key, error) from error
         return Launched(attempt=attempt, record=record, trace=trace, shim=shim, speed_limit=order.speed_limit)
 
     def describe(self, order: LaunchOrder) -> Command:
@@ -144,23 +143,23 @@ class Launcher:
         try:
             return await asyncio.to_thread(look_up_folders, command.output_moves, self._settings.output_roots)
         except OSError as error:
-            raise _launch_failure(key, error) from error
+            raise folder_refusal(key, error) from error
 
     async def _presentations(
         self, key: AttemptKey, folder: AttemptFolder, command: Command
     ) -> tuple[PresentationFolder, ...]:
-        outside = _outside(folder, command.directories)
+        outside = outside_of(folder.artifacts, command.directories)
         if not outside:
             return ()
         try:
             return await asyncio.to_thread(look_up_presentations, outside, self._settings.output_roots)
         except OSError as error:
-            raise _launch_failure(key, error) from error
+            raise folder_refusal(key, error) from error
 
     def _write_folders(self, attempt: Attempt, plan: bytes, record: LaunchRecord, directories: Sequence[str]) -> None:
         files = {"plan.binpb": plan, "launch.json": dump_launch(record), "status.json": dump_status(attempt.status)}
         attempt.folder.create(files)
-        outside = _outside(attempt.folder, directories)
+        outside = outside_of(attempt.folder.artifacts, directories)
         for path in directories:
             if path not in outside:
                 Path(path).mkdir(parents=True, exist_ok=True)
@@ -193,25 +192,9 @@ class Launcher:
         return replace(status, conditions=(awaiting,), ingest_url=point.url)
 
 
-def _outside(folder: AttemptFolder, directories: Sequence[str]) -> list[str]:
-    return [path for path in directories if not Path(path).is_relative_to(folder.artifacts)]
-
-
 async def _spawned(folder: AttemptFolder, record: LaunchRecord) -> int:
     try:
         return spawn_shim(folder, record.argv, record.env)
     except OSError:
         await asyncio.to_thread(remove_parts, record.output_moves, only_empty=False)
         raise
-
-
-def _launch_failure(key: AttemptKey, error: OSError) -> RequestFailure:
-    where = f" ({error.filename})" if error.filename else ""
-    if error.errno in _FULL:
-        return RequestFailure(
-            reason=Reason.DISK_FULL,
-            message=f"Cannot launch {key}: the disk is full{where}. Try to delete sessions or to free space.",
-        )
-    return RequestFailure(
-        reason=Reason.OUTPUT_UNWRITABLE, message=f"Cannot launch {key}: {error.strerror}{where}. Try the agent's log."
-    )

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from agents.pipelines.command_builder import build_command
 from agents.pipelines.holding import hold_of
 from agents.pipelines.job import CaptureInput, IngestInput, Job, UriInput
-from agents.pipelines.pipeline_error import PipelineError, PipelineErrorReason
+from agents.pipelines.pipeline_error import PipelineError
 from agents.sessions.records import LaunchRecord
-from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, invalid
+from agents.sessions.refusals import pipeline_refusal
+from gpu_balancer.runtime.failures import Violation, invalid
 
 if TYPE_CHECKING:
     from agents.pipelines.capability import PipelineDevice
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from agents.sessions.attempt import AttemptKey
     from agents.sessions.folder import AttemptFolder, SessionFolders
     from agents.sessions.ingest import IngestPoint
-
-_FIELD = "session.transcode."
-"""As clients know it: their request is what cannot be done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +71,7 @@ def plan_command(job: Job, device: PipelineDevice, folder: AttemptFolder, ingest
             ingest_url=ingest_url,
         )
     except PipelineError as error:
-        violation = Violation(field=_FIELD + error.field, description=error.message)
-        if error.reason is PipelineErrorReason.NO_CAPABILITY:
-            raise RequestFailure(
-                reason=Reason.NO_CAPABLE_DEVICE, message=error.message, violations=(violation,)
-            ) from error
-        raise invalid(violation) from error
+        raise pipeline_refusal(error, where="session.transcode") from error
 
 
 def make_record(

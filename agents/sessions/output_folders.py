@@ -40,6 +40,11 @@ class PresentationFolder:
     existed: bool
 
 
+def outside_of(artifacts: Path, directories: Sequence[str]) -> list[str]:
+    """Gives the folders of a command that are not among the attempt's artifacts."""
+    return [path for path in directories if not Path(path).is_relative_to(artifacts)]
+
+
 def look_up_folders(moves: Sequence[OutputMove], roots: Sequence[str]) -> tuple[OutputMove, ...]:
     """Notes which folder each file will stand in, links followed.
 

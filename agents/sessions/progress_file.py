@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agents.pipelines.progress import parse_progress
-from agents.sessions.bounded_files import bound_file, first_data_offset
+from agents.sessions.growing_text import GrowingText
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,24 +17,18 @@ if TYPE_CHECKING:
 
     from agents.pipelines.progress import Progress
 
-_LIMIT_BYTES = 1024 * 1024
-_KEEP_BYTES = 16 * 1024
-_READ_BYTES = 256 * 1024
-
 
 class ProgressFile:
     """One attempt's progress, read from where the last reading ended."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset: int | None = None
+        self._text = GrowingText(path)
         self._rest = ""
-        self._written_s: float | None = None
 
     @property
     def written_s(self) -> float | None:
         """When what was last read had been written, in seconds of the wall clock since 1970. None: nothing was read."""
-        return self._written_s
+        return self._text.written_s
 
     def read(self, previous: Progress | None) -> Progress | None:
         """Reads what is new.
@@ -48,20 +42,8 @@ class ProgressFile:
         Raises:
             OSError: When the file is there and cannot be read.
         """
-        try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:  # the program has not made it yet
-            return previous
-        try:
-            if self._offset is None:
-                self._offset = first_data_offset(descriptor)
-            while data := os.pread(descriptor, _READ_BYTES, self._offset):
-                self._offset += len(data)
-                self._written_s = os.fstat(descriptor).st_mtime
-                text = self._rest + data.decode("utf-8", "replace").replace("\0", "")
-                previous, self._rest = parse_progress(text, previous)
-        finally:
-            os.close(descriptor)
+        if text := self._text.read():
+            previous, self._rest = parse_progress(self._rest + text, previous)
         return previous
 
     def bound(self) -> None:
@@ -70,7 +52,7 @@ class ProgressFile:
         Raises:
             OSError: When the file cannot be cut.
         """
-        bound_file(self._path, limit_bytes=_LIMIT_BYTES, keep_bytes=_KEEP_BYTES)
+        self._text.bound()
 
 
 def bytes_on_disk(artifacts: Path, files: Iterable[str]) -> int:

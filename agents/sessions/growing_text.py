@@ -22,6 +22,12 @@ class GrowingText:
         """Reads nothing yet; the file may be missing, now and later."""
         self._path = path
         self._offset: int | None = None
+        self._written_s: float | None = None
+
+    @property
+    def written_s(self) -> float | None:
+        """When what was last read had been written, in seconds of the wall clock since 1970. None: nothing was read."""
+        return self._written_s
 
     def read(self) -> str:
         """Gives what is new.
@@ -39,9 +45,16 @@ class GrowingText:
                 self._offset = first_data_offset(descriptor)
             while data := os.pread(descriptor, _READ_BYTES, self._offset):
                 self._offset += len(data)
+                self._written_s = os.fstat(descriptor).st_mtime
                 pieces.append(data)
         finally:
             os.close(descriptor)
-        if pieces:
-            bound_file(self._path, limit_bytes=_LIMIT_BYTES, keep_bytes=_KEEP_BYTES)
         return b"".join(pieces).decode("utf-8", "replace").replace("\0", "")
+
+    def bound(self) -> None:
+        """Gives the disk back what was read, of a file that has grown large.
+
+        Raises:
+            OSError: When the file cannot be cut.
+        """
+        bound_file(self._path, limit_bytes=_LIMIT_BYTES, keep_bytes=_KEEP_BYTES)
