@@ -22,6 +22,7 @@ from agents.sessions.attempt import AttemptKey, AttemptStatus, Ending, Phase
 from agents.sessions.event_feed import CaughtUp
 from agents.sessions.folder import AttemptFolder, SessionFolders
 from agents.sessions.launching import LaunchOrder
+from agents.sessions.processes import AttemptProcesses
 from agents.sessions.records import dump_launch, dump_status, load_launch
 from agents.sessions.running import Launched
 from gpu_balancer.runtime.failures import Reason, RequestFailure
@@ -309,18 +310,22 @@ def _await_exits(folders: list) -> None:
         time.sleep(0.01)
 
 
-async def test_a_stop_survives_the_agent_and_is_signalled_once(rigs: Rigs, clip: Path) -> None:
+async def test_a_stop_survives_the_agent_and_is_signalled_once(
+    rigs: Rigs, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A second signal would cost the file its index; here the program has heard the first one and cannot end yet."""
     job = job_of(endless(clip))
-    async with rigs.start() as rig:
-        await rig.launch(job)
-        await rig.running(job)
-        program = rig.folder(job).program_pid()
-        assert program is not None
-        os.kill(program, signal.SIGSTOP)
-        await rig.registry.stop(key_of(job))
-        await rig.until(job, lambda status: True)
-        await asyncio.to_thread(_await_signalled, rig.folder(job).status)
+    with monkeypatch.context() as patch:
+        patch.setattr(AttemptProcesses, "continue_program", lambda _: True)
+        async with rigs.start() as rig:
+            await rig.launch(job)
+            await rig.running(job)
+            program = rig.folder(job).program_pid()
+            assert program is not None
+            os.kill(program, signal.SIGSTOP)
+            await rig.registry.stop(key_of(job))
+            await rig.until(job, lambda status: True)
+            await asyncio.to_thread(_await_signalled, rig.folder(job).status)
     async with rigs.start() as successor:
         os.kill(program, signal.SIGCONT)
         ended = await successor.ended(job)
