@@ -174,7 +174,9 @@ def display_processes(recorder: psutil.Process, program: str) -> list[psutil.Pro
         recorder: The ffmpeg.
         program: "Xvfb" or "chromium", as the name of the process has it.
     """
-    words = recorder.cmdline()
+    # While a program takes the place of what started it, it has none for a moment.
+    while not (words := recorder.cmdline()):
+        time.sleep(0.001)
     display = next(word for word, before in zip(words[1:], words, strict=False) if before == "-i" and word[0] == ":")
     display = display.partition(".")[0].partition("+")[0]
     if program == "Xvfb":

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _KEPT_S = 1.0
 """Recorded after the first frame."""
+_NAIVE_S = 8.0
+"""Seconds that a script records: its browser has drawn by then on a busy machine too."""
 _FRAME_S = 1 / 30
 
 
@@ -93,7 +95,7 @@ def _start_s(house: RecordingHouse) -> float:
 def _naive_start_s(house: RecordingHouse) -> float:
     film = house.fetched / "script.mp4"
     asked_s = time.time()
-    with naive_recording(house.pages.url("counter"), film, seconds=_KEPT_S + 1) as recording:
+    with naive_recording(house.pages.url("counter"), film, seconds=_NAIVE_S) as recording:
         recording.await_file()
     return first_drawing_time_s(read_strip(film), after_s=asked_s) + _FRAME_S - asked_s
 

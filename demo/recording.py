@@ -17,7 +17,6 @@ from pathlib import Path
 from bench.analysis.media_file import is_faststart, measure_playable
 from bench.analysis.strip import count_frames, read_strip
 from bench.pages.server import serve_pages
-
 from demo.daemon import Daemon, Missed, eventually
 from demo.stage import Check, note, show_command, step
 from gpu_balancer.client import Client

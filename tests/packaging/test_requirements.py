@@ -20,6 +20,8 @@ OURS = {"gpu_balancer", "balancer", "agents"}
 CLIENT_ROOMS = ("gpu_balancer/cli", "gpu_balancer/client", "gpu_balancer/v1", "gpu_balancer/__init__.py")
 COMES_WITH = {"pydantic-core": "pydantic"}
 """Distributions that another one pins to the patch: asking for both would only make conflicts."""
+READ_BY = {"zoneinfo": "tzdata"}
+"""Distributions of data, which a module of Python reads where the system has none."""
 EXTRA_OF_MODULE = {"opentelemetry.exporter.otlp": "otlp"}
 
 
@@ -54,6 +56,8 @@ def imported_distributions(*roots: str) -> dict[str, str]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             for module in _imported(node):
                 top = module.split(".")[0]
+                if top in READ_BY:
+                    found.setdefault(READ_BY[top], str(path.relative_to(REPOSITORY)))
                 if top in OURS or top in sys.stdlib_module_names:
                     continue
                 for name in _owners_of(module, owners):
