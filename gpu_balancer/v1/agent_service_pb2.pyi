@@ -97,6 +97,7 @@ class Agent(_message.Message):
     FAULT_MESSAGE_FIELD_NUMBER: _builtins.int
     LAST_EVENT_NUMBER_FIELD_NUMBER: _builtins.int
     RECORDING_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.str
     """Changes at each start of the agent."""
     version: _builtins.str
@@ -125,6 +126,10 @@ class Agent(_message.Message):
     def recording(self) -> _recording_pb2.RecordingAbility:
         """What it records. Unset until that is known."""
 
+    @_builtins.property
+    def health(self) -> _device_pb2.DeviceHealth:
+        """How the device is, besides what the golden probe showed. Unset: it is not watched, as for a CPU device."""
+
     def __init__(
         self,
         *,
@@ -138,10 +143,11 @@ class Agent(_message.Message):
         fault_message: _builtins.str = ...,
         last_event_number: _builtins.int = ...,
         recording: _recording_pb2.RecordingAbility | None = ...,
+        health: _device_pb2.DeviceHealth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "recording", b"recording"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health", "identity", b"identity", "recording", b"recording"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "fault_message", b"fault_message", "ffmpeg_builds", b"ffmpeg_builds", "identity", b"identity", "incarnation", b"incarnation", "last_event_number", b"last_event_number", "probed", b"probed", "process_id", b"process_id", "recording", b"recording", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "fault_message", b"fault_message", "ffmpeg_builds", b"ffmpeg_builds", "health", b"health", "identity", b"identity", "incarnation", b"incarnation", "last_event_number", b"last_event_number", "probed", b"probed", "process_id", b"process_id", "recording", b"recording", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -322,6 +328,7 @@ class LaunchPlan(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     SPEED_LIMIT_FIELD_NUMBER: _builtins.int
     RECORDING_FIELD_NUMBER: _builtins.int
+    CONTINUES_FIELD_NUMBER: _builtins.int
     traceparent: _builtins.str
     """W3C trace context of the session's trace. Empty when tracing is off."""
     speed_limit: _builtins.float
@@ -346,6 +353,10 @@ class LaunchPlan(_message.Message):
     def recording(self) -> _recording_pb2.RecordingSpec:
         """The recording, with profile, defaults and ids filled in. Unset for a transcode."""
 
+    @_builtins.property
+    def continues(self) -> _containers.RepeatedCompositeFieldContainer[Global___EarlierAttempt]:
+        """Earlier attempts whose outputs this one continues, oldest first. Empty: it begins anew."""
+
     def __init__(
         self,
         *,
@@ -356,16 +367,49 @@ class LaunchPlan(_message.Message):
         traceparent: _builtins.str = ...,
         speed_limit: _builtins.float | None = ...,
         recording: _recording_pb2.RecordingSpec | None = ...,
+        continues: _abc.Iterable[Global___EarlierAttempt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit", "id", b"id", "input_facts", b"input_facts", "max_duration", b"max_duration", "recording", b"recording", "speed_limit", b"speed_limit", "transcode", b"transcode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit", "id", b"id", "input_facts", b"input_facts", "max_duration", b"max_duration", "recording", b"recording", "speed_limit", b"speed_limit", "traceparent", b"traceparent", "transcode", b"transcode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit", "continues", b"continues", "id", b"id", "input_facts", b"input_facts", "max_duration", b"max_duration", "recording", b"recording", "speed_limit", b"speed_limit", "traceparent", b"traceparent", "transcode", b"transcode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__speed_limit: _TypeAlias = _typing.Literal["speed_limit"]  # noqa: Y015
     _WhichOneofArgType__speed_limit: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__speed_limit) -> _WhichOneofReturnType__speed_limit | None: ...
 
 Global___LaunchPlan: _TypeAlias = LaunchPlan  # noqa: Y015
+
+@_typing.final
+class EarlierAttempt(_message.Message):
+    """An attempt of the same session that has ended, or counts as lost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    FOLDER_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    """Its number."""
+    device: _builtins.str
+    """"devices/{id}" of the agent that ran it."""
+    folder: _builtins.str
+    """Its folder, as that agent told it. Of use where this agent reaches it; else its files stay where they are. Empty:
+    not known.
+    """
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.int = ...,
+        device: _builtins.str = ...,
+        folder: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "device", b"device", "folder", b"folder"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EarlierAttempt: _TypeAlias = EarlierAttempt  # noqa: Y015
 
 @_typing.final
 class DescribeCommandRequest(_message.Message):
@@ -796,12 +840,15 @@ class AttemptStatus(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     RECORDING_REPORT_FIELD_NUMBER: _builtins.int
     MEASURED_USE_FIELD_NUMBER: _builtins.int
+    FOLDER_FIELD_NUMBER: _builtins.int
     phase: Global___AttemptPhase.ValueType
     """Where it stands."""
     outcome: Global___AttemptOutcome.ValueType
     """How it ended."""
     ingest_url: _builtins.str
     """Where to publish, for an ingest."""
+    folder: _builtins.str
+    """The attempt's folder on the agent's host. Empty: it never came here."""
     @_builtins.property
     def id(self) -> Global___AttemptId:
         """Which attempt."""
@@ -848,10 +895,11 @@ class AttemptStatus(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         recording_report: _recording_pb2.RecordingReport | None = ...,
         measured_use: _recording_pb2.MeasuredUse | None = ...,
+        folder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "id", b"id", "measured_use", b"measured_use", "progress", b"progress", "recording_report", b"recording_report", "running_time", b"running_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "end_time", b"end_time", "failure", b"failure", "id", b"id", "ingest_url", b"ingest_url", "measured_use", b"measured_use", "outcome", b"outcome", "phase", b"phase", "progress", b"progress", "recording_report", b"recording_report", "running_time", b"running_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "end_time", b"end_time", "failure", b"failure", "folder", b"folder", "id", b"id", "ingest_url", b"ingest_url", "measured_use", b"measured_use", "outcome", b"outcome", "phase", b"phase", "progress", b"progress", "recording_report", b"recording_report", "running_time", b"running_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

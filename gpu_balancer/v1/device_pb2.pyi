@@ -111,6 +111,62 @@ CODING_DIRECTION_ENCODE: CodingDirection.ValueType  # 2
 """From pictures to a bit stream."""
 Global___CodingDirection: _TypeAlias = CodingDirection  # noqa: Y015
 
+class _HealthState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HealthStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HealthState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HEALTH_STATE_UNSPECIFIED: _HealthState.ValueType  # 0
+    """Not said."""
+    HEALTH_STATE_OK: _HealthState.ValueType  # 1
+    """Nothing is known against it."""
+    HEALTH_STATE_DEGRADED: _HealthState.ValueType  # 2
+    """It works; something about it should be looked at, as when it slows down because it is hot."""
+    HEALTH_STATE_UNHEALTHY: _HealthState.ValueType  # 3
+    """It takes no session until a golden probe has passed."""
+    HEALTH_STATE_LOST: _HealthState.ValueType  # 4
+    """It takes no session until an operator has acted and asked for a golden probe."""
+
+class HealthState(_HealthState, metaclass=_HealthStateEnumTypeWrapper):
+    """How well a device is."""
+
+HEALTH_STATE_UNSPECIFIED: HealthState.ValueType  # 0
+"""Not said."""
+HEALTH_STATE_OK: HealthState.ValueType  # 1
+"""Nothing is known against it."""
+HEALTH_STATE_DEGRADED: HealthState.ValueType  # 2
+"""It works; something about it should be looked at, as when it slows down because it is hot."""
+HEALTH_STATE_UNHEALTHY: HealthState.ValueType  # 3
+"""It takes no session until a golden probe has passed."""
+HEALTH_STATE_LOST: HealthState.ValueType  # 4
+"""It takes no session until an operator has acted and asked for a golden probe."""
+Global___HealthState: _TypeAlias = HealthState  # noqa: Y015
+
+class _DrainMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DrainModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DrainMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DRAIN_MODE_UNSPECIFIED: _DrainMode.ValueType  # 0
+    """Not said; DRAIN_MODE_WAIT counts."""
+    DRAIN_MODE_WAIT: _DrainMode.ValueType  # 1
+    """Its sessions end by themselves."""
+    DRAIN_MODE_MOVE: _DrainMode.ValueType  # 2
+    """Its sessions go on as further attempts on other devices."""
+
+class DrainMode(_DrainMode, metaclass=_DrainModeEnumTypeWrapper):
+    """How a device is emptied."""
+
+DRAIN_MODE_UNSPECIFIED: DrainMode.ValueType  # 0
+"""Not said; DRAIN_MODE_WAIT counts."""
+DRAIN_MODE_WAIT: DrainMode.ValueType  # 1
+"""Its sessions end by themselves."""
+DRAIN_MODE_MOVE: DrainMode.ValueType  # 2
+"""Its sessions go on as further attempts on other devices."""
+Global___DrainMode: _TypeAlias = DrainMode  # noqa: Y015
+
 @_typing.final
 class Capability(_message.Message):
     """The outcome of trying one thing for real on a device. What several ffmpeg builds can do is there once for each that
@@ -647,6 +703,94 @@ class DeviceIdentity(_message.Message):
 Global___DeviceIdentity: _TypeAlias = DeviceIdentity  # noqa: Y015
 
 @_typing.final
+class DeviceHealth(_message.Message):
+    """How well a device is, as the driver tells it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    XID_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    FAULTY_ENGINES_FIELD_NUMBER: _builtins.int
+    state: Global___HealthState.ValueType
+    """How well."""
+    reason: _builtins.str
+    """Stable name of what is wrong, "XID_79", "RECOVERY_ACTION" or "GPU_LOST" for instance; docs/health.md lists them.
+    Empty when OK.
+    """
+    message: _builtins.str
+    """The same as a sentence for people, with what to do."""
+    xid: _builtins.int
+    """The driver's number of the error. Unset: it was none."""
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    @_builtins.property
+    def faulty_engines(self) -> _containers.RepeatedScalarFieldContainer[Global___CodingDirection.ValueType]:
+        """Engines that are out of use while the device works: decode or encode."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___HealthState.ValueType = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        xid: _builtins.int | None = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+        faulty_engines: _abc.Iterable[Global___CodingDirection.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_xid", b"_xid", "since_time", b"since_time", "xid", b"xid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_xid", b"_xid", "faulty_engines", b"faulty_engines", "message", b"message", "reason", b"reason", "since_time", b"since_time", "state", b"state", "xid", b"xid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__xid: _TypeAlias = _typing.Literal["xid"]  # noqa: Y015
+    _WhichOneofArgType__xid: _TypeAlias = _typing.Literal["_xid", b"_xid"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__xid) -> _WhichOneofReturnType__xid | None: ...
+
+Global___DeviceHealth: _TypeAlias = DeviceHealth  # noqa: Y015
+
+@_typing.final
+class DeviceDrain(_message.Message):
+    """How far a device is with being emptied."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    SESSION_COUNT_FIELD_NUMBER: _builtins.int
+    mode: Global___DrainMode.ValueType
+    """How."""
+    session_count: _builtins.int
+    """Sessions that are still on it."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When what is left is stopped, outputs completed. Unset: never."""
+
+    def __init__(
+        self,
+        *,
+        mode: Global___DrainMode.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        session_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "mode", b"mode", "session_count", b"session_count", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceDrain: _TypeAlias = DeviceDrain  # noqa: Y015
+
+@_typing.final
 class Device(_message.Message):
     """What sessions are placed on."""
 
@@ -669,6 +813,8 @@ class Device(_message.Message):
     CALIBRATION_FIELD_NUMBER: _builtins.int
     QUARANTINE_FIELD_NUMBER: _builtins.int
     RECORDING_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"devices/{id}"."""
     weight: _builtins.int
@@ -721,6 +867,14 @@ class Device(_message.Message):
     def recording(self) -> _recording_pb2.RecordingAbility:
         """What its agent records. Unset until the agent has told it."""
 
+    @_builtins.property
+    def health(self) -> Global___DeviceHealth:
+        """How well it is. Unset: it is not watched, as a CPU device."""
+
+    @_builtins.property
+    def drain(self) -> Global___DeviceDrain:
+        """Set while it is DRAINING, and after that until it is opened again."""
+
     def __init__(
         self,
         *,
@@ -741,10 +895,12 @@ class Device(_message.Message):
         calibration: Global___DeviceCalibration | None = ...,
         quarantine: Global___DeviceQuarantine | None = ...,
         recording: _recording_pb2.RecordingAbility | None = ...,
+        health: Global___DeviceHealth | None = ...,
+        drain: Global___DeviceDrain | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "calibration", b"calibration", "identity", b"identity", "measurements", b"measurements", "quarantine", b"quarantine", "recording", b"recording", "weighted_load", b"weighted_load"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "calibration", b"calibration", "drain", b"drain", "health", b"health", "identity", b"identity", "measurements", b"measurements", "quarantine", b"quarantine", "recording", b"recording", "weighted_load", b"weighted_load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "calibration", b"calibration", "capabilities", b"capabilities", "ffmpeg_builds", b"ffmpeg_builds", "identity", b"identity", "loads", b"loads", "measurements", b"measurements", "name", b"name", "quarantine", b"quarantine", "rates", b"rates", "recording", b"recording", "revision", b"revision", "session_count", b"session_count", "state", b"state", "state_message", b"state_message", "weight", b"weight", "weight_source", b"weight_source", "weighted_load", b"weighted_load"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "calibration", b"calibration", "capabilities", b"capabilities", "drain", b"drain", "ffmpeg_builds", b"ffmpeg_builds", "health", b"health", "identity", b"identity", "loads", b"loads", "measurements", b"measurements", "name", b"name", "quarantine", b"quarantine", "rates", b"rates", "recording", b"recording", "revision", b"revision", "session_count", b"session_count", "state", b"state", "state_message", b"state_message", "weight", b"weight", "weight_source", b"weight_source", "weighted_load", b"weighted_load"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__weighted_load: _TypeAlias = _typing.Literal["weighted_load"]  # noqa: Y015
     _WhichOneofArgType__weighted_load: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load"]  # noqa: Y015

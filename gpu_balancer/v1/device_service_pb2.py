@@ -22,50 +22,55 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from gpu_balancer.v1 import device_pb2 as gpu__balancer_dot_v1_dot_device__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$gpu_balancer/v1/device_service.proto\x12\x0fgpu_balancer.v1\x1a\x1cgpu_balancer/v1/device.proto\";\n\x12ListDevicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x13ListDevicesResponse\x12(\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x17.gpu_balancer.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x11GetDeviceResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\"\x15\n\x13WatchDevicesRequest\"?\n\x14WatchDevicesResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\"u\n\x13UpdateDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08\x63ordoned\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x0c\n\x04save\x18\x04 \x01(\x08\x42\t\n\x07_weightB\x0b\n\t_cordoned\"S\n\x14UpdateDeviceResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\x12\x12\n\nsaved_path\x18\x02 \x01(\t\"\"\n\x12ProbeDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x13ProbeDeviceResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\"&\n\x16\x43\x61librateDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x0fSuggestedWeight\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\x12\x16\n\x0epresent_weight\x18\x03 \x01(\r\"\xc3\x01\n\x17\x43\x61librateDeviceResponse\x12\x38\n\x08progress\x18\x01 \x01(\x0b\x32$.gpu_balancer.v1.CalibrationProgressH\x00\x12)\n\x06\x64\x65vice\x18\x02 \x01(\x0b\x32\x17.gpu_balancer.v1.DeviceH\x00\x12;\n\x11suggested_weights\x18\x03 \x03(\x0b\x32 .gpu_balancer.v1.SuggestedWeightB\x06\n\x04news\"(\n\x18\x44\x65leteCalibrationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x19\x44\x65leteCalibrationResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\"\x17\n\x15ReloadSettingsRequest\"Y\n\x16ReloadSettingsResponse\x12\x18\n\x10settings_version\x18\x01 \x01(\x04\x12\x0f\n\x07\x63hanges\x18\x02 \x03(\t\x12\x14\n\x0crestart_keys\x18\x03 \x03(\t2\x8a\x06\n\rDeviceService\x12X\n\x0bListDevices\x12#.gpu_balancer.v1.ListDevicesRequest\x1a$.gpu_balancer.v1.ListDevicesResponse\x12R\n\tGetDevice\x12!.gpu_balancer.v1.GetDeviceRequest\x1a\".gpu_balancer.v1.GetDeviceResponse\x12]\n\x0cWatchDevices\x12$.gpu_balancer.v1.WatchDevicesRequest\x1a%.gpu_balancer.v1.WatchDevicesResponse0\x01\x12[\n\x0cUpdateDevice\x12$.gpu_balancer.v1.UpdateDeviceRequest\x1a%.gpu_balancer.v1.UpdateDeviceResponse\x12X\n\x0bProbeDevice\x12#.gpu_balancer.v1.ProbeDeviceRequest\x1a$.gpu_balancer.v1.ProbeDeviceResponse\x12\x66\n\x0f\x43\x61librateDevice\x12\'.gpu_balancer.v1.CalibrateDeviceRequest\x1a(.gpu_balancer.v1.CalibrateDeviceResponse0\x01\x12j\n\x11\x44\x65leteCalibration\x12).gpu_balancer.v1.DeleteCalibrationRequest\x1a*.gpu_balancer.v1.DeleteCalibrationResponse\x12\x61\n\x0eReloadSettings\x12&.gpu_balancer.v1.ReloadSettingsRequest\x1a\'.gpu_balancer.v1.ReloadSettingsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$gpu_balancer/v1/device_service.proto\x12\x0fgpu_balancer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgpu_balancer/v1/device.proto\";\n\x12ListDevicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x13ListDevicesResponse\x12(\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x17.gpu_balancer.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x11GetDeviceResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\"\x15\n\x13WatchDevicesRequest\"?\n\x14WatchDevicesResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\"u\n\x13UpdateDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08\x63ordoned\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x0c\n\x04save\x18\x04 \x01(\x08\x42\t\n\x07_weightB\x0b\n\t_cordoned\"S\n\x14UpdateDeviceResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\x12\x12\n\nsaved_path\x18\x02 \x01(\t\"y\n\x12\x44rainDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04mode\x18\x02 \x01(\x0e\x32\x1a.gpu_balancer.v1.DrainMode\x12+\n\x08\x64\x65\x61\x64line\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\">\n\x13\x44rainDeviceResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\"\"\n\x12ProbeDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x13ProbeDeviceResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\"&\n\x16\x43\x61librateDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x0fSuggestedWeight\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\x12\x16\n\x0epresent_weight\x18\x03 \x01(\r\"\xc3\x01\n\x17\x43\x61librateDeviceResponse\x12\x38\n\x08progress\x18\x01 \x01(\x0b\x32$.gpu_balancer.v1.CalibrationProgressH\x00\x12)\n\x06\x64\x65vice\x18\x02 \x01(\x0b\x32\x17.gpu_balancer.v1.DeviceH\x00\x12;\n\x11suggested_weights\x18\x03 \x03(\x0b\x32 .gpu_balancer.v1.SuggestedWeightB\x06\n\x04news\"(\n\x18\x44\x65leteCalibrationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x19\x44\x65leteCalibrationResponse\x12\'\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x17.gpu_balancer.v1.Device\"\x17\n\x15ReloadSettingsRequest\"Y\n\x16ReloadSettingsResponse\x12\x18\n\x10settings_version\x18\x01 \x01(\x04\x12\x0f\n\x07\x63hanges\x18\x02 \x03(\t\x12\x14\n\x0crestart_keys\x18\x03 \x03(\t2\xe4\x06\n\rDeviceService\x12X\n\x0bListDevices\x12#.gpu_balancer.v1.ListDevicesRequest\x1a$.gpu_balancer.v1.ListDevicesResponse\x12R\n\tGetDevice\x12!.gpu_balancer.v1.GetDeviceRequest\x1a\".gpu_balancer.v1.GetDeviceResponse\x12]\n\x0cWatchDevices\x12$.gpu_balancer.v1.WatchDevicesRequest\x1a%.gpu_balancer.v1.WatchDevicesResponse0\x01\x12[\n\x0cUpdateDevice\x12$.gpu_balancer.v1.UpdateDeviceRequest\x1a%.gpu_balancer.v1.UpdateDeviceResponse\x12X\n\x0b\x44rainDevice\x12#.gpu_balancer.v1.DrainDeviceRequest\x1a$.gpu_balancer.v1.DrainDeviceResponse\x12X\n\x0bProbeDevice\x12#.gpu_balancer.v1.ProbeDeviceRequest\x1a$.gpu_balancer.v1.ProbeDeviceResponse\x12\x66\n\x0f\x43\x61librateDevice\x12\'.gpu_balancer.v1.CalibrateDeviceRequest\x1a(.gpu_balancer.v1.CalibrateDeviceResponse0\x01\x12j\n\x11\x44\x65leteCalibration\x12).gpu_balancer.v1.DeleteCalibrationRequest\x1a*.gpu_balancer.v1.DeleteCalibrationResponse\x12\x61\n\x0eReloadSettings\x12&.gpu_balancer.v1.ReloadSettingsRequest\x1a\'.gpu_balancer.v1.ReloadSettingsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gpu_balancer.v1.device_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTDEVICESREQUEST']._serialized_start=87
-  _globals['_LISTDEVICESREQUEST']._serialized_end=146
-  _globals['_LISTDEVICESRESPONSE']._serialized_start=148
-  _globals['_LISTDEVICESRESPONSE']._serialized_end=236
-  _globals['_GETDEVICEREQUEST']._serialized_start=238
-  _globals['_GETDEVICEREQUEST']._serialized_end=270
-  _globals['_GETDEVICERESPONSE']._serialized_start=272
-  _globals['_GETDEVICERESPONSE']._serialized_end=332
-  _globals['_WATCHDEVICESREQUEST']._serialized_start=334
-  _globals['_WATCHDEVICESREQUEST']._serialized_end=355
-  _globals['_WATCHDEVICESRESPONSE']._serialized_start=357
-  _globals['_WATCHDEVICESRESPONSE']._serialized_end=420
-  _globals['_UPDATEDEVICEREQUEST']._serialized_start=422
-  _globals['_UPDATEDEVICEREQUEST']._serialized_end=539
-  _globals['_UPDATEDEVICERESPONSE']._serialized_start=541
-  _globals['_UPDATEDEVICERESPONSE']._serialized_end=624
-  _globals['_PROBEDEVICEREQUEST']._serialized_start=626
-  _globals['_PROBEDEVICEREQUEST']._serialized_end=660
-  _globals['_PROBEDEVICERESPONSE']._serialized_start=662
-  _globals['_PROBEDEVICERESPONSE']._serialized_end=724
-  _globals['_CALIBRATEDEVICEREQUEST']._serialized_start=726
-  _globals['_CALIBRATEDEVICEREQUEST']._serialized_end=764
-  _globals['_SUGGESTEDWEIGHT']._serialized_start=766
-  _globals['_SUGGESTEDWEIGHT']._serialized_end=839
-  _globals['_CALIBRATEDEVICERESPONSE']._serialized_start=842
-  _globals['_CALIBRATEDEVICERESPONSE']._serialized_end=1037
-  _globals['_DELETECALIBRATIONREQUEST']._serialized_start=1039
-  _globals['_DELETECALIBRATIONREQUEST']._serialized_end=1079
-  _globals['_DELETECALIBRATIONRESPONSE']._serialized_start=1081
-  _globals['_DELETECALIBRATIONRESPONSE']._serialized_end=1149
-  _globals['_RELOADSETTINGSREQUEST']._serialized_start=1151
-  _globals['_RELOADSETTINGSREQUEST']._serialized_end=1174
-  _globals['_RELOADSETTINGSRESPONSE']._serialized_start=1176
-  _globals['_RELOADSETTINGSRESPONSE']._serialized_end=1265
-  _globals['_DEVICESERVICE']._serialized_start=1268
-  _globals['_DEVICESERVICE']._serialized_end=2046
+  _globals['_LISTDEVICESREQUEST']._serialized_start=119
+  _globals['_LISTDEVICESREQUEST']._serialized_end=178
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=180
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=268
+  _globals['_GETDEVICEREQUEST']._serialized_start=270
+  _globals['_GETDEVICEREQUEST']._serialized_end=302
+  _globals['_GETDEVICERESPONSE']._serialized_start=304
+  _globals['_GETDEVICERESPONSE']._serialized_end=364
+  _globals['_WATCHDEVICESREQUEST']._serialized_start=366
+  _globals['_WATCHDEVICESREQUEST']._serialized_end=387
+  _globals['_WATCHDEVICESRESPONSE']._serialized_start=389
+  _globals['_WATCHDEVICESRESPONSE']._serialized_end=452
+  _globals['_UPDATEDEVICEREQUEST']._serialized_start=454
+  _globals['_UPDATEDEVICEREQUEST']._serialized_end=571
+  _globals['_UPDATEDEVICERESPONSE']._serialized_start=573
+  _globals['_UPDATEDEVICERESPONSE']._serialized_end=656
+  _globals['_DRAINDEVICEREQUEST']._serialized_start=658
+  _globals['_DRAINDEVICEREQUEST']._serialized_end=779
+  _globals['_DRAINDEVICERESPONSE']._serialized_start=781
+  _globals['_DRAINDEVICERESPONSE']._serialized_end=843
+  _globals['_PROBEDEVICEREQUEST']._serialized_start=845
+  _globals['_PROBEDEVICEREQUEST']._serialized_end=879
+  _globals['_PROBEDEVICERESPONSE']._serialized_start=881
+  _globals['_PROBEDEVICERESPONSE']._serialized_end=943
+  _globals['_CALIBRATEDEVICEREQUEST']._serialized_start=945
+  _globals['_CALIBRATEDEVICEREQUEST']._serialized_end=983
+  _globals['_SUGGESTEDWEIGHT']._serialized_start=985
+  _globals['_SUGGESTEDWEIGHT']._serialized_end=1058
+  _globals['_CALIBRATEDEVICERESPONSE']._serialized_start=1061
+  _globals['_CALIBRATEDEVICERESPONSE']._serialized_end=1256
+  _globals['_DELETECALIBRATIONREQUEST']._serialized_start=1258
+  _globals['_DELETECALIBRATIONREQUEST']._serialized_end=1298
+  _globals['_DELETECALIBRATIONRESPONSE']._serialized_start=1300
+  _globals['_DELETECALIBRATIONRESPONSE']._serialized_end=1368
+  _globals['_RELOADSETTINGSREQUEST']._serialized_start=1370
+  _globals['_RELOADSETTINGSREQUEST']._serialized_end=1393
+  _globals['_RELOADSETTINGSRESPONSE']._serialized_start=1395
+  _globals['_RELOADSETTINGSRESPONSE']._serialized_end=1484
+  _globals['_DEVICESERVICE']._serialized_start=1487
+  _globals['_DEVICESERVICE']._serialized_end=2355
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from gpu_balancer.v1 import device_pb2 as _device_pb2
@@ -228,6 +229,62 @@ class UpdateDeviceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateDeviceResponse: _TypeAlias = UpdateDeviceResponse  # noqa: Y015
+
+@_typing.final
+class DrainDeviceRequest(_message.Message):
+    """Request of DrainDevice."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"devices/{id}", or what GetDevice accepts."""
+    mode: _device_pb2.DrainMode.ValueType
+    """How. Unspecified: DRAIN_MODE_WAIT."""
+    @_builtins.property
+    def deadline(self) -> _duration_pb2.Duration:
+        """After this much time what is left is stopped, outputs completed. Unset: never."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        mode: _device_pb2.DrainMode.ValueType = ...,
+        deadline: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "mode", b"mode", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainDeviceRequest: _TypeAlias = DrainDeviceRequest  # noqa: Y015
+
+@_typing.final
+class DrainDeviceResponse(_message.Message):
+    """Response of DrainDevice."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def device(self) -> _device_pb2.Device:
+        """The device, DRAINING."""
+
+    def __init__(
+        self,
+        *,
+        device: _device_pb2.Device | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainDeviceResponse: _TypeAlias = DrainDeviceResponse  # noqa: Y015
 
 @_typing.final
 class ProbeDeviceRequest(_message.Message):

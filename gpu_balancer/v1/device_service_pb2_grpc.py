@@ -55,6 +55,11 @@ class DeviceServiceStub:
                 request_serializer=gpu__balancer_dot_v1_dot_device__service__pb2.UpdateDeviceRequest.SerializeToString,
                 response_deserializer=gpu__balancer_dot_v1_dot_device__service__pb2.UpdateDeviceResponse.FromString,
                 _registered_method=True)
+        self.DrainDevice = channel.unary_unary(
+                '/gpu_balancer.v1.DeviceService/DrainDevice',
+                request_serializer=gpu__balancer_dot_v1_dot_device__service__pb2.DrainDeviceRequest.SerializeToString,
+                response_deserializer=gpu__balancer_dot_v1_dot_device__service__pb2.DrainDeviceResponse.FromString,
+                _registered_method=True)
         self.ProbeDevice = channel.unary_unary(
                 '/gpu_balancer.v1.DeviceService/ProbeDevice',
                 request_serializer=gpu__balancer_dot_v1_dot_device__service__pb2.ProbeDeviceRequest.SerializeToString,
@@ -104,6 +109,14 @@ class DeviceServiceServicer:
 
     def UpdateDevice(self, request, context):
         """Changes a device's weight, or closes it to new sessions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainDevice(self, request, context):
+        """Closes a device to new sessions and empties it. Returns at once; Device.drain tells how far it is. Asked again, the
+        new mode and deadline hold. UpdateDevice with cordoned = false ends it. Survives restarts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,6 +173,11 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.UpdateDevice,
                     request_deserializer=gpu__balancer_dot_v1_dot_device__service__pb2.UpdateDeviceRequest.FromString,
                     response_serializer=gpu__balancer_dot_v1_dot_device__service__pb2.UpdateDeviceResponse.SerializeToString,
+            ),
+            'DrainDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainDevice,
+                    request_deserializer=gpu__balancer_dot_v1_dot_device__service__pb2.DrainDeviceRequest.FromString,
+                    response_serializer=gpu__balancer_dot_v1_dot_device__service__pb2.DrainDeviceResponse.SerializeToString,
             ),
             'ProbeDevice': grpc.unary_unary_rpc_method_handler(
                     servicer.ProbeDevice,
@@ -291,6 +309,33 @@ class DeviceService:
             '/gpu_balancer.v1.DeviceService/UpdateDevice',
             gpu__balancer_dot_v1_dot_device__service__pb2.UpdateDeviceRequest.SerializeToString,
             gpu__balancer_dot_v1_dot_device__service__pb2.UpdateDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpu_balancer.v1.DeviceService/DrainDevice',
+            gpu__balancer_dot_v1_dot_device__service__pb2.DrainDeviceRequest.SerializeToString,
+            gpu__balancer_dot_v1_dot_device__service__pb2.DrainDeviceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,10 @@ class DeviceServiceStub:
     """Streams every device, then each change."""
     UpdateDevice: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.UpdateDeviceRequest, _device_service_pb2.UpdateDeviceResponse]
     """Changes a device's weight, or closes it to new sessions."""
+    DrainDevice: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.DrainDeviceRequest, _device_service_pb2.DrainDeviceResponse]
+    """Closes a device to new sessions and empties it. Returns at once; Device.drain tells how far it is. Asked again, the
+    new mode and deadline hold. UpdateDevice with cordoned = false ends it. Survives restarts.
+    """
     ProbeDevice: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.ProbeDeviceRequest, _device_service_pb2.ProbeDeviceResponse]
     """Runs the golden probe again."""
     CalibrateDevice: _grpc.UnaryStreamMultiCallable[_device_service_pb2.CalibrateDeviceRequest, _device_service_pb2.CalibrateDeviceResponse]
@@ -65,6 +69,10 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     """Streams every device, then each change."""
     UpdateDevice: _aio.UnaryUnaryMultiCallable[_device_service_pb2.UpdateDeviceRequest, _device_service_pb2.UpdateDeviceResponse]  # type: ignore[assignment]
     """Changes a device's weight, or closes it to new sessions."""
+    DrainDevice: _aio.UnaryUnaryMultiCallable[_device_service_pb2.DrainDeviceRequest, _device_service_pb2.DrainDeviceResponse]  # type: ignore[assignment]
+    """Closes a device to new sessions and empties it. Returns at once; Device.drain tells how far it is. Asked again, the
+    new mode and deadline hold. UpdateDevice with cordoned = false ends it. Survives restarts.
+    """
     ProbeDevice: _aio.UnaryUnaryMultiCallable[_device_service_pb2.ProbeDeviceRequest, _device_service_pb2.ProbeDeviceResponse]  # type: ignore[assignment]
     """Runs the golden probe again."""
     CalibrateDevice: _aio.UnaryStreamMultiCallable[_device_service_pb2.CalibrateDeviceRequest, _device_service_pb2.CalibrateDeviceResponse]  # type: ignore[assignment]
@@ -110,6 +118,16 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_device_service_pb2.UpdateDeviceResponse, _abc.Awaitable[_device_service_pb2.UpdateDeviceResponse]]:
         """Changes a device's weight, or closes it to new sessions."""
+
+    @_abc_1.abstractmethod
+    def DrainDevice(
+        self,
+        request: _device_service_pb2.DrainDeviceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_device_service_pb2.DrainDeviceResponse, _abc.Awaitable[_device_service_pb2.DrainDeviceResponse]]:
+        """Closes a device to new sessions and empties it. Returns at once; Device.drain tells how far it is. Asked again, the
+        new mode and deadline hold. UpdateDevice with cordoned = false ends it. Survives restarts.
+        """
 
     @_abc_1.abstractmethod
     def ProbeDevice(

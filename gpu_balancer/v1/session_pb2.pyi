@@ -92,6 +92,34 @@ PRIORITY_BATCH: Priority.ValueType  # 2
 """As fast as there is room."""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
+class _RestartMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RestartModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RestartMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESTART_MODE_UNSPECIFIED: _RestartMode.ValueType  # 0
+    """What [restart] in the settings says."""
+    RESTART_MODE_NEVER: _RestartMode.ValueType  # 1
+    """Never: it fails with what ended it."""
+    RESTART_MODE_ON_FAILURE: _RestartMode.ValueType  # 2
+    """When an attempt fails for a reason that counts."""
+    RESTART_MODE_ALWAYS: _RestartMode.ValueType  # 3
+    """Also when its live input ends by itself: until it is stopped or max_duration is over."""
+
+class RestartMode(_RestartMode, metaclass=_RestartModeEnumTypeWrapper):
+    """When a session begins anew by itself."""
+
+RESTART_MODE_UNSPECIFIED: RestartMode.ValueType  # 0
+"""What [restart] in the settings says."""
+RESTART_MODE_NEVER: RestartMode.ValueType  # 1
+"""Never: it fails with what ended it."""
+RESTART_MODE_ON_FAILURE: RestartMode.ValueType  # 2
+"""When an attempt fails for a reason that counts."""
+RESTART_MODE_ALWAYS: RestartMode.ValueType  # 3
+"""Also when its live input ends by itself: until it is stopped or max_duration is over."""
+Global___RestartMode: _TypeAlias = RestartMode  # noqa: Y015
+
 class _DeliveryState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -121,6 +149,93 @@ DELIVERY_STATE_FAILED: DeliveryState.ValueType  # 3
 Global___DeliveryState: _TypeAlias = DeliveryState  # noqa: Y015
 
 @_typing.final
+class RestartPolicy(_message.Message):
+    """What becomes of a session whose attempt ends short of its work. A live input and a recording go on: HLS in the same
+    playlist behind a discontinuity, files as a further part, joined with the earlier ones at the end where their
+    parameters match. Other work begins anew and what the earlier attempt made is thrown away.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    MAX_RESTARTS_FIELD_NUMBER: _builtins.int
+    FIRST_BACKOFF_FIELD_NUMBER: _builtins.int
+    LONGEST_BACKOFF_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    mode: Global___RestartMode.ValueType
+    """When. What is not said beside it is taken from [restart] in the settings, too."""
+    max_restarts: _builtins.int
+    """Restarts in a row, 1 to 1,000, after which it fails. An attempt that ran for 10 minutes ends the row. 0: not said."""
+    @_builtins.property
+    def first_backoff(self) -> _duration_pb2.Duration:
+        """Pause before the first restart, up to 1 h; doubled before each further one. Unset: not said."""
+
+    @_builtins.property
+    def longest_backoff(self) -> _duration_pb2.Duration:
+        """Longest pause, up to 1 day. Unset: not said."""
+
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Failures that count, by Failure.reason. Empty with a mode: all that may pass, see docs/api.md. Empty without: not
+        said.
+        """
+
+    def __init__(
+        self,
+        *,
+        mode: Global___RestartMode.ValueType = ...,
+        max_restarts: _builtins.int = ...,
+        first_backoff: _duration_pb2.Duration | None = ...,
+        longest_backoff: _duration_pb2.Duration | None = ...,
+        reasons: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_backoff", b"first_backoff", "longest_backoff", b"longest_backoff"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_backoff", b"first_backoff", "longest_backoff", b"longest_backoff", "max_restarts", b"max_restarts", "mode", b"mode", "reasons", b"reasons"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestartPolicy: _TypeAlias = RestartPolicy  # noqa: Y015
+
+@_typing.final
+class Restart(_message.Message):
+    """The last time that a session began anew by itself, or was moved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    RESTART_TIME_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    """Number of the attempt that ended."""
+    device: _builtins.str
+    """"devices/{id}" where it was."""
+    @_builtins.property
+    def failure(self) -> Global___Failure:
+        """Why it ended, or was ended."""
+
+    @_builtins.property
+    def restart_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.int = ...,
+        device: _builtins.str = ...,
+        failure: Global___Failure | None = ...,
+        restart_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "restart_time", b"restart_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "device", b"device", "failure", b"failure", "restart_time", b"restart_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Restart: _TypeAlias = Restart  # noqa: Y015
+
+@_typing.final
 class Condition(_message.Message):
     """Something true of a session besides its state."""
 
@@ -130,8 +245,8 @@ class Condition(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     SINCE_TIME_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """"AWAITING_PUBLISHER", "UNREACHABLE", "STALLED", "PREEMPTED", "AWAITING_DISPLAY", "AWAITING_GATE", "PAUSED" or
-    "FINALISING".
+    """"AWAITING_PUBLISHER", "UNREACHABLE", "STALLED", "DEGRADED", "RESTARTING", "MOVING", "PREEMPTED", "AWAITING_DISPLAY",
+    "AWAITING_GATE", "PAUSED" or "FINALISING".
     """
     message: _builtins.str
     """The same as a sentence for people."""
@@ -259,6 +374,7 @@ class QueueStatus(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     ESTIMATED_WAIT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_TIME_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """Place in the queue, from 1."""
     message: _builtins.str
@@ -275,6 +391,10 @@ class QueueStatus(_message.Message):
     def estimated_wait(self) -> _duration_pb2.Duration:
         """How long it may still take, from how long sessions have been running lately. Unset: unknown."""
 
+    @_builtins.property
+    def not_before_time(self) -> _timestamp_pb2.Timestamp:
+        """Before this it is not placed, because it failed and rests. Unset: it may be at once."""
+
     def __init__(
         self,
         *,
@@ -283,10 +403,11 @@ class QueueStatus(_message.Message):
         deadline: _timestamp_pb2.Timestamp | None = ...,
         estimated_wait: _duration_pb2.Duration | None = ...,
         message: _builtins.str = ...,
+        not_before_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "estimated_wait", b"estimated_wait", "queued_time", b"queued_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "estimated_wait", b"estimated_wait", "not_before_time", b"not_before_time", "queued_time", b"queued_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "estimated_wait", b"estimated_wait", "message", b"message", "position", b"position", "queued_time", b"queued_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "estimated_wait", b"estimated_wait", "message", b"message", "not_before_time", b"not_before_time", "position", b"position", "queued_time", b"queued_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -346,6 +467,9 @@ class Session(_message.Message):
     PREEMPTION_COUNT_FIELD_NUMBER: _builtins.int
     RECORDING_REPORT_FIELD_NUMBER: _builtins.int
     MEASURED_USE_FIELD_NUMBER: _builtins.int
+    RESTART_FIELD_NUMBER: _builtins.int
+    RESTART_COUNT_FIELD_NUMBER: _builtins.int
+    LAST_RESTART_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"sessions/{id}". Output only."""
     priority: Global___Priority.ValueType
@@ -376,6 +500,8 @@ class Session(_message.Message):
     """
     preemption_count: _builtins.int
     """How often it was stopped for LIVE work and queued again. Output only."""
+    restart_count: _builtins.int
+    """How often it began anew by itself, or was moved. Output only."""
     @_builtins.property
     def transcode(self) -> _media_pb2.TranscodeSpec:
         """A transcode."""
@@ -442,6 +568,14 @@ class Session(_message.Message):
     def measured_use(self) -> _recording_pb2.MeasuredUse:
         """What it was seen to take of its host, which is booked since then. Output only."""
 
+    @_builtins.property
+    def restart(self) -> Global___RestartPolicy:
+        """What becomes of it when an attempt ends short of its work."""
+
+    @_builtins.property
+    def last_restart(self) -> Global___Restart:
+        """The last time that it did. Unset: never. Output only."""
+
     def __init__(
         self,
         *,
@@ -473,10 +607,13 @@ class Session(_message.Message):
         preemption_count: _builtins.int = ...,
         recording_report: _recording_pb2.RecordingReport | None = ...,
         measured_use: _recording_pb2.MeasuredUse | None = ...,
+        restart: Global___RestartPolicy | None = ...,
+        restart_count: _builtins.int = ...,
+        last_restart: Global___Restart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed", "_speed_limit", b"_speed_limit", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "input_facts", b"input_facts", "max_duration", b"max_duration", "max_wait", b"max_wait", "measured_use", b"measured_use", "progress", b"progress", "queue", b"queue", "recording", b"recording", "recording_report", b"recording_report", "reserved_speed", b"reserved_speed", "running_time", b"running_time", "spec", b"spec", "speed_limit", b"speed_limit", "transcode", b"transcode", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed", "_speed_limit", b"_speed_limit", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "input_facts", b"input_facts", "last_restart", b"last_restart", "max_duration", b"max_duration", "max_wait", b"max_wait", "measured_use", b"measured_use", "progress", b"progress", "queue", b"queue", "recording", b"recording", "recording_report", b"recording_report", "reserved_speed", b"reserved_speed", "restart", b"restart", "running_time", b"running_time", "spec", b"spec", "speed_limit", b"speed_limit", "transcode", b"transcode", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed", "_speed_limit", b"_speed_limit", "attempt", b"attempt", "conditions", b"conditions", "create_time", b"create_time", "device", b"device", "end_time", b"end_time", "failure", b"failure", "ingest_url", b"ingest_url", "input_facts", b"input_facts", "labels", b"labels", "max_duration", b"max_duration", "max_wait", b"max_wait", "measured_use", b"measured_use", "name", b"name", "preemptible", b"preemptible", "preemption_count", b"preemption_count", "priority", b"priority", "progress", b"progress", "queue", b"queue", "recording", b"recording", "recording_report", b"recording_report", "reserved_speed", b"reserved_speed", "revision", b"revision", "running_time", b"running_time", "spec", b"spec", "speed_limit", b"speed_limit", "state", b"state", "trace_id", b"trace_id", "transcode", b"transcode", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed", "_speed_limit", b"_speed_limit", "attempt", b"attempt", "conditions", b"conditions", "create_time", b"create_time", "device", b"device", "end_time", b"end_time", "failure", b"failure", "ingest_url", b"ingest_url", "input_facts", b"input_facts", "labels", b"labels", "last_restart", b"last_restart", "max_duration", b"max_duration", "max_wait", b"max_wait", "measured_use", b"measured_use", "name", b"name", "preemptible", b"preemptible", "preemption_count", b"preemption_count", "priority", b"priority", "progress", b"progress", "queue", b"queue", "recording", b"recording", "recording_report", b"recording_report", "reserved_speed", b"reserved_speed", "restart", b"restart", "restart_count", b"restart_count", "revision", b"revision", "running_time", b"running_time", "spec", b"spec", "speed_limit", b"speed_limit", "state", b"state", "trace_id", b"trace_id", "transcode", b"transcode", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__reserved_speed: _TypeAlias = _typing.Literal["reserved_speed"]  # noqa: Y015
     _WhichOneofArgType__reserved_speed: _TypeAlias = _typing.Literal["_reserved_speed", b"_reserved_speed"]  # noqa: Y015
