@@ -18,9 +18,12 @@ from typing import Any, NamedTuple
 from balancer.domain.decision import Reservation
 from balancer.domain.device import Dimension
 from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.restart import NO_RESTART, PASSING_REASONS, RestartMode, RestartRule
 from balancer.domain.session import (
     Condition,
+    EndedAttempt,
     Failure,
+    LastRestart,
     MeasuredUse,
     Priority,
     Progress,
@@ -41,8 +44,11 @@ _PLAIN = (
     "retry_count",
     "avoided_device_ids",
     "earlier_device_ids",
+    "restart_count",
+    "restart_row",
+    "folder",
 )
-_INSTANTS = ("running_time", "end_time", "queued_time", "queue_deadline")
+_INSTANTS = ("running_time", "end_time", "queued_time", "queue_deadline", "not_before_time")
 _encode_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
 
@@ -96,7 +102,17 @@ def decode_session(row: tuple[Any, ...]) -> SessionRecord:
 
 
 def _fixed(record: SessionRecord) -> str:
-    own = {"priority": record.priority, "labels": dict(record.labels), "traceparent": record.traceparent}
+    own: dict[str, Any] = {
+        "priority": record.priority,
+        "labels": dict(record.labels),
+        "traceparent": record.traceparent,
+    }
+    if record.restart != NO_RESTART:
+        own["restart"] = _encoded_rule(record.restart)
+    if record.resumable:
+        own["resumable"] = True
+    if record.max_duration is not None:
+        own["max_duration_us"] = record.max_duration // _MICROSECOND
     return f'{_encode_json(own)[:-1]},"workload":{_workload_json(record.workload)}}}'
 
 
@@ -155,9 +171,9 @@ def _changing(record: SessionRecord) -> dict[str, Any]:
         ]
     if record.progress is not None:
         changing["progress"] = _progress(record.progress)
-    failure = record.failure
-    if failure is not None:
-        changing["failure"] = [failure.reason, failure.message, failure.exit_code, failure.log_tail]
+    if record.failure is not None:
+        changing["failure"] = _encoded_failure(record.failure)
+    changing |= _changing_of_restarts(record)
     if (measured := record.measured_use) is not None:
         changing["measured_use"] = [measured.cores, measured.memory_mib, measured.measured_time // _MICROSECOND]
     if record.recording_report is not None:
@@ -169,6 +185,31 @@ def _changing(record: SessionRecord) -> dict[str, Any]:
         if (instant := getattr(record, name)) is not None:
             changing[f"{name}_us"] = _microseconds(instant)
     return changing
+
+
+def _changing_of_restarts(record: SessionRecord) -> dict[str, Any]:
+    changing: dict[str, Any] = {}
+    if record.moving is not None:
+        changing["moving"] = _encoded_failure(record.moving)
+    if (last := record.last_restart) is not None:
+        told = [last.attempt, last.device_id, _encoded_failure(last.failure), _microseconds(last.restart_time)]
+        changing["last_restart"] = told
+    if record.ended_attempts:
+        changing["ended_attempts"] = [[one.attempt, one.device_id, one.folder] for one in record.ended_attempts]
+    if record.ran_for:
+        changing["ran_for_us"] = record.ran_for // _MICROSECOND
+    return changing
+
+
+def _encoded_failure(failure: Failure) -> list[Any]:
+    return [failure.reason, failure.message, failure.exit_code, failure.log_tail]
+
+
+@lru_cache(maxsize=_KEPT_WORKLOADS)
+def _encoded_rule(rule: RestartRule) -> list[Any]:
+    reasons = None if rule.reasons == PASSING_REASONS else sorted(rule.reasons)
+    backoffs = [rule.first_backoff // _MICROSECOND, rule.longest_backoff // _MICROSECOND]
+    return [rule.mode, rule.max_restarts, *backoffs, reasons]
 
 
 def _encoded_reservation(reservation: Reservation) -> dict[str, Any]:
@@ -239,7 +280,50 @@ def _decoded(row: SessionRow, fixed: dict[str, Any], changing: dict[str, Any]) -
         traceparent=fixed["traceparent"],
         measured_use=_measured_use(changing.get("measured_use")),
         recording_report=b64decode(report) if (report := changing.get("recording_report")) is not None else None,
+        **_decoded_restarts(fixed, changing),
     )
+
+
+def _decoded_restarts(fixed: dict[str, Any], changing: dict[str, Any]) -> dict[str, Any]:
+    max_duration_us = fixed.get("max_duration_us")
+    return {
+        "restart": _rule(fixed.get("restart")),
+        "resumable": fixed.get("resumable", False),
+        "max_duration": None if max_duration_us is None else timedelta(microseconds=max_duration_us),
+        "restart_count": changing.get("restart_count", 0),
+        "restart_row": changing.get("restart_row", 0),
+        "last_restart": _last_restart(changing.get("last_restart")),
+        "not_before_time": _instant_or_none(changing.get("not_before_time_us")),
+        "moving": _failure(changing.get("moving")),
+        "folder": changing.get("folder", ""),
+        "ended_attempts": tuple(
+            EndedAttempt(attempt=attempt, device_id=DeviceId(device_id), folder=folder)
+            for attempt, device_id, folder in changing.get("ended_attempts", ())
+        ),
+        "ran_for": timedelta(microseconds=changing.get("ran_for_us", 0)),
+    }
+
+
+def _rule(stored: list[Any] | None) -> RestartRule:
+    if stored is None:
+        return NO_RESTART
+    mode, max_restarts, first_us, longest_us, reasons = stored
+    return RestartRule(
+        mode=RestartMode(mode),
+        max_restarts=max_restarts,
+        first_backoff=timedelta(microseconds=first_us),
+        longest_backoff=timedelta(microseconds=longest_us),
+        reasons=PASSING_REASONS if reasons is None else frozenset(reasons),
+    )
+
+
+def _last_restart(stored: list[Any] | None) -> LastRestart | None:
+    if stored is None:
+        return None
+    attempt, device_id, failure, restart_us = stored
+    told = _failure(failure)
+    assert told is not None, "a restart has a reason"
+    return LastRestart(attempt=attempt, device_id=DeviceId(device_id), failure=told, restart_time=_instant(restart_us))
 
 
 def _workload(stored: dict[str, Any]) -> Workload:

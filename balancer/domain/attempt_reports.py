@@ -34,7 +34,7 @@ def with_end(record: SessionRecord, event: AttemptReported) -> SessionRecord:
     progress = _further(record.progress, event.progress)
     old = event.progress is not None and progress is not event.progress
     report = record.recording_report if old or event.recording_report is None else event.recording_report
-    return replace(record, progress=progress, recording_report=report)
+    return replace(record, progress=progress, recording_report=report, folder=event.folder or record.folder)
 
 
 def _measured(record: SessionRecord, told: MeasuredUse) -> SessionRecord:
