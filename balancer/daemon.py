@@ -22,6 +22,7 @@ from balancer.agent_directory import AgentDirectory
 from balancer.agent_watch import AgentWatch
 from balancer.announcement import announce_devices, announce_listening
 from balancer.calibrations import Calibrations
+from balancer.device_drains import DeviceDrains
 from balancer.device_metrics import DeviceMetrics
 from balancer.device_plan import agent_device, device_rules, host_capacity, local_devices
 from balancer.device_quarantine import DeviceQuarantine
@@ -171,12 +172,14 @@ class _Daemon:
         self._handle_signals(shutdown, reload, tasks)
         DeviceMetrics(telemetry.meter, registry=self.registry, engine=engine)
         calibrations = Calibrations(registry=self.registry, engine=engine, agents=self.agents)
+        drains = DeviceDrains(registry=self.registry, engine=engine, clock=self.clock)
         serving = Serving(
             Parts(
                 engine=engine,
                 registry=self.registry,
                 agents=self.agents,
                 calibrations=calibrations,
+                drains=drains,
                 uploads=self.uploads,
                 reload=reload,
                 shutdown=shutdown,
@@ -205,6 +208,8 @@ class _Daemon:
         encoder_caps.attach(engine)
         tasks.spawn_eternal(encoder_caps.watch(), name="encoder session cap")
         calibrations.load()
+        drains.load()
+        tasks.spawn_eternal(drains.run(), name="drains")
         stack.push_async_callback(engine.close)
         tasks.spawn_eternal(self.uploads.expire(in_use=serving.uploads_in_use), name="expire uploads")
         await server.start()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from balancer.adapters.grpc_agent_client import GrpcAgentClient
     from balancer.agent_directory import AgentDirectory
     from balancer.calibrations import Calibrations
+    from balancer.device_drains import DeviceDrains
     from balancer.device_registry import DeviceRegistry
     from balancer.ports.session_tracer import SessionTracer
     from balancer.session_engine import SessionEngine
@@ -44,6 +45,7 @@ class Parts:
     registry: DeviceRegistry
     agents: AgentDirectory[GrpcAgentClient]
     calibrations: Calibrations
+    drains: DeviceDrains
     uploads: UploadStore
     reload: SettingsReload
     shutdown: DaemonShutdown
@@ -76,6 +78,7 @@ class Serving:
             agents=parts.agents,
             settings=parts.reload,
             calibrations=parts.calibrations,
+            drains=parts.drains,
         )
         uploads = UploadServicer(parts.uploads, in_use=self.uploads_in_use)
         self.balancer = BalancerServicer(

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from balancer.domain.rebooking import differs, rebooked
-from balancer.domain.session import Condition, MeasuredUse, Progress, SessionRecord
+from balancer.domain.session import Condition, Failure, MeasuredUse, Progress, SessionRecord, SessionState
 from balancer.domain.session_events import AttemptReported
 
 
@@ -27,6 +27,14 @@ def with_report(record: SessionRecord, event: AttemptReported, own_conditions: C
         ingest_url=event.ingest_url or record.ingest_url,
     )
     return changed if event.measured_use is None else _measured(changed, event.measured_use)
+
+
+def failure_to_begin(before: SessionRecord, after: SessionRecord) -> Failure | None:
+    """Gives why an attempt failed before its first frame. None: it did not, or was ended by us for another reason."""
+    ours = before.requeue or after.state is SessionState.STOPPING
+    if ours or before.running_time is not None or after.failure is before.failure:
+        return None
+    return after.failure
 
 
 def with_end(record: SessionRecord, event: AttemptReported) -> SessionRecord:

@@ -123,7 +123,7 @@ def _changed(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple
         case AttemptMissing():
             return _on_missing(record, event, now)
         case StopRequested() | MoveRequested():
-            return _on_stop(record, now) if isinstance(event, StopRequested) else _on_move(record, event, now)
+            return _on_stop(record, event, now) if isinstance(event, StopRequested) else _on_move(record, event, now)
         case StopForgotten():
             return record, _stop(record) if record.state is SessionState.STOPPING else ()
         case AgentSilent() | AgentHeard() | AgentLost() | Amended():
@@ -224,7 +224,7 @@ def _ended(record: SessionRecord, event: AttemptReported, now: datetime) -> Sess
                 return again
             return _final(told, SessionState.SUCCEEDED, end_time)
         case AttemptOutcome.STOPPED:
-            return _final(told, SessionState.CANCELLED, end_time)
+            return _final(told, SessionState.CANCELLED, end_time, told.failure)
         case AttemptOutcome.FAILED | None:
             return _failed(told, event.failure or _UNEXPLAINED, now, end_time)
         case _:
@@ -281,7 +281,7 @@ def _on_missing(
 
 
 def _stopped(record: SessionRecord, now: datetime) -> SessionRecord:
-    return _given_up(record, now) if record.requeue else _final(record, SessionState.CANCELLED, now)
+    return _given_up(record, now) if record.requeue else _final(record, SessionState.CANCELLED, now, record.failure)
 
 
 def _on_move(record: SessionRecord, event: MoveRequested, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:
@@ -301,12 +301,13 @@ def _on_move(record: SessionRecord, event: MoveRequested, now: datetime) -> tupl
     return stopping, _stop(stopping)
 
 
-def _on_stop(record: SessionRecord, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:
+def _on_stop(record: SessionRecord, event: StopRequested, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:
     match record.state:
         case SessionState.QUEUED:
-            return _final(replace(record, stop_requested=True), SessionState.CANCELLED, now), ()
+            return _final(replace(record, stop_requested=True), SessionState.CANCELLED, now, event.failure), ()
         case SessionState.STARTING | SessionState.RUNNING:
-            return replace(record, state=SessionState.STOPPING, stop_requested=True), _stop(record)
+            stopping = replace(record, state=SessionState.STOPPING, stop_requested=True, failure=event.failure)
+            return stopping, _stop(record)
         case SessionState.STOPPING:
             # Whoever was to be queued again is not, now that its end was asked for.
             kept = tuple(condition for condition in record.conditions if condition.type not in WAY_CONDITIONS)

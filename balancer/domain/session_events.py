@@ -84,6 +84,9 @@ class AttemptMissing:
 class StopRequested:
     """A client or the operator asked for the end."""
 
+    failure: Failure | None = None
+    """Why, where it was not the session's client who asked. None: it was."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amended:

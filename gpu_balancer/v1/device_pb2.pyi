@@ -62,7 +62,7 @@ class _DeviceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceSta
     DEVICE_STATE_CORDONED: _DeviceState.ValueType  # 3
     """Takes no new session, by an operator's wish."""
     DEVICE_STATE_DRAINING: _DeviceState.ValueType  # 4
-    """Takes no new session and is being emptied."""
+    """Takes no new session and is being emptied; once it is empty it is CORDONED."""
     DEVICE_STATE_UNHEALTHY: _DeviceState.ValueType  # 5
     """Cannot work; state_message says why."""
     DEVICE_STATE_UNREACHABLE: _DeviceState.ValueType  # 6
@@ -80,7 +80,7 @@ DEVICE_STATE_READY: DeviceState.ValueType  # 2
 DEVICE_STATE_CORDONED: DeviceState.ValueType  # 3
 """Takes no new session, by an operator's wish."""
 DEVICE_STATE_DRAINING: DeviceState.ValueType  # 4
-"""Takes no new session and is being emptied."""
+"""Takes no new session and is being emptied; once it is empty it is CORDONED."""
 DEVICE_STATE_UNHEALTHY: DeviceState.ValueType  # 5
 """Cannot work; state_message says why."""
 DEVICE_STATE_UNREACHABLE: DeviceState.ValueType  # 6
@@ -762,10 +762,13 @@ class DeviceDrain(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     SESSION_COUNT_FIELD_NUMBER: _builtins.int
+    STOPPED_COUNT_FIELD_NUMBER: _builtins.int
     mode: Global___DrainMode.ValueType
     """How."""
     session_count: _builtins.int
     """Sessions that are still on it."""
+    stopped_count: _builtins.int
+    """Sessions that were stopped because the deadline was over."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
@@ -781,10 +784,11 @@ class DeviceDrain(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
         session_count: _builtins.int = ...,
+        stopped_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "mode", b"mode", "session_count", b"session_count", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "mode", b"mode", "session_count", b"session_count", "start_time", b"start_time", "stopped_count", b"stopped_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 from balancer.domain.calibration import Calibration, CalibrationProgress
-from balancer.domain.device import DeviceIdentity, DeviceKind, RecordingAbility
+from balancer.domain.device import DeviceIdentity, DeviceKind, DeviceView, RecordingAbility
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.session import Progress, SessionRecord
 from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
@@ -34,6 +34,8 @@ class FakeAgentClient:
 
     def __init__(self, device_id: str = "cpu-0") -> None:
         self.device_id = DeviceId(device_id)
+        self.view: DeviceView | None = None
+        """What it tells of its device. None: nothing that could be placed on."""
         self.reachable = True
         self.silent = False
         """Accepts the stream but tells nothing, not even measurements."""
@@ -88,9 +90,11 @@ class FakeAgentClient:
             incarnation="one",
             version="0",
             process_id=1,
-            identity=DeviceIdentity(id=self.device_id, kind=DeviceKind.CPU, model="a test"),
+            identity=self.view.identity
+            if self.view is not None
+            else DeviceIdentity(id=self.device_id, kind=DeviceKind.CPU, model="a test"),
             ffmpeg_builds=(),
-            capabilities=(),
+            capabilities=self.view.capabilities if self.view is not None else (),
             probed=True,
             fault_message="",
             last_event_number=self.last_number,

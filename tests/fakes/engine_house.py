@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from balancer.admission import Admission
 from balancer.agent_watch import AgentWatch
+from balancer.device_registry import DeviceRegistry
 from balancer.domain.decision import PlacementSettings
 from balancer.domain.device import DeviceView
 from balancer.domain.ids import DeviceId
@@ -52,7 +53,7 @@ class EngineHouse:
     engine: SessionEngine
     store: SessionStore
     agents: dict[DeviceId, FakeAgentClient]
-    devices: FakeDeviceNews
+    devices: FakeDeviceNews | DeviceRegistry
     observer: FakeSessionObserver
     clock: VirtualClock
     tasks: TaskGuard
@@ -81,6 +82,7 @@ async def engine_house(
     settings: EngineSettings | None = None,
     policy: Policy | None = None,
     queue: QueueSettings | None = None,
+    registry: DeviceRegistry | None = None,
 ) -> AsyncIterator[EngineHouse]:
     """Starts an engine; leaving kills it as it is: only what is durable survives.
 
@@ -91,10 +93,11 @@ async def engine_house(
         settings: The engine's.
         policy: Who chooses.
         queue: The queue's settings.
+        registry: A real one, to be told of the devices by their agents. None: a fake, where tests set devices.
     """
     views = views or (device_view(),)
     agents = agents if agents is not None else {view.id: FakeAgentClient(view.id) for view in views}
-    devices = FakeDeviceNews(*views)
+    devices = registry if registry is not None else FakeDeviceNews(*views)
     observer = FakeSessionObserver()
     clock = VirtualClock()
     try:

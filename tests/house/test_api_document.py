@@ -85,6 +85,7 @@ def test_the_reasons_of_failed_sessions_are_those_that_agent_and_balancer_give()
     given |= reasons_given_by("agents/recordings/failures.py")
     given |= reasons_of_faults()
     given |= reasons_given_by("balancer/domain/lifecycle.py") - {"UNREACHABLE", "PREEMPTED"}
+    given |= reasons_given_by("balancer/domain/drain.py")
     listed = [reason for reason, _ in rows("Why sessions fail")[1:]]
     assert set(listed) == given
     assert len(listed) == len(set(listed))
