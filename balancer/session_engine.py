@@ -22,9 +22,10 @@ from balancer.admission import Admission
 from balancer.admitting import Admitting, decision_line, store_failure
 from balancer.agent_commands import AgentCommands, CommandTimes
 from balancer.domain.ids import SessionId
-from balancer.domain.lifecycle import advance
+from balancer.domain.lifecycle import advance, stale_stop
 from balancer.domain.session import SessionRecord, SessionState
 from balancer.domain.session_events import (
+    AgentLost,
     Amended,
     AttemptReported,
     Command,
@@ -42,6 +43,7 @@ from balancer.group_commit import GroupCommit, Write
 from balancer.placer import PlacementRules, Placer
 from balancer.ports.session_observer import SessionObserver, SilentObserver
 from balancer.ports.session_store import Change, PutCursor, PutSession, RemoveSession, StoreError
+from balancer.relocation import Relocation
 from balancer.session_book import Entry, SessionBook
 from balancer.session_listing import SessionFilter, SessionPage, page_of
 from balancer.session_pacing import SessionPacing
@@ -113,6 +115,7 @@ class SessionEngine:
         self._placer = Placer(rules, devices, self._book.ledger)
         self._queue = SessionQueue(self, self._placer, clock, rules.queue)
         self._pacing = SessionPacing(self, self._placer)
+        self._relocation = Relocation(self, self._placer, self._queue)
         self._store = store
         self._clock = clock
         self._tasks = tasks
@@ -355,7 +358,7 @@ class SessionEngine:
         after, commands = advance(before, event, self._clock.now())
         if after is before:
             return commands
-        if after.failure is not None and after.failure is not before.failure and before.running_time is None:
+        if after.failure is not None and after.failure is not before.failure and _not_begun(before, event):
             self._observer.on_not_begun(before, after.failure)
         self._book.change(entry, after)
         self._moved(before, after)
@@ -501,7 +504,13 @@ class SessionEngine:
     def stop_stray(self, session_id: SessionId, device_id: DeviceId, attempt: int) -> None:
         """Ends an attempt that an agent has but should not."""
         _log.warning("stopping a stray attempt", session=session_id, attempt=attempt, device=device_id)
-        self._commands.run(StopOnAgent(session_id=session_id, device_id=device_id, attempt=attempt))
+        record = self.current(session_id)
+        stray = StopOnAgent(session_id=session_id, device_id=device_id, attempt=attempt)
+        self._commands.run(stray if record is None else stale_stop(record, device_id, attempt))
+
+    def lose(self, device_id: DeviceId, silence: timedelta) -> None:
+        """Has sessions go on elsewhere whose agent is not waited for any more; see `Relocation`."""
+        self._relocation.lose(device_id, silence)
 
     # ---------------------------------------------------------------------------------------------------- inner
 
@@ -533,3 +542,8 @@ class SessionEngine:
             await asyncio.sleep(1)
             self._queue.tick()
             self._pacing.tick()
+
+
+def _not_begun(before: SessionRecord, event: SessionEvent) -> bool:
+    """Whether a session failed before its first frame, for a reason that its device may be blamed for."""
+    return before.running_time is None and before.moving is None and not isinstance(event, AgentLost)
