@@ -16,6 +16,7 @@ from balancer.servicers.session_servicer import SessionServicer
 from balancer.servicers.session_translation import upload_of
 from balancer.servicers.upload_servicer import UploadServicer
 from balancer.session_files import SessionFiles
+from balancer.settings_reload import restart_rule
 from gpu_balancer.runtime.grpc_server import ServedService
 from gpu_balancer.v1 import balancer_service_pb2, device_service_pb2, session_service_pb2, upload_service_pb2
 from gpu_balancer.v1.balancer_service_pb2_grpc import add_BalancerServiceServicer_to_server
@@ -71,6 +72,7 @@ class Serving:
             tracer=parts.tracer,
             controls=RecordingControls(parts.engine, parts.agents, with_duration=with_duration),
             rules=recording_rules(parts.reload.settings),
+            restart=lambda: restart_rule(parts.reload.settings),
         )
         devices = DeviceServicer(
             parts.registry,

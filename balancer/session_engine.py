@@ -23,7 +23,7 @@ from balancer.admitting import Admitting, decision_line, store_failure
 from balancer.agent_commands import AgentCommands, CommandTimes
 from balancer.domain.attempt_reports import failure_to_begin
 from balancer.domain.ids import SessionId
-from balancer.domain.lifecycle import advance
+from balancer.domain.lifecycle import advance, stale_stop
 from balancer.domain.session import SessionRecord, SessionState
 from balancer.domain.session_events import (
     Amended,
@@ -43,6 +43,7 @@ from balancer.group_commit import GroupCommit, Write
 from balancer.placer import PlacementRules, Placer
 from balancer.ports.session_observer import SessionObserver, SilentObserver
 from balancer.ports.session_store import Change, PutCursor, PutSession, RemoveSession, StoreError
+from balancer.relocation import Relocation
 from balancer.session_book import Entry, SessionBook
 from balancer.session_listing import SessionFilter, SessionPage, page_of
 from balancer.session_moves import SessionMoves
@@ -116,6 +117,7 @@ class SessionEngine:
         self._placer = Placer(rules, devices, self._book.ledger)
         self._queue = SessionQueue(self, self._placer, clock, rules.queue)
         self._pacing = SessionPacing(self, self._placer)
+        self._relocation = Relocation(self, self._placer, self._queue)
         self._moves = SessionMoves(self, self._placer, self._queue.closed)
         self._store = store
         self._clock = clock
@@ -359,7 +361,7 @@ class SessionEngine:
         after, commands = advance(before, event, self._clock.now())
         if after is before:
             return commands
-        if (failure := failure_to_begin(before, after)) is not None:
+        if (failure := failure_to_begin(before, event, after)) is not None:
             self._observer.on_not_begun(before, failure)
         after, kept = self._moves.arrive(before, after)
         decision = decision or kept
@@ -512,7 +514,13 @@ class SessionEngine:
     def stop_stray(self, session_id: SessionId, device_id: DeviceId, attempt: int) -> None:
         """Ends an attempt that an agent has but should not."""
         _log.warning("stopping a stray attempt", session=session_id, attempt=attempt, device=device_id)
-        self._commands.run(StopOnAgent(session_id=session_id, device_id=device_id, attempt=attempt))
+        record = self.current(session_id)
+        stray = StopOnAgent(session_id=session_id, device_id=device_id, attempt=attempt)
+        self._commands.run(stray if record is None else stale_stop(record, device_id, attempt))
+
+    def lose(self, device_id: DeviceId, silence: timedelta) -> None:
+        """Has sessions go on elsewhere whose agent is not waited for any more; see `Relocation`."""
+        self._relocation.lose(device_id, silence)
 
     # ---------------------------------------------------------------------------------------------------- inner
 

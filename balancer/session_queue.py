@@ -13,9 +13,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from balancer.admission import told_refusals
-from balancer.domain.lifecycle import UNREACHABLE
 from balancer.domain.preemption import Victim, make_room
 from balancer.domain.queue import EndRate, Waiting, WaitingLine, estimated_wait
+from balancer.domain.reachability import UNREACHABLE
 from balancer.domain.session import Priority, QueueStanding, SessionState
 from balancer.domain.session_events import Placed, Preempted, Ranked, RoomKept, RoomLost, WaitEnded
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from balancer.domain.rebooking import differs, rebooked
 from balancer.domain.session import Condition, Failure, MeasuredUse, Progress, SessionRecord, SessionState
-from balancer.domain.session_events import AttemptReported
+from balancer.domain.session_events import AgentLost, AttemptReported, SessionEvent
 
 
 def with_report(record: SessionRecord, event: AttemptReported, own_conditions: Collection[str]) -> SessionRecord:
@@ -29,9 +29,13 @@ def with_report(record: SessionRecord, event: AttemptReported, own_conditions: C
     return changed if event.measured_use is None else _measured(changed, event.measured_use)
 
 
-def failure_to_begin(before: SessionRecord, after: SessionRecord) -> Failure | None:
-    """Gives why an attempt failed before its first frame. None: it did not, or was ended by us for another reason."""
-    ours = before.requeue or after.state is SessionState.STOPPING
+def failure_to_begin(before: SessionRecord, event: SessionEvent, after: SessionRecord) -> Failure | None:
+    """Gives why an attempt failed before its first frame, for a reason that its device may be blamed for.
+
+    Returns:
+        None: it did not, or we ended it, or do not wait for it any more.
+    """
+    ours = before.requeue or after.state is SessionState.STOPPING or isinstance(event, AgentLost)
     if ours or before.running_time is not None or after.failure is before.failure:
         return None
     return after.failure

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from balancer.domain.ids import DeviceId
-from balancer.domain.lifecycle import UNREACHABLE
+from balancer.domain.reachability import UNREACHABLE
 from balancer.domain.session import Failure, SessionRecord, SessionState
 
 DRAINED = "DEVICE_DRAINED"

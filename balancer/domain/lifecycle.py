@@ -14,20 +14,22 @@ from datetime import datetime
 from typing import assert_never
 
 from balancer.domain.attempt_reports import with_end, with_report
+from balancer.domain.ids import DeviceId
+from balancer.domain.reachability import UNREACHABLE, heard, lost, silent
 from balancer.domain.requeueing import (
     MOVING,
     PREEMPTED,
     WAY_CONDITIONS,
     begins_elsewhere,
     ends_too_early,
+    given_up,
     may_move,
-    moved,
-    preempted,
     restarted,
     retried,
     used_up,
 )
-from balancer.domain.session import Condition, Failure, SessionRecord, SessionState
+from balancer.domain.restart import INPUT_ENDED
+from balancer.domain.session import PLACED, Condition, Failure, SessionRecord, SessionState
 from balancer.domain.session_events import (
     AgentHeard,
     AgentLost,
@@ -56,9 +58,6 @@ from balancer.domain.session_events import (
     WaitEnded,
 )
 
-UNREACHABLE = "UNREACHABLE"
-"""Type of the condition of a session whose agent does not answer. The balancer's own; agents never report it."""
-
 _WAITED_IN_VAIN = Failure(
     reason="QUEUE_TIMEOUT",
     message="Cannot start: no device had room while the session might wait. Try a longer wait, or ask for less.",
@@ -66,15 +65,12 @@ _WAITED_IN_VAIN = Failure(
 
 _OWN_CONDITIONS = frozenset({UNREACHABLE}) | WAY_CONDITIONS
 
-_PLACED = frozenset({SessionState.STARTING, SessionState.RUNNING, SessionState.STOPPING})
-"""States in which an attempt may live."""
-
 _LOST = Failure(
     reason="ATTEMPT_LOST",
     message="Cannot go on: the session's processes are gone and their agent does not know it. Try the session again.",
 )
 _INPUT_ENDED = Failure(
-    reason="INPUT_ENDED",
+    reason=INPUT_ENDED,
     message="The live input ended by itself.",
 )
 _UNEXPLAINED = Failure(
@@ -182,7 +178,7 @@ def _on_preempted(record: SessionRecord, now: datetime) -> tuple[SessionRecord, 
 
 
 def _on_paced(record: SessionRecord, event: Paced) -> tuple[SessionRecord, tuple[Command, ...]]:
-    if record.state not in _PLACED or record.speed_limit == event.speed_limit:
+    if record.state not in PLACED or record.speed_limit == event.speed_limit:
         return record, ()
     return replace(record, speed_limit=event.speed_limit), _pace(record)
 
@@ -190,7 +186,7 @@ def _on_paced(record: SessionRecord, event: Paced) -> tuple[SessionRecord, tuple
 def _on_reported(
     record: SessionRecord, event: AttemptReported, now: datetime
 ) -> tuple[SessionRecord, tuple[Command, ...]]:
-    if record.state not in _PLACED or event.attempt != record.attempt:
+    if record.state not in PLACED or event.attempt != record.attempt:
         return record, _stop_stale(record, event)
     if event.phase is AttemptPhase.ENDED:
         return _ended(record, event, now), ()
@@ -210,13 +206,23 @@ def _stop_stale(record: SessionRecord, event: AttemptReported) -> tuple[Command,
     device_id = event.device_id or record.device_id
     if event.phase is AttemptPhase.ENDED or device_id is None:
         return ()
-    return (StopOnAgent(session_id=record.id, device_id=device_id, attempt=event.attempt),)
+    return (stale_stop(record, device_id, event.attempt),)
+
+
+def stale_stop(record: SessionRecord, device_id: DeviceId, attempt: int) -> StopOnAgent:
+    """Gives what ends an attempt that is not a session's present one.
+
+    Where a later one begins anew, nothing that it made may take the place of what that one makes.
+    """
+    next_attempt = record.attempt + (record.state is SessionState.QUEUED)
+    anew = attempt < next_attempt and not record.resumable
+    return StopOnAgent(session_id=record.id, device_id=device_id, attempt=attempt, discard_outputs=anew)
 
 
 def _ended(record: SessionRecord, event: AttemptReported, now: datetime) -> SessionRecord:
     told = replace(with_end(record, event), running_time=record.running_time or event.running_time)
     if event.outcome is not AttemptOutcome.COMPLETED and record.requeue:
-        return _given_up(told, now)
+        return given_up(told, now)
     end_time = event.end_time or now
     match event.outcome:
         case AttemptOutcome.COMPLETED:
@@ -239,13 +245,8 @@ def _failed(record: SessionRecord, failure: Failure, now: datetime, end_time: da
     return again or _final(record, SessionState.FAILED, end_time or now, used_up(record, failure))
 
 
-def _given_up(record: SessionRecord, now: datetime) -> SessionRecord:
-    """Queues a session again whose attempt was to end for that."""
-    return preempted(record, now) if record.moving is None else moved(record, record.moving, now)
-
-
 def _on_accepted(record: SessionRecord, event: LaunchAccepted) -> tuple[SessionRecord, tuple[Command, ...]]:
-    if record.state not in _PLACED or event.attempt != record.attempt:
+    if record.state not in PLACED or event.attempt != record.attempt:
         # An attempt accepted for nothing shows itself in the agent's events, and is stopped then.
         return record, ()
     news = event.ingest_url is not None and event.ingest_url != record.ingest_url
@@ -273,7 +274,7 @@ def _on_refused(
 def _on_missing(
     record: SessionRecord, event: AttemptMissing, now: datetime
 ) -> tuple[SessionRecord, tuple[Command, ...]]:
-    if record.state not in _PLACED or event.attempt != record.attempt:
+    if record.state not in PLACED or event.attempt != record.attempt:
         return record, ()
     if record.state is SessionState.STOPPING:
         return _stopped(record, now), ()
@@ -281,7 +282,7 @@ def _on_missing(
 
 
 def _stopped(record: SessionRecord, now: datetime) -> SessionRecord:
-    return _given_up(record, now) if record.requeue else _final(record, SessionState.CANCELLED, now, record.failure)
+    return given_up(record, now) if record.requeue else _final(record, SessionState.CANCELLED, now, record.failure)
 
 
 def _on_move(record: SessionRecord, event: MoveRequested, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:
@@ -324,41 +325,15 @@ def _on_told(
 ) -> SessionRecord:
     match event:
         case AgentLost():
-            return _on_lost(record, event, now)
+            return lost(record, event, now)
         case AgentSilent():
-            return _on_silent(record, now)
+            return silent(record, now)
         case AgentHeard():
-            return _on_heard(record)
+            return heard(record)
         case Amended():
             return record if record.state.final else replace(record, payload=event.payload)
         case _:
             assert_never(event)
-
-
-def _on_silent(record: SessionRecord, now: datetime) -> SessionRecord:
-    if record.state not in _PLACED or any(condition.type == UNREACHABLE for condition in record.conditions):
-        return record
-    message = f"The agent of {record.device_id} does not answer; the session may well be running on."
-    condition = Condition(type=UNREACHABLE, message=message, since_time=now)
-    return replace(record, conditions=(*record.conditions, condition))
-
-
-def _on_lost(record: SessionRecord, event: AgentLost, now: datetime) -> SessionRecord:
-    """Goes on elsewhere without knowing how the attempt ended, if it has: the fence of its outputs sees to the rest."""
-    if record.state not in _PLACED or record.device_id != event.device_id:
-        return record
-    if record.requeue:
-        return _given_up(record, now)
-    message = (
-        f"Cannot reach the agent of {event.device_id}: it has been silent for {event.silence.total_seconds():.0f} s."
-    )
-    # Who may not begin again is left where it is: it may well be running on.
-    return restarted(record, Failure(reason="AGENT_LOST", message=message), now) or record
-
-
-def _on_heard(record: SessionRecord) -> SessionRecord:
-    left = tuple(condition for condition in record.conditions if condition.type != UNREACHABLE)
-    return replace(record, conditions=left)
 
 
 def _stop(record: SessionRecord) -> tuple[Command, ...]:

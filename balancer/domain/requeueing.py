@@ -116,6 +116,11 @@ def moved(record: SessionRecord, failure: Failure, now: datetime) -> SessionReco
     return replace(waiting, queue_deadline=now + _RESTART_WAIT)
 
 
+def given_up(record: SessionRecord, now: datetime) -> SessionRecord:
+    """Queues a session again whose attempt was to end for that."""
+    return preempted(record, now) if record.moving is None else moved(record, record.moving, now)
+
+
 def used_up(record: SessionRecord, failure: Failure) -> Failure:
     """Adds to a failure that it was not the first, where restarts came before."""
     if not record.restart_row or record.stop_requested:

@@ -14,18 +14,31 @@ from enum import StrEnum
 STEADY = timedelta(minutes=10)
 """An attempt that ran for so long ends the row of restarts."""
 
-LOST_REASONS = frozenset({"DEVICE_LOST", "DEVICE_UNHEALTHY", "AGENT_LOST", "ATTEMPT_LOST", "PROCESS_LOST"})
+LEAST_LEFT = timedelta(seconds=1)
+"""Of running that an attempt is given, however little is left of what its session may run: agents refuse less."""
+
+LOST_REASONS = frozenset(
+    {
+        *("AGENT_LOST", "ATTEMPT_LOST", "DEVICE_LOST", "DEVICE_UNHEALTHY"),
+        *("LAUNCH_INTERRUPTED", "PROCESS_LOST", "RECORD_DAMAGED"),
+    }
+)
 """Failures of what a session runs on, for which neither it nor its input is to blame."""
 
 PASSING_REASONS = LOST_REASONS | frozenset(
     {
         *("ENCODER_SESSION_LIMIT", "ENCODER_UNAVAILABLE", "DEVICE_MEMORY", "FFMPEG_CRASHED", "FFMPEG_FAILED"),
-        *("KILLED", "SHIM_LOST", "LAUNCH_INTERRUPTED", "UNEXPLAINED", "STALLED", "NO_FIRST_FRAME"),
-        *("INPUT_LOST", "INPUT_ENDED", "INPUT_UNREADABLE", "OUTPUT_UNREACHABLE", "OUTPUT_STALLED", "OUTPUT_FENCED"),
-        *("DISPLAY_TIMEOUT", "DISPLAY_FAILED", "DISPLAY_LOST", "SOUND_LOST", "BROWSER_FAILED", "BROWSER_CRASHED"),
+        *("KILLED", "SHIM_LOST", "UNEXPLAINED", "STALLED", "NO_FIRST_FRAME", "CAPTURE_ENDED"),
+        *("INPUT_LOST", "INPUT_ENDED", "INPUT_UNREADABLE", "INPUT_UNREACHABLE", "PAGE_UNREACHABLE"),
+        *("OUTPUT_UNREACHABLE", "OUTPUT_STALLED", "OUTPUT_FENCED"),
+        *("DISPLAY_TIMEOUT", "DISPLAY_FAILED", "DISPLAY_LOST", "SOUND_LOST"),
+        *("BROWSER_FAILED", "BROWSER_LOST", "PAGE_CRASHED"),
     }
 )
 """Failures that may not come again at the next attempt."""
+
+INPUT_ENDED = "INPUT_ENDED"
+"""What counts as the failure of a session that is to go on although its live input ended by itself."""
 
 
 class RestartMode(StrEnum):
@@ -52,6 +65,9 @@ class RestartRule:
 
     def counts(self, reason: str) -> bool:
         """Tells whether a session begins anew after a failure, as far as that depends on which it was."""
+        if reason == INPUT_ENDED and self.mode is RestartMode.ALWAYS:
+            # It is what the mode is for, whatever else counts.
+            return True
         return self.mode is not RestartMode.NEVER and reason in self.reasons
 
     def backoff(self, row: int) -> timedelta:
@@ -65,7 +81,9 @@ class RestartRule:
 
 
 NO_RESTART = RestartRule()
-"""Of a session for which nothing was said."""
+"""Of a session that begins anew for no reason."""
+LOSSES_ONLY = RestartRule(mode=RestartMode.ON_FAILURE, reasons=LOST_REASONS)
+"""Of a session for which neither its client nor the operator said anything."""
 
 
 def row_after(row: int, ran_for: timedelta | None) -> int:
@@ -76,3 +94,13 @@ def row_after(row: int, ran_for: timedelta | None) -> int:
         ran_for: For how long it ran. None: it did not begin to.
     """
     return 0 if ran_for is not None and ran_for >= STEADY else row
+
+
+def left_of(whole: timedelta, ran_for: timedelta) -> timedelta:
+    """Gives what is left of a session's time for its present attempt.
+
+    Args:
+        whole: What it may run in all.
+        ran_for: What earlier attempts ran that it continues.
+    """
+    return max(whole - ran_for, LEAST_LEFT) if ran_for else whole

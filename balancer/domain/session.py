@@ -34,6 +34,10 @@ class SessionState(StrEnum):
         return self in (SessionState.SUCCEEDED, SessionState.FAILED, SessionState.CANCELLED)
 
 
+PLACED = frozenset({SessionState.STARTING, SessionState.RUNNING, SessionState.STOPPING})
+"""States in which an attempt may live."""
+
+
 class Priority(StrEnum):
     """What matters more when both cannot be had."""
 

@@ -10,8 +10,9 @@ import pytest
 from balancer.domain.attempt_reports import failure_to_begin
 from balancer.domain.drain import DeviceDrain, DrainMode, Staying, moving_failure, staying, stopping_failure, told
 from balancer.domain.ids import DeviceId
-from balancer.domain.lifecycle import UNREACHABLE
+from balancer.domain.reachability import UNREACHABLE
 from balancer.domain.session import Condition, Progress, SessionRecord, SessionState
+from balancer.domain.session_events import AgentLost, AttemptPhase, AttemptReported, StopRequested
 from fakes.session_records import session_record
 from fakes.virtual_time import START_TIME
 
@@ -73,8 +74,12 @@ def test_what_we_end_ourselves_did_not_fail_to_begin() -> None:
     """A device must not be blamed for what left it because it is being emptied."""
     starting = session_record(state=SessionState.STARTING, running_time=None, failure=None)
     stopping = replace(starting, state=SessionState.STOPPING, failure=stopping_failure(DeviceId("cpu-0")))
-    assert failure_to_begin(starting, stopping) is None
+    told_at_last = AttemptReported(attempt=1, phase=AttemptPhase.ENDED)
+    assert failure_to_begin(starting, StopRequested(failure=stopping.failure), stopping) is None
     leaving = replace(starting, state=SessionState.STOPPING, requeue=True, moving=moving_failure(DeviceId("cpu-0")))
-    assert failure_to_begin(leaving, replace(leaving, state=SessionState.QUEUED, failure=leaving.moving)) is None
+    left = replace(leaving, state=SessionState.QUEUED, failure=leaving.moving)
+    assert failure_to_begin(leaving, told_at_last, left) is None
     failed = replace(starting, state=SessionState.FAILED, failure=stopping.failure)
-    assert failure_to_begin(starting, failed) is failed.failure
+    assert failure_to_begin(starting, told_at_last, failed) is failed.failure
+    lost = AgentLost(device_id=DeviceId("cpu-0"), silence=MINUTE)
+    assert failure_to_begin(starting, lost, replace(failed, state=SessionState.QUEUED)) is None

@@ -16,7 +16,7 @@ from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.lifecycle import advance
 from balancer.domain.placement import Reservation
 from balancer.domain.requeueing import RETRIES
-from balancer.domain.restart import NO_RESTART, RestartMode, RestartRule
+from balancer.domain.restart import LOST_REASONS, NO_RESTART, RestartMode, RestartRule
 from balancer.domain.session import (
     Condition,
     EndedAttempt,
@@ -167,7 +167,9 @@ def commands_of(marks: str, event: SessionEvent) -> tuple[Command, ...]:
         return (PaceOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT),)
     if marks == "?":
         assert isinstance(event, AttemptReported)
-        return (StopOnAgent(session_id=SESSION, device_id=OTHER_DEVICE, attempt=event.attempt),)
+        anew = event.attempt < ATTEMPT
+        command = StopOnAgent(session_id=SESSION, device_id=OTHER_DEVICE, attempt=event.attempt, discard_outputs=anew)
+        return (command,)
     if marks == "^":
         return (LaunchOnAgent(session_id=SESSION, device_id=OTHER_DEVICE, attempt=ATTEMPT),)
     assert not marks
@@ -202,9 +204,11 @@ def test_the_table_has_every_kind_of_event_and_every_state() -> None:
 
 
 def test_a_report_that_a_live_attempt_is_stale_goes_to_the_device_that_told_it() -> None:
-    """The session may have moved on to another device."""
-    _, commands = advance(record_in(RUNNING), reported(LIVE, attempt=1, device_id=OTHER_DEVICE), NOW)
-    assert commands == (StopOnAgent(session_id=SESSION, device_id=OTHER_DEVICE, attempt=1),)
+    """The session may have moved on to another device. What began anew must find no files of the old attempt's."""
+    stop = StopOnAgent(session_id=SESSION, device_id=OTHER_DEVICE, attempt=1)
+    stale = reported(LIVE, attempt=1, device_id=OTHER_DEVICE)
+    assert advance(record_in(RUNNING), stale, NOW)[1] == (replace(stop, discard_outputs=True),)
+    assert advance(live_record(RUNNING), stale, NOW)[1] == (stop,)
 
 
 def test_a_report_without_a_device_is_taken_for_the_sessions_own_device() -> None:
@@ -471,6 +475,8 @@ def test_a_live_input_that_ends_by_itself_is_awaited_again_only_where_that_was_a
     done = reported(ENDED, AttemptOutcome.COMPLETED)
     always = replace(RULE, mode=RestartMode.ALWAYS)
     assert advance(live_record(RUNNING, restart=always), done, NOW)[0].state is QUEUED
+    losses = replace(always, reasons=LOST_REASONS)
+    assert advance(live_record(RUNNING, restart=losses), done, NOW)[0].state is QUEUED
     assert advance(live_record(RUNNING), done, NOW)[0].state is SUCCEEDED
     assert advance(live_record(RUNNING, restart=always, resumable=False), done, NOW)[0].state is SUCCEEDED
     assert advance(live_record(STOPPING, restart=always), done, NOW)[0].state is SUCCEEDED
@@ -501,7 +507,9 @@ def test_a_session_whose_agent_is_lost_goes_on_elsewhere_if_it_may_and_else_stay
     assert (waiting.state, commands, waiting.reservation) == (QUEUED, (), None)
     assert waiting.failure is not None
     assert waiting.failure.reason == "AGENT_LOST"
-    for kept in (record_in(RUNNING), live_record(RUNNING, restart_row=2), live_record(STOPPING)):
+    assert (waiting.not_before_time, waiting.restart_row, waiting.restart_count) == (None, 0, 1)
+    deaf = replace(RULE, reasons=frozenset({"KILLED"}))
+    for kept in (record_in(RUNNING), live_record(RUNNING, restart=deaf), live_record(STOPPING, stop_requested=True)):
         assert advance(kept, lost, NOW) == (kept, ())
     leaving, _ = advance(live_record(RUNNING), MoveRequested(device_id=DEVICE, failure=DRAINED), NOW)
     assert advance(leaving, lost, NOW)[0].state is QUEUED

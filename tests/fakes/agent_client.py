@@ -11,7 +11,7 @@ from fractions import Fraction
 from balancer.domain.calibration import Calibration, CalibrationProgress
 from balancer.domain.device import DeviceIdentity, DeviceKind, DeviceView, RecordingAbility
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.session import Progress, SessionRecord
+from balancer.domain.session import Failure, Progress, SessionRecord
 from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
 from balancer.ports.agent_client import (
     AgentEvent,
@@ -46,6 +46,8 @@ class FakeAgentClient:
         self.launch_asked = asyncio.Event()
         self.launches: list[tuple[SessionId, int]] = []
         """Every call, repeated ones too."""
+        self.launched_records: list[SessionRecord] = []
+        """What each of them was asked with."""
         self.stops: list[tuple[SessionId, int]] = []
         self.discarded: list[tuple[SessionId, int]] = []
         """Stops that threw outputs away."""
@@ -109,6 +111,7 @@ class FakeAgentClient:
     async def launch(self, record: SessionRecord) -> str | None:
         self._check()
         self.launches.append((record.id, record.attempt))
+        self.launched_records.append(record)
         self.launch_asked.set()
         await self.launch_gate.wait()
         self._check()
@@ -213,6 +216,12 @@ class FakeAgentClient:
 
     def end(self, session_id: SessionId, attempt: int = 1, outcome: AttemptOutcome = AttemptOutcome.COMPLETED) -> None:
         self.tell(session_id, AttemptReported(attempt=attempt, phase=AttemptPhase.ENDED, outcome=outcome))
+
+    def fail(self, session_id: SessionId, attempt: int, failure: Failure) -> None:
+        report = AttemptReported(
+            attempt=attempt, phase=AttemptPhase.ENDED, outcome=AttemptOutcome.FAILED, failure=failure
+        )
+        self.tell(session_id, report)
 
     def progress(self, session_id: SessionId, frames: int) -> None:
         """Sends progress, which is not kept."""

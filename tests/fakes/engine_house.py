@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from types import MappingProxyType
 
 from balancer.admission import Admission
@@ -66,10 +67,17 @@ class EngineHouse:
     async def admit(self, request_id: str | None = None, **labels: str) -> SessionRecord:
         return await self.engine.admit(admission(request_id, **labels))
 
-    def watch(self, device_id: DeviceId | None = None) -> AgentWatch:
+    def watch(self, device_id: DeviceId | None = None, *, lost_after: timedelta | None = None) -> AgentWatch:
         """Watches a device's agent until the house is left."""
         agent = self.agents[device_id] if device_id else self.agent
-        watch = AgentWatch(agent.device_id, agent, sessions=self.engine, news=self.devices, clock=self.clock)
+        watch = AgentWatch(
+            agent.device_id,
+            agent,
+            sessions=self.engine,
+            news=self.devices,
+            clock=self.clock,
+            lost_after=lambda: lost_after,
+        )
         self.tasks.spawn_eternal(watch.run(), name=f"watch {agent.device_id}")
         return watch
 
