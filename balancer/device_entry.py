@@ -29,6 +29,8 @@ class DeviceEntry:
     ffmpeg_builds: tuple[FfmpegBuild, ...] = ()
     capabilities: tuple[Capability, ...] = ()
     measurements: Measurements | None = None
+    agent_version: str = ""
+    """Empty: its agent was never heard."""
     probed: bool = False
     reachable: bool = False
     cordoned: bool = False

@@ -85,6 +85,7 @@ class DeviceRegistry:
             known,
             ffmpeg_builds=report.ffmpeg_builds,
             capabilities=report.capabilities,
+            agent_version=report.version,
             probed=report.probed,
             reachable=True,
             silence_message="",

@@ -64,6 +64,7 @@ def device_to_proto(
         weighted_load=ledger.cost(device_id) * highest_weight // weight if weight else None,
         session_count=ledger.session_count(device_id),
         revision=entry.revision,
+        agent_version=entry.agent_version,
     )
     if entry.quarantine is not None:
         device.quarantine.failure_count = entry.quarantine.failure_count

@@ -819,6 +819,7 @@ class Device(_message.Message):
     RECORDING_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    AGENT_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"devices/{id}"."""
     weight: _builtins.int
@@ -835,6 +836,8 @@ class Device(_message.Message):
     """Sessions on it."""
     revision: _builtins.int
     """Raised at every change of this device."""
+    agent_version: _builtins.str
+    """Version of its agent, which runs on while the balancer is replaced. Empty until the agent has told it."""
     @_builtins.property
     def identity(self) -> Global___DeviceIdentity:
         """What it is."""
@@ -901,10 +904,11 @@ class Device(_message.Message):
         recording: _recording_pb2.RecordingAbility | None = ...,
         health: Global___DeviceHealth | None = ...,
         drain: Global___DeviceDrain | None = ...,
+        agent_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "calibration", b"calibration", "drain", b"drain", "health", b"health", "identity", b"identity", "measurements", b"measurements", "quarantine", b"quarantine", "recording", b"recording", "weighted_load", b"weighted_load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "calibration", b"calibration", "capabilities", b"capabilities", "drain", b"drain", "ffmpeg_builds", b"ffmpeg_builds", "health", b"health", "identity", b"identity", "loads", b"loads", "measurements", b"measurements", "name", b"name", "quarantine", b"quarantine", "rates", b"rates", "recording", b"recording", "revision", b"revision", "session_count", b"session_count", "state", b"state", "state_message", b"state_message", "weight", b"weight", "weight_source", b"weight_source", "weighted_load", b"weighted_load"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "agent_version", b"agent_version", "calibration", b"calibration", "capabilities", b"capabilities", "drain", b"drain", "ffmpeg_builds", b"ffmpeg_builds", "health", b"health", "identity", b"identity", "loads", b"loads", "measurements", b"measurements", "name", b"name", "quarantine", b"quarantine", "rates", b"rates", "recording", b"recording", "revision", b"revision", "session_count", b"session_count", "state", b"state", "state_message", b"state_message", "weight", b"weight", "weight_source", b"weight_source", "weighted_load", b"weighted_load"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__weighted_load: _TypeAlias = _typing.Literal["weighted_load"]  # noqa: Y015
     _WhichOneofArgType__weighted_load: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load"]  # noqa: Y015

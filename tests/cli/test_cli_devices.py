@@ -116,6 +116,7 @@ def test_a_device_is_shown_with_units_and_without_what_is_unknown(with_devices: 
     assert "encode: 0.31 of 0.90 engines (table)" in out
     assert "scale: 2.0M without a limit" in out
     assert "temperature" not in out
+    assert "agent" not in out
     assert "too old" in out
 
 
@@ -348,7 +349,9 @@ def test_capacities_and_speeds_are_shown_with_their_origin(fake: FakeBalancer, r
     )
     device.calibration.figures.add(dimension=placement_pb2.DIMENSION_SCALE, problem="the time\x1b was up")
     fake.add_device(device)
+    device.agent_version = "0.9.1"
     out = run("devices", "-v").out
+    assert "0.9.1" in out
     assert "encode: 0.31 of 0.90 engines (table), 0.10 more taken by others" in out
     assert "encode: Table row RTX 4090: 2 encoder engines; H.264 fast 647 frames/s" in out
     assert "encode h264: fast 1.3G px/s per engine (table)" in out

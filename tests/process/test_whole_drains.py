@@ -167,19 +167,20 @@ def replace_agent(daemon: RunningDaemon, device: str) -> None:
 def test_every_daemon_is_replaced_one_after_the_other_and_no_frame_is_lost(
     pair: RunningDaemon, numbered: Path, tmp_path: Path
 ) -> None:
-    """Agents first, then the balancer, as docs/upgrades.md says."""
+    """The balancer, then its agents, as docs/upgrades.md says."""
     asked = transcode_of(live_input(numbered), encoded(height=HEIGHT))
     with pair.client() as client:
         sessions = {device: on_device(client, device, asked).name for device in ("cpu-0", "cpu-1")}
-        for device, name in sessions.items():
-            replace_agent(pair, device)
-            assert further(client, name), "the next agent has it"
     agents = pair.agent_pids()
     assert pair.terminate() == 0
     pair.start()
     pair.await_serving()
-    assert pair.agent_pids() == agents
+    assert pair.agent_pids() == agents, "they outlive the balancer"
     with pair.client() as client:
+        for device, name in sessions.items():
+            replace_agent(pair, device)
+            assert further(client, name), "the next agent has it"
+        assert not agents.items() & pair.agent_pids().items(), "every one is another one"
         for device, name in sessions.items():
             frames = further(client, name)
             client.stop_session(name)

@@ -37,6 +37,7 @@ async def test_a_device_is_found_by_its_name_with_or_without_its_folder(pair: Ba
         device = (await pair.devices.GetDevice(pb.GetDeviceRequest(name=name))).device
         assert device.name == "devices/cpu-1"
         assert device.state == device_pb2.DEVICE_STATE_READY
+        assert device.agent_version == "0", "as its agent tells it"
     failure = await failure_of(pair.devices.GetDevice(pb.GetDeviceRequest(name="devices/nope")))
     assert failure.reason is Reason.DEVICE_NOT_FOUND
 
