@@ -24,6 +24,10 @@ WAY_CONDITIONS = frozenset({PREEMPTED, MOVING, RESTARTING})
 RETRIES = 2
 """Further attempts of a session that devices could not begin."""
 
+MOST_CONTINUED = 200
+"""Earlier attempts that are kept in mind. Each has what it took over of those before it; a channel that is published to
+every hour would else outgrow every message within a year."""
+
 _RETRY_WAIT = timedelta(seconds=10)
 """How long such a session waits for another device, if its client would not have waited longer."""
 _RESTART_WAIT = timedelta(minutes=5)
@@ -178,7 +182,7 @@ def _continued(record: SessionRecord) -> tuple[EndedAttempt, ...]:
     if not record.resumable or record.device_id is None:
         return ()
     ended = EndedAttempt(attempt=record.attempt, device_id=record.device_id, folder=record.folder)
-    return (*record.ended_attempts, ended)
+    return (*record.ended_attempts, ended)[-MOST_CONTINUED:]
 
 
 def _ran(record: SessionRecord) -> timedelta | None:

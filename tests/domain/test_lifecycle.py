@@ -471,6 +471,14 @@ def test_the_next_attempt_of_a_live_input_continues_all_earlier_ones_and_another
     assert (anew.ended_attempts, anew.ran_for) == ((), timedelta())
 
 
+def test_of_very_many_attempts_the_last_ones_are_kept_in_mind() -> None:
+    earlier = tuple(EndedAttempt(attempt=number, device_id=DEVICE, folder=f"/{number}") for number in range(200))
+    waiting, _ = advance(live_record(RUNNING, ended_attempts=earlier), KILLED_NOW, NOW)
+    assert len(waiting.ended_attempts) == 200
+    assert waiting.ended_attempts[0].attempt == 1
+    assert waiting.ended_attempts[-1] == EndedAttempt(attempt=ATTEMPT, device_id=DEVICE, folder="/one")
+
+
 def test_a_live_input_that_ends_by_itself_is_awaited_again_only_where_that_was_asked_for() -> None:
     done = reported(ENDED, AttemptOutcome.COMPLETED)
     always = replace(RULE, mode=RestartMode.ALWAYS)

@@ -1,4 +1,4 @@
-"""Sessions that begin again by themselves, and those whose agent is lost: one attempt lives at most, none is forgotten."""
+"""Sessions that begin again by themselves, and those whose agent is lost: one attempt lives, and none is forgotten."""
 
 from __future__ import annotations
 
