@@ -22,8 +22,10 @@ from balancer.agent_directory import AgentDirectory
 from balancer.agent_watch import AgentWatch
 from balancer.announcement import announce_devices, announce_listening
 from balancer.calibrations import Calibrations
+from balancer.device_health import DeviceHealthWatch, SessionsStay
 from balancer.device_metrics import DeviceMetrics
 from balancer.device_plan import agent_device, device_rules, host_capacity, local_devices
+from balancer.device_probes import DeviceProbes
 from balancer.device_quarantine import DeviceQuarantine
 from balancer.device_registry import DeviceRegistry
 from balancer.domain.device import DeviceIdentity, DeviceKind
@@ -123,8 +125,17 @@ class _Daemon:
         stack.push_async_callback(asyncio.to_thread, telemetry.shutdown)
         observer = SessionTelemetry(telemetry, clock=self.clock)
         tasks = await stack.enter_async_context(TaskGuard("balancer"))
+        probes = DeviceProbes(self.registry, self.agents, tasks=tasks)
         quarantine = DeviceQuarantine(
-            self.registry, self.agents, clock=self.clock, tasks=tasks, settings=quarantine_settings(settings)
+            self.registry, probes, clock=self.clock, tasks=tasks, settings=quarantine_settings(settings)
+        )
+        health_watch = DeviceHealthWatch(
+            self.registry,
+            probes,
+            sessions=SessionsStay(),
+            clock=self.clock,
+            tasks=tasks,
+            settings=quarantine_settings(settings),
         )
         encoder_caps = EncoderCaps(self.registry, tasks)
         engine = SessionEngine(
@@ -143,7 +154,7 @@ class _Daemon:
             settings=EngineSettings(
                 retention=RetentionSettings(keep_ended=timedelta(hours=settings.sessions.keep_ended_h))
             ),
-            observer=SeveralObservers(observer, quarantine, encoder_caps),
+            observer=SeveralObservers(observer, quarantine, health_watch, encoder_caps),
         )
         self.foreign_load = ForeignLoad(
             self.registry,
@@ -157,7 +168,7 @@ class _Daemon:
             settings=settings,
             registry=self.registry,
             engine=engine,
-            on_applied=lambda fresh: self._settings_applied(fresh, quarantine),
+            on_applied=lambda fresh: self._settings_applied(fresh, quarantine, health_watch),
             on_policy_fault=observer.on_policy_fault,
         )
         stop_timeout = timedelta(seconds=settings.sessions.stop_timeout_s + 4)
@@ -177,6 +188,7 @@ class _Daemon:
                 registry=self.registry,
                 agents=self.agents,
                 calibrations=calibrations,
+                probes=probes,
                 uploads=self.uploads,
                 reload=reload,
                 shutdown=shutdown,
@@ -204,6 +216,7 @@ class _Daemon:
         await engine.start()
         encoder_caps.attach(engine)
         tasks.spawn_eternal(encoder_caps.watch(), name="encoder session cap")
+        tasks.spawn_eternal(health_watch.watch(), name="device health")
         calibrations.load()
         stack.push_async_callback(engine.close)
         tasks.spawn_eternal(self.uploads.expire(in_use=serving.uploads_in_use), name="expire uploads")
@@ -224,9 +237,11 @@ class _Daemon:
         self.serving = False
         await server.set_serving(serving=False)
 
-    def _settings_applied(self, fresh: BalancerSettings, quarantine: DeviceQuarantine) -> None:
+    def _settings_applied(
+        self, fresh: BalancerSettings, quarantine: DeviceQuarantine, health_watch: DeviceHealthWatch
+    ) -> None:
         set_log_level(fresh.log.level)
-        quarantine.settings = quarantine_settings(fresh)
+        quarantine.settings = health_watch.settings = quarantine_settings(fresh)
         self.foreign_load.use(_foreign_kinds(fresh))
 
     async def _devices(self) -> tuple[DeviceIdentity, ...]:

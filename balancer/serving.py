@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from balancer.adapters.grpc_agent_client import GrpcAgentClient
     from balancer.agent_directory import AgentDirectory
     from balancer.calibrations import Calibrations
+    from balancer.device_probes import DeviceProbes
     from balancer.device_registry import DeviceRegistry
     from balancer.ports.session_tracer import SessionTracer
     from balancer.session_engine import SessionEngine
@@ -44,6 +45,7 @@ class Parts:
     registry: DeviceRegistry
     agents: AgentDirectory[GrpcAgentClient]
     calibrations: Calibrations
+    probes: DeviceProbes
     uploads: UploadStore
     reload: SettingsReload
     shutdown: DaemonShutdown
@@ -73,7 +75,7 @@ class Serving:
         devices = DeviceServicer(
             parts.registry,
             engine=parts.engine,
-            agents=parts.agents,
+            probes=parts.probes,
             settings=parts.reload,
             calibrations=parts.calibrations,
         )

@@ -1,4 +1,4 @@
-"""The agent's device as it is known now: what it is, and what the golden probe said of it.
+"""The agent's device as it is known now: what it is, what the golden probe said of it, and how well it is.
 
 The probe runs behind the server, so that the agent answers at once; who is to launch before it has ended is told to try
 again. One probe runs at a time: whoever asks for another meanwhile waits for its own turn.
@@ -9,21 +9,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from agents.health.device_health import Engine
+from agents.health.record import Probed
 from agents.pipelines.capability import PipelineDevice
+from agents.pipelines.job import Direction
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from agents.devices.golden_probe import ProbeResult
+    from agents.devices.health_watch import HealthWatch
     from agents.devices.identity import DeviceIdentity
+    from agents.health.device_health import DeviceHealth
     from agents.pipelines.capability import Capability, FfmpegBuild
+    from gpu_balancer.runtime.clock import Clock
 
 _LOG = logging.getLogger(__name__)
 _RETRY = timedelta(seconds=1)
+_ENGINES = {Direction.DECODE: Engine.DECODE, Direction.ENCODE: Engine.ENCODE}
 
 
 class ProbedDevice:
@@ -35,6 +43,8 @@ class ProbedDevice:
         probe: Callable[[bool], Awaitable[tuple[DeviceIdentity, ProbeResult]]],
         *,
         changed: Callable[[], None],
+        clock: Clock,
+        health_watch: HealthWatch | None = None,
     ) -> None:
         """Knows nothing but the identity yet.
 
@@ -42,10 +52,14 @@ class ProbedDevice:
             identity: What it is.
             probe: Looks at the device and runs the golden probe; True tries everything again, whatever is kept.
             changed: Called when more is known.
+            clock: Tells when a probe began.
+            health_watch: Watches the device. None: nobody does, as with cores.
         """
         self.identity = identity
         self._probe = probe
         self._changed = changed
+        self._clock = clock
+        self._health_watch = health_watch
         self._result: ProbeResult | None = None
         self._turn = asyncio.Lock()
         self._measured_fault: str | None = None
@@ -62,8 +76,27 @@ class ProbedDevice:
 
     @property
     def capabilities(self) -> tuple[Capability, ...]:
-        """Outcomes of the golden probe."""
-        return () if self._result is None else self._result.capabilities
+        """Outcomes of the golden probe; what needs an engine that is out of use does not work now."""
+        tried = () if self._result is None else self._result.capabilities
+        health = self.health
+        if health is None or not health.faulty_engines:
+            return tried
+        return tuple(
+            replace(one, works=False, message=health.engines_message)
+            if one.works and one.hardware and _ENGINES[one.direction] in health.faulty_engines
+            else one
+            for one in tried
+        )
+
+    @property
+    def health(self) -> DeviceHealth | None:
+        """How well the driver says it is. None: nobody watches it."""
+        return None if self._health_watch is None else self._health_watch.health
+
+    @property
+    def barred(self) -> bool:
+        """Whether its health keeps sessions away."""
+        return self.health is not None and self.health.state.bars
 
     @property
     def fault_message(self) -> str | None:
@@ -72,16 +105,23 @@ class ProbedDevice:
             return self._measured_fault
         return None if self._result is None else self._result.fault_message
 
-    async def probe(self, *, refresh: bool) -> None:
+    async def probe(self, *, refresh: bool, by_operator: bool = False) -> None:
         """Runs the golden probe.
 
         Args:
-            refresh: Tries everything again, whatever is kept.
+            refresh: Tries everything again, whatever is kept. Only then can it clear what is held against the device.
+            by_operator: Whether an operator asked for it: then it can clear a loss, too.
 
         Raises:
-            RequestFailure: When its results cannot be kept.
+            RequestFailure: When its results cannot be kept; DEVICE_UNHEALTHY when the driver says that the device
+                cannot work, unless an operator wants it tried all the same.
         """
+        watch = self._health_watch
+        if refresh and not by_operator and watch is not None and watch.hopeless:
+            # Runs on it would only be in the way of whoever resets it.
+            raise RequestFailure(reason=Reason.DEVICE_UNHEALTHY, message=watch.health.message)
         async with self._turn:
+            begin_s = self._clock.monotonic_s()
             try:
                 self.identity, self._result = await self._probe(refresh)
             except OSError as error:
@@ -89,6 +129,8 @@ class ProbedDevice:
                     reason=Reason.DISK_FULL,
                     message=f"Cannot probe {self.identity.id}: {error.strerror}: {error.filename}. Try freeing space.",
                 ) from error
+            if refresh:
+                self._clear(self._result, begin_s, by_operator=by_operator)
         works = sum(capability.works for capability in self.capabilities)
         _LOG.info("Probed %s: %d of %d work", self.identity.id, works, len(self.capabilities))
         if self.fault_message:
@@ -103,21 +145,37 @@ class ProbedDevice:
                 _LOG.error("%s", message)
             self._changed()
 
+    def _clear(self, result: ProbeResult, begin_s: float, *, by_operator: bool) -> None:
+        if self._health_watch is None:
+            return
+        own = [one for one in result.capabilities if one.works and one.hardware]
+        self._health_watch.note_probe(
+            Probed(
+                begin_s=begin_s,
+                passed=result.fault_message is None and bool(own),
+                working_engines=frozenset(_ENGINES[one.direction] for one in own),
+                by_operator=by_operator,
+            )
+        )
+
     def pipeline_device(self) -> PipelineDevice:
         """Gives the device as pipelines see it.
 
         Raises:
-            RequestFailure: NO_DEVICE_READY while the probe runs, or when the device cannot work.
+            RequestFailure: NO_DEVICE_READY while the probe runs, DEVICE_UNHEALTHY when the device cannot work.
         """
-        fault = self.fault_message
-        if self._result is None or fault is not None:
-            why = fault or f"Cannot use {self.identity.id} yet: it is being probed. Try again in a second."
-            raise RequestFailure(reason=Reason.NO_DEVICE_READY, message=why, retry_after=None if fault else _RETRY)
+        health = self.health
+        fault = health.message if health is not None and health.state.bars else self.fault_message
+        if fault is not None:
+            raise RequestFailure(reason=Reason.DEVICE_UNHEALTHY, message=fault)
+        if self._result is None:
+            why = f"Cannot use {self.identity.id} yet: it is being probed. Try again in a second."
+            raise RequestFailure(reason=Reason.NO_DEVICE_READY, message=why, retry_after=_RETRY)
         return PipelineDevice(
             kind=self.identity.kind,
             id=self.identity.id,
             core_count=max(len(self.identity.cores) or len(os.sched_getaffinity(0)), 1),
-            capabilities=self._result.capabilities,
+            capabilities=self.capabilities,
             ffmpeg_builds=self._result.ffmpeg_builds,
         )
 

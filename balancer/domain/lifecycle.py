@@ -53,6 +53,7 @@ _RETRY_WAIT = timedelta(seconds=10)
 _NOT_BEGUN = frozenset(
     {
         *("ENCODER_SESSION_LIMIT", "ENCODER_UNAVAILABLE", "DEVICE_LOST", "DEVICE_MEMORY", "FFMPEG_CRASHED"),
+        *("DEVICE_UNHEALTHY", "ENGINE_FAULT"),
         *("DISPLAY_TIMEOUT", "DISPLAY_FAILED", "BROWSER_FAILED", "BROWSER_MISSING", "RECORDING_UNAVAILABLE"),
     }
 )
@@ -295,6 +296,8 @@ def _on_refused(
     if event.attempt != record.attempt:
         return record, ()
     if record.state is SessionState.STARTING:
+        if _begins_elsewhere(record, event.failure):
+            return _retried(record, event.failure, now), ()
         return _final(record, SessionState.FAILED, now, event.failure), ()
     if record.state is SessionState.STOPPING and record.running_time is None:
         # Nothing was started, which is what was asked for.

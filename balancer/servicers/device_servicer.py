@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol, cast
 
-from balancer.agent_answers import agent_failures, unreachable
 from balancer.device_registry import MAX_WEIGHT
 from balancer.domain.calibration import CalibrationProgress
 from balancer.servicers.calibration_translation import calibration_progress
@@ -25,9 +24,16 @@ if TYPE_CHECKING:
     from balancer.device_entry import DeviceEntry
     from balancer.device_registry import DeviceRegistry
     from balancer.domain.ids import DeviceId
-    from balancer.ports.agent_clients import AgentClients
     from balancer.session_engine import SessionEngine
     from gpu_balancer.v1.device_pb2 import Device
+
+
+class OperatorProbes(Protocol):
+    """Probes devices for operators."""
+
+    async def probe_for_operator(self, device_id: DeviceId) -> None:
+        """Has a device tried again; raises RequestFailure when its agent cannot."""
+        ...
 
 
 class Reloaded(Protocol):
@@ -74,7 +80,7 @@ class DeviceServicer(DeviceServiceServicer):
         registry: DeviceRegistry,
         *,
         engine: SessionEngine,
-        agents: AgentClients,
+        probes: OperatorProbes,
         settings: SettingsReloader,
         calibrations: Calibrations,
         watch_limits: WatchLimits | None = None,
@@ -84,14 +90,14 @@ class DeviceServicer(DeviceServiceServicer):
         Args:
             registry: The devices.
             engine: Tells what is booked on them.
-            agents: Try them again.
+            probes: Try them again.
             settings: Reads and writes the settings file.
             calibrations: Measures devices and keeps what came of it.
             watch_limits: Numbers of watches at most. None: the usual ones.
         """
         self._registry = registry
         self._engine = engine
-        self._agents = agents
+        self._probes = probes
         self._settings = settings
         self._calibrations = calibrations
         self._watches = WatchPlaces("WatchDevices", (watch_limits or WatchLimits()).devices)
@@ -142,13 +148,7 @@ class DeviceServicer(DeviceServiceServicer):
     async def ProbeDevice(self, request: pb.ProbeDeviceRequest, _context: object) -> pb.ProbeDeviceResponse:  # noqa: N802
         """Has a device tried again by its agent."""
         device_id = self._registry.find(request.name).identity.id
-        what = f"probe device {device_id}"
-        agent = self._agents.get(device_id)
-        if agent is None:
-            raise unreachable(what)
-        with agent_failures(what):
-            report = await agent.probe()
-        self._registry.update_agent(report)
+        await self._probes.probe_for_operator(device_id)
         return pb.ProbeDeviceResponse(device=self._told(self._registry.find(device_id)))
 
     async def CalibrateDevice(  # noqa: N802

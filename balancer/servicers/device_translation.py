@@ -16,6 +16,7 @@ from gpu_balancer.v1 import device_pb2, placement_pb2, recording_pb2
 if TYPE_CHECKING:
     from balancer.device_entry import DeviceEntry
     from balancer.domain.device import Capability, DeviceIdentity, RecordingAbility
+    from balancer.domain.health import DeviceHealth
     from balancer.domain.ledger import Ledger
     from balancer.domain.workload import VideoCodec
     from balancer.ports.agent_client import Measurements
@@ -66,6 +67,8 @@ def device_to_proto(
         device.quarantine.message = entry.quarantine.message
         if entry.quarantine_retry_time is not None:
             device.quarantine.retry_time.FromDatetime(entry.quarantine_retry_time)
+    if entry.health is not None:
+        device.health.CopyFrom(_health(entry.health))
     if entry.calibration is not None:
         device.calibration.CopyFrom(calibration_message(entry.calibration))
     if entry.recording is not None:
@@ -73,6 +76,19 @@ def device_to_proto(
     if entry.measurements is not None:
         device.measurements.CopyFrom(_measurements(entry.measurements))
     return device
+
+
+def _health(health: DeviceHealth) -> device_pb2.DeviceHealth:
+    message = device_pb2.DeviceHealth(
+        state=device_pb2.HealthState.Value(f"HEALTH_STATE_{health.state.name}"),
+        reason=health.reason,
+        message=health.message,
+        xid=health.xid,
+        faulty_engines=[_DIRECTIONS[direction] for direction in health.faulty_engines],
+    )
+    if health.since_time is not None:
+        message.since_time.FromDatetime(health.since_time)
+    return message
 
 
 def _recording(ability: RecordingAbility, ready_display_count: int) -> recording_pb2.RecordingAbility:

@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from balancer.calibrations import Calibrations
+from balancer.device_probes import DeviceProbes
 from balancer.device_registry import DeviceRegistry
 from balancer.domain.decision import PlacementSettings
 from balancer.domain.ids import DeviceId
@@ -230,7 +231,7 @@ async def balancer_house(
         device = DeviceServicer(
             registry,
             engine=engine,
-            agents=agents,
+            probes=DeviceProbes(registry, agents, tasks=tasks),
             settings=reloader,
             calibrations=calibrations,
             watch_limits=watch_limits,

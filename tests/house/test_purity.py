@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from house_sources import python_files, text_of, tree_of
 
-PURE_ROOMS = ("balancer/domain/", "agents/pipelines/")
+PURE_ROOMS = ("balancer/domain/", "agents/pipelines/", "agents/health/")
 PURE = [path for path in python_files("balancer", "agents") if str(path).startswith(PURE_ROOMS)]
 PURE_PATH_NAMES = {"PurePath", "PurePosixPath"}
 CLOCK_READERS = {"now", "utcnow", "today"}
