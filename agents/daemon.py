@@ -97,10 +97,8 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
     stopping = asyncio.Event()
     book = StatusBook(EventNumbers(state_dir / "event-number", clock))
     changed = book.feed.agent_changed
-    health_watch = open_health_watch(identity, state_folder=state_dir, clock=clock, changed=changed)
-    device = ProbedDevice(
-        identity, _Prober(settings, state_dir), changed=changed, clock=clock, health_watch=health_watch
-    )
+    health = open_health_watch(identity, state_folder=state_dir, clock=clock, changed=changed)
+    device = ProbedDevice(identity, _Prober(settings, state_dir), changed=changed, clock=clock, health_watch=health)
     folders = SessionFolders(root=state_dir / "sessions")
     launcher = Launcher(
         folders,
@@ -146,8 +144,6 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
             async with _server(settings, state_dir, servicer) as server:
                 await server.set_serving(serving=True)
                 _LOG.info("Serving %s on %s", identity.id, ", ".join(server.addresses))
-                if health_watch is not None:
-                    tasks.spawn_eternal(health_watch.run(), name="health")
                 tasks.spawn(_first_probe(device), name="probe")
                 _keep_up(tasks, settings, device, registry, book, clock, stopping)
                 await stopping.wait()
@@ -188,6 +184,8 @@ def _keep_up(
     clock: Clock,
     stopping: asyncio.Event,
 ) -> None:
+    if device.health_watch is not None:
+        tasks.spawn_eternal(device.health_watch.run(), name="health")
     meter = open_meter(device.identity, clock=clock)
     tasks.spawn_eternal(measure_for_watchers(meter, book.feed, device, registry), name="measure")
     if settings.server.orphan_exit_s is not None:

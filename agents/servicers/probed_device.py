@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from agents.health.device_health import Engine
 from agents.health.record import Probed
 from agents.pipelines.capability import PipelineDevice
-from agents.pipelines.job import Direction
+from agents.pipelines.job import Direction, VideoCodec
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _RETRY = timedelta(seconds=1)
+_Proved = tuple[Direction, VideoCodec, int]
+"""A format that an engine codes, with its bit depth."""
 _ENGINES = {Direction.DECODE: Engine.DECODE, Direction.ENCODE: Engine.ENCODE}
 
 
@@ -59,8 +61,12 @@ class ProbedDevice:
         self._probe = probe
         self._changed = changed
         self._clock = clock
-        self._health_watch = health_watch
+        self.health_watch = health_watch
+        """Watches it; run by who makes the device. None: nobody does."""
         self._result: ProbeResult | None = None
+        self._proved: frozenset[_Proved] = frozenset()
+        """What its engines were seen to do, at any time: only when they do all of it again are they back in use."""
+        self._proved_with: object = None
         self._turn = asyncio.Lock()
         self._measured_fault: str | None = None
 
@@ -91,7 +97,7 @@ class ProbedDevice:
     @property
     def health(self) -> DeviceHealth | None:
         """How well the driver says it is. None: nobody watches it."""
-        return None if self._health_watch is None else self._health_watch.health
+        return None if self.health_watch is None else self.health_watch.health
 
     @property
     def barred(self) -> bool:
@@ -116,21 +122,23 @@ class ProbedDevice:
             RequestFailure: When its results cannot be kept; DEVICE_UNHEALTHY when the driver says that the device
                 cannot work, unless an operator wants it tried all the same.
         """
-        watch = self._health_watch
+        watch = self.health_watch
         if refresh and not by_operator and watch is not None and watch.hopeless:
             # Runs on it would only be in the way of whoever resets it.
             raise RequestFailure(reason=Reason.DEVICE_UNHEALTHY, message=watch.health.message)
         async with self._turn:
             begin_s = self._clock.monotonic_s()
             try:
-                self.identity, self._result = await self._probe(refresh)
+                self.identity, result = await self._probe(refresh)
             except OSError as error:
                 raise RequestFailure(
                     reason=Reason.DISK_FULL,
                     message=f"Cannot probe {self.identity.id}: {error.strerror}: {error.filename}. Try freeing space.",
                 ) from error
+            self._remember(self.identity, result)
+            self._result = result
             if refresh:
-                self._clear(self._result, begin_s, by_operator=by_operator)
+                self._clear(result, begin_s, by_operator=by_operator)
         works = sum(capability.works for capability in self.capabilities)
         _LOG.info("Probed %s: %d of %d work", self.identity.id, works, len(self.capabilities))
         if self.fault_message:
@@ -146,17 +154,25 @@ class ProbedDevice:
             self._changed()
 
     def _clear(self, result: ProbeResult, begin_s: float, *, by_operator: bool) -> None:
-        if self._health_watch is None:
+        if self.health_watch is None:
             return
-        own = [one for one in result.capabilities if one.works and one.hardware]
-        self._health_watch.note_probe(
+        own = _proved_by(result)
+        missing = {_ENGINES[direction] for direction, _, _ in self._proved - own}
+        self.health_watch.note_probe(
             Probed(
                 begin_s=begin_s,
                 passed=result.fault_message is None and bool(own),
-                working_engines=frozenset(_ENGINES[one.direction] for one in own),
+                working_engines=frozenset(_ENGINES[direction] for direction, _, _ in own) - missing,
                 by_operator=by_operator,
             )
         )
+
+    def _remember(self, identity: DeviceIdentity, result: ProbeResult) -> None:
+        """Adds to what the device's engines were seen to do; another driver or ffmpeg begins anew."""
+        program = (identity.driver_version, result.ffmpeg_builds)
+        if program != self._proved_with:
+            self._proved_with, self._proved = program, frozenset()
+        self._proved |= _proved_by(result)
 
     def pipeline_device(self) -> PipelineDevice:
         """Gives the device as pipelines see it.
@@ -190,3 +206,9 @@ class ProbedDevice:
             why = self.fault_message or f"Cannot use {self.identity.id} yet: it is being probed. Try again in a second."
             raise RequestFailure(reason=Reason.NO_DEVICE_READY, message=why, retry_after=_RETRY)
         return builds[0].path
+
+
+def _proved_by(result: ProbeResult) -> frozenset[_Proved]:
+    return frozenset(
+        (one.direction, one.codec, one.bit_depth) for one in result.capabilities if one.works and one.hardware
+    )

@@ -94,7 +94,8 @@ class FakeGpu:
     slowdown_temperature: int = 90
     """0: it does not tell, as newer cards."""
     shutdown_temperature: int = 95
-    supported_events: int = XID_EVENT | DOUBLE_BIT_EVENT
+    supported_events: int = 0xFF9F
+    """As an H100 has them."""
     events: tuple[FakeEvent, ...] = ()
     hangs: tuple[str, ...] = ()
     """NVML symbols that do not return. "*": every call about the card."""

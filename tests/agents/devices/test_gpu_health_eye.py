@@ -16,9 +16,12 @@ from fakes.nvml_library import (
     DRIVER_NOT_LOADED,
     GPU_IS_LOST,
     NOT_SUPPORTED,
+    RECOVERY_EVENT,
     RESET_REQUIRED,
     THERMAL_SLOWDOWN,
+    TURING,
     UNKNOWN_ERROR,
+    FakeEvent,
     FakeGpu,
     FakeNvml,
 )
@@ -86,10 +89,22 @@ def test_what_one_card_does_not_tell_is_unknown_and_no_fault(
 
 
 def test_older_cards_retire_pages_instead_of_rows(fake_nvml: FakeNvml, eye: GpuHealthEye) -> None:
-    old = replace(L4, retired_pending=1, errors={"nvmlDeviceGetRemappedRows": NOT_SUPPORTED})
-    fake_nvml.describe([old, OTHER])
+    fake_nvml.describe([replace(L4, retired_pending=1, architecture=TURING), OTHER])
     reading = eye.look()
     assert (reading.repair_pending, reading.repair_failed) == (True, None)
+
+
+def test_an_older_driver_knows_no_recovery_action(fake_nvml: FakeNvml, eye: GpuHealthEye) -> None:
+    fake_nvml.describe([replace(L4, recovery_action=1)], driver_version="550.54.14")
+    reading = eye.look()
+    assert (reading.error, reading.recovery_action) == (None, None)
+
+
+def test_another_action_of_the_driver_ends_the_wait(fake_nvml: FakeNvml, eye: GpuHealthEye) -> None:
+    eye.look()
+    fake_nvml.change(L4.uuid, recovery_action=1, events=(FakeEvent(number=1, type=RECOVERY_EVENT, data=1),))
+    assert eye.wait(3600) == ()
+    assert eye.look().recovery_action == 1
 
 
 @pytest.mark.parametrize("symbol", ["*", "recovery_action", "nvmlDeviceGetTemperature"])

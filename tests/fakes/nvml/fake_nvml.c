@@ -22,6 +22,10 @@
 #define DRIVER_NOT_LOADED 9
 #define TIMEOUT 10
 #define GPU_IS_LOST 15
+#define AMPERE 7
+#define NO_INSTANCE 0xffffffffu
+#define RECOVERY_ACTION 230
+#define RECOVERY_ACTION_DRIVER 570
 #define UNKNOWN 999
 #define MOST_GPUS 16
 #define TEXT 512
@@ -480,6 +484,7 @@ int nvmlDeviceGetTotalEccErrors(void *handle, unsigned type, unsigned counter, u
 int nvmlDeviceGetRemappedRows(void *handle, unsigned *corrected, unsigned *uncorrected, unsigned *pending,
                               unsigned *failed) {
     CARD_CALL()
+    if (gpu->architecture < AMPERE) return NOT_SUPPORTED;
     *corrected = 0;
     *uncorrected = gpu->remap_pending;
     *pending = gpu->remap_pending;
@@ -489,6 +494,7 @@ int nvmlDeviceGetRemappedRows(void *handle, unsigned *corrected, unsigned *uncor
 
 int nvmlDeviceGetRetiredPagesPendingStatus(void *handle, unsigned *pending) {
     CARD_CALL()
+    if (gpu->architecture >= AMPERE) return NOT_SUPPORTED;
     *pending = gpu->retired_pending;
     return SUCCESS;
 }
@@ -547,7 +553,8 @@ static int next_event(Machine *machine, EventSet *set, EventData *data) {
             if (event->number <= set->told[index]) continue;
             set->told[index] = event->number;
             if (!(event->type & set->types[index])) continue;
-            *data = (EventData){.device = (void *)(uintptr_t)(index + 1), .type = event->type, .data = event->data};
+            *data = (EventData){.device = (void *)(uintptr_t)(index + 1), .type = event->type, .data = event->data,
+                                .gpu_instance = NO_INSTANCE, .compute_instance = NO_INSTANCE};
             return SUCCESS;
         }
         if (asked_error(gpu->errors, "nvmlEventSetWait_v2") == GPU_IS_LOST) return GPU_IS_LOST;
@@ -564,14 +571,19 @@ int nvmlEventSetWait_v2(EventSet *set, EventData *data, unsigned timeout_ms) {
     }
 }
 
-/* Knows the recovery action alone. The error of one field travels in its own result, as with the real library. */
+/*
+ * Knows the recovery action alone. The error of one field travels in its own result, as with the real library: a field
+ * that is newer than the driver is an invalid argument.
+ */
 int nvmlDeviceGetFieldValues(void *handle, int count, FieldValue *values) {
     CARD_CALL()
     for (int at = 0; at < count; at++) {
         values[at].value.wide = 0;
-        values[at].result = values[at].field == 230 ? asked_error(gpu->errors, "recovery_action") : NOT_SUPPORTED;
         values[at].value_type = 1;
         values[at].value.number = gpu->recovery_action;
+        if (values[at].field != RECOVERY_ACTION) values[at].result = NOT_SUPPORTED;
+        else if (atoi(machine.driver_version) < RECOVERY_ACTION_DRIVER) values[at].result = INVALID_ARGUMENT;
+        else values[at].result = asked_error(gpu->errors, "recovery_action");
     }
     return SUCCESS;
 }
