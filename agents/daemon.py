@@ -13,7 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
-from agents.devices.device_access import open_meter, take_device
+from agents.devices.device_access import open_health_watch, open_meter, take_device
+from agents.devices.driver_calls import driver_call
 from agents.devices.golden_probe import ProbeResult, probe_device
 from agents.devices.identity import DeviceIdentity
 from agents.devices.measurements import DeviceFault
@@ -95,7 +96,9 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
     clock = SystemClock()
     stopping = asyncio.Event()
     book = StatusBook(EventNumbers(state_dir / "event-number", clock))
-    device = ProbedDevice(identity, _Prober(settings, state_dir), changed=book.feed.agent_changed)
+    changed = book.feed.agent_changed
+    health = open_health_watch(identity, state_folder=state_dir, clock=clock, changed=changed)
+    device = ProbedDevice(identity, _Prober(settings, state_dir), changed=changed, clock=clock, health_watch=health)
     folders = SessionFolders(root=state_dir / "sessions")
     launcher = Launcher(
         folders,
@@ -115,7 +118,7 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
                 tracer=telemetry.tracer,
                 tasks=tasks,
                 clock=clock,
-                changed=book.feed.agent_changed,
+                changed=changed,
             )
             registry = await _adopted(settings, folders, book, recordings, tasks, telemetry, clock)
             schemes = settings.recordings.url_schemes
@@ -181,6 +184,8 @@ def _keep_up(
     clock: Clock,
     stopping: asyncio.Event,
 ) -> None:
+    if device.health_watch is not None:
+        tasks.spawn_eternal(device.health_watch.run(), name="health")
     meter = open_meter(device.identity, clock=clock)
     tasks.spawn_eternal(measure_for_watchers(meter, book.feed, device, registry), name="measure")
     if settings.server.orphan_exit_s is not None:
@@ -228,7 +233,7 @@ class _Prober:
 
     async def __call__(self, refresh: bool) -> tuple[DeviceIdentity, ProbeResult]:
         try:
-            identity = await asyncio.to_thread(take_device, self._settings.device)
+            identity = await driver_call(lambda: take_device(self._settings.device))
         except DeviceFault as fault:
             missing = ProbeResult(ffmpeg_builds=(), capabilities=(), fault_message=fault.message)
             return _unknown_device(self._settings), missing

@@ -23,8 +23,10 @@ from balancer.agent_watch import AgentWatch
 from balancer.announcement import announce_devices, announce_listening
 from balancer.calibrations import Calibrations
 from balancer.device_drains import DeviceDrains
+from balancer.device_health import DeviceHealthWatch, SessionsLeave
 from balancer.device_metrics import DeviceMetrics
 from balancer.device_plan import agent_device, device_rules, host_capacity, local_devices
+from balancer.device_probes import DeviceProbes
 from balancer.device_quarantine import DeviceQuarantine
 from balancer.device_registry import DeviceRegistry
 from balancer.domain.device import DeviceIdentity, DeviceKind
@@ -125,8 +127,16 @@ class _Daemon:
         stack.push_async_callback(asyncio.to_thread, telemetry.shutdown)
         observer = SessionTelemetry(telemetry, clock=self.clock)
         tasks = await stack.enter_async_context(TaskGuard("balancer"))
+        probes = DeviceProbes(self.registry, self.agents, tasks=tasks)
         quarantine = DeviceQuarantine(
-            self.registry, self.agents, clock=self.clock, tasks=tasks, settings=quarantine_settings(settings)
+            self.registry, probes, clock=self.clock, tasks=tasks, settings=quarantine_settings(settings)
+        )
+        health_watch = DeviceHealthWatch(
+            self.registry,
+            probes,
+            clock=self.clock,
+            tasks=tasks,
+            settings=quarantine_settings(settings),
         )
         encoder_caps = EncoderCaps(self.registry, tasks)
         engine = SessionEngine(
@@ -145,7 +155,7 @@ class _Daemon:
             settings=EngineSettings(
                 retention=RetentionSettings(keep_ended=timedelta(hours=settings.sessions.keep_ended_h))
             ),
-            observer=SeveralObservers(observer, quarantine, encoder_caps),
+            observer=SeveralObservers(observer, quarantine, health_watch, encoder_caps),
         )
         self.foreign_load = ForeignLoad(
             self.registry,
@@ -159,7 +169,7 @@ class _Daemon:
             settings=settings,
             registry=self.registry,
             engine=engine,
-            on_applied=lambda fresh: self._settings_applied(fresh, quarantine),
+            on_applied=lambda fresh: self._settings_applied(fresh, quarantine, health_watch),
             on_policy_fault=observer.on_policy_fault,
         )
         stop_timeout = timedelta(seconds=settings.sessions.stop_timeout_s + 4)
@@ -181,6 +191,7 @@ class _Daemon:
                 agents=self.agents,
                 calibrations=calibrations,
                 drains=drains,
+                probes=probes,
                 uploads=self.uploads,
                 reload=reload,
                 shutdown=shutdown,
@@ -208,6 +219,9 @@ class _Daemon:
         await engine.start()
         encoder_caps.attach(engine)
         tasks.spawn_eternal(encoder_caps.watch(), name="encoder session cap")
+        health_watch.attach(SessionsLeave(engine))
+        tasks.spawn_eternal(health_watch.watch(), name="device health")
+        tasks.spawn_eternal(health_watch.keep_moving(), name="leave sick devices")
         calibrations.load()
         drains.load()
         tasks.spawn_eternal(drains.run(), name="drains")
@@ -230,10 +244,12 @@ class _Daemon:
         self.serving = False
         await server.set_serving(serving=False)
 
-    def _settings_applied(self, fresh: BalancerSettings, quarantine: DeviceQuarantine) -> None:
+    def _settings_applied(
+        self, fresh: BalancerSettings, quarantine: DeviceQuarantine, health_watch: DeviceHealthWatch
+    ) -> None:
         set_log_level(fresh.log.level)
-        quarantine.settings = quarantine_settings(fresh)
         self.lost_after = lost_after(fresh)
+        quarantine.settings = health_watch.settings = quarantine_settings(fresh)
         self.foreign_load.use(_foreign_kinds(fresh))
 
     async def _devices(self) -> tuple[DeviceIdentity, ...]:

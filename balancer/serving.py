@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from balancer.agent_directory import AgentDirectory
     from balancer.calibrations import Calibrations
     from balancer.device_drains import DeviceDrains
+    from balancer.device_probes import DeviceProbes
     from balancer.device_registry import DeviceRegistry
     from balancer.ports.session_tracer import SessionTracer
     from balancer.session_engine import SessionEngine
@@ -47,6 +48,7 @@ class Parts:
     agents: AgentDirectory[GrpcAgentClient]
     calibrations: Calibrations
     drains: DeviceDrains
+    probes: DeviceProbes
     uploads: UploadStore
     reload: SettingsReload
     shutdown: DaemonShutdown
@@ -77,7 +79,7 @@ class Serving:
         devices = DeviceServicer(
             parts.registry,
             engine=parts.engine,
-            agents=parts.agents,
+            probes=parts.probes,
             settings=parts.reload,
             calibrations=parts.calibrations,
             drains=parts.drains,

@@ -37,6 +37,8 @@ class FailureReason(StrEnum):
     """The encoder does not work here, or not as asked."""
     DEVICE_MEMORY = "DEVICE_MEMORY"
     """The device's memory is used up."""
+    ENGINE_FAULT = "ENGINE_FAULT"
+    """An encoder or decoder of the device failed in the middle of its work."""
     DEVICE_LOST = "DEVICE_LOST"
     """The device or its driver is gone."""
     DISPLAY_LOST = "DISPLAY_LOST"
@@ -95,15 +97,30 @@ _BARE = re.compile(
     r"Connection \w[\w ]*|Network is unreachable|No route to host|End of file|Server returned .+|"
     r"Immediate exit requested|Address already in use|Read-only file system|Invalid argument)\s*$"
 )
+_LOST_MESSAGE = "Cannot use the GPU: {line}. Try another device, and look at this one's driver."
 _DEVICE_REASONS: tuple[tuple[re.Pattern[str], FailureReason, str], ...] = (
     (
         re.compile(
             r"GPU is lost|CUDA_ERROR_(?:NO_DEVICE|INVALID_DEVICE|DEVICE_UNAVAILABLE|DEVICE_NOT_LICENSED|"
-            r"ECC_UNCORRECTABLE|SYSTEM_NOT_READY|SYSTEM_DRIVER_MISMATCH|HARDWARE_STACK_ERROR|NOT_INITIALIZED|"
-            r"LAUNCH_FAILED|ILLEGAL_ADDRESS|UNKNOWN)|Cannot load (?:lib)?(?:cuda|nvcuda)"
+            r"ECC_UNCORRECTABLE|SYSTEM_NOT_READY|SYSTEM_DRIVER_MISMATCH|HARDWARE_STACK_ERROR|NOT_INITIALIZED)|"
+            r"Cannot load (?:lib)?(?:cuda|nvcuda)"
         ),
         FailureReason.DEVICE_LOST,
-        "Cannot use the GPU: {line}. Try another device, and look at this one's driver.",
+        _LOST_MESSAGE,
+    ),
+    (
+        # Of one engine, where the errors below may be of anything on the device.
+        re.compile(
+            r"cuvid\w+\(.* failed -> CUDA_ERROR_(?:UNKNOWN|LAUNCH_FAILED|LAUNCH_TIMEOUT|ILLEGAL_ADDRESS)|"
+            r"(?:EncodePicture failed!?|Failed (?:un)?locking bitstream buffer): generic error"
+        ),
+        FailureReason.ENGINE_FAULT,
+        "Cannot go on: an engine of the GPU failed: {line}. Try another device.",
+    ),
+    (
+        re.compile(r"CUDA_ERROR_(?:LAUNCH_FAILED|ILLEGAL_ADDRESS|UNKNOWN)"),
+        FailureReason.DEVICE_LOST,
+        _LOST_MESSAGE,
     ),
     (
         re.compile(r"OpenEncodeSessionEx failed: (?:out of memory|incompatible client key)"),

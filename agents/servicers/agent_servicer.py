@@ -21,6 +21,7 @@ from agents.servicers.report_translation import (
     capability_message,
     event_message,
     facts_message,
+    health_message,
     identity_message,
 )
 from agents.servicers.request_fields import artifact_name, session_id, speed_limit
@@ -102,6 +103,7 @@ class AgentServicer(AgentServiceServicer):
             fault_message=self._device.fault_message or "",
             last_event_number=self._book.last_number,
             recording=ability_message(self._recordings.ability()),
+            health=health_message(self._device.health),
         )
 
     async def GetAgent(self, _request: pb.GetAgentRequest, _: object) -> pb.GetAgentResponse:  # noqa: N802
@@ -270,11 +272,11 @@ class AgentServicer(AgentServiceServicer):
                 yield pb.AgentServiceReadArtifactResponse(data=part)
 
     async def ProbeDevice(  # noqa: N802
-        self, _request: pb.AgentServiceProbeDeviceRequest, _: object
+        self, request: pb.AgentServiceProbeDeviceRequest, _: object
     ) -> pb.AgentServiceProbeDeviceResponse:
         """Runs the golden probe again."""
         self._calibrator.refuse_meanwhile("probe the device")
-        await self._device.probe(refresh=True)
+        await self._device.probe(refresh=True, by_operator=request.by_operator)
         return pb.AgentServiceProbeDeviceResponse(agent=self.describe_agent())
 
     async def CalibrateDevice(  # noqa: N802

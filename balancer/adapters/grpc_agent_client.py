@@ -128,9 +128,9 @@ class GrpcAgentClient:
                 yield event
         raise AgentUnreachableError(f"The agent of {self._told} ended its event stream.")
 
-    async def probe(self) -> AgentReport:
+    async def probe(self, *, by_operator: bool = False) -> AgentReport:
         """Runs the golden probe again."""
-        request = pb.AgentServiceProbeDeviceRequest()
+        request = pb.AgentServiceProbeDeviceRequest(by_operator=by_operator)
         answer = await self._call(self._stub.ProbeDevice(request, timeout=_PROBE_TIMEOUT_S))
         return agent_from_proto(answer.agent)
 

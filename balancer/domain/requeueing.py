@@ -36,7 +36,7 @@ _NOT_BEGUN = frozenset(
     {
         *("ENCODER_SESSION_LIMIT", "ENCODER_UNAVAILABLE", "DEVICE_LOST", "DEVICE_MEMORY", "FFMPEG_CRASHED"),
         *("DISPLAY_TIMEOUT", "DISPLAY_FAILED", "BROWSER_FAILED", "BROWSER_MISSING", "RECORDING_UNAVAILABLE"),
-        "DEVICE_UNHEALTHY",
+        *("DEVICE_UNHEALTHY", "ENGINE_FAULT"),
     }
 )
 """Failures before the first frame that another device may not have. What is wrong with a page is wrong everywhere."""

@@ -1169,12 +1169,17 @@ class AgentServiceProbeDeviceRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    BY_OPERATOR_FIELD_NUMBER: _builtins.int
+    by_operator: _builtins.bool
+    """Whether an operator asked for it: only such a probe brings back a device that is LOST."""
     def __init__(
         self,
+        *,
+        by_operator: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_operator", b"by_operator"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

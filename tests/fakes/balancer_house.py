@@ -16,6 +16,7 @@ import pytest
 
 from balancer.calibrations import Calibrations
 from balancer.device_drains import DeviceDrains
+from balancer.device_probes import DeviceProbes
 from balancer.device_registry import DeviceRegistry
 from balancer.domain.decision import PlacementSettings
 from balancer.domain.ids import DeviceId
@@ -233,7 +234,7 @@ async def balancer_house(
         device = DeviceServicer(
             registry,
             engine=engine,
-            agents=agents,
+            probes=DeviceProbes(registry, agents, tasks=tasks),
             settings=reloader,
             calibrations=calibrations,
             drains=drains,
