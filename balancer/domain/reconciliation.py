@@ -1,8 +1,8 @@
 """What becomes of an attempt when the store and an agent tell of it: a total function of what both say.
 
 The balancer and its agents are killed, restarted and cut off from one another at any moment, so each comes back with a
-memory of its own. Which of them is believed, and what is done then, stands here and nowhere else; docs/reconciliation.md
-shows it as a table, and a test compares the two cell by cell.
+memory of its own. Which of them is believed, and what is done then, stands here and nowhere else;
+docs/reconciliation.md shows it as a table, and a test compares the two cell by cell.
 
 Nothing is ever concluded from silence alone, and an attempt of which an agent tells is ended rather than forgotten.
 """

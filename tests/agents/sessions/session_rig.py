@@ -158,7 +158,7 @@ class Rigs:
         self.runner_settings = replace(self.runner_settings, **(runner or {}))  # type: ignore[arg-type]
 
     @asynccontextmanager
-    async def start(self) -> AsyncIterator[Rig]:
+    async def start(self, *, adopted_within: timedelta = timedelta(seconds=20)) -> AsyncIterator[Rig]:
         """An agent from start to end."""
         clock = SystemClock()
         folders = SessionFolders(root=self.state_dir / "sessions")
@@ -172,7 +172,7 @@ class Rigs:
 
         async with TaskGuard("rig") as tasks:
             registry = SessionRegistry(folders, book, make_runner=runner, tasks=tasks, tracer=self.tracer, clock=clock)
-            await registry.adopt()
+            await registry.adopt(within=adopted_within)
             yield Rig(registry=registry, book=book, launcher=launcher, folders=folders)
 
 
