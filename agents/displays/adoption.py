@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from agents.displays.display_folder import DisplayFolder, DisplayRecordUnreadableError
 from agents.displays.making import MadeDisplay
-from agents.displays.process_search import living, mark_of
 from agents.displays.spawning import DisplayProcesses
+from agents.process_marks import OwnerKind, find_marked
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -69,8 +69,8 @@ def _adopt(path: Path) -> MadeDisplay | None:
 def _find(root: Path, ender: DisplayEnder) -> set[str]:
     """Lists the ids of all displays of which there is something."""
     folders = {path.name for path in root.iterdir()} if root.is_dir() else set()
-    marks = [mark.partition("/") for pid in living() if (mark := mark_of(pid)) is not None]
-    marked = {display_id for agent, _, display_id in marks if agent == ender.run.agent and _is_id(display_id)}
+    marks = find_marked(ender.run.agent).values()
+    marked = {mark.name for mark in marks if mark.kind is OwnerKind.DISPLAY and _is_id(mark.name)}
     return folders | set(ender.run.found()) | marked
 
 

@@ -54,6 +54,7 @@ class SessionRegistry:
         tasks: TaskGuard,
         tracer: Tracer,
         clock: Clock,
+        on_ended: Callable[[], None] = lambda: None,
     ) -> None:
         """Makes an empty registry; `adopt` fills it.
 
@@ -64,6 +65,7 @@ class SessionRegistry:
             tasks: Owns the watchers.
             tracer: Makes spans.
             clock: For deadlines and times.
+            on_ended: Called when a watched attempt has ended.
         """
         self._folders = folders
         self._book = book
@@ -71,6 +73,7 @@ class SessionRegistry:
         self._tasks = tasks
         self._tracer = tracer
         self._clock = clock
+        self._on_ended = on_ended
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._launches: dict[AttemptKey, AnyRecord] = {}
         self._runners: dict[AttemptKey, Runner] = {}
@@ -166,6 +169,10 @@ class SessionRegistry:
     def runner(self, key: AttemptKey) -> Runner | None:
         """Gives who watches over an attempt. None: it has ended, or is not known."""
         return self._runners.get(key)
+
+    def is_live(self, key: AttemptKey) -> bool:
+        """Tells whether an attempt is known and has not ended; launches and folders not read yet count as such."""
+        return self._is_live(key) or key in self._takeover.unread
 
     def live_folders(self) -> tuple[AttemptFolder, ...]:
         """Lists the folders of attempts that have not ended."""
@@ -288,6 +295,7 @@ class SessionRegistry:
             status = attempt.status
             reason = "" if status.failure is None else f": {status.failure.reason}: {status.failure.message}"
             _LOG.info("Ended %s%s", status.ending, reason)
+            self._on_ended()
 
     async def _end_remains(self, session: str) -> None:
         """Ends what still runs in folders that could not be adopted.

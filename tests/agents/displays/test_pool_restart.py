@@ -27,10 +27,10 @@ from display_rig import (
 
 from agents.displays.display import BrowserEndpoint, Display
 from agents.displays.display_folder import DisplayFolder
-from agents.displays.process_search import MARK_VARIABLE
 from agents.displays.run_folders import agent_name
 from agents.displays.screens import screen_size
 from agents.displays.spawning import BROWSER, X_SERVER
+from agents.process_marks import Mark, OwnerKind
 
 pytestmark = pytest.mark.process
 WITHIN = timedelta(seconds=30)
@@ -115,8 +115,8 @@ async def test_what_has_lost_its_record_is_ended_all_the_same(root: Path, run_di
 
 async def marked_process(root: Path) -> asyncio.subprocess.Process:
     """A process of a display of which there is nothing else."""
-    mark = {MARK_VARIABLE: f"{agent_name(root)}/forgotten"}
-    return await asyncio.create_subprocess_exec(SLEEP, "1000", env=mark)
+    mark = Mark(agent=agent_name(root), kind=OwnerKind.DISPLAY, name="forgotten")
+    return await asyncio.create_subprocess_exec(SLEEP, "1000", env=mark.environment)
 
 
 async def test_a_marked_process_without_any_folder_is_ended(root: Path, run_dir: Path) -> None:
