@@ -35,7 +35,7 @@ from balancer.ports.agent_client import (
 from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from balancer.domain.ids import DeviceId, SessionId
     from balancer.domain.session import SessionRecord
@@ -58,7 +58,7 @@ class WatchTimes:
     describe_timeout: timedelta = timedelta(seconds=5)
     first_pause: timedelta = timedelta(milliseconds=100)
     """Before the second try to connect; doubled after each further one."""
-    longest_pause: timedelta = timedelta(seconds=2)
+    longest_pause: timedelta = timedelta(milliseconds=500)
 
 
 class WatchedSessions(Protocol):
@@ -109,6 +109,7 @@ class AgentWatch:
         news: DeviceNews,
         clock: Clock,
         times: WatchTimes | None = None,
+        on_reconciled: Callable[[DeviceId], None] = lambda _: None,
     ) -> None:
         """Begins unconnected.
 
@@ -119,6 +120,7 @@ class AgentWatch:
             news: The registry.
             clock: Tells how long the agent has been silent.
             times: How patient to be.
+            on_reconciled: Called whenever the agent was heard up to the present and compared with.
         """
         self._device_id = device_id
         self._agent = agent
@@ -126,9 +128,15 @@ class AgentWatch:
         self._news = news
         self._clock = clock
         self._times = times or WatchTimes()
+        self._on_reconciled = on_reconciled
         self._heard_s = clock.monotonic_s()
         self._silent = False
         self._unflushed = 0
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the agent was heard, or since it has been watched."""
+        return self._clock.monotonic_s() - self._heard_s
 
     async def run(self) -> None:
         """Watches until cancelled."""
@@ -195,6 +203,7 @@ class AgentWatch:
                 self._news.update_agent(body)
             case CaughtUp():
                 self._reconcile(body.live_attempts, expected)
+                self._on_reconciled(self._device_id)
             case _:
                 assert_never(body)
         # Not before: waiting for the store is no silence of the agent's.
@@ -260,7 +269,7 @@ class AgentWatch:
             self._sessions.post(record.id, AgentHeard())
 
     def _note_silence(self, problem: str) -> None:
-        silence_s = self._clock.monotonic_s() - self._heard_s
+        silence_s = self.silence_s
         if self._silent or silence_s < self._times.silence.total_seconds():
             return
         self._silent = True
