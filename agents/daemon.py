@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,6 +19,7 @@ from agents.devices.driver_calls import driver_call
 from agents.devices.golden_probe import ProbeResult, probe_device
 from agents.devices.identity import DeviceIdentity
 from agents.devices.measurements import DeviceFault
+from agents.process_marks import Mark, OwnerKind, name_of_agent
 from agents.recordings.assembly import Recordings
 from agents.servicers.agent_servicer import AgentServicer
 from agents.servicers.calibrator import Calibrator
@@ -27,6 +29,7 @@ from agents.servicers.upkeep import end_when_orphaned, measure_for_watchers
 from agents.sessions.event_numbers import EventNumbers
 from agents.sessions.folder import SessionFolders
 from agents.sessions.launcher import Launcher, LaunchSettings
+from agents.sessions.orphans import OrphanSweep
 from agents.sessions.records import LaunchRecord, RecordingRecord
 from agents.sessions.registry import SessionRegistry
 from agents.sessions.runner import AttemptRunner, RunnerSettings
@@ -36,6 +39,7 @@ from gpu_balancer.runtime.clock import SystemClock
 from gpu_balancer.runtime.failures import RequestFailure
 from gpu_balancer.runtime.folder_lock import FolderUnusableError, owned_folder
 from gpu_balancer.runtime.grpc_server import MIB, ServedService, ServerLimits, build_server
+from gpu_balancer.runtime.ids import random_id
 from gpu_balancer.runtime.log import configure_logging
 from gpu_balancer.runtime.settings_file import load_settings
 from gpu_balancer.runtime.settings_sections import parse_ports
@@ -56,6 +60,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("agents")
 _STOP_GRACE = timedelta(seconds=1)
+_SWEPT_WITHIN = timedelta(seconds=1)
+"""How long the agent waits at its start for orphans to go that do not go at once."""
 
 
 class StartFault(Exception):
@@ -84,22 +90,27 @@ def run_agent(config: Path | None) -> None:
 
 
 def _run(settings: AgentSettings, state_dir: Path) -> None:
+    life = Mark(agent=name_of_agent(state_dir), kind=OwnerKind.AGENT, name=random_id())
+    # What is started inherits it; attempts and displays, which may outlive this agent, get marks of their own.
+    os.environ.update(life.environment)
     identity = _take_device(settings)
     telemetry = build_telemetry(settings.telemetry, component="agent", instance=identity.id, prometheus=False)
     try:
-        asyncio.run(_serve(settings, state_dir, identity, telemetry))
+        asyncio.run(_serve(settings, state_dir, identity, telemetry, life))
     finally:
         telemetry.shutdown()
 
 
-async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdentity, telemetry: Telemetry) -> None:
+async def _serve(
+    settings: AgentSettings, state_dir: Path, identity: DeviceIdentity, telemetry: Telemetry, life: Mark
+) -> None:
     clock = SystemClock()
     stopping = asyncio.Event()
     book = StatusBook(EventNumbers(state_dir / "event-number", clock))
     changed = book.feed.agent_changed
     health = open_health_watch(identity, state_folder=state_dir, clock=clock, changed=changed)
     device = ProbedDevice(identity, _Prober(settings, state_dir), changed=changed, clock=clock, health_watch=health)
-    folders = SessionFolders(root=state_dir / "sessions")
+    folders = SessionFolders(root=state_dir / "sessions", agent=life.agent)
     launcher = Launcher(
         folders,
         device=device.pipeline_device,
@@ -120,7 +131,7 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
                 clock=clock,
                 changed=changed,
             )
-            registry = await _adopted(settings, folders, book, recordings, tasks, telemetry, clock)
+            registry = await _adopted(settings, folders, book, recordings, tasks, telemetry, clock, life)
             schemes = settings.recordings.url_schemes
             guards = SettingsGuards(settings.inputs, settings.outputs, url_schemes=schemes, ffmpeg=device.ffmpeg)
             calibrator = Calibrator(
@@ -161,17 +172,28 @@ async def _adopted(
     tasks: TaskGuard,
     telemetry: Telemetry,
     clock: Clock,
+    life: Mark,
 ) -> SessionRegistry:
-    """Makes the registry with everything that an earlier agent left.
+    """Makes the registry with everything that an earlier agent left, and ends what it left without a record.
 
-    Before anybody can ask: an attempt that is not known yet would be launched a second time.
+    Before anybody can ask: an attempt that is not known yet would be launched a second time, and one that will never
+    be known must not run when that is told.
     """
     runners = Runners(recordings, book, clock=clock, settings=_runner_settings(settings))
+    orphans = OrphanSweep(life, is_live=lambda key: registry.is_live(key), clock=clock)
     registry = SessionRegistry(
-        folders, book, make_runner=runners.make, tasks=tasks, tracer=telemetry.tracer, clock=clock
+        folders,
+        book,
+        make_runner=runners.make,
+        tasks=tasks,
+        tracer=telemetry.tracer,
+        clock=clock,
+        on_ended=orphans.wake,
     )
     await recordings.start()
     await registry.adopt()
+    await orphans.sweep(within=_SWEPT_WITHIN)
+    tasks.spawn_eternal(orphans.run(), name="end orphans")
     return registry
 
 

@@ -1,7 +1,8 @@
 """The daemon, wired by hand: what is made, in which order, and in which order it ends.
 
-It serves as soon as it can answer, not when every device is ready: devices come in as their agents answer and their
-probes end. It ends in the opposite order; sessions and agents stay unless it was asked to end those too.
+It serves once it has compared notes with the agents that have sessions, for which it waits a bounded time, not when
+every device is ready: devices come in as their agents answer and their probes end. It ends in the opposite order;
+sessions and agents stay unless it was asked to end those too.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from balancer.device_registry import DeviceRegistry
 from balancer.domain.device import DeviceIdentity, DeviceKind
 from balancer.encoder_caps import EncoderCaps
 from balancer.foreign_load import ForeignLoad
+from balancer.hung_agents import replace_when_hung
 from balancer.ports.agent_client import AgentUnreachableError
 from balancer.ports.session_observer import SeveralObservers
 from balancer.ports.session_store import StoreError
@@ -43,10 +45,12 @@ from balancer.session_telemetry import SessionTelemetry
 from balancer.settings.agent_file import agent_file_text
 from balancer.settings_reload import SettingsReload, lost_after, placement_rules, quarantine_settings
 from balancer.shutdown import Shutdown
+from balancer.start_reconciliation import StartReconciliation
 from balancer.uploads import UploadStore
 from balancer.web.application import web_application
 from balancer.web.server import WebServer
 from gpu_balancer.runtime.clock import SystemClock
+from gpu_balancer.runtime.folder_lock import lock_owner
 from gpu_balancer.runtime.garbage import collect_seldom
 from gpu_balancer.runtime.grpc_server import MIB, ServerLimits, build_server
 from gpu_balancer.runtime.listening import ListenFault
@@ -113,6 +117,7 @@ class _Daemon:
         self.launches: list[asyncio.Task[None]] = []
         self.registry = DeviceRegistry(device_rules(options.settings))
         self.agents: AgentDirectory[GrpcAgentClient] = AgentDirectory()
+        self.reconciliation = StartReconciliation()
         self.uploads = UploadStore(
             options.state_dir / "uploads",
             max_bytes=options.settings.uploads.max_size_mib * MIB,
@@ -193,6 +198,7 @@ class _Daemon:
                 drains=drains,
                 probes=probes,
                 uploads=self.uploads,
+                opened=self.reconciliation.over,
                 reload=reload,
                 shutdown=shutdown,
                 tracer=observer,
@@ -235,6 +241,7 @@ class _Daemon:
             http_address = await stack.enter_async_context(WebServer(settings.server.http, app))
         serving.balancer.listens_on(server.addresses, http_address)
         await self._start_agents(await listing, engine, tasks)
+        await self.reconciliation.run(timedelta(seconds=settings.agents.reconcile_timeout_s), engine.flush)
         await server.set_serving(serving=True)
         self.serving = True
         collect_seldom()
@@ -258,13 +265,17 @@ class _Daemon:
 
     async def _start_agents(self, devices: tuple[DeviceIdentity, ...], engine: SessionEngine, tasks: TaskGuard) -> None:
         settings = self.options.settings
+        self.reconciliation.expect(record.device_id for record in engine.live() if record.device_id)
         for identity in devices:
             folder = self.options.state_dir / "agents" / identity.id
+            if lock_owner(folder / "agent.lock") is not None:
+                # It may run what nobody knows of.
+                self.reconciliation.expect((identity.id,))
             text = agent_file_text(settings, agent_device(identity), state_dir=folder, uploads=self.uploads.folder)
             agent = LocalAgent(identity=identity, folder=folder, settings_toml=text)
             launcher = LocalAgentLauncher(agent, clock=self.clock)
             self.launches.append(tasks.spawn_eternal(launcher.keep_running(), name=f"keep agent {identity.id}"))
-            self._watch_local(identity, engine, tasks)
+            self._replace_when_hung(identity.id, launcher, self._watch_local(identity, engine, tasks), tasks)
         if settings.agents.launch == "local":
             self._watch_forsaken({identity.id for identity in devices}, engine, tasks)
         for address in settings.agents.addresses:
@@ -276,10 +287,19 @@ class _Daemon:
         for launch in self.launches:
             launch.cancel()
 
-    def _watch_local(self, identity: DeviceIdentity, engine: SessionEngine, tasks: TaskGuard) -> None:
+    def _replace_when_hung(
+        self, device_id: DeviceId, launcher: LocalAgentLauncher, watch: AgentWatch, tasks: TaskGuard
+    ) -> None:
+        agent = self.agents.get(device_id)
+        assert agent is not None
+        after = timedelta(seconds=self.options.settings.agents.replace_hung_after_s)
+        replacing = replace_when_hung(device_id, launcher, heard=watch, agent=agent, after=after, clock=self.clock)
+        self.launches.append(tasks.spawn_eternal(replacing, name=f"replace agent {device_id} when it hangs"))
+
+    def _watch_local(self, identity: DeviceIdentity, engine: SessionEngine, tasks: TaskGuard) -> AgentWatch:
         self.registry.expect(identity)
         socket = self.options.state_dir / "agents" / identity.id / "agent.sock"
-        self._watch(identity, self._client(f"device {identity.id}", f"unix:{socket}"), engine, tasks)
+        return self._watch(identity, self._client(f"device {identity.id}", f"unix:{socket}"), engine, tasks)
 
     def _watch_forsaken(self, present: set[DeviceId], engine: SessionEngine, tasks: TaskGuard) -> None:
         """Watches devices that are here no longer, or no longer in the settings, but have sessions that live.
@@ -315,7 +335,7 @@ class _Daemon:
 
     def _watch(
         self, identity: DeviceIdentity, client: GrpcAgentClient, engine: SessionEngine, tasks: TaskGuard
-    ) -> None:
+    ) -> AgentWatch:
         self.agents.add(identity.id, client)
         watch = AgentWatch(
             identity.id,
@@ -324,8 +344,10 @@ class _Daemon:
             news=self.foreign_load,
             clock=self.clock,
             lost_after=lambda: self.lost_after,
+            on_reconciled=self.reconciliation.reconciled,
         )
         tasks.spawn_eternal(watch.run(), name=f"watch agent {identity.id}")
+        return watch
 
     def _handle_signals(self, shutdown: Shutdown, reload: SettingsReload, tasks: TaskGuard) -> None:
         loop = asyncio.get_running_loop()

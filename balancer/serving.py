@@ -25,6 +25,7 @@ from gpu_balancer.v1.session_service_pb2_grpc import add_SessionServiceServicer_
 from gpu_balancer.v1.upload_service_pb2_grpc import add_UploadServiceServicer_to_server
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from datetime import timedelta
 
     from balancer.adapters.grpc_agent_client import GrpcAgentClient
@@ -50,6 +51,8 @@ class Parts:
     drains: DeviceDrains
     probes: DeviceProbes
     uploads: UploadStore
+    opened: Callable[[], Awaitable[None]]
+    """Returns when new sessions may be taken."""
     reload: SettingsReload
     shutdown: DaemonShutdown
     tracer: SessionTracer
@@ -72,6 +75,7 @@ class Serving:
             uploads=parts.uploads,
             profiles=profiles,
             tracer=parts.tracer,
+            opened=parts.opened,
             controls=RecordingControls(parts.engine, parts.agents, with_duration=with_duration),
             rules=recording_rules(parts.reload.settings),
             restart=lambda: restart_rule(parts.reload.settings),

@@ -13,6 +13,7 @@ BENCHMARKS = {
     "create_session": "CreateSession against a bare gRPC echo",
     "transcode": "Transcoding through the daemon against ffmpeg by hand",
     "footprint": "Start times and memory",
+    "restarts": "Kills of balancer and agent: until everything is known again",
     "calibration": "Calibrating this machine's cores: time and repeatability",
     "recording": "Recordings: begin, truth, faults; against a script",
     "placement": "Placement against the rules of others, replayed",
@@ -21,6 +22,7 @@ SMOKE = {
     "create_session": {"pair_count": 1, "requests": 64},
     "transcode": {"pair_count": 1, "seconds": 1},
     "footprint": {"runs": 1, "gpu_count": 1},
+    "restarts": {"runs": 1, "session_count": 1, "attempt_count": 4},
     "calibration": {"runs": 1, "window_s": 0.02, "rounds": 1, "step_count": 3},
     "recording": {
         "start_runs": 2,

@@ -23,7 +23,7 @@ from agents.sessions.records import RecordUnreadableError
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from datetime import timedelta
 
     from agents.displays.display import Display
@@ -51,6 +51,7 @@ class RecordingRunner:
         closing: Closing,
         clock: Clock,
         find_excess: Callable[[Display], Failure | None],
+        displays_known: Callable[[], Awaitable[object]],
     ) -> None:
         """Directs nothing yet.
 
@@ -61,8 +62,10 @@ class RecordingRunner:
             closing: Makes the finished files.
             clock: For times.
             find_excess: Tells why a display takes more than it may; None when it does not. Blocks.
+            displays_known: Returns when the displays that an earlier agent has lent were taken over.
         """
         self._find_excess = find_excess
+        self._displays_known = displays_known
         self._direction = direction
         self._told = direction.told
         self._stage = direction.stage
@@ -143,6 +146,7 @@ class RecordingRunner:
         """Directs the recording to its end."""
         del shim  # takes have shims of their own
         try:
+            await self._displays_known()
             await self._load()
             async with beside_it(self._guard()):
                 if not self._direction.ended.is_set():

@@ -167,6 +167,10 @@ class AgentsSettings(Section):
     """Seconds until an agent asked to end must be gone."""
     call_timeout_s: Seconds = 10.0
     """Seconds for an agent's answer to a call that does not stream."""
+    reconcile_timeout_s: Seconds = 3.0
+    """Seconds for which a balancer that starts waits for its agents to tell what they run, before it serves."""
+    replace_hung_after_s: Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)] = 20.0
+    """Seconds without an answer after which a local agent is killed and started anew; its sessions run on."""
     orphan_exit_s: Seconds = 60.0
     """Seconds without a balancer after which a local agent without sessions exits."""
 

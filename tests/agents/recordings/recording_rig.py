@@ -315,6 +315,8 @@ class RecordingRigs:
         self.shooting = FakeShooting()
         self.stop_timeout = timedelta(seconds=5)
         self.excess: Failure | None = None
+        self.displays_known = asyncio.Event()
+        self.displays_known.set()
         self._former: FakeDisplays | None = None
 
     @asynccontextmanager
@@ -355,6 +357,7 @@ class RecordingRigs:
                 closing=closing,
                 clock=clock,
                 find_excess=lambda _: self.excess,
+                displays_known=self.displays_known.wait,
             )
 
         async with TaskGuard("rig") as tasks:

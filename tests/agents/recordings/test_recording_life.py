@@ -331,6 +331,26 @@ async def test_a_new_agent_goes_on_with_a_recording_that_runs(rigs: RecordingRig
     assert (rig.folder(job).artifacts / "recording.mp4").read_text() == f"[begin][end {report.encoded_frames}]"
 
 
+async def test_a_new_agent_touches_no_recording_before_it_knows_the_displays(rigs: RecordingRigs) -> None:
+    """One that did would take its display for lost."""
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+    rigs.displays_known.clear()
+    async with rigs.start() as rig:
+        assert rig.registry.live_count == 1
+        await rig.registry.stop(key_of(job))
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(rig.ended(job))
+            # Everything but what waits for the displays has its turn.
+            await asyncio.to_thread(rig.state, job)
+            assert not waiting.done()
+            assert rig.state(job).end is None
+            rigs.displays_known.set()
+        assert (waiting.result().ending, cause_of(waiting.result())) == (Ending.COMPLETED, "STOPPED")
+
+
 async def test_a_new_agent_begins_anew_what_had_not_begun(rigs: RecordingRigs) -> None:
     job = recording()
     async with rigs.start() as rig:

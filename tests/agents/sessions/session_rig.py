@@ -32,6 +32,7 @@ from agents.pipelines.job import (
     VideoCodec,
     VideoEncoding,
 )
+from agents.process_marks import name_of_agent
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Phase
 from agents.sessions.event_feed import StatusTold
 from agents.sessions.event_numbers import EventNumbers
@@ -95,6 +96,7 @@ class Rig:
     book: StatusBook
     launcher: Launcher
     folders: SessionFolders
+    tasks: TaskGuard
     heard: list[AttemptStatus] = field(default_factory=list)
     """Every numbered status that was told."""
 
@@ -158,10 +160,10 @@ class Rigs:
         self.runner_settings = replace(self.runner_settings, **(runner or {}))  # type: ignore[arg-type]
 
     @asynccontextmanager
-    async def start(self) -> AsyncIterator[Rig]:
+    async def start(self, *, adopted_within: timedelta = timedelta(seconds=20)) -> AsyncIterator[Rig]:
         """An agent from start to end."""
         clock = SystemClock()
-        folders = SessionFolders(root=self.state_dir / "sessions")
+        folders = SessionFolders(root=self.state_dir / "sessions", agent=name_of_agent(self.state_dir))
         book = StatusBook(EventNumbers(self.state_dir / "event-number", clock))
         launcher = Launcher(folders, device=cpu_device, tracer=self.tracer, clock=clock, settings=self.launch_settings)
 
@@ -172,8 +174,8 @@ class Rigs:
 
         async with TaskGuard("rig") as tasks:
             registry = SessionRegistry(folders, book, make_runner=runner, tasks=tasks, tracer=self.tracer, clock=clock)
-            await registry.adopt()
-            yield Rig(registry=registry, book=book, launcher=launcher, folders=folders)
+            await registry.adopt(within=adopted_within)
+            yield Rig(registry=registry, book=book, launcher=launcher, folders=folders, tasks=tasks)
 
 
 def job_of(
