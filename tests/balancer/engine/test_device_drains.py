@@ -239,6 +239,38 @@ async def test_files_more_than_half_done_and_sessions_of_publishers_stay(pair: D
     assert "1 fed by publishers" in message
 
 
+async def test_what_continues_its_earlier_attempts_keeps_what_they_made(pair: DrainHouse) -> None:
+    pair.registry.set_weight(CPU1, 0)
+    record = await pair.house.engine.admit(replace(admission(), resumable=True))
+    pair.registry.set_weight(CPU1, 100)
+    await pair.passing(1)
+    await pair.drains.drain(CPU0, DrainMode.MOVE, None)
+    await pair.passing(5)
+    after = pair.state(record)
+    assert (after.device_id, after.state) == (CPU1, SessionState.RUNNING)
+    assert [(one.attempt, one.device_id) for one in after.ended_attempts] == [(1, CPU0)]
+    assert pair.house.agents[CPU0].discarded == []
+    assert (after.restart_count, after.restart_row) == (1, 0), "its rule of restarts is not used up by it"
+
+
+async def test_who_is_on_the_way_to_a_device_that_is_closed_meanwhile_goes_where_there_is_room_then(
+    pair: DrainHouse,
+) -> None:
+    (record,) = await pair.running(1)
+    pair.house.agents[CPU0].keeps_stopping = True
+    await pair.drains.drain(CPU0, DrainMode.MOVE, None)
+    await pair.passing(1)
+    await pair.drains.set_cordoned(CPU1, cordoned=True)
+    pair.house.agents[CPU0].end(record.id, 1, AttemptOutcome.STOPPED)
+    await pair.passing(5)
+    assert pair.state(record).state is SessionState.QUEUED
+    assert pair.entry().state is DeviceState.CORDONED, "nothing is booked there for it"
+    await pair.drains.set_cordoned(CPU0, cordoned=False)
+    await pair.passing(5)
+    assert (pair.state(record).device_id, pair.state(record).state) == (CPU0, SessionState.RUNNING)
+    assert dict(pair.house.engine.ledger.used(CPU1)) == {}
+
+
 async def test_nobody_is_moved_whose_agent_does_not_answer(pair: DrainHouse) -> None:
     (record,) = await pair.running(1)
     pair.house.agents[CPU0].reachable = False
