@@ -23,9 +23,9 @@ from balancer.admitting import Admitting, decision_line, store_failure
 from balancer.agent_commands import AgentCommands, CommandTimes
 from balancer.domain.ids import SessionId
 from balancer.domain.lifecycle import advance, stale_stop
-from balancer.domain.session import SessionRecord, SessionState
+from balancer.domain.requeueing import NOT_BEGUN
+from balancer.domain.session import Failure, SessionRecord, SessionState
 from balancer.domain.session_events import (
-    AgentLost,
     Amended,
     AttemptReported,
     Command,
@@ -358,7 +358,7 @@ class SessionEngine:
         after, commands = advance(before, event, self._clock.now())
         if after is before:
             return commands
-        if after.failure is not None and after.failure is not before.failure and _not_begun(before, event):
+        if after.failure is not None and after.failure is not before.failure and _not_begun(before, after.failure):
             self._observer.on_not_begun(before, after.failure)
         self._book.change(entry, after)
         self._moved(before, after)
@@ -544,6 +544,6 @@ class SessionEngine:
             self._pacing.tick()
 
 
-def _not_begun(before: SessionRecord, event: SessionEvent) -> bool:
-    """Whether a session failed before its first frame, for a reason that its device may be blamed for."""
-    return before.running_time is None and before.moving is None and not isinstance(event, AgentLost)
+def _not_begun(before: SessionRecord, failure: Failure) -> bool:
+    """Whether an attempt failed before its first frame, in a way for which its device may be to blame."""
+    return before.running_time is None and before.moving is None and failure.reason in NOT_BEGUN

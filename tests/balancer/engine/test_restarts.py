@@ -226,6 +226,19 @@ async def test_a_live_session_that_begins_again_makes_a_preemptible_one_give_way
         assert house.agent.discarded == [(victim.id, 1)]
 
 
+async def test_an_input_that_comes_late_counts_against_no_device(store: FakeSessionStore) -> None:
+    """A camera that is off: whichever device the session runs on at last, the others did nothing wrong."""
+    unreadable = Failure(reason="INPUT_UNREADABLE", message="Cannot read the input: nobody answers.")
+    async with engine_house(store, ONE) as house:
+        house.watch()
+        record = await house.engine.admit(live(replace(RULE, reasons=frozenset({"INPUT_UNREADABLE"}))))
+        await settle()
+        house.agent.fail(record.id, 1, unreadable)
+        await asyncio.sleep(5)
+        assert (await run(house, record.id)).attempt == 2
+        assert house.observer.not_begun == []
+
+
 async def test_who_says_nothing_outlives_losses_and_nothing_else(store: FakeSessionStore) -> None:
     async with engine_house(store, device_view()) as house:
         house.watch()
