@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from balancer.absent_agents import AbsentAgents
 from balancer.adapters.grpc_agent_client import GrpcAgentClient
 from balancer.adapters.local_agent_launcher import AgentLaunchError, LocalAgent, LocalAgentLauncher, list_local_gpus
 from balancer.adapters.sqlite_session_store import SqliteSessionStore
@@ -278,6 +279,9 @@ class _Daemon:
             self._replace_when_hung(identity.id, launcher, self._watch_local(identity, engine, tasks), tasks)
         if settings.agents.launch == "local":
             self._watch_forsaken({identity.id for identity in devices}, engine, tasks)
+        else:
+            absent = AbsentAgents(engine, self.agents, clock=self.clock, lost_after=lambda: self.lost_after)
+            tasks.spawn_eternal(absent.watch(), name="absent agents")
         for address in settings.agents.addresses:
             target = address.format(state_dir=self.options.state_dir)
             tasks.spawn(self._find_external(target, engine, tasks), name=f"find agent {target}")

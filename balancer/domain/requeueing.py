@@ -32,14 +32,15 @@ _RETRY_WAIT = timedelta(seconds=10)
 """How long such a session waits for another device, if its client would not have waited longer."""
 _RESTART_WAIT = timedelta(minutes=5)
 """How long a session that restarts or moves waits for room, its rest not counted."""
-_NOT_BEGUN = frozenset(
+NOT_BEGUN = frozenset(
     {
         *("ENCODER_SESSION_LIMIT", "ENCODER_UNAVAILABLE", "DEVICE_LOST", "DEVICE_MEMORY", "FFMPEG_CRASHED"),
         *("DISPLAY_TIMEOUT", "DISPLAY_FAILED", "BROWSER_FAILED", "BROWSER_MISSING", "RECORDING_UNAVAILABLE"),
         *("DEVICE_UNHEALTHY", "ENGINE_FAULT"),
     }
 )
-"""Failures before the first frame that another device may not have. What is wrong with a page is wrong everywhere."""
+"""Failures before the first frame that another device may not have, so that the device may be to blame. What is wrong
+with an input or a page is wrong everywhere."""
 _LEAST_LEFT = timedelta(seconds=2)
 """A live input that ends so shortly before the longest time is over has run for as long as it was to."""
 
@@ -59,7 +60,7 @@ def preempted(record: SessionRecord, now: datetime) -> SessionRecord:
 def begins_elsewhere(record: SessionRecord, failure: Failure) -> bool:
     """Tells whether another device is tried after a failure before the first frame."""
     return (
-        failure.reason in _NOT_BEGUN
+        failure.reason in NOT_BEGUN
         and record.running_time is None
         and not record.stop_requested
         and record.retry_count < RETRIES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,7 +12,7 @@ from balancer.admission import Admission
 from balancer.agent_watch import AgentWatch
 from balancer.device_registry import DeviceRegistry
 from balancer.domain.decision import PlacementSettings
-from balancer.domain.device import DeviceView
+from balancer.domain.device import DeviceView, Dimension
 from balancer.domain.ids import DeviceId
 from balancer.domain.ledger import Ledger
 from balancer.domain.policies import LeastWeightedLoad, Policy
@@ -91,6 +91,7 @@ async def engine_house(
     policy: Policy | None = None,
     queue: QueueSettings | None = None,
     registry: DeviceRegistry | None = None,
+    host_capacity: Mapping[Dimension, int] = _NO_HOST_LIMITS,
 ) -> AsyncIterator[EngineHouse]:
     """Starts an engine; leaving kills it as it is: only what is durable survives.
 
@@ -102,6 +103,7 @@ async def engine_house(
         policy: Who chooses.
         queue: The queue's settings.
         registry: A real one, to be told of the devices by their agents. None: a fake, where tests set devices.
+        host_capacity: What the host has. An absent dimension is not limited.
     """
     views = views or (device_view(),)
     agents = agents if agents is not None else {view.id: FakeAgentClient(view.id) for view in views}
@@ -117,7 +119,7 @@ async def engine_house(
                 rules=PlacementRules(
                     policy=policy or LeastWeightedLoad(),
                     settings=PlacementSettings(),
-                    host_capacity=_NO_HOST_LIMITS,
+                    host_capacity=host_capacity,
                     queue=queue or QueueSettings(),
                 ),
                 clock=clock,
