@@ -178,10 +178,12 @@ class HealthWatch:
     def _now(self) -> Moment:
         return Moment(time=self._clock.now(), monotonic_s=self._clock.monotonic_s())
 
-    def _saw(self, reading: Reading) -> None:
+    def saw(self, reading: Reading) -> None:
+        """Notes a look."""
         self._take(after_reading(self._record, reading, self._now()))
 
-    def _heard(self, xid: int) -> None:
+    def heard(self, xid: int) -> None:
+        """Notes an error that the driver reported."""
         _LOG.warning("The driver of %s reports XID %d", self._identity.id, xid)
         self._take(after_xid(self._record, xid, self._now()))
 
@@ -190,7 +192,7 @@ class HealthWatch:
     def _look_on(self, loop: asyncio.AbstractEventLoop) -> None:
         while not self._stopping.is_set():
             reading = self._called(self._eye.look)
-            if not _in_loop(loop, partial(self._saw, reading)):
+            if not _in_loop(loop, partial(self.saw, reading)):
                 break
             if self._health.state.bars:
                 self._called(self._eye.close)
@@ -200,7 +202,7 @@ class HealthWatch:
             if xids is None:
                 self._stopping.wait(self._times.interval_s)
             for xid in xids or ():
-                _in_loop(loop, partial(self._heard, xid))
+                _in_loop(loop, partial(self.heard, xid))
         self._called(self._eye.close)
 
     def _called(self, call: Callable[[], T]) -> T:
