@@ -15,6 +15,7 @@ BENCHMARKS = {
     "footprint": "Start times and memory",
     "calibration": "Calibrating this machine's cores: time and repeatability",
     "recording": "Recordings: begin, truth, faults; against a script",
+    "health": "GPU health: the XID table on a fake driver",
     "placement": "Placement against the rules of others, replayed",
 }
 SMOKE = {
@@ -32,6 +33,7 @@ SMOKE = {
         "cycles": 2,
         "naive_runs": 1,
     },
+    "health": {"xids": (45, 46, 47, 79), "placements": 2, "retries": 1},
     "placement": {
         "seeds": (1, 2),
         "hours": 3,
