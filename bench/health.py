@@ -38,6 +38,12 @@ _EXPECTED = {
     XidOutcome.UNHEALTHY: device_pb2.HEALTH_STATE_UNHEALTHY,
     XidOutcome.LOST: device_pb2.HEALTH_STATE_LOST,
 }
+_LOOKS = {
+    "recovery action": {"recovery_action": 1},
+    "uncorrected error": {"uncorrected_errors": 1},
+    "GPU lost": {"errors": {"*": 15}},
+}
+"""What no XID tells."""
 _PATIENCE_S = 60.0
 _FORMATS = (
     "hevc_nvenc",
@@ -78,6 +84,8 @@ def measure(*, xids: Sequence[int] | None = None, placements: int = 100, retries
     with tempfile.TemporaryDirectory(prefix="gpu-balancer-bench-") as scratch, _house(Path(scratch)) as house:
         for xid in xids:
             house.strike(xid, placements, tally)
+        looks_s = {what: house.show(**fields) for what, fields in _LOOKS.items()}
+        hang_s = house.show(hangs=("*",))
         restarts = [house.retry() for _ in range(retries)]
     for complaint in tally.wrong:
         print(f"  {complaint}")
@@ -96,6 +104,20 @@ def measure(*, xids: Sequence[int] | None = None, placements: int = 100, retries
             unit="s",
             bound="<= 5",
             detail=spread(tally.unhealthy_s, "s"),
+        ),
+        Figure(
+            name="Health: to UNHEALTHY by a look alone, longest",
+            value=max(looks_s.values()),
+            unit="s",
+            bound="<= 5",
+            detail=", ".join(f"{what} {seconds:.2f} s" for what, seconds in looks_s.items()),
+        ),
+        Figure(
+            name="Health: a driver that hangs, to UNHEALTHY",
+            value=hang_s,
+            unit="s",
+            bound="-",
+            detail="noticed after 5 s without an answer",
         ),
         Figure(
             name="Health: placements on it after that",
@@ -161,6 +183,22 @@ class _House:
         if not harmless:
             self._mend()
 
+    def show(self, **fields: Any) -> float:
+        """Gives how long after the driver tells something else of the GPU a client sees that it is out of use."""
+        began_s = time.monotonic()
+        self._nvml.change(FIRST, **fields)
+        with self._news:
+            self._news.wait_for(lambda: self._barred_s(began_s) is not None, timeout=_PATIENCE_S)
+            seen_s = self._barred_s(began_s)
+        self._mend()
+        if seen_s is None:
+            raise RuntimeError(f"nobody saw {fields}")
+        return seen_s - began_s
+
+    def _barred_s(self, since_s: float) -> float | None:
+        unhealthy = device_pb2.DEVICE_STATE_UNHEALTHY
+        return next((when_s for when_s, seen in self._seen if when_s >= since_s and seen.state == unhealthy), None)
+
     def _count(self, placements: int, tally: _Tally) -> None:
         with self.daemon.client() as client:
             for _ in range(placements):
@@ -189,7 +227,7 @@ class _House:
 
     def _mend(self) -> None:
         self._change(lacking=LACKING)
-        self._nvml.change(FIRST, errors={}, events=())
+        self._nvml.change(FIRST, errors={}, events=(), hangs=(), recovery_action=0, uncorrected_errors=0)
         deadline_s = time.monotonic() + _PATIENCE_S
         with self.daemon.client() as client:
             while True:
