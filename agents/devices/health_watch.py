@@ -117,6 +117,8 @@ class HealthWatch:
         self._answer_count = 0
         self._in_call = False
         self._stopping = threading.Event()
+        self._awake = threading.Event()
+        """Ends a pause of the thread."""
 
     @property
     def health(self) -> DeviceHealth:
@@ -131,6 +133,8 @@ class HealthWatch:
     def note_probe(self, probed: Probed) -> None:
         """Notes the end of a golden probe that tried everything again."""
         self._take(after_probe(self._record, probed))
+        # It is listened to again at once: what is in use must be heard.
+        self._awake.set()
 
     async def run(self) -> None:
         """Watches until cancelled."""
@@ -141,6 +145,7 @@ class HealthWatch:
             await self._keep_record()
         finally:
             self._stopping.set()
+            self._awake.set()
 
     async def _keep_record(self) -> None:
         """Saves what must be kept, and notices a driver that does not answer."""
@@ -196,14 +201,18 @@ class HealthWatch:
                 break
             if self._health.state.bars:
                 self._called(self._eye.close)
-                self._stopping.wait(self._times.barred_interval_s)
+                self._pause(self._times.barred_interval_s)
                 continue
             xids = self._called(lambda: self._eye.wait(self._times.interval_s))
             if xids is None:
-                self._stopping.wait(self._times.interval_s)
+                self._pause(self._times.interval_s)
             for xid in xids or ():
                 _in_loop(loop, partial(self.heard, xid))
         self._called(self._eye.close)
+
+    def _pause(self, seconds: float) -> None:
+        self._awake.wait(seconds)
+        self._awake.clear()
 
     def _called(self, call: Callable[[], T]) -> T:
         self._in_call = True
