@@ -33,8 +33,6 @@ _log = structlog.stdlib.get_logger(__name__)
 
 REASON = "DEVICE_UNHEALTHY"
 """Why sessions leave a device."""
-_MOVE_AGAIN_S = 5.0
-"""Pause before the sessions that found no room elsewhere are told to leave once more."""
 
 
 class WatchedDevices(Protocol):
@@ -61,9 +59,9 @@ class MovedSessions(Protocol):
     """The sessions, as far as they leave devices."""
 
     def move(self, device_id: DeviceId, failure: Failure) -> None:
-        """Has every session on a device go on elsewhere, or end, by its own rule, as far as there is room.
+        """Has every session on a device go on elsewhere, or end, by its own rule.
 
-        MUST NOT wait, and MUST take it calmly to be told the same again, which happens until the device is well.
+        MUST NOT wait, and MUST take it calmly when it is told the same again.
         """
         ...
 
@@ -106,7 +104,6 @@ class DeviceHealthWatch(SilentObserver):
         self._breaker = Breaker(_at_once(settings))
         self._known: dict[DeviceId, DeviceHealth | None] = {}
         self._waiting: dict[DeviceId, asyncio.Task[None]] = {}
-        self._leaving: dict[DeviceId, asyncio.Task[None]] = {}
         self._last_probe_s: dict[DeviceId, float] = {}
         self._shared_fault = ""
 
@@ -135,18 +132,17 @@ class DeviceHealthWatch(SilentObserver):
 
     def _changed(self, device_id: DeviceId, before: DeviceHealth | None, health: DeviceHealth | None) -> None:
         self._tell_shared_fault()
-        if health is not None and health.moves and not (before is not None and before.moves):
-            leaving = self._tasks.spawn(self._move_until_well(device_id, health), name=f"leave {device_id}")
-            self._leaving[device_id] = leaving
-        elif (health is None or not health.moves) and device_id in self._leaving:
-            self._leaving.pop(device_id).cancel()
-        if health is not None and health.wants_probe:
+        if health is None:
+            return
+        if health.moves and not (before is not None and before.moves):
+            self._move(device_id, health)
+        if health.wants_probe:
             self._await_probe(device_id, health)
         elif (waiting := self._waiting.pop(device_id, None)) is not None:
             waiting.cancel()
             self._breaker.probe_passed(device_id)
 
-    async def _move_until_well(self, device_id: DeviceId, health: DeviceHealth) -> None:
+    def _move(self, device_id: DeviceId, health: DeviceHealth) -> None:
         _log.error(
             "the device is out of use; its sessions leave it",
             device=device_id,
@@ -155,9 +151,7 @@ class DeviceHealthWatch(SilentObserver):
             problem=health.message,
         )
         why = f"Cannot go on on device {device_id}: {health.message}"
-        while True:
-            self._sessions.move(device_id, Failure(reason=REASON, message=why))
-            await asyncio.sleep(_MOVE_AGAIN_S)
+        self._sessions.move(device_id, Failure(reason=REASON, message=why))
 
     def _tell_shared_fault(self) -> None:
         """Tells once of GPUs that all went at once."""

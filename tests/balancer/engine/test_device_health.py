@@ -140,19 +140,7 @@ async def test_a_device_that_is_not_well_takes_no_session_from_the_moment_in_whi
         assert sound.probes == []
 
 
-async def test_its_sessions_are_told_to_leave_until_it_is_well() -> None:
-    """Whoever found no room elsewhere may find some later."""
-    async with fleet("GPU-1") as here:
-        (agent,) = here.agents
-        await here.tell(agent, LOST)
-        await asyncio.sleep(11)
-        assert len(here.door.moved) == 3
-        await here.probes.probe_for_operator(agent.device_id)
-        await asyncio.sleep(1000)
-        assert len(here.door.moved) == 3
-
-
-async def test_its_sessions_leave_with_the_reason() -> None:
+async def test_its_sessions_leave_once_with_the_reason() -> None:
     async with fleet("GPU-1") as here:
         (agent,) = here.agents
         agent.passes = False
