@@ -117,7 +117,7 @@ def measure(*, xids: Sequence[int] | None = None, placements: int = 100, retries
             value=hang_s,
             unit="s",
             bound="-",
-            detail="noticed after 5 s without an answer",
+            detail="noticed after 3.5 s without an answer",
         ),
         Figure(
             name="Health: placements on it after that",

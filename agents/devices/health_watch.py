@@ -75,7 +75,7 @@ class HealthTimes:
     """The same while the device takes no sessions. The driver is let go in between, so that the card can be reset."""
     tick_s: float = 0.5
     """Between two checks that the driver answers."""
-    patience_ticks: int = 10
+    patience_ticks: int = 7
     """Checks in a row without an answer after which the driver counts as silent. Counted, not measured: a machine that
     is too busy to check is too busy to answer."""
     first_patience_ticks: int = 60
