@@ -11,11 +11,12 @@ import os
 import signal
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from agents.devices.device_access import open_health_watch, open_meter, take_device
-from agents.devices.driver_calls import driver_call
+from agents.devices.driver_calls import driver_call, driver_call_within
 from agents.devices.golden_probe import ProbeResult, probe_device
 from agents.devices.identity import DeviceIdentity
 from agents.devices.measurements import DeviceFault
@@ -62,6 +63,8 @@ _LOG = logging.getLogger("agents")
 _STOP_GRACE = timedelta(seconds=1)
 _SWEPT_WITHIN = timedelta(seconds=1)
 """How long the agent waits at its start for orphans to go that do not go at once."""
+_DEVICE_PATIENCE = timedelta(seconds=6)
+"""For the driver to name its cards; sooner than the balancer takes the agent for one that does not start."""
 
 
 class StartFault(Exception):
@@ -271,12 +274,16 @@ class _Prober:
 
 
 def _take_device(settings: AgentSettings) -> DeviceIdentity:
-    try:
-        return take_device(settings.device)
-    except DeviceFault as fault:
-        if settings.device.kind == "cpu":
+    if settings.device.kind == "cpu":
+        try:
+            return take_device(settings.device)  # in this thread, which it pins to the device's cores
+        except DeviceFault as fault:
             raise StartFault(fault.message) from fault
-        # A GPU that is gone must not silence what is to be told of its sessions; the probe tells of the GPU.
+    try:
+        return driver_call_within(partial(take_device, settings.device), _DEVICE_PATIENCE)
+    except (DeviceFault, TimeoutError):
+        # A GPU that is gone, or whose driver hangs, must not silence what is to be told of its sessions; the probe and
+        # the health watch tell of the GPU.
         return _unknown_device(settings)
 
 

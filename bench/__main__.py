@@ -16,6 +16,7 @@ BENCHMARKS = {
     "restarts": "Kills of balancer and agent: until everything is known again",
     "calibration": "Calibrating this machine's cores: time and repeatability",
     "recording": "Recordings: begin, truth, faults; against a script",
+    "health": "GPU health: the XID table on a fake driver",
     "placement": "Placement against the rules of others, replayed",
 }
 SMOKE = {
@@ -34,6 +35,7 @@ SMOKE = {
         "cycles": 2,
         "naive_runs": 1,
     },
+    "health": {"xids": (45, 46, 47, 79), "placements": 2, "retries": 1},
     "placement": {
         "seeds": (1, 2),
         "hours": 3,

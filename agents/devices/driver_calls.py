@@ -7,13 +7,39 @@ then never does. These are daemons.
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
 
 T = TypeVar("T")
+
+
+def driver_call_within(call: Callable[[], T], timeout: timedelta) -> T:
+    """Runs a call in a daemon thread and waits for it, but not for ever. Blocks.
+
+    Raises:
+        TimeoutError: It has not returned in time, and is left to itself.
+    """
+    answers: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put((call(), None))
+        except Exception as error:  # noqa: BLE001 - handed on to who waits
+            answers.put((None, error))
+
+    threading.Thread(target=run, name="driver call", daemon=True).start()
+    try:
+        result, problem = answers.get(timeout=timeout.total_seconds())
+    except queue.Empty:
+        raise TimeoutError from None
+    if problem is not None:
+        raise problem
+    return result  # type: ignore[return-value]
 
 
 async def driver_call(call: Callable[[], T]) -> T:

@@ -75,7 +75,7 @@ class HealthTimes:
     """The same while the device takes no sessions. The driver is let go in between, so that the card can be reset."""
     tick_s: float = 0.5
     """Between two checks that the driver answers."""
-    patience_ticks: int = 10
+    patience_ticks: int = 7
     """Checks in a row without an answer after which the driver counts as silent. Counted, not measured: a machine that
     is too busy to check is too busy to answer."""
     first_patience_ticks: int = 60
@@ -117,6 +117,8 @@ class HealthWatch:
         self._answer_count = 0
         self._in_call = False
         self._stopping = threading.Event()
+        self._awake = threading.Event()
+        """Ends a pause of the thread."""
 
     @property
     def health(self) -> DeviceHealth:
@@ -131,6 +133,8 @@ class HealthWatch:
     def note_probe(self, probed: Probed) -> None:
         """Notes the end of a golden probe that tried everything again."""
         self._take(after_probe(self._record, probed))
+        # It is listened to again at once: what is in use must be heard.
+        self._awake.set()
 
     async def run(self) -> None:
         """Watches until cancelled."""
@@ -141,6 +145,7 @@ class HealthWatch:
             await self._keep_record()
         finally:
             self._stopping.set()
+            self._awake.set()
 
     async def _keep_record(self) -> None:
         """Saves what must be kept, and notices a driver that does not answer."""
@@ -178,10 +183,12 @@ class HealthWatch:
     def _now(self) -> Moment:
         return Moment(time=self._clock.now(), monotonic_s=self._clock.monotonic_s())
 
-    def _saw(self, reading: Reading) -> None:
+    def saw(self, reading: Reading) -> None:
+        """Notes a look."""
         self._take(after_reading(self._record, reading, self._now()))
 
-    def _heard(self, xid: int) -> None:
+    def heard(self, xid: int) -> None:
+        """Notes an error that the driver reported."""
         _LOG.warning("The driver of %s reports XID %d", self._identity.id, xid)
         self._take(after_xid(self._record, xid, self._now()))
 
@@ -190,18 +197,22 @@ class HealthWatch:
     def _look_on(self, loop: asyncio.AbstractEventLoop) -> None:
         while not self._stopping.is_set():
             reading = self._called(self._eye.look)
-            if not _in_loop(loop, partial(self._saw, reading)):
+            if not _in_loop(loop, partial(self.saw, reading)):
                 break
             if self._health.state.bars:
                 self._called(self._eye.close)
-                self._stopping.wait(self._times.barred_interval_s)
+                self._pause(self._times.barred_interval_s)
                 continue
             xids = self._called(lambda: self._eye.wait(self._times.interval_s))
             if xids is None:
-                self._stopping.wait(self._times.interval_s)
+                self._pause(self._times.interval_s)
             for xid in xids or ():
-                _in_loop(loop, partial(self._heard, xid))
+                _in_loop(loop, partial(self.heard, xid))
         self._called(self._eye.close)
+
+    def _pause(self, seconds: float) -> None:
+        self._awake.wait(seconds)
+        self._awake.clear()
 
     def _called(self, call: Callable[[], T]) -> T:
         self._in_call = True

@@ -100,8 +100,9 @@ def after_xid(record: HealthRecord, xid: int, when: Moment) -> HealthRecord:
         return record
     if fault.state.bars:
         return _barred(record, fault, when)
+    known = next((one for one in record.warned if one.fault.reason == fault.reason), _since(fault, when))
     others = tuple(one for one in record.warned if one.fault.reason != fault.reason)
-    return replace(record, warned=(*others, _since(fault, when)))
+    return replace(record, warned=(*others, replace(known, since_s=when.monotonic_s)))
 
 
 def after_reading(record: HealthRecord, reading: Reading, when: Moment) -> HealthRecord:

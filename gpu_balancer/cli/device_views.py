@@ -64,14 +64,14 @@ def notes(devices: Sequence[Device]) -> Iterator[str]:
     told: dict[tuple[str, str], list[str]] = {}
     for device in devices:
         if device.state_message:
-            said = (f"is {device_state(device.state)}", clean(device.state_message))
+            said = (device_state(device.state), clean(device.state_message))
         elif device.health.state == device_pb2.HEALTH_STATE_DEGRADED:
-            said = ("should be looked at", clean(device.health.message))
+            said = ("to be looked at", clean(device.health.message))
         else:
             continue
         told.setdefault(said, []).append(device_word(device.name))
     for (what, why), names in told.items():
-        yield f"{', '.join(names)} {what}: {why}"
+        yield f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {what}: {why}"
 
 
 def model_words(device: Device) -> str:

@@ -112,6 +112,7 @@ NEW_PLACE = Placed(reservation=replace(RESERVATION, device_id=OTHER_DEVICE))
 DRAINED = Failure(reason="DEVICE_DRAINED", message="The device is being emptied.")
 SICK = Failure(reason="DEVICE_UNHEALTHY", message="The device has failed: XID 79.")
 STANDING = QueueStanding(position=3, estimated_wait=None, message="Waits.")
+UNHEALTHY = Failure(reason="DEVICE_UNHEALTHY", message="Cannot use it: the driver says so.")
 NOT_BEGUN = Failure(reason="DEVICE_LOST", message="Cannot use the GPU: it is lost.")
 
 # One row per event, one cell per state, in the order of SessionState: the state afterwards ("." unchanged) and the
@@ -134,6 +135,7 @@ CELLS: dict[str, tuple[SessionEvent, str]] = {
     "accepted": (LaunchAccepted(attempt=ATTEMPT), ". . . .! . . ."),
     "older accepted": (LaunchAccepted(attempt=1), ". . . . . . ."),
     "refused": (LaunchRefused(attempt=ATTEMPT, failure=FAILURE), ". failed . . . . ."),
+    "refused, unhealthy": (LaunchRefused(attempt=ATTEMPT, failure=UNHEALTHY), ". queued . . . . ."),
     "older refused": (LaunchRefused(attempt=1, failure=FAILURE), ". . . . . . ."),
     "missing": (AttemptMissing(attempt=ATTEMPT), ". failed failed cancelled . . ."),
     "older missing": (AttemptMissing(attempt=1), ". . . . . . ."),

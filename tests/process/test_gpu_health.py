@@ -67,6 +67,14 @@ def becomes(fleet: Fleet, gpu: FakeGpu, what: Callable[[device_pb2.Device], Any]
     return found
 
 
+def kill_agent(fleet: Fleet, gpu: FakeGpu) -> None:
+    """Kills a GPU's agent and waits until the next one serves."""
+    log = fleet.daemon.state_dir / "agents" / gpu.uuid / "agent.log"
+    served = log.read_text().count("Serving")
+    os.kill(fleet.daemon.agent_pids()[gpu.uuid], signal.SIGKILL)
+    eventually(lambda: log.read_text().count("Serving") > served, "another agent serves", timeout_s=120)
+
+
 def is_unhealthy(device: device_pb2.Device) -> bool:
     return device.state == device_pb2.DEVICE_STATE_UNHEALTHY
 
@@ -103,9 +111,7 @@ def test_a_gpu_that_falls_off_the_bus_takes_nothing_until_an_operator_has_probed
     assert session.device == f"devices/{SECOND.uuid}"
 
     fleet.nvml.change(FIRST.uuid, errors={})
-    pid = fleet.daemon.agent_pids()[FIRST.uuid]
-    os.kill(pid, signal.SIGKILL)
-    eventually(lambda: fleet.daemon.agent_pids().get(FIRST.uuid, pid) != pid, "another agent has the GPU", timeout_s=60)
+    kill_agent(fleet, FIRST)
     again = becomes(
         fleet, FIRST, lambda now: now.health.HasField("since_time") and is_unhealthy(now), "its new agent tells of it"
     )
@@ -196,6 +202,10 @@ def test_a_gpu_whose_driver_hangs_is_unhealthy_and_the_others_work(fleet: Fleet,
     fleet.nvml.change(FIRST.uuid, hangs=("*",))
     sick = becomes(fleet, FIRST, is_unhealthy, "the GPU is unhealthy")
     assert sick.health.reason == "DRIVER_HANGS"
+    health_file = fleet.daemon.state_dir / "agents" / FIRST.uuid / "health.json"
+    eventually(lambda: health_file.exists() and "DRIVER_HANGS" in health_file.read_text(), "it is kept")
+    kill_agent(fleet, FIRST)
+    becomes(fleet, FIRST, is_unhealthy, "its new agent, which serves although the driver hangs, tells of it")
     with fleet.daemon.client() as client:
         session, _ = done(client, small(media), tmp_path / "out")
     assert session.device == f"devices/{SECOND.uuid}"

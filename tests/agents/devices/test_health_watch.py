@@ -105,6 +105,7 @@ class ListenedTo:
     def __init__(self, eye: GpuHealthEye) -> None:
         self._eye = eye
         self.listening = threading.Event()
+        self.closed = False
 
     def look(self) -> Reading:
         return self._eye.look()
@@ -119,6 +120,7 @@ class ListenedTo:
 
     def close(self) -> None:
         self._eye.close()
+        self.closed = True
 
 
 async def test_a_card_that_is_lost_stays_lost_over_a_new_agent_until_an_operators_probe(
@@ -172,6 +174,22 @@ async def test_the_driver_is_let_go_while_the_card_takes_no_sessions(fake_nvml: 
         assert not watched.watch.hopeless
         watched.probe_passed()
         assert watched.watch.health == HEALTHY
+
+
+async def test_a_card_that_is_back_is_listened_to_at_once(fake_nvml: FakeNvml, tmp_path: Path) -> None:
+    """What it reports in the first moment would else be lost."""
+    fake_nvml.describe([L4])
+    eye = ListenedTo(GpuHealthEye(IDENTITY, control_node=tmp_path / "none"))
+    async with watching(tmp_path, eye, replace(QUICK, barred_interval_s=3600)) as watched:
+        await asyncio.to_thread(eye.listening.wait)
+        fake_nvml.report(L4.uuid, 46)
+        await watched.until(lambda: watched.told == ("unhealthy", "XID_46"))
+        await becomes(lambda: eye.closed)
+        eye.listening.clear()
+        watched.probe_passed()
+        await asyncio.to_thread(eye.listening.wait)
+        fake_nvml.report(L4.uuid, 119)
+        await watched.until(lambda: watched.told == ("unhealthy", "XID_119"))
 
 
 class Counted:

@@ -173,6 +173,13 @@ def test_what_should_only_be_looked_at_is_told_together_until_a_probe_passed() -
     assert health_of(after_probe(record, passed(3))) == HEALTHY
 
 
+def test_what_comes_again_and_again_is_told_once() -> None:
+    once = after_xid(NEW, 63, at(1))
+    again = after_xid(once, 63, at(9))
+    assert health_of(again) == health_of(once)
+    assert health_of(after_probe(again, passed(5))).reason == "XID_63", "it came again after that probe began"
+
+
 # ------------------------------------------------------------------------------------------------------------ engines
 
 
