@@ -266,12 +266,9 @@ class _Daemon:
 
     async def _start_agents(self, devices: tuple[DeviceIdentity, ...], engine: SessionEngine, tasks: TaskGuard) -> None:
         settings = self.options.settings
-        self.reconciliation.expect(record.device_id for record in engine.live() if record.device_id)
+        self.reconciliation.expect(self._to_reconcile({identity.id for identity in devices}, engine))
         for identity in devices:
             folder = self.options.state_dir / "agents" / identity.id
-            if lock_owner(folder / "agent.lock") is not None:
-                # It may run what nobody knows of.
-                self.reconciliation.expect((identity.id,))
             text = agent_file_text(settings, agent_device(identity), state_dir=folder, uploads=self.uploads.folder)
             agent = LocalAgent(identity=identity, folder=folder, settings_toml=text)
             launcher = LocalAgentLauncher(agent, clock=self.clock)
@@ -285,6 +282,16 @@ class _Daemon:
         for address in settings.agents.addresses:
             target = address.format(state_dir=self.options.state_dir)
             tasks.spawn(self._find_external(target, engine, tasks), name=f"find agent {target}")
+
+    def _to_reconcile(self, present: set[DeviceId], engine: SessionEngine) -> set[DeviceId]:
+        """Tells whose agents are to be heard before anybody is served: those that have sessions, or run already."""
+        with_sessions = {record.device_id for record in engine.live() if record.device_id}
+        if self.options.settings.agents.launch != "local":
+            return with_sessions
+        folders = self.options.state_dir / "agents"
+        # One that runs may have what nobody knows of. Nobody starts that of a device which is not here any more.
+        running = {one for one in present | with_sessions if lock_owner(folders / one / "agent.lock") is not None}
+        return with_sessions & present | running
 
     def _let_agents_go(self) -> None:
         """Starts no agent again from now on."""

@@ -91,7 +91,7 @@ class SessionRegistry:
         """Takes over every attempt whose folder is found, live or ended while no agent was there; see `Takeover`.
 
         Args:
-            within: How long to wait for a disk that is slow.
+            within: How long to wait for a disk that gives nothing.
         """
         await self._takeover.run(within)
 

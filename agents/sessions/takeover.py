@@ -8,6 +8,7 @@ for lost or launches it a second time, and what is asked of its session waits.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -40,6 +41,8 @@ _LOG = logging.getLogger(__name__)
 KILLED_WITHIN = timedelta(seconds=10)
 """How long a killed process may take to go before that is said, and tried again."""
 _READ_AT_ONCE = 8
+_LONGEST_FACTOR = 10
+"""How often the disk may take nearly as long as it may."""
 
 
 class TakeoverDoor(Protocol):
@@ -75,6 +78,7 @@ class Takeover:
         self._tasks = tasks
         self._clock = clock
         self._reading: dict[AttemptKey, asyncio.Task[None]] = {}
+        self._one_read = asyncio.Event()
 
     @property
     def unread(self) -> tuple[AttemptKey, ...]:
@@ -85,7 +89,7 @@ class Takeover:
         """Takes over every attempt whose folder is found.
 
         Args:
-            within: How long to wait for all of them.
+            within: How long to wait when the disk gives none.
         """
         # Not the threads that everything else needs: a sick disk would hold them all.
         threads = ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="takeover")
@@ -94,13 +98,25 @@ class Takeover:
             reading = loop.run_in_executor(threads, read_attempt, folder)
             task = self._tasks.spawn(self._take_over(folder, reading), name=f"take over {folder.key}")
             self._reading[folder.key] = task
-            task.add_done_callback(lambda _, key=folder.key: self._reading.pop(key))  # type: ignore[misc]
+            task.add_done_callback(lambda _, key=folder.key: self._was_read(key))  # type: ignore[misc]
         threads.shutdown(wait=False)
-        if self._reading:
-            await asyncio.wait(tuple(self._reading.values()), timeout=within.total_seconds())
+        await self._all_read(within)
         for key in self._reading:
             _LOG.error("Cannot read the folder of %s yet: its disk is slow. It counts as live until then", key)
             self._book.enter(Attempt(self._folders.of(key), AttemptStatus(key=key)))
+
+    async def _all_read(self, within: timedelta) -> None:
+        """Waits for the folders, as long as one after the other comes: of ended sessions there may be thousands."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST_FACTOR * within.total_seconds()):
+                while self._reading:
+                    self._one_read.clear()
+                    async with asyncio.timeout(within.total_seconds()):
+                        await self._one_read.wait()
+
+    def _was_read(self, key: AttemptKey) -> None:
+        del self._reading[key]
+        self._one_read.set()
 
     async def read(self, session: str) -> None:
         """Returns once every attempt of a session that was found has been read."""
