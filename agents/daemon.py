@@ -23,6 +23,7 @@ from agents.servicers.calibrator import Calibrator
 from agents.servicers.media_guards import SettingsGuards
 from agents.servicers.probed_device import ProbedDevice
 from agents.servicers.upkeep import end_when_orphaned, measure_for_watchers
+from agents.sessions.attempt_health import health_bounds
 from agents.sessions.event_numbers import EventNumbers
 from agents.sessions.folder import SessionFolders
 from agents.sessions.launcher import Launcher, LaunchSettings
@@ -296,6 +297,7 @@ def _runner_settings(settings: AgentSettings) -> RunnerSettings:
         stop_timeout=timedelta(seconds=settings.sessions.stop_timeout_s),
         log_limit_bytes=settings.sessions.log_max_mib * MIB,
         log_tail_lines=settings.sessions.log_tail_lines,
+        health=health_bounds(settings.sessions),
     )
 
 

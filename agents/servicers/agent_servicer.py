@@ -35,6 +35,7 @@ from gpu_balancer.runtime.ids import random_id
 from gpu_balancer.runtime.redaction import Redactor
 from gpu_balancer.v1 import agent_service_pb2 as pb
 from gpu_balancer.v1.agent_service_pb2_grpc import AgentServiceServicer
+from gpu_balancer.v1.session_pb2 import PRIORITY_LIVE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
@@ -308,4 +309,5 @@ def _order(plan: pb.LaunchPlan) -> LaunchOrder:
         max_duration=plan.max_duration.ToTimedelta() if plan.HasField("max_duration") else None,
         traceparent=plan.traceparent,
         speed_limit=speed_limit(plan, path="plan.speed_limit"),
+        urgent=plan.priority == PRIORITY_LIVE,
     )

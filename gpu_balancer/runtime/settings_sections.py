@@ -227,6 +227,11 @@ class SessionSettings(Section):
     stop_timeout_s: Seconds = 8.0
     """Seconds to complete outputs after a stop before processes are killed. Above [inputs] read_timeout_s: a stalled
     input keeps ffmpeg from hearing a stop until then."""
+    stalled_timeout_s: Seconds = 30.0
+    """Seconds without a new frame after which a session fails with STALLED, or OUTPUT_STALLED. A publisher who pauses,
+    a recording that rests and a program that is held at a speed are not counted."""
+    degraded_below: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.97
+    """Speed in times real time, over 10 seconds, below which a live session is told as DEGRADED."""
     log_max_mib: Annotated[int, Field(ge=1, le=1024)] = 16
     """Mebibytes of log kept per attempt."""
     log_tail_lines: Annotated[int, Field(ge=1, le=200)] = 20
