@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 STALLED, DEGRADED = "STALLED", "DEGRADED"
 _FIGURES_EVERY_S = 10.0
 """Seconds after which new figures of the same trouble are told."""
-_LOOKED_AT_AFTER_S = 2.0
-"""Seconds without a frame after which it is looked at what the program waits for."""
+_LOOKED_AT_AFTER = 0.2
+"""Share of the time to a stall after which it is looked at what the program waits for."""
 _WHY = {
     Blockage.INPUT: ": its input gives nothing",
     Blockage.OUTPUT: ": an output takes nothing",
@@ -140,7 +140,8 @@ class AttemptHealth:
             pid: The program. None: it has not begun.
             active_s: Active seconds now.
         """
-        if pid is not None and active_s - self._advanced_s >= _LOOKED_AT_AFTER_S:
+        looked_at_after_s = self._bounds.stalled_after.total_seconds() * _LOOKED_AT_AFTER
+        if pid is not None and active_s - self._advanced_s >= looked_at_after_s:
             self._seen[self._look(pid)] += 1
 
     def judge(self, active_s: float) -> bool:

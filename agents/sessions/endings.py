@@ -161,6 +161,7 @@ def _classified(
         log_tail=lines,
         made_output=has_output(launch, status),
         published=launch.ingest_protocol is not None,
+        pushes=launch.pushes,
         input_name=None if launch.input_name is None else redactor.redact(launch.input_name),
     )
 

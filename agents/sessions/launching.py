@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agents.pipelines.command_builder import build_command
 from agents.pipelines.holding import hold_of, keeps_real_time
-from agents.pipelines.job import CaptureInput, IngestInput, Job, UriInput, VideoEncoding
+from agents.pipelines.job import CaptureInput, IngestInput, Job, PushOutput, UriInput, VideoEncoding
 from agents.pipelines.pipeline_error import PipelineError
 from agents.sessions.records import LaunchRecord
 from agents.sessions.refusals import pipeline_refusal
@@ -104,6 +104,7 @@ def make_record(
         hold=hold_of(order.job),
         real_time=order.urgent or keeps_real_time(order.job),
         frame_rate=_frame_rate(order.job),
+        pushes=any(isinstance(output, PushOutput) for output in order.job.outputs),
         urgent=order.urgent,
     )
 

@@ -160,6 +160,17 @@ def test_who_goes_on_after_a_stall_is_behind_by_all_of_it() -> None:
     assert message.endswith("500 frames behind.")
 
 
+def test_a_rest_is_not_counted() -> None:
+    patient = Patient()
+    patient.write(15)
+    patient.clock.passed_s += 3600
+    patient.health.begin_anew(patient.clock.monotonic_s())
+    patient.stand_still(9)
+    assert (patient.conditions, patient.cause) == ([], None)
+    patient.write(15)
+    assert patient.conditions == []
+
+
 def test_work_that_is_not_in_real_time_is_never_behind() -> None:
     patient = Patient(real_time=False)
     patient.write(60, speed=0.2)
