@@ -24,6 +24,7 @@ from agents.servicers.media_guards import SettingsGuards
 from agents.servicers.probed_device import ProbedDevice
 from agents.servicers.upkeep import end_when_orphaned, measure_for_watchers
 from agents.sessions.attempt_health import health_bounds
+from agents.sessions.disk_watch import DiskWatch
 from agents.sessions.event_numbers import EventNumbers
 from agents.sessions.folder import SessionFolders
 from agents.sessions.launcher import Launcher, LaunchSettings
@@ -33,6 +34,8 @@ from agents.sessions.runner import AttemptRunner, RunnerSettings
 from agents.sessions.status_book import StatusBook
 from agents.settings import AgentSettings
 from gpu_balancer.runtime.clock import SystemClock
+from gpu_balancer.runtime.disk_reserve import DiskReserve
+from gpu_balancer.runtime.disk_room import RoomBounds
 from gpu_balancer.runtime.failures import RequestFailure
 from gpu_balancer.runtime.folder_lock import FolderUnusableError, owned_folder
 from gpu_balancer.runtime.grpc_server import MIB, ServedService, ServerLimits, build_server
@@ -55,6 +58,8 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.grpc_server import GrpcServer
 
 _LOG = logging.getLogger("agents")
+_RESERVE_BYTES = 1 * MIB
+"""Room for the ends of many sessions: a status takes some kilobytes."""
 _STOP_GRACE = timedelta(seconds=1)
 
 
@@ -95,7 +100,8 @@ def _run(settings: AgentSettings, state_dir: Path) -> None:
 async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdentity, telemetry: Telemetry) -> None:
     clock = SystemClock()
     stopping = asyncio.Event()
-    book = StatusBook(EventNumbers(state_dir / "event-number", clock))
+    reserve = DiskReserve(state_dir / "disk-reserve", size_bytes=_RESERVE_BYTES)
+    book = StatusBook(EventNumbers(state_dir / "event-number", clock), reserve=reserve)
     device = ProbedDevice(identity, _Prober(settings, state_dir), changed=book.feed.agent_changed)
     folders = SessionFolders(root=state_dir / "sessions")
     launcher = Launcher(
@@ -119,8 +125,7 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
                 changed=book.feed.agent_changed,
             )
             registry = await _adopted(settings, folders, book, recordings, tasks, telemetry, clock)
-            schemes = settings.recordings.url_schemes
-            guards = SettingsGuards(settings.inputs, settings.outputs, url_schemes=schemes, ffmpeg=device.ffmpeg)
+            disk = DiskWatch(state_dir, _room_bounds(settings), reserve=reserve, sessions=registry.live_sessions)
             calibrator = Calibrator(
                 device,
                 work=state_dir / "calibration-work",
@@ -134,15 +139,17 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
                 registry,
                 launcher,
                 book,
-                guards=guards,
+                guards=_guards(settings, device),
                 calibrator=calibrator,
                 recordings=recordings,
+                disk=disk,
                 shut_down=stopping.set,
             )
             async with _server(settings, state_dir, servicer) as server:
                 await server.set_serving(serving=True)
                 _LOG.info("Serving %s on %s", identity.id, ", ".join(server.addresses))
                 tasks.spawn(_first_probe(device), name="probe")
+                tasks.spawn_eternal(disk.watch(), name="disk watch")
                 _keep_up(tasks, settings, device, registry, book, clock, stopping)
                 await stopping.wait()
                 registry.close()
@@ -290,6 +297,15 @@ def _launch_settings(settings: AgentSettings) -> LaunchSettings:
         first_frame_timeout=timedelta(seconds=settings.inputs.first_frame_timeout_s),
         output_roots=settings.outputs.roots,
     )
+
+
+def _guards(settings: AgentSettings, device: ProbedDevice) -> SettingsGuards:
+    schemes = settings.recordings.url_schemes
+    return SettingsGuards(settings.inputs, settings.outputs, url_schemes=schemes, ffmpeg=device.ffmpeg)
+
+
+def _room_bounds(settings: AgentSettings) -> RoomBounds:
+    return RoomBounds(low_bytes=settings.disk.low_mib * MIB, least_bytes=settings.disk.least_mib * MIB)
 
 
 def _runner_settings(settings: AgentSettings) -> RunnerSettings:

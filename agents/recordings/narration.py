@@ -10,6 +10,7 @@ import contextlib
 import logging
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agents.pipelines.progress import Progress
@@ -80,7 +81,7 @@ class Narration:
         """Changes the state, durably. A full disk must not end a recording: what cannot be kept holds until the end."""
         self.note(**changes)
         try:
-            await asyncio.to_thread(write_state, self.folder, self.state)
+            await self._book.write_down(partial(write_state, self.folder, self.state))
         except OSError as error:
             _LOG.error("Cannot write down where %s stands: %s", self.status.key, error.strerror)
 

@@ -26,7 +26,7 @@ from agents.servicers.report_translation import (
 from agents.servicers.request_fields import artifact_name, session_id, speed_limit
 from agents.sessions.artifacts import ArtifactFile, list_artifacts, read_artifact
 from agents.sessions.attempt import AttemptKey
-from agents.sessions.launching import LaunchOrder
+from agents.sessions.launching import LaunchOrder, leaves_artifacts
 from agents.sessions.logs import follow_log
 from gpu_balancer import __version__
 from gpu_balancer.runtime.clock import SystemClock
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from agents.servicers.calibrator import Calibrator
     from agents.servicers.media_guards import MediaGuards
     from agents.servicers.probed_device import ProbedDevice
+    from agents.sessions.disk_watch import DiskWatch
     from agents.sessions.launcher import Launcher
     from agents.sessions.registry import SessionRegistry
     from agents.sessions.running import Launched
@@ -55,7 +56,7 @@ _LOG_INTERVAL = timedelta(seconds=0.5)
 class AgentServicer(AgentServiceServicer):
     """Answers the balancer."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the agent's parts, each by its name
         self,
         device: ProbedDevice,
         registry: SessionRegistry,
@@ -65,6 +66,7 @@ class AgentServicer(AgentServiceServicer):
         guards: MediaGuards,
         calibrator: Calibrator,
         recordings: Recordings,
+        disk: DiskWatch,
         shut_down: Callable[[], None],
     ) -> None:
         """Makes the servicer of an agent that has just started.
@@ -77,6 +79,7 @@ class AgentServicer(AgentServiceServicer):
             guards: What may be read and written.
             calibrator: Measures what the device carries.
             recordings: Displays, browsers and who directs them.
+            disk: Tells whether there is room for a session.
             shut_down: Makes the agent end.
         """
         self._device = device
@@ -86,7 +89,8 @@ class AgentServicer(AgentServiceServicer):
         self._guards = guards
         self._calibrator = calibrator
         self._recordings = recordings
-        self._controls = RecordingControls(recordings, registry, guards)
+        self._controls = RecordingControls(recordings, registry, guards, disk)
+        self._disk = disk
         self._shut_down = shut_down
         self._incarnation = random_id()
 
@@ -145,6 +149,7 @@ class AgentServicer(AgentServiceServicer):
         async def start(used_ports: Collection[int]) -> Launched:
             source = await self._guards.guard_input(order.job.input)
             await self._guards.check_outputs(order.job.outputs)
+            await self._disk.require_room(key, leaves_files=leaves_artifacts(order.job))
             guarded = replace(order, job=replace(order.job, input=source))
             return await self._launcher.launch(key, guarded, used_ports=used_ports)
 

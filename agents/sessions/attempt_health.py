@@ -7,7 +7,7 @@ be seen. Time for which the program was held is not counted: it could do nothing
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -152,19 +152,14 @@ class AttemptHealth:
         """
         idle_s = active_s - self._advanced_s
         stalled = idle_s >= self._bounds.stalled_after.total_seconds()
-        kind = STALLED if stalled else DEGRADED
-        message = self._stall_message() if stalled else self._lag_message()
-        known = next((one for one in self._conditions if one.type == kind), None)
-        now_s = self._clock.monotonic_s()
-        if message is None:
-            changed, self._conditions = bool(self._conditions), ()
-            return changed
-        if known is not None and (known.message == message or now_s - self._told_s < _FIGURES_EVERY_S):
-            return False
-        since = self._clock.now() - timedelta(seconds=idle_s if stalled else 0.0) if known is None else known.since_time
-        self._conditions = (Condition(type=kind, message=message, since_time=since),)
-        self._told_s = now_s
-        return True
+        now = self._clock.now()
+        if stalled:
+            since = now - timedelta(seconds=idle_s)
+            return self._tell(Condition(type=STALLED, message=self._stall_message(), since_time=since))
+        if self._lag is not None and self._lag.told is not None:
+            return self._tell(Condition(type=DEGRADED, message=self._lag.told, since_time=now))
+        changed, self._conditions = bool(self._conditions), ()
+        return changed
 
     def end_cause(self, active_s: float) -> StopCause | None:
         """Tells why the program is to be ended now. None: it is not."""
@@ -176,8 +171,15 @@ class AttemptHealth:
             return None
         return StopCause.STALLED
 
-    def _lag_message(self) -> str | None:
-        return None if self._lag is None else self._lag.told
+    def _tell(self, condition: Condition) -> bool:
+        now_s = self._clock.monotonic_s()
+        known = next((one for one in self._conditions if one.type == condition.type), None)
+        if known is not None:
+            if known.message == condition.message or now_s - self._told_s < _FIGURES_EVERY_S:
+                return False
+            condition = replace(condition, since_time=known.since_time)
+        self._conditions, self._told_s = (condition,), now_s
+        return True
 
     def _stall_message(self) -> str:
         return f"No frame was written for {self._bounds.stalled_after.total_seconds():g} s{_WHY[self.blockage]}."

@@ -104,6 +104,7 @@ def make_record(
         hold=hold_of(order.job),
         real_time=order.urgent or keeps_real_time(order.job),
         frame_rate=_frame_rate(order.job),
+        leaves_artifacts=leaves_artifacts(order.job),
         pushes=any(isinstance(output, PushOutput) for output in order.job.outputs),
         urgent=order.urgent,
     )
@@ -115,6 +116,12 @@ def _frame_rate(job: Job) -> float | None:
     asked = next((video.frame_rate for video in videos if isinstance(video, VideoEncoding)), None)
     rate = asked or job.facts.frame_rate
     return None if rate is None else rate.numerator / rate.denominator
+
+
+def leaves_artifacts(job: Job) -> bool:
+    """Tells whether a job writes files into its attempt's folder."""
+    written = (output for output in job.outputs if not isinstance(output, PushOutput))
+    return any(not output.path.startswith("/") for output in written)
 
 
 def total_time(job: Job) -> timedelta | None:

@@ -53,6 +53,8 @@ class LaunchRecord:
     """Whether it is to keep up with real time."""
     frame_rate: float | None = None
     """Frames per second of its first video. None: not known."""
+    leaves_artifacts: bool = True
+    """Whether it writes files into its folder, besides its log."""
     pushes: bool = False
     """Whether an output is pushed to a server."""
     urgent: bool = False

@@ -50,8 +50,11 @@ RETRIES = 2
 
 _RETRY_WAIT = timedelta(seconds=10)
 """How long such a session waits for another device, if its client would not have waited longer."""
+_NO_DISK = "DISK_LOW"
+"""An agent's refusal that holds for its own disk alone."""
 _NOT_BEGUN = frozenset(
     {
+        _NO_DISK,
         *("ENCODER_SESSION_LIMIT", "ENCODER_UNAVAILABLE", "DEVICE_LOST", "DEVICE_MEMORY", "FFMPEG_CRASHED"),
         *("DISPLAY_TIMEOUT", "DISPLAY_FAILED", "BROWSER_FAILED", "BROWSER_MISSING", "RECORDING_UNAVAILABLE"),
     }
@@ -295,6 +298,8 @@ def _on_refused(
     if event.attempt != record.attempt:
         return record, ()
     if record.state is SessionState.STARTING:
+        if event.failure.reason == _NO_DISK and _begins_elsewhere(record, event.failure):
+            return _retried(record, event.failure, now), ()
         return _final(record, SessionState.FAILED, now, event.failure), ()
     if record.state is SessionState.STOPPING and record.running_time is None:
         # Nothing was started, which is what was asked for.

@@ -238,6 +238,23 @@ class SessionSettings(Section):
     """Last lines of its log that a failure carries."""
 
 
+class DiskSettings(Section):
+    """How much of the disk that has the state folder is kept free. Of small disks less: see the keys."""
+
+    low_mib: Annotated[int, Field(ge=1, le=2**24)] = 512
+    """Mebibytes below which no session begins that leaves artifacts there; a twentieth of the disk at most."""
+    least_mib: Annotated[int, Field(ge=1, le=2**24)] = 128
+    """Mebibytes below which the least important session is stopped, outputs completed; a fiftieth at most."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.least_mib > self.low_mib:
+            key = "least_mib" if "least_mib" in self.model_fields_set else "low_mib"
+            word = "not be above low_mib" if key == "least_mib" else "not be below least_mib"
+            refuse([((key,), f"must {word}: {self.least_mib} of {self.low_mib}")])
+        return self
+
+
 AnySessionSettings = TypeVar("AnySessionSettings", bound=SessionSettings)
 
 
