@@ -33,7 +33,6 @@ from agents.sessions.registry import SessionRegistry
 from agents.sessions.runner import AttemptRunner, RunnerSettings
 from agents.sessions.status_book import StatusBook
 from agents.settings import AgentSettings
-from gpu_balancer.runtime.clock import SystemClock
 from gpu_balancer.runtime.disk_reserve import DiskReserve
 from gpu_balancer.runtime.disk_room import RoomBounds
 from gpu_balancer.runtime.failures import RequestFailure
@@ -42,6 +41,7 @@ from gpu_balancer.runtime.grpc_server import MIB, ServedService, ServerLimits, b
 from gpu_balancer.runtime.log import configure_logging
 from gpu_balancer.runtime.settings_file import load_settings
 from gpu_balancer.runtime.settings_sections import parse_ports
+from gpu_balancer.runtime.steady_clock import SteadyClock, keep_time
 from gpu_balancer.runtime.task_guard import TaskGuard
 from gpu_balancer.runtime.telemetry import Telemetry, build_telemetry
 from gpu_balancer.v1 import agent_service_pb2
@@ -98,7 +98,7 @@ def _run(settings: AgentSettings, state_dir: Path) -> None:
 
 
 async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdentity, telemetry: Telemetry) -> None:
-    clock = SystemClock()
+    clock = SteadyClock(state_dir / "clock")
     stopping = asyncio.Event()
     reserve = DiskReserve(state_dir / "disk-reserve", size_bytes=_RESERVE_BYTES)
     book = StatusBook(EventNumbers(state_dir / "event-number", clock), reserve=reserve)
@@ -150,6 +150,7 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
                 _LOG.info("Serving %s on %s", identity.id, ", ".join(server.addresses))
                 tasks.spawn(_first_probe(device), name="probe")
                 tasks.spawn_eternal(disk.watch(), name="disk watch")
+                tasks.spawn_eternal(keep_time(clock), name="keep the time")
                 _keep_up(tasks, settings, device, registry, book, clock, stopping)
                 await stopping.wait()
                 registry.close()

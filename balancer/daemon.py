@@ -43,11 +43,11 @@ from balancer.shutdown import Shutdown
 from balancer.uploads import UploadStore
 from balancer.web.application import web_application
 from balancer.web.server import WebServer
-from gpu_balancer.runtime.clock import SystemClock
 from gpu_balancer.runtime.garbage import collect_seldom
 from gpu_balancer.runtime.grpc_server import MIB, ServerLimits, build_server
 from gpu_balancer.runtime.listening import ListenFault
 from gpu_balancer.runtime.log import configure_logging, set_log_level
+from gpu_balancer.runtime.steady_clock import SteadyClock, keep_time
 from gpu_balancer.runtime.task_guard import TaskFault, TaskGuard
 from gpu_balancer.runtime.telemetry import TelemetryFault, build_telemetry
 
@@ -104,7 +104,7 @@ class _Daemon:
 
     def __init__(self, options: DaemonOptions) -> None:
         self.options = options
-        self.clock = SystemClock()
+        self.clock = SteadyClock(options.state_dir / "clock")
         self.serving = False
         self.launches: list[asyncio.Task[None]] = []
         self.registry = DeviceRegistry(device_rules(options.settings))
@@ -204,6 +204,7 @@ class _Daemon:
         await engine.start()
         encoder_caps.attach(engine)
         tasks.spawn_eternal(encoder_caps.watch(), name="encoder session cap")
+        tasks.spawn_eternal(keep_time(self.clock), name="keep the time")
         calibrations.load()
         stack.push_async_callback(engine.close)
         tasks.spawn_eternal(self.uploads.expire(in_use=serving.uploads_in_use), name="expire uploads")

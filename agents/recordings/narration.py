@@ -22,7 +22,6 @@ from agents.sessions.progress_file import bytes_on_disk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from datetime import datetime
 
     from agents.browsers.page import PageFigures
     from agents.pipelines.recording_report import MeasuredUse, RecordedFile
@@ -134,12 +133,12 @@ class Narration:
         self._change(conditions=(*self.status.conditions, condition))
         await self._book.publish(self._attempt)
 
-    async def begin_running(self, first_picture_time: datetime | None) -> None:
-        """Tells that the first picture was taken, and when. None: that is not known, it was just now."""
+    async def begin_running(self, first_picture_age: timedelta | None) -> None:
+        """Tells that the first picture was taken, and how long ago. None: that is not known, it was just now."""
         now = self._clock.now()
         launched = self.status.launch_time or now
         passed = sum((phase.duration for phase in self.state.phases), timedelta())
-        start = max(min(first_picture_time or now, now) - launched, passed)
+        start = max(now - max(first_picture_age or timedelta(), timedelta()) - launched, passed)
         first = RecordingPhase(name="first_frame", duration=start - passed)
         self.note(start_time=start, phases=(*self.state.phases, first))
         await self.keep()

@@ -140,7 +140,7 @@ class TakeRun:
         Raises:
             OSError: When a file cannot be read.
         """
-        further = self.figures.read()
+        further = self.figures.read(self._clock.monotonic_s())
         limit = self._bounds.log_limit_bytes
         bound_file(self._folder.log, limit_bytes=limit, keep_bytes=limit // 2)
         return further

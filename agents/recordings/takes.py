@@ -228,11 +228,11 @@ class Takes:
 
     def _recorded(self, run: TakeRun) -> timedelta:
         """How much there is now of all takes together; ffmpeg tells only now and then."""
-        return self._now.told.recorded - run.take.out_time + run.figures.out_time_at(self._clock.now())
+        return self._now.told.recorded - run.take.out_time + run.figures.out_time_at(self._clock.monotonic_s())
 
     async def _note_first_picture(self, run: TakeRun) -> None:
         if self._now.told.status.phase is Phase.STARTING and run.take.begun:
-            await self._now.told.begin_running(run.figures.first_picture_time)
+            await self._now.told.begin_running(run.figures.first_picture_age(self._clock.monotonic_s()))
 
     async def _pause(self, run: TakeRun) -> None:
         """Waits for the next turn: soon while something is expected, at once when ffmpeg ends or something is asked."""

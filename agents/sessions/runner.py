@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from agents.pipelines.job import IngestProtocol
@@ -19,6 +19,7 @@ from agents.sessions.attempt_health import USUAL_BOUNDS, AttemptHealth, HealthBo
 from agents.sessions.blockage import Blockage
 from agents.sessions.bounded_files import bound_file
 from agents.sessions.endings import conclude, has_output, tidy_outputs
+from agents.sessions.file_ages import written_ago_s
 from agents.sessions.logs import read_tail
 from agents.sessions.output_discards import remove_artifacts
 from agents.sessions.pacing import Pacer
@@ -30,6 +31,7 @@ from gpu_balancer.runtime.redaction import Redactor
 
 if TYPE_CHECKING:
     import signal
+    from datetime import datetime
 
     from agents.pipelines.progress import Progress
     from agents.sessions.attempt import AttemptStatus
@@ -42,8 +44,6 @@ _LOG = logging.getLogger(__name__)
 _BRISK_S = 0.1
 _STEADY_S = 1.0
 _MEASURED_EVERY_S = 5.0
-_LONGEST_UNREAD_S = 2.0
-"""Seconds that a report can have lain unread: a wall clock that was set tells of hours."""
 _UNEXPECTED_KEY = "Unexpected stream"
 """How ffmpeg's RTMP listener says that a publisher used another key; it goes on all the same (rtmpproto.c)."""
 _KEY_LOG_LINES = 200
@@ -212,16 +212,10 @@ class AttemptRunner:
         self._noted = read
         if before is None or (read.frames, read.out_time) != (before.frames, before.out_time):
             self._health.advanced(self._active_s())
-        written_s = self._written_s()
+        written_s = self._clock.monotonic_s() - self._progress.unread_s
         self._health.progressed(read, written_s=written_s)
         self._change(progress=self._measured(self._recent_speed.note(read, written_s)))
         self._book.progressed(self._attempt)
-
-    def _written_s(self) -> float:
-        """Tells when the latest progress was written, in monotonic seconds."""
-        written_s, now_s = self._progress.written_s, self._clock.now().timestamp()
-        unread_s = 0.0 if written_s is None else min(max(now_s - written_s, 0.0), _LONGEST_UNREAD_S)
-        return self._clock.monotonic_s() - unread_s
 
     async def _note_size(self) -> None:
         now_s = self._clock.monotonic_s()
@@ -372,6 +366,9 @@ class AttemptRunner:
             self._trace.first_frame(self._status)
 
     def _end_time(self) -> datetime:
+        now = self._clock.now()
         if self._folder.exit_code() is None:
-            return self._clock.now()
-        return datetime.fromtimestamp(self._folder.exit.stat().st_mtime, UTC)
+            return now
+        begun = self._status.running_time or self._status.launch_time or now
+        lived_s = max((now - begun).total_seconds(), 0.0)
+        return now - timedelta(seconds=written_ago_s(self._folder.exit.stat().st_mtime, most_s=lived_s))

@@ -217,7 +217,8 @@ def _ended(record: SessionRecord, event: AttemptReported, now: datetime) -> Sess
         return _preempted(told, now)
     if event.outcome is AttemptOutcome.FAILED and event.failure is not None and _begins_elsewhere(told, event.failure):
         return _retried(told, event.failure, now)
-    end_time = event.end_time or now
+    # No agent sees an end before it was: a later instant is one of another clock, and would be kept for longer.
+    end_time = min(event.end_time or now, now)
     match event.outcome:
         case AttemptOutcome.COMPLETED:
             return _final(told, SessionState.SUCCEEDED, end_time)

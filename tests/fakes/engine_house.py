@@ -26,6 +26,7 @@ from fakes.device_views import device_view
 from fakes.session_observer import FakeSessionObserver
 from fakes.session_records import LADDER
 from fakes.virtual_time import VirtualClock
+from gpu_balancer.runtime.clock import Clock
 from gpu_balancer.runtime.task_guard import TaskGuard
 
 _NO_HOST_LIMITS = MappingProxyType({})
@@ -54,7 +55,7 @@ class EngineHouse:
     agents: dict[DeviceId, FakeAgentClient]
     devices: FakeDeviceNews
     observer: FakeSessionObserver
-    clock: VirtualClock
+    clock: Clock
     tasks: TaskGuard
 
     @property
@@ -81,6 +82,7 @@ async def engine_house(
     settings: EngineSettings | None = None,
     policy: Policy | None = None,
     queue: QueueSettings | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[EngineHouse]:
     """Starts an engine; leaving kills it as it is: only what is durable survives.
 
@@ -91,12 +93,13 @@ async def engine_house(
         settings: The engine's.
         policy: Who chooses.
         queue: The queue's settings.
+        clock: The time. None: virtual, and never set.
     """
     views = views or (device_view(),)
     agents = agents if agents is not None else {view.id: FakeAgentClient(view.id) for view in views}
     devices = FakeDeviceNews(*views)
     observer = FakeSessionObserver()
-    clock = VirtualClock()
+    clock = clock or VirtualClock()
     try:
         async with TaskGuard("test") as tasks:
             engine = SessionEngine(
