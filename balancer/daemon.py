@@ -21,6 +21,7 @@ from balancer.adapters.sqlite_session_store import SqliteSessionStore
 from balancer.agent_directory import AgentDirectory
 from balancer.agent_watch import AgentWatch
 from balancer.announcement import announce_devices, announce_listening
+from balancer.artifact_retention import keep_within
 from balancer.calibrations import Calibrations
 from balancer.device_metrics import DeviceMetrics
 from balancer.device_plan import agent_device, device_rules, host_capacity, local_devices
@@ -208,6 +209,14 @@ class _Daemon:
         calibrations.load()
         stack.push_async_callback(engine.close)
         tasks.spawn_eternal(self.uploads.expire(in_use=serving.uploads_in_use), name="expire uploads")
+        if (keep_gib := settings.sessions.keep_artifacts_gib) is not None:
+            keeping = keep_within(
+                engine,
+                serving.files.artifact_bytes,
+                keep_bytes=round(keep_gib * 1024 * MIB),
+                look_every=timedelta(minutes=1),
+            )
+            tasks.spawn_eternal(keeping, name="retention by size")
         await server.start()
         stack.push_async_callback(server.stop, timedelta(seconds=settings.server.shutdown_grace_s))
         http_address = ""
