@@ -27,6 +27,8 @@ from agents.servicers.calibrator import Calibrator
 from agents.servicers.media_guards import SettingsGuards
 from agents.servicers.probed_device import ProbedDevice
 from agents.servicers.upkeep import end_when_orphaned, measure_for_watchers
+from agents.sessions.attempt_health import health_bounds
+from agents.sessions.disk_watch import DiskWatch
 from agents.sessions.event_numbers import EventNumbers
 from agents.sessions.folder import SessionFolders
 from agents.sessions.launcher import Launcher, LaunchSettings
@@ -36,7 +38,8 @@ from agents.sessions.registry import SessionRegistry
 from agents.sessions.runner import AttemptRunner, RunnerSettings
 from agents.sessions.status_book import StatusBook
 from agents.settings import AgentSettings
-from gpu_balancer.runtime.clock import SystemClock
+from gpu_balancer.runtime.disk_reserve import DiskReserve
+from gpu_balancer.runtime.disk_room import RoomBounds
 from gpu_balancer.runtime.failures import RequestFailure
 from gpu_balancer.runtime.folder_lock import FolderUnusableError, owned_folder
 from gpu_balancer.runtime.grpc_server import MIB, ServedService, ServerLimits, build_server
@@ -44,6 +47,7 @@ from gpu_balancer.runtime.ids import random_id
 from gpu_balancer.runtime.log import configure_logging
 from gpu_balancer.runtime.settings_file import load_settings
 from gpu_balancer.runtime.settings_sections import parse_ports
+from gpu_balancer.runtime.steady_clock import SteadyClock, keep_time
 from gpu_balancer.runtime.task_guard import TaskGuard
 from gpu_balancer.runtime.telemetry import Telemetry, build_telemetry
 from gpu_balancer.v1 import agent_service_pb2
@@ -60,6 +64,8 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.grpc_server import GrpcServer
 
 _LOG = logging.getLogger("agents")
+_RESERVE_BYTES = 1 * MIB
+"""Room for the ends of many sessions: a status takes some kilobytes."""
 _STOP_GRACE = timedelta(seconds=1)
 _SWEPT_WITHIN = timedelta(seconds=1)
 """How long the agent waits at its start for orphans to go that do not go at once."""
@@ -107,9 +113,10 @@ def _run(settings: AgentSettings, state_dir: Path) -> None:
 async def _serve(
     settings: AgentSettings, state_dir: Path, identity: DeviceIdentity, telemetry: Telemetry, life: Mark
 ) -> None:
-    clock = SystemClock()
+    clock = SteadyClock(state_dir / "clock")
     stopping = asyncio.Event()
-    book = StatusBook(EventNumbers(state_dir / "event-number", clock))
+    reserve = DiskReserve(state_dir / "disk-reserve", size_bytes=_RESERVE_BYTES)
+    book = StatusBook(EventNumbers(state_dir / "event-number", clock), reserve=reserve)
     changed = book.feed.agent_changed
     health = open_health_watch(identity, state_folder=state_dir, clock=clock, changed=changed)
     device = ProbedDevice(identity, _Prober(settings, state_dir), changed=changed, clock=clock, health_watch=health)
@@ -135,8 +142,7 @@ async def _serve(
                 changed=changed,
             )
             registry = await _adopted(settings, folders, book, recordings, tasks, telemetry, clock, life)
-            schemes = settings.recordings.url_schemes
-            guards = SettingsGuards(settings.inputs, settings.outputs, url_schemes=schemes, ffmpeg=device.ffmpeg)
+            disk = DiskWatch(state_dir, _room_bounds(settings), reserve=reserve, sessions=registry.live_sessions)
             calibrator = Calibrator(
                 device,
                 work=state_dir / "calibration-work",
@@ -150,15 +156,18 @@ async def _serve(
                 registry,
                 launcher,
                 book,
-                guards=guards,
+                guards=_guards(settings, device),
                 calibrator=calibrator,
                 recordings=recordings,
+                disk=disk,
                 shut_down=stopping.set,
             )
             async with _server(settings, state_dir, servicer) as server:
                 await server.set_serving(serving=True)
                 _LOG.info("Serving %s on %s", identity.id, ", ".join(server.addresses))
                 tasks.spawn(_first_probe(device), name="probe")
+                tasks.spawn_eternal(disk.watch(), name="disk watch")
+                tasks.spawn_eternal(keep_time(clock), name="keep the time")
                 _keep_up(tasks, settings, device, registry, book, clock, stopping)
                 await stopping.wait()
                 registry.close()
@@ -325,11 +334,21 @@ def _launch_settings(settings: AgentSettings) -> LaunchSettings:
     )
 
 
+def _guards(settings: AgentSettings, device: ProbedDevice) -> SettingsGuards:
+    schemes = settings.recordings.url_schemes
+    return SettingsGuards(settings.inputs, settings.outputs, url_schemes=schemes, ffmpeg=device.ffmpeg)
+
+
+def _room_bounds(settings: AgentSettings) -> RoomBounds:
+    return RoomBounds(low_bytes=settings.disk.low_mib * MIB, least_bytes=settings.disk.least_mib * MIB)
+
+
 def _runner_settings(settings: AgentSettings) -> RunnerSettings:
     return RunnerSettings(
         stop_timeout=timedelta(seconds=settings.sessions.stop_timeout_s),
         log_limit_bytes=settings.sessions.log_max_mib * MIB,
         log_tail_lines=settings.sessions.log_tail_lines,
+        health=health_bounds(settings.sessions),
     )
 
 

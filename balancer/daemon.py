@@ -23,6 +23,7 @@ from balancer.adapters.sqlite_session_store import SqliteSessionStore
 from balancer.agent_directory import AgentDirectory
 from balancer.agent_watch import AgentWatch
 from balancer.announcement import announce_devices, announce_listening
+from balancer.artifact_retention import keep_within
 from balancer.calibrations import Calibrations
 from balancer.device_drains import DeviceDrains
 from balancer.device_health import DeviceHealthWatch, SessionsLeave
@@ -50,12 +51,12 @@ from balancer.start_reconciliation import StartReconciliation
 from balancer.uploads import UploadStore
 from balancer.web.application import web_application
 from balancer.web.server import WebServer
-from gpu_balancer.runtime.clock import SystemClock
 from gpu_balancer.runtime.folder_lock import lock_owner
 from gpu_balancer.runtime.garbage import collect_seldom
 from gpu_balancer.runtime.grpc_server import MIB, ServerLimits, build_server
 from gpu_balancer.runtime.listening import ListenFault
 from gpu_balancer.runtime.log import configure_logging, set_log_level
+from gpu_balancer.runtime.steady_clock import SteadyClock, keep_time
 from gpu_balancer.runtime.task_guard import TaskFault, TaskGuard
 from gpu_balancer.runtime.telemetry import TelemetryFault, build_telemetry
 
@@ -112,7 +113,7 @@ class _Daemon:
 
     def __init__(self, options: DaemonOptions) -> None:
         self.options = options
-        self.clock = SystemClock()
+        self.clock = SteadyClock(options.state_dir / "clock")
         self.serving = False
         self.lost_after = lost_after(options.settings)
         self.launches: list[asyncio.Task[None]] = []
@@ -229,11 +230,20 @@ class _Daemon:
         health_watch.attach(SessionsLeave(engine))
         tasks.spawn_eternal(health_watch.watch(), name="device health")
         tasks.spawn_eternal(health_watch.keep_moving(), name="leave sick devices")
+        tasks.spawn_eternal(keep_time(self.clock), name="keep the time")
         calibrations.load()
         drains.load()
         tasks.spawn_eternal(drains.run(), name="drains")
         stack.push_async_callback(engine.close)
         tasks.spawn_eternal(self.uploads.expire(in_use=serving.uploads_in_use), name="expire uploads")
+        if (keep_gib := settings.sessions.keep_artifacts_gib) is not None:
+            keeping = keep_within(
+                engine,
+                serving.files.artifact_bytes,
+                keep_bytes=round(keep_gib * 1024 * MIB),
+                look_every=timedelta(minutes=1),
+            )
+            tasks.spawn_eternal(keeping, name="retention by size")
         await server.start()
         stack.push_async_callback(server.stop, timedelta(seconds=settings.server.shutdown_grace_s))
         http_address = ""

@@ -87,6 +87,14 @@ class SessionFiles:
             )
             return ()
 
+    async def artifact_bytes(self, session_id: SessionId) -> int:
+        """Sums the sizes of everything a session left.
+
+        Raises:
+            RequestFailure: As `artifacts`.
+        """
+        return sum(artifact.size_bytes for artifact in await self.artifacts(session_id))
+
     async def artifact(
         self, session_id: SessionId, path: str, *, offset_bytes: int = 0, limit_bytes: int = 0
     ) -> AsyncGenerator[AgentServiceReadArtifactResponse, None]:

@@ -145,7 +145,9 @@ _DEVICE_REASONS: tuple[tuple[re.Pattern[str], FailureReason, str], ...] = (
 )
 
 
-def find_reason(log: Sequence[str], *, made_output: bool, published: bool, input_name: str | None) -> Finding | None:
+def find_reason(
+    log: Sequence[str], *, made_output: bool, published: bool, input_name: str | None, pushes: bool = False
+) -> Finding | None:
     """Looks for the reason of a failure.
 
     Args:
@@ -153,6 +155,8 @@ def find_reason(log: Sequence[str], *, made_output: bool, published: bool, input
         made_output: Whether it wrote anything.
         published: Whether its input was published to it.
         input_name: Its input as it stands in the log. None: not known.
+        pushes: Whether an output is pushed to a server: SRT says no more of one that left than "Input/output error",
+            which a disk hardly ever says.
 
     Returns:
         What was found. None: no line says anything that is known here.
@@ -169,7 +173,7 @@ def find_reason(log: Sequence[str], *, made_output: bool, published: bool, input
             if pattern.search(line):
                 return Finding(reason=reason, message=message.format(line=_quoted(line)))
     opened = None if made_output else _input_reason(errors, published=published, input_name=input_name)
-    return opened or _output_reason(errors, input_name) or _encoder_reason(errors)
+    return opened or _output_reason(errors, input_name, pushes=pushes) or _encoder_reason(errors)
 
 
 def find_input_end(log: Sequence[str], *, published: bool) -> Finding | None:
@@ -228,7 +232,7 @@ def _bare_input(line: str, input_name: str | None) -> str | None:
     return found["why"]
 
 
-def _output_reason(errors: Sequence[str], input_name: str | None) -> Finding | None:
+def _output_reason(errors: Sequence[str], input_name: str | None, *, pushes: bool) -> Finding | None:
     for line in errors:
         found = _OUTPUT_OPENING.search(line) or _OUTPUT_WRITING.search(line)
         bare = None if found or input_name is None else _BARE.match(line)
@@ -241,7 +245,7 @@ def _output_reason(errors: Sequence[str], input_name: str | None) -> Finding | N
                 message=f"Cannot push to the server: {_quoted(line)}. Try checking its address, key and network.",
             )
         reached = _NETWORK.search(line)
-        if reached and not re.search(r"Input/output error", line):
+        if reached and (pushes or not re.search(r"Input/output error", line)):
             return Finding(
                 reason=FailureReason.OUTPUT_UNREACHABLE,
                 message=f"Cannot go on pushing to the server: {_quoted(line)}. Try checking it and the network.",

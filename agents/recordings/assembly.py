@@ -30,6 +30,7 @@ from agents.recordings.state import used_display
 from agents.recordings.take_run import TakeBounds
 from agents.recordings.takes import Takes
 from agents.recordings.use_meter import UseMeter
+from agents.sessions.attempt_health import health_bounds
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 if TYPE_CHECKING:
@@ -201,6 +202,7 @@ class Recordings:
             stop_timeout=timedelta(seconds=settings.sessions.stop_timeout_s),
             log_limit_bytes=settings.sessions.log_max_mib * _MIB,
             first_picture_timeout=timedelta(seconds=settings.inputs.first_frame_timeout_s),
+            health=health_bounds(settings.sessions),
         )
         direction = Direction(record, Narration(attempt, self._book, trace, clock=clock), stage)
         takes = Takes(direction, self._shooting, meter=UseMeter(clock), clock=clock, bounds=bounds)

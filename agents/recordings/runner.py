@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from agents.browsers.page import PageFault
 from agents.displays.display import DisplayUnavailable
-from agents.recordings.failures import DISPLAY_LOST, STAGE_BROKEN, STATE_DAMAGED, told_failure
+from agents.recordings.failures import DISK_LOW, DISPLAY_LOST, STAGE_BROKEN, STATE_DAMAGED, told_failure
 from agents.recordings.interruption import beside, beside_it, unless
 from agents.recordings.stage import StageFault
 from agents.recordings.state import RecordingEnd, read_state
 from agents.recordings.take_folder import link_over
+from agents.sessions.attempt import StopCause
 from agents.sessions.records import RecordUnreadableError
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from agents.recordings.shooting import Shooting
     from agents.recordings.state import RecordingState
     from agents.recordings.takes import Takes
-    from agents.sessions.attempt import Failure, StopCause
+    from agents.sessions.attempt import Failure
     from gpu_balancer.runtime.clock import Clock
 
 _GUARDED_EVERY_S = 2.0
@@ -79,6 +80,10 @@ class RecordingRunner:
 
     async def stop(self, cause: StopCause, *, discard_outputs: bool = False) -> None:
         """Asks the recording to end; durable before it returns. The first cause holds."""
+        if cause is StopCause.DISK_LOW:
+            await self._loaded.wait()
+            await self._direction.fail(DISK_LOW)
+            return
         await self._told.stop(cause, discard_outputs=discard_outputs)
         self._direction.note_stop()
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Ending, Phase, StopCause
+from agents.sessions.disk_watch import LiveSession
 from agents.sessions.launching import named_folder
 from agents.sessions.output_moves import remove_parts
 from agents.sessions.processes import end_processes
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 _ADOPTED_WITHIN = timedelta(seconds=2)
+_NEVER = datetime.min.replace(tzinfo=UTC)
+_KILLED_WITHIN = timedelta(seconds=10)
 
 Result = TypeVar("Result")
 
@@ -173,6 +176,15 @@ class SessionRegistry:
     def is_live(self, key: AttemptKey) -> bool:
         """Tells whether an attempt is known and has not ended; launches and folders not read yet count as such."""
         return self._is_live(key) or key in self._takeover.unread
+
+    def live_sessions(self) -> tuple[LiveSession, ...]:
+        """Lists the attempts that somebody watches over."""
+        found = ((key, runner, self._attempts[key].status) for key, runner in self._runners.items())
+        return tuple(
+            _live_session(key, runner, status, self._launches[key])
+            for key, runner, status in found
+            if status.live and key in self._launches
+        )
 
     def live_folders(self) -> tuple[AttemptFolder, ...]:
         """Lists the folders of attempts that have not ended."""
@@ -342,6 +354,17 @@ class SessionRegistry:
 
     def _is_live(self, key: AttemptKey) -> bool:
         return key in self._flights or (key in self._attempts and self._attempts[key].status.live)
+
+
+def _live_session(key: AttemptKey, runner: Runner, status: AttemptStatus, record: AnyRecord) -> LiveSession:
+    return LiveSession(
+        key=key,
+        runner=runner,
+        urgent=record.urgent,
+        begin_time=status.launch_time or _NEVER,
+        leaves_files=record.leaves_artifacts if isinstance(record, LaunchRecord) else True,
+        stopping=status.stop_cause is not None,
+    )
 
 
 def _logging(key: AttemptKey) -> AbstractContextManager[None]:

@@ -193,7 +193,7 @@ class GrpcAgentClient:
             yield message
 
     def _plan(self, session: session_pb2.Session, session_id: SessionId, attempt: int) -> pb.LaunchPlan:
-        plan = pb.LaunchPlan(id=_attempt(session_id, attempt))
+        plan = pb.LaunchPlan(id=_attempt(session_id, attempt), priority=session.priority)
         if session.WhichOneof("spec") == "recording":
             plan.recording.CopyFrom(session.recording)
         else:

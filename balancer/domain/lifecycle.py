@@ -224,7 +224,8 @@ def _ended(record: SessionRecord, event: AttemptReported, now: datetime) -> Sess
     told = replace(with_end(record, event), running_time=record.running_time or event.running_time)
     if event.outcome is not AttemptOutcome.COMPLETED and record.requeue:
         return given_up(told, now)
-    end_time = event.end_time or now
+    # No agent sees an end before it was: a later instant is one of another clock, and would be kept for longer.
+    end_time = min(event.end_time or now, now)
     match event.outcome:
         case AttemptOutcome.COMPLETED:
             if ends_too_early(told) and (again := restarted(told, _INPUT_ENDED, now)) is not None:

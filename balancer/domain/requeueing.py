@@ -37,7 +37,7 @@ NOT_BEGUN = frozenset(
     {
         *("ENCODER_SESSION_LIMIT", "ENCODER_UNAVAILABLE", "DEVICE_LOST", "DEVICE_MEMORY", "FFMPEG_CRASHED"),
         *("DISPLAY_TIMEOUT", "DISPLAY_FAILED", "BROWSER_FAILED", "BROWSER_MISSING", "RECORDING_UNAVAILABLE"),
-        *("DEVICE_UNHEALTHY", "ENGINE_FAULT"),
+        *("DEVICE_UNHEALTHY", "ENGINE_FAULT", "DISK_LOW"),
     }
 )
 """Failures before the first frame that another device may not have, so that the device may be to blame. What is wrong

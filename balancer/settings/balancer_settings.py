@@ -24,6 +24,7 @@ from gpu_balancer.runtime.recording_sections import (
 from gpu_balancer.runtime.settings_sections import (
     CalibrationSettings,
     CoreSet,
+    DiskSettings,
     FfmpegSettings,
     IngestSettings,
     InputSettings,
@@ -221,6 +222,9 @@ class BalancerSessionSettings(SessionSettings):
 
     keep_ended_h: Hours = 168.0
     """Hours that an ended session, its log and its artifacts are kept."""
+    keep_artifacts_gib: Annotated[float, Field(gt=0, le=2**20, allow_inf_nan=False)] | None = None
+    """Gibibytes that artifacts of ended sessions may take together; the sessions that ended first go. Not given: not
+    bounded."""
 
 
 class UploadSettings(Section):
@@ -266,6 +270,7 @@ class BalancerSettings(Section):
     calibration: CalibrationSettings = CalibrationSettings()
     ingest: IngestSettings = IngestSettings()
     profiles: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")], ProfileSettings] = BUILT_IN_PROFILES
+    disk: DiskSettings = DiskSettings()
     log: LogSettings = LogSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 

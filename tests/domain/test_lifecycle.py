@@ -277,6 +277,16 @@ def test_a_refused_launch_fails_for_the_agents_reason() -> None:
     assert (after.failure, after.reservation) == (FAILURE, None)
 
 
+def test_a_launch_that_one_agents_disk_has_no_room_for_is_tried_elsewhere() -> None:
+    full = replace(FAILURE, reason="DISK_LOW")
+    before = replace(record_in(STARTING), running_time=None)
+    after, _ = advance(before, LaunchRefused(attempt=ATTEMPT, failure=full), NOW)
+    assert (after.state, after.reservation, after.avoided_device_ids) == (QUEUED, None, (before.device_id,))
+    tired = replace(before, retry_count=2)
+    after, _ = advance(tired, LaunchRefused(attempt=ATTEMPT, failure=full), NOW)
+    assert (after.state, after.failure) == (FAILED, full)
+
+
 def test_a_launch_refused_after_a_stop_is_the_stop_that_was_asked_for() -> None:
     before = replace(record_in(STOPPING), running_time=None)
     after, _ = advance(before, LaunchRefused(attempt=ATTEMPT, failure=FAILURE), NOW)

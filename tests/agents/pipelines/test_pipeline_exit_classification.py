@@ -217,6 +217,12 @@ def test_a_bare_name_is_the_input_s_unless_the_input_is_known_by_another() -> No
     assert known.failure_reason is FailureReason.OUTPUT_UNREACHABLE
 
 
+def test_an_srt_server_that_left_is_no_disk_that_failed() -> None:
+    line = "[vost#0:0/libx264 @ 0x5568] [error] Error submitting a packet to the muxer: Input/output error"
+    assert _classify(251, line, made=True).failure_reason is FailureReason.OUTPUT_UNWRITABLE
+    assert _classify(251, line, made=True, pushes=True).failure_reason is FailureReason.OUTPUT_UNREACHABLE
+
+
 _DEVICES: list[tuple[FailureReason, str]] = [
     (
         FailureReason.ENGINE_FAULT,
