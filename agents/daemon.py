@@ -17,6 +17,7 @@ from agents.devices.device_access import open_meter, take_device
 from agents.devices.golden_probe import ProbeResult, probe_device
 from agents.devices.identity import DeviceIdentity
 from agents.devices.measurements import DeviceFault
+from agents.displays.run_folders import default_run_dir
 from agents.recordings.assembly import Recordings
 from agents.servicers.agent_servicer import AgentServicer
 from agents.servicers.calibrator import Calibrator
@@ -24,6 +25,7 @@ from agents.servicers.media_guards import SettingsGuards
 from agents.servicers.probed_device import ProbedDevice
 from agents.servicers.upkeep import end_when_orphaned, measure_for_watchers
 from agents.sessions.event_numbers import EventNumbers
+from agents.sessions.fence import Fences
 from agents.sessions.folder import SessionFolders
 from agents.sessions.launcher import Launcher, LaunchSettings
 from agents.sessions.records import LaunchRecord, RecordingRecord
@@ -97,8 +99,10 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
     book = StatusBook(EventNumbers(state_dir / "event-number", clock))
     device = ProbedDevice(identity, _Prober(settings, state_dir), changed=book.feed.agent_changed)
     folders = SessionFolders(root=state_dir / "sessions")
+    fences = Fences(_fence_dir(settings), clock)
     launcher = Launcher(
         folders,
+        fences=fences,
         device=device.pipeline_device,
         tracer=telemetry.tracer,
         clock=clock,
@@ -110,6 +114,7 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
                 settings,
                 state_dir,
                 folders,
+                fences=fences,
                 device=device.pipeline_device,
                 book=book,
                 tracer=telemetry.tracer,
@@ -117,7 +122,7 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
                 clock=clock,
                 changed=book.feed.agent_changed,
             )
-            registry = await _adopted(settings, folders, book, recordings, tasks, telemetry, clock)
+            registry = await _adopted(settings, folders, fences, book, recordings, tasks, telemetry, clock)
             schemes = settings.recordings.url_schemes
             guards = SettingsGuards(settings.inputs, settings.outputs, url_schemes=schemes, ffmpeg=device.ffmpeg)
             calibrator = Calibrator(
@@ -153,6 +158,7 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
 async def _adopted(
     settings: AgentSettings,
     folders: SessionFolders,
+    fences: Fences,
     book: StatusBook,
     recordings: Recordings,
     tasks: TaskGuard,
@@ -163,9 +169,9 @@ async def _adopted(
 
     Before anybody can ask: an attempt that is not known yet would be launched a second time.
     """
-    runners = Runners(recordings, book, clock=clock, settings=_runner_settings(settings))
+    runners = Runners(recordings, book, fences, clock=clock, settings=_runner_settings(settings))
     registry = SessionRegistry(
-        folders, book, make_runner=runners.make, tasks=tasks, tracer=telemetry.tracer, clock=clock
+        folders, book, fences=fences, make_runner=runners.make, tasks=tasks, tracer=telemetry.tracer, clock=clock
     )
     await recordings.start()
     await registry.adopt()
@@ -200,8 +206,11 @@ async def _first_probe(device: ProbedDevice) -> None:
 class Runners:
     """Makes who watches over an attempt, by what it is."""
 
-    def __init__(self, recordings: Recordings, book: StatusBook, *, clock: Clock, settings: RunnerSettings) -> None:
+    def __init__(
+        self, recordings: Recordings, book: StatusBook, fences: Fences, *, clock: Clock, settings: RunnerSettings
+    ) -> None:
         self._recordings = recordings
+        self._fences = fences
         self._book = book
         self._clock = clock
         self._settings = settings
@@ -211,7 +220,13 @@ class Runners:
         match record:
             case LaunchRecord():
                 return AttemptRunner(
-                    attempt, record, book=self._book, trace=trace, clock=self._clock, settings=self._settings
+                    attempt,
+                    record,
+                    book=self._book,
+                    fences=self._fences,
+                    trace=trace,
+                    clock=self._clock,
+                    settings=self._settings,
                 )
             case RecordingRecord():
                 return self._recordings.make_runner(attempt, record, trace)
@@ -265,6 +280,11 @@ def _state_dir(settings: AgentSettings, config: Path | None) -> Path:
     raise FolderUnusableError(
         "Cannot tell where to keep state: there is neither a settings file nor a state folder. Try --config FILE."
     )
+
+
+def _fence_dir(settings: AgentSettings) -> Path:
+    given = settings.sessions.fence_dir
+    return default_run_dir() / "fences" if given is None else Path(given)
 
 
 def _server(settings: AgentSettings, state_dir: Path, servicer: AgentServicer) -> GrpcServer:

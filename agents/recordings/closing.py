@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from agents.recordings.stage import Stage
     from agents.recordings.state import RecordingState
     from agents.sessions.attempt import Failure
+    from agents.sessions.fence import FenceHold
     from agents.sessions.folder import AttemptFolder
     from agents.sessions.records import RecordingRecord
     from gpu_balancer.runtime.clock import Clock
@@ -89,13 +90,16 @@ class Closing:
                 picture = await self._shooting.snapshot(record.job, folder, stage.display, None)
                 await asyncio.to_thread(place.write_bytes, picture)
 
-    async def finish(self, record: RecordingRecord, folder: AttemptFolder, state: RecordingState) -> Closed:
+    async def finish(
+        self, record: RecordingRecord, folder: AttemptFolder, state: RecordingState, fence: FenceHold
+    ) -> Closed:
         """Joins takes to the files that were asked for and puts them in place.
 
         Args:
             record: What was asked for.
             folder: The attempt's.
             state: What was recorded.
+            fence: The session's, held; whatever writes files inherits it.
         """
         began_s = self._clock.monotonic_s()
         await self._end_strays(folder)
@@ -105,7 +109,7 @@ class Closing:
             # The takes stay where they are: whoever has the device working again can have them.
             return Closed(failure=not_finished(error, folder.artifacts / TAKES_FOLDER))
         await asyncio.to_thread(_end_playlists, record, folder)
-        failures = [failure for step in steps if (failure := await self._made(step, folder)) is not None]
+        failures = [failure for step in steps if (failure := await self._made(step, folder, fence)) is not None]
         if (failure := await self._placed(record)) is not None:
             failures.append(failure)
         files = [file for step in steps if (file := await self._described(step, record, folder)) is not None]
@@ -152,14 +156,14 @@ class Closing:
         if not await end_processes(folder, within=_ENDED_WITHIN, clock=self._clock):
             _LOG.error("Cannot end everything that runs of %s", folder.key)
 
-    async def _made(self, step: FinishStep, folder: AttemptFolder) -> Failure | None:
+    async def _made(self, step: FinishStep, folder: AttemptFolder, fence: FenceHold) -> Failure | None:
         """Makes one file. Returns why it is not as it should be."""
         try:
             if await asyncio.to_thread(_is_made, step):
                 return None
             await asyncio.to_thread(_prepare, step)
             for command in step.commands:
-                run = await run_bounded(command, timeout=_JOINED_WITHIN, dies_with_us=False)
+                run = await run_bounded(command, timeout=_JOINED_WITHIN, inherited=(fence.descriptor,))
                 if run.exit_code != 0:
                     raise OSError(None, run.output.strip()[-500:] or "the joining took too long")
             if step.move is None:

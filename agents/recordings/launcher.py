@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from agents.pipelines.command import Command
     from agents.pipelines.recording import RecordingJob
     from agents.recordings.shooting import Shooting
+    from agents.sessions.fence import Fences
     from agents.sessions.folder import SessionFolders
     from gpu_balancer.runtime.clock import Clock
 
@@ -66,6 +67,7 @@ class RecordingLauncher:
         folders: SessionFolders,
         shooting: Shooting,
         *,
+        fences: Fences,
         tracer: Tracer,
         clock: Clock,
         output_roots: tuple[str, ...],
@@ -75,12 +77,14 @@ class RecordingLauncher:
         Args:
             folders: Where attempts live.
             shooting: Makes commands.
+            fences: Of this host.
             tracer: Makes spans.
             clock: For times.
             output_roots: Folders under which outputs with absolute paths may be written.
         """
         self._folders = folders
         self._shooting = shooting
+        self._fences = fences
         self._tracer = tracer
         self._clock = clock
         self._output_roots = output_roots
@@ -97,9 +101,9 @@ class RecordingLauncher:
         """
         folder = named_folder(self._folders, key)
         command = await asyncio.to_thread(self._shooting.planned, order.job, folder.artifacts)
-        attempt = Attempt(folder, AttemptStatus(key=key, launch_time=self._clock.now()))
+        attempt = Attempt(folder, AttemptStatus(key=key, folder=str(folder.path), launch_time=self._clock.now()))
         trace = SessionTrace(self._tracer, order.traceparent, key)
-        with trace.launching():
+        with trace.launching(), await asyncio.to_thread(self._fences.take, key, folder.path):
             try:
                 record = await asyncio.to_thread(self._write_folders, attempt, order, command)
             except RequestFailure:
@@ -130,6 +134,7 @@ class RecordingLauncher:
             secrets=secrets_of(order.job),
             max_duration=order.max_duration,
             traceparent=order.traceparent,
+            fences=self._fences.generation(),
         )
         state = RecordingState(max_duration=order.max_duration)
         files = {

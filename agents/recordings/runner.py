@@ -19,6 +19,8 @@ from agents.recordings.interruption import beside, beside_it, unless
 from agents.recordings.stage import StageFault
 from agents.recordings.state import RecordingEnd, read_state
 from agents.recordings.take_folder import link_over
+from agents.sessions.endings import fenced
+from agents.sessions.fence import FencedError
 from agents.sessions.records import RecordUnreadableError
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from agents.recordings.state import RecordingState
     from agents.recordings.takes import Takes
     from agents.sessions.attempt import Failure, StopCause
+    from agents.sessions.fence import FenceHold
     from gpu_balancer.runtime.clock import Clock
 
 _GUARDED_EVERY_S = 2.0
@@ -209,6 +212,16 @@ class RecordingRunner:
 
     async def _close(self) -> None:
         """Makes the finished files and tells the end. A successor does it again when the agent is killed meanwhile."""
+        try:
+            with await asyncio.to_thread(self._direction.fence.prove) as fence:
+                await self._close_behind(fence)
+        except FencedError as error:
+            _LOG.error("%s", error)
+            await self._stage.strike(self._state.display)
+            failure = fenced(error)
+            await self._told.conclude(RecordingEnd(cause=failure.reason, failure=failure), failure, (), None)
+
+    async def _close_behind(self, fence: FenceHold) -> None:
         record, folder = self._direction.record, self._direction.folder
         end = self._state.end or RecordingEnd(cause="STOPPED")
         if end.failure is not None:
@@ -219,7 +232,7 @@ class RecordingRunner:
             closed = await self._closing.leave(record, folder, discard=discard)
         else:
             await self._told.begin_finalising()
-            closed = await self._closing.finish(record, folder, self._state)
+            closed = await self._closing.finish(record, folder, self._state, fence)
         failure = None if discard else end.failure or closed.failure
         if not discard:
             await self._closing.send_copies(record, folder)

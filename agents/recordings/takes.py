@@ -14,6 +14,8 @@ from agents.recordings.take_folder import flush_take, make_take_folder, take_fol
 from agents.recordings.take_run import TakeRun
 from agents.recordings.thumbnails import Thumbnails
 from agents.sessions.attempt import Phase
+from agents.sessions.endings import fenced
+from agents.sessions.fence import FencedError
 from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
@@ -135,7 +137,10 @@ class Takes:
             if take.number not in self._prepared:
                 self._prepared[take.number] = await self._preparation(take.number)
             folder, command = self._prepared.pop(take.number)
-            return TakeRun.start(folder, command, take, clock=self._clock, bounds=self._bounds)
+            with await asyncio.to_thread(self._now.fence.prove) as fence:
+                return TakeRun.start(folder, command, take, fence=fence, clock=self._clock, bounds=self._bounds)
+        except FencedError as error:
+            await self._now.fail(fenced(error))
         except RequestFailure as failure:
             await self._now.fail(told_failure(failure.reason.name, failure.message))
         except OSError as error:

@@ -8,7 +8,7 @@ folder is left alone only when its lock proves that nothing of it runs.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -48,14 +48,19 @@ def read_attempt(folder: AttemptFolder) -> FoundAttempt:
     """
     launch = _read_launch(folder)
     try:
-        return FoundAttempt(status=_read_status(folder), launch=launch)
+        status = _read_status(folder)
+        return FoundAttempt(
+            status=status if launch is None else replace(status, folder=str(folder.path)), launch=launch
+        )
     except RecordUnreadableError as error:
         with AttemptProcesses(folder) as processes:
             if not processes.any_alive():
                 raise
         _LOG.error("%s of %s, which still runs", error, folder.key)
     launched = datetime.fromtimestamp(folder.lock.stat().st_mtime, UTC)
-    return FoundAttempt(status=AttemptStatus(key=folder.key, launch_time=launched), launch=launch)
+    return FoundAttempt(
+        status=AttemptStatus(key=folder.key, folder=str(folder.path), launch_time=launched), launch=launch
+    )
 
 
 def _read_status(folder: AttemptFolder) -> AttemptStatus:

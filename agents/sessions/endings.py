@@ -18,6 +18,7 @@ from agents.sessions.output_moves import OutputMoveError, forget_parts, place_ou
 
 if TYPE_CHECKING:
     from agents.sessions.attempt import AttemptStatus
+    from agents.sessions.fence import FencedError
     from agents.sessions.folder import AttemptFolder
     from agents.sessions.records import AnyRecord, LaunchRecord
     from gpu_balancer.runtime.redaction import Redactor
@@ -80,6 +81,8 @@ def conclude(
 ) -> Conclusion:
     """Decides how an attempt ended and gives complete outputs their names. Blocks for the disk; may be repeated.
 
+    Whoever calls this holds the fence, until the end is told and outputs are tidied up.
+
     Args:
         folder: The attempt's folder.
         launch: How it was launched.
@@ -111,6 +114,16 @@ def conclude(
 def conclude_damaged(folder: AttemptFolder) -> Conclusion:
     """Gives the end of an attempt whose launch record is lost. No line of its log: secrets in it are not known."""
     return _failed(*_DAMAGED, folder.exit_code(), ())
+
+
+def conclude_fenced(error: FencedError) -> Conclusion:
+    """Gives the end of an attempt that may not touch its outputs any more."""
+    return Conclusion(ending=Ending.FAILED, failure=fenced(error))
+
+
+def fenced(error: FencedError) -> Failure:
+    """Makes the failure of an attempt that may not touch its outputs any more."""
+    return Failure(reason="FENCED", message=f"{error} What it has made is left as the newer one found it.")
 
 
 def tidy_outputs(launch: AnyRecord, ending: Ending) -> None:

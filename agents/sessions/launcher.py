@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from agents.pipelines.capability import PipelineDevice
     from agents.pipelines.command import Command, OutputMove
+    from agents.sessions.fence import FenceHold, Fences
     from agents.sessions.folder import AttemptFolder, SessionFolders
     from agents.sessions.ingest import IngestPoint
     from agents.sessions.launching import LaunchOrder
@@ -66,6 +67,7 @@ class Launcher:
         self,
         folders: SessionFolders,
         *,
+        fences: Fences,
         device: Callable[[], PipelineDevice],
         tracer: Tracer,
         clock: Clock,
@@ -75,12 +77,14 @@ class Launcher:
 
         Args:
             folders: Where attempts live.
+            fences: Of this host.
             device: Gives the device as it was proved; raises RequestFailure while that is not known.
             tracer: Makes spans.
             clock: For times.
             settings: How attempts are launched.
         """
         self._folders = folders
+        self._fences = fences
         self._device = device
         self._tracer = tracer
         self._clock = clock
@@ -107,10 +111,11 @@ class Launcher:
             record = replace(record, presentations=await self._presentations(key, folder, command))
             attempt = Attempt(folder, self._first_status(key, point))
             trace = SessionTrace(self._tracer, order.traceparent, key)
-            with trace.launching():
+            with trace.launching(), await asyncio.to_thread(self._fences.take, key, folder.path) as fence:
                 try:
+                    record = replace(record, fences=await asyncio.to_thread(self._fences.generation))
                     await asyncio.to_thread(self._write_folders, attempt, order.plan, record, command.directories)
-                    shim = await _spawned(folder, record)
+                    shim = await _spawned(folder, record, fence)
                 except RequestFailure:
                     await asyncio.to_thread(self._folders.remove_attempt, folder)
                     raise
@@ -184,7 +189,7 @@ class Launcher:
 
     def _first_status(self, key: AttemptKey, point: IngestPoint | None) -> AttemptStatus:
         now = self._clock.now()
-        status = AttemptStatus(key=key, launch_time=now)
+        status = AttemptStatus(key=key, folder=str(self.folder(key).path), launch_time=now)
         if point is None:
             return status
         message = f"Waiting for somebody to publish by {point.protocol.value.upper()}."
@@ -192,9 +197,9 @@ class Launcher:
         return replace(status, conditions=(awaiting,), ingest_url=point.url)
 
 
-async def _spawned(folder: AttemptFolder, record: LaunchRecord) -> int:
+async def _spawned(folder: AttemptFolder, record: LaunchRecord, fence: FenceHold) -> int:
     try:
-        return spawn_shim(folder, record.argv, record.env)
+        return spawn_shim(folder, record.argv, record.env, fence=fence.descriptor)
     except OSError:
         await asyncio.to_thread(remove_parts, record.output_moves, only_empty=False)
         raise

@@ -49,6 +49,8 @@ class LaunchRecord:
     traceparent: str = ""
     hold: Hold | None = None
     """How its program can be held at a speed. None: not at all."""
+    fences: str = ""
+    """Generation of the host's fences when it was launched. Empty: there were none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,8 @@ class RecordingRecord:
     max_duration: timedelta | None = None
     """Of what is recorded. None: no bound."""
     traceparent: str = ""
+    fences: str = ""
+    """Generation of the host's fences when it was launched. Empty: there were none."""
 
 
 AnyRecord = LaunchRecord | RecordingRecord

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Tracer
 
+    from agents.sessions.fence import Fences
     from agents.sessions.folder import AttemptFolder, SessionFolders
     from agents.sessions.records import AnyRecord
     from agents.sessions.running import Launched, Runner, RunnerMaker
@@ -53,6 +54,7 @@ class SessionRegistry:
         folders: SessionFolders,
         book: StatusBook,
         *,
+        fences: Fences,
         make_runner: RunnerMaker,
         tasks: TaskGuard,
         tracer: Tracer,
@@ -63,6 +65,7 @@ class SessionRegistry:
         Args:
             folders: Where attempts live.
             book: Where their statuses are kept and told.
+            fences: Of this host.
             make_runner: Makes who watches over one.
             tasks: Owns the watchers.
             tracer: Makes spans.
@@ -70,6 +73,7 @@ class SessionRegistry:
         """
         self._folders = folders
         self._book = book
+        self._fences = fences
         self._make_runner = make_runner
         self._tasks = tasks
         self._tracer = tracer
@@ -90,6 +94,7 @@ class SessionRegistry:
 
         What still runs in a folder that says too little to be watched is ended.
         """
+        await asyncio.to_thread(self._fences.clear)
         for folder in await asyncio.to_thread(self._folders.found):
             try:
                 await self._adopt(folder)
@@ -197,6 +202,7 @@ class SessionRegistry:
                 await asyncio.to_thread(remove_parts, record.output_moves, only_empty=False)
         await self._book.forget(keys)
         await asyncio.to_thread(self._folders.remove, session)
+        await asyncio.to_thread(self._fences.remove, session)
 
     def attempt(self, session: str, number: int | None = None) -> Attempt:
         """Finds an attempt.

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from agents.pipelines.job import IngestProtocol
 from agents.sessions.attempt import Condition, Phase, StopCause
 from agents.sessions.bounded_files import bound_file
-from agents.sessions.endings import conclude, has_output, tidy_outputs
+from agents.sessions.endings import conclude, conclude_fenced, has_output, tidy_outputs
+from agents.sessions.fence import AttemptFence, FencedError
 from agents.sessions.logs import read_tail
 from agents.sessions.output_discards import remove_artifacts
 from agents.sessions.pacing import Pacer
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from agents.pipelines.progress import Progress
     from agents.sessions.attempt import AttemptStatus
+    from agents.sessions.endings import Conclusion
+    from agents.sessions.fence import Fences
     from agents.sessions.records import LaunchRecord
     from agents.sessions.session_trace import SessionTrace
     from agents.sessions.status_book import Attempt, StatusBook
@@ -68,6 +71,7 @@ class AttemptRunner:
         launch: LaunchRecord,
         *,
         book: StatusBook,
+        fences: Fences,
         trace: SessionTrace,
         clock: Clock,
         settings: RunnerSettings,
@@ -78,6 +82,7 @@ class AttemptRunner:
             attempt: What to watch.
             launch: How it was launched.
             book: Where its statuses are kept and told.
+            fences: Of this host.
             trace: The session's spans.
             clock: For deadlines and times.
             settings: How attempts are run.
@@ -86,6 +91,7 @@ class AttemptRunner:
         self._folder = attempt.folder
         self._launch = launch
         self._book = book
+        self._fence = AttemptFence(fences=fences, key=attempt.key, folder=attempt.folder.path, generation=launch.fences)
         self._trace = trace
         self._clock = clock
         self._settings = settings
@@ -332,10 +338,25 @@ class AttemptRunner:
             await self._note_size()
         if self._status.phase is Phase.STARTING:
             await self._notice_what_was_missed()
+        try:
+            with await asyncio.to_thread(self._fence.prove):
+                await self._conclude()
+        except FencedError as error:
+            _LOG.error("%s", error)
+            await self._tell_end(conclude_fenced(error))
+
+    async def _conclude(self) -> None:
         tail_lines = self._settings.log_tail_lines
         conclusion = await asyncio.to_thread(
             conclude, self._folder, self._launch, self._status, redactor=self._redactor, log_tail_lines=tail_lines
         )
+        await self._tell_end(conclusion)
+        if self._status.discard_outputs:
+            await asyncio.to_thread(remove_artifacts, self._folder)
+        else:
+            await asyncio.to_thread(tidy_outputs, self._launch, conclusion.ending)
+
+    async def _tell_end(self, conclusion: Conclusion) -> None:
         self._change(
             phase=Phase.ENDED,
             ending=conclusion.ending,
@@ -345,10 +366,6 @@ class AttemptRunner:
         )
         await self._book.publish(self._attempt)
         self._trace.ended(self._status)
-        if self._status.discard_outputs:
-            await asyncio.to_thread(remove_artifacts, self._folder)
-        else:
-            await asyncio.to_thread(tidy_outputs, self._launch, conclusion.ending)
 
     async def _notice_what_was_missed(self) -> None:
         """Looks for a beginning that came and went between two turns, or while no agent was there."""

@@ -35,6 +35,7 @@ from agents.pipelines.job import (
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Phase
 from agents.sessions.event_feed import StatusTold
 from agents.sessions.event_numbers import EventNumbers
+from agents.sessions.fence import Fences
 from agents.sessions.folder import AttemptFolder, SessionFolders
 from agents.sessions.launcher import Launcher, LaunchSettings
 from agents.sessions.launching import LaunchOrder
@@ -143,6 +144,7 @@ class Rigs:
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
+        self.fence_dir = state_dir.parent / "fences"
         self.launch_settings = LaunchSettings(
             rtmp_ports=range(31_350, 31_450),
             srt_ports=range(31_450, 31_550),
@@ -163,15 +165,20 @@ class Rigs:
         clock = SystemClock()
         folders = SessionFolders(root=self.state_dir / "sessions")
         book = StatusBook(EventNumbers(self.state_dir / "event-number", clock))
-        launcher = Launcher(folders, device=cpu_device, tracer=self.tracer, clock=clock, settings=self.launch_settings)
+        fences = Fences(self.fence_dir, clock)
+        launcher = Launcher(
+            folders, fences=fences, device=cpu_device, tracer=self.tracer, clock=clock, settings=self.launch_settings
+        )
 
         def runner(attempt: Attempt, record: AnyRecord, trace: SessionTrace) -> AttemptRunner:
             assert isinstance(record, LaunchRecord)
             settings = self.runner_settings
-            return AttemptRunner(attempt, record, book=book, trace=trace, clock=clock, settings=settings)
+            return AttemptRunner(attempt, record, book=book, fences=fences, trace=trace, clock=clock, settings=settings)
 
         async with TaskGuard("rig") as tasks:
-            registry = SessionRegistry(folders, book, make_runner=runner, tasks=tasks, tracer=self.tracer, clock=clock)
+            registry = SessionRegistry(
+                folders, book, fences=fences, make_runner=runner, tasks=tasks, tracer=self.tracer, clock=clock
+            )
             await registry.adopt()
             yield Rig(registry=registry, book=book, launcher=launcher, folders=folders)
 
