@@ -140,6 +140,7 @@ def build_take(
         argv=tuple(argv),
         env={**environment_of(device, coders), **display_environment(access)},
         directories=outputs.directories,
+        presentations=outputs.presentations,
         secrets=secrets_of(asked, None),
     )
 
@@ -179,6 +180,7 @@ def _take_job(job: RecordingJob, access: DisplayAccess, number: int, sound_delay
         renditions=tuple(_captured(index, rendition) for index, rendition in enumerate(job.renditions)),
         outputs=tuple(_hidden(index, output, number) for index, output in enumerate(job.outputs)),
         allow_software_encode=job.allow_software_encode,
+        continues=job.continues,
     )
 
 

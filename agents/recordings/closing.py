@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from agents.bounded_program import run_bounded
 from agents.pipelines.hls import PLAYLIST, ended_playlist
 from agents.pipelines.job import HlsOutput
-from agents.pipelines.recording_files import TAKES_FOLDER
+from agents.pipelines.outputs import TAKES_FOLDER
 from agents.recordings.failures import not_finished, not_joined, not_placed
 from agents.recordings.file_facts import checksum, describe_file
 from agents.recordings.take_folder import remove_take_folders
