@@ -21,7 +21,6 @@ from agents.pipelines.outputs import TAKES_FOLDER, file_parts, output_move
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agents.pipelines.capability import FfmpegBuild
     from agents.pipelines.command import FileParts, OutputMove
     from agents.pipelines.input_description import InputDescription
     from agents.pipelines.recording import RecordingJob
@@ -55,6 +54,8 @@ class FinishStep:
     """Absolute paths of folders that must exist before; the private folder of `move` is not among them."""
     scratch: tuple[str, ...]
     """Absolute paths of files that only the commands needed."""
+    whole: bool = True
+    """Whether it makes the whole file. False: a part of one that cannot be joined."""
 
 
 def take_file(index: int, container: Container, number: int) -> str:
@@ -80,9 +81,9 @@ def take_files(job: RecordingJob, take_numbers: Sequence[int], *, artifacts_dir:
     }
 
 
-def describe_command(build: FfmpegBuild, path: str) -> tuple[str, ...]:
+def describe_command(ffmpeg: str, path: str) -> tuple[str, ...]:
     """Gives the program that tells what a file is, to be read by `parse_input_description`. It ends with a failure."""
-    return (build.path, "-hide_banner", "-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}")
+    return (ffmpeg, "-hide_banner", "-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}")
 
 
 def is_playable(description: InputDescription) -> bool:
@@ -95,25 +96,6 @@ def final_moves(job: RecordingJob) -> tuple[OutputMove, ...]:
     outputs = [(index, output) for index, output in enumerate(job.outputs) if isinstance(output, FileOutput)]
     moves = [output_move(index, output, session=job.session, attempt=job.attempt) for index, output in outputs]
     return tuple(move for move in moves if move is not None)
-
-
-def finish_plan(
-    job: RecordingJob, takes: Mapping[str, Sequence[str]], build: FfmpegBuild, *, artifacts_dir: str
-) -> tuple[FinishStep, ...]:
-    """Plans how every file of a recording is made of its takes.
-
-    Args:
-        job: The recording.
-        takes: Absolute paths of the takes' files that are playable, in order, by the output's id: what `take_files`
-            gives, without those that are missing, empty or of no use.
-        build: The ffmpeg that joins them.
-        artifacts_dir: Absolute path of the attempt's artifacts.
-
-    Returns:
-        A step for each file output of which a take is playable, in the order of the outputs.
-    """
-    places = file_places(job, artifacts_dir=artifacts_dir)
-    return tuple(join_step(place, takes[place.output], build.path) for place in places if takes.get(place.output))
 
 
 def file_places(job: RecordingJob, *, artifacts_dir: str) -> tuple[FileParts, ...]:

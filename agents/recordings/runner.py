@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from agents.browsers.page import PageFault
 from agents.displays.display import DisplayUnavailable
+from agents.recordings.closing import is_final
 from agents.recordings.failures import DISPLAY_LOST, STAGE_BROKEN, STATE_DAMAGED, told_failure
 from agents.recordings.interruption import beside, beside_it, unless
 from agents.recordings.stage import StageFault
@@ -234,7 +235,7 @@ class RecordingRunner:
             await self._told.begin_finalising()
             closed = await self._closing.finish(record, folder, self._state, fence)
         failure = None if discard else end.failure or closed.failure
-        if not discard:
+        if not discard and is_final(record, end):
             await self._closing.send_copies(record, folder)
-        await self._told.conclude(end, failure, closed.files, closed.duration)
+        await self._told.conclude(end, failure, closed.files, closed.duration, conditions=closed.conditions)
         await self._closing.tidy(record, folder, closed, discarded=discard)

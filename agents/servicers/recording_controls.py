@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agents.deliveries.status import DeliveriesPending
 from agents.recordings.launcher import RecordingOrder
 from agents.recordings.runner import RecordingRunner
 from agents.servicers.recording_translation import recording_from_plan
-from agents.servicers.request_fields import session_id
+from agents.servicers.request_fields import earlier_attempts, session_id
 from agents.sessions.attempt import AttemptKey
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
@@ -51,11 +52,8 @@ class RecordingControls:
         async def start(_: Collection[int]) -> Launched:
             self._recordings.require_able(order.job)
             job = await self._guards.guard_recording(order.job)
-            await self._guards.check_outputs(job.outputs)
-            guarded = RecordingOrder(
-                job=job, plan=order.plan, max_duration=order.max_duration, traceparent=order.traceparent
-            )
-            return await self._recordings.launcher.launch(key, guarded)
+            await self._guards.check_outputs(job.outputs, continued=job.continues)
+            return await self._recordings.launcher.launch(key, replace(order, job=job))
 
         await self._registry.launch(key, start)
 
@@ -129,4 +127,6 @@ def _order(plan: pb.LaunchPlan) -> RecordingOrder:
         plan=plan.SerializeToString(),
         max_duration=plan.max_duration.ToTimedelta() if plan.HasField("max_duration") else None,
         traceparent=plan.traceparent,
+        continues=earlier_attempts(plan),
+        may_continue=plan.may_continue,
     )

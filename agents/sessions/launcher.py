@@ -6,6 +6,7 @@ A launch either leaves a running shim and its folder, or nothing at all.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -16,6 +17,7 @@ from agents.pipelines.job import IngestInput, IngestProtocol
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Condition
 from agents.sessions.ingest import open_point
 from agents.sessions.launching import make_record, named_folder, plan_command
+from agents.sessions.live_playlists import keep_earlier
 from agents.sessions.output_folders import (
     look_up_folders,
     look_up_presentations,
@@ -30,6 +32,7 @@ from agents.sessions.running import Launched
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.spawning import spawn_shim
 from agents.sessions.status_book import Attempt
+from agents.sessions.take_over import take_over
 from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
@@ -46,6 +49,9 @@ if TYPE_CHECKING:
     from agents.sessions.output_folders import PresentationFolder
     from agents.sessions.records import LaunchRecord
     from gpu_balancer.runtime.clock import Clock
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,13 +121,13 @@ class Launcher:
                 try:
                     record = replace(record, fences=await asyncio.to_thread(self._fences.generation))
                     await asyncio.to_thread(self._write_folders, attempt, order.plan, record, command.directories)
-                    shim = await _spawned(folder, record, fence)
                 except RequestFailure:
                     await asyncio.to_thread(self._folders.remove_attempt, folder)
                     raise
                 except OSError as error:
                     await asyncio.to_thread(self._folders.remove_attempt, folder)
                     raise folder_refusal(key, error) from error
+                shim = await self._begun(order, record, folder, fence)
         return Launched(attempt=attempt, record=record, trace=trace, shim=shim, speed_limit=order.speed_limit)
 
     def describe(self, order: LaunchOrder) -> Command:
@@ -168,8 +174,30 @@ class Launcher:
         for path in directories:
             if path not in outside:
                 Path(path).mkdir(parents=True, exist_ok=True)
-        make_presentation_folders(outside, self._settings.output_roots)
+        session = attempt.key.session if record.playlists else None
+        continued = any(presentation.part is not None for presentation in record.playlists)
+        make_presentation_folders(outside, self._settings.output_roots, session=session, continued=continued)
         make_private_folders(record.output_moves)
+
+    async def _begun(
+        self, order: LaunchOrder, record: LaunchRecord, folder: AttemptFolder, fence: FenceHold
+    ) -> int | None:
+        """Starts the program. None: it could not be, and its attempt has ended with what it had taken over by then.
+
+        Raises:
+            RequestFailure: When it could not be started, and had nothing to take over.
+        """
+        try:
+            if order.job.continues:
+                await asyncio.to_thread(take_over, folder, order.continues, record.files)
+                await asyncio.to_thread(keep_earlier, record.playlists)
+            return await _spawned(folder, record, fence)
+        except OSError as error:
+            if not order.job.continues:
+                await asyncio.to_thread(self._folders.remove_attempt, folder)
+                raise folder_refusal(folder.key, error) from error
+            _LOG.error("Cannot go on with what was made before %s: %s: %s", folder.key, error.strerror, error.filename)
+            return None
 
     @contextmanager
     def _claimed_point(self, order: LaunchOrder, used_ports: Collection[int]) -> Iterator[IngestPoint | None]:

@@ -10,6 +10,7 @@ from agents.pipelines.command_builder import build_command
 from agents.pipelines.holding import hold_of
 from agents.pipelines.job import CaptureInput, IngestInput, Job, UriInput
 from agents.pipelines.pipeline_error import PipelineError
+from agents.sessions.joining import resolved
 from agents.sessions.records import LaunchRecord
 from agents.sessions.refusals import pipeline_refusal
 from gpu_balancer.runtime.failures import Violation, invalid
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from agents.sessions.attempt import AttemptKey
     from agents.sessions.folder import AttemptFolder, SessionFolders
     from agents.sessions.ingest import IngestPoint
+    from agents.sessions.take_over import EarlierAttempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,10 @@ class LaunchOrder:
     """W3C trace context of the session's trace. Empty: not traced."""
     speed_limit: float | None = None
     """The speed at which it begins, in times real time, above 0. None: as fast as it goes."""
+    continues: tuple[EarlierAttempt, ...] = ()
+    """Whose outputs it goes on with."""
+    may_continue: bool = False
+    """Whether another attempt may go on with what it makes, should it fail."""
 
 
 def named_folder(folders: SessionFolders, key: AttemptKey) -> AttemptFolder:
@@ -100,6 +106,9 @@ def make_record(
         ingest_port=None if point is None else point.port,
         traceparent=order.traceparent,
         hold=hold_of(order.job),
+        playlists=command.presentations,
+        files=resolved(command.files, command.output_moves),
+        may_continue=order.may_continue,
     )
 
 

@@ -18,6 +18,7 @@ from agents.sessions.attempt import AttemptKey, AttemptStatus, Ending, Phase, St
 from agents.sessions.endings import conclude_damaged
 from agents.sessions.launching import named_folder
 from agents.sessions.output_discards import remove_artifacts
+from agents.sessions.output_folders import unmark_presentation
 from agents.sessions.output_moves import remove_parts
 from agents.sessions.processes import end_processes
 from agents.sessions.records import LaunchRecord, RecordUnreadableError, dump_status
@@ -199,7 +200,7 @@ class SessionRegistry:
         for key in keys:
             del self._attempts[key]
             if (record := self._launches.pop(key, None)) is not None:
-                await asyncio.to_thread(remove_parts, record.output_moves, only_empty=False)
+                await asyncio.to_thread(_remove_outside, record, session)
         await self._book.forget(keys)
         await asyncio.to_thread(self._folders.remove, session)
         await asyncio.to_thread(self._fences.remove, session)
@@ -368,6 +369,13 @@ class SessionRegistry:
 
     def _is_live(self, key: AttemptKey) -> bool:
         return key in self._flights or (key in self._attempts and self._attempts[key].status.live)
+
+
+def _remove_outside(record: AnyRecord, session: str) -> None:
+    """Removes what an attempt left outside of its folder that is nobody's artifact."""
+    remove_parts(record.every_move, only_empty=False)
+    for presentation in record.presentations:
+        unmark_presentation(presentation, session)
 
 
 def _logging(key: AttemptKey) -> AbstractContextManager[None]:

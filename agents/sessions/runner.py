@@ -14,13 +14,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from agents.pipelines.job import IngestProtocol
-from agents.sessions.attempt import Condition, Phase, StopCause
+from agents.sessions.attempt import Condition, Ending, Phase, StopCause
 from agents.sessions.bounded_files import bound_file
 from agents.sessions.endings import conclude, conclude_fenced, has_output, tidy_outputs
 from agents.sessions.fence import AttemptFence, FencedError
+from agents.sessions.joining import tidy
+from agents.sessions.live_playlists import LivePlaylists
 from agents.sessions.logs import read_tail
 from agents.sessions.output_discards import remove_artifacts
 from agents.sessions.pacing import Pacer
+from agents.sessions.part_endings import close_playlists, join_parts
 from agents.sessions.processes import AttemptProcesses
 from agents.sessions.progress_file import ProgressFile, bytes_on_disk
 from agents.sessions.recent_speed import RecentSpeed
@@ -31,9 +34,10 @@ if TYPE_CHECKING:
     import signal
 
     from agents.pipelines.progress import Progress
+    from agents.pipelines.recording_files import FinishStep
     from agents.sessions.attempt import AttemptStatus
     from agents.sessions.endings import Conclusion
-    from agents.sessions.fence import Fences
+    from agents.sessions.fence import FenceHold, Fences
     from agents.sessions.records import LaunchRecord
     from agents.sessions.session_trace import SessionTrace
     from agents.sessions.status_book import Attempt, StatusBook
@@ -99,6 +103,7 @@ class AttemptRunner:
         self._progress = ProgressFile(attempt.folder.progress)
         self._read = self._noted = attempt.status.progress
         self._recent_speed = RecentSpeed()
+        self._playlists = LivePlaylists(launch.playlists)
         self._processes: AttemptProcesses | None = None
         self._to_continue = False
         self._pacer = Pacer(clock, hold=launch.hold, send=self._send, read=self._latest_progress)
@@ -178,6 +183,8 @@ class AttemptRunner:
             self._to_continue = False
         self._read_progress()
         await self._note_size()
+        if self._playlists.joined:
+            await asyncio.to_thread(self._playlists.update)
         await self._note_phase()
         await self._note_stall()
         await self._note_lost_shim(processes)
@@ -223,7 +230,7 @@ class AttemptRunner:
         if self._status.progress is None or now_s < self._measure_s:
             return
         self._measure_s = now_s + _MEASURED_EVERY_S
-        parts = [move.part_path for move in self._launch.output_moves]
+        parts = [move.part_path for move in self._launch.every_move]
         self._written_bytes = await asyncio.to_thread(bytes_on_disk, self._folder.artifacts, parts)
         self._change(progress=self._measured(self._status.progress))
 
@@ -339,29 +346,41 @@ class AttemptRunner:
         if self._status.phase is Phase.STARTING:
             await self._notice_what_was_missed()
         try:
-            with await asyncio.to_thread(self._fence.prove):
-                await self._conclude()
+            with await asyncio.to_thread(self._fence.prove) as fence:
+                await self._conclude(fence)
         except FencedError as error:
             _LOG.error("%s", error)
             await self._tell_end(conclude_fenced(error))
 
-    async def _conclude(self) -> None:
+    async def _conclude(self, fence: FenceHold) -> None:
         tail_lines = self._settings.log_tail_lines
         conclusion = await asyncio.to_thread(
             conclude, self._folder, self._launch, self._status, redactor=self._redactor, log_tail_lines=tail_lines
         )
+        steps: tuple[FinishStep, ...] = ()
+        if not self._status.discard_outputs:
+            if self._launch.files and conclusion.ending is not Ending.FAILED:
+                await self._tell_finalising()
+                conclusion, steps = await join_parts(self._launch, self._folder, conclusion, fence, self._clock.now())
+            await asyncio.to_thread(close_playlists, self._playlists, self._launch, conclusion)
         await self._tell_end(conclusion)
         if self._status.discard_outputs:
             await asyncio.to_thread(remove_artifacts, self._folder)
         else:
+            await asyncio.to_thread(tidy, steps)
             await asyncio.to_thread(tidy_outputs, self._launch, conclusion.ending)
+
+    async def _tell_finalising(self) -> None:
+        message = "Joining what several attempts have made."
+        self._change(conditions=(Condition(type="FINALISING", message=message, since_time=self._clock.now()),))
+        await self._book.publish(self._attempt)
 
     async def _tell_end(self, conclusion: Conclusion) -> None:
         self._change(
             phase=Phase.ENDED,
             ending=conclusion.ending,
             failure=conclusion.failure,
-            conditions=(),
+            conditions=conclusion.conditions,
             end_time=self._end_time(),
         )
         await self._book.publish(self._attempt)
