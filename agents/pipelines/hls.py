@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from agents.pipelines.command import HlsPresentation
+from agents.pipelines.input_options import seconds_text
 from agents.pipelines.job import HlsOutput, HlsSegmentFormat
 from agents.pipelines.muxers import Muxer, specifiers
 
@@ -37,6 +39,7 @@ def hls_muxer(
     live: bool = False,
     take: int = 1,
     part: int | None = None,
+    starts_at: timedelta = timedelta(),
 ) -> tuple[Muxer, HlsPresentation]:
     """Makes the muxer of an HLS presentation.
 
@@ -51,6 +54,8 @@ def hls_muxer(
             discontinuity.
         part: Number of the attempt, when it continues earlier ones: it writes segments, headers and playlists of names
             that none of them used. None: it begins anew.
+        starts_at: Where on the timeline it goes on with what there is. A discontinuity allows its timestamps to begin
+            anew, but ffmpeg itself drops the segment behind one that does.
 
     Returns:
         The muxer, and what it makes.
@@ -77,6 +82,7 @@ def hls_muxer(
         *((("hls_fmp4_init_filename", f"init{_told(part)}.mp4"),) if fragmented else ()),
         ("hls_segment_filename", f"{folder}/%v/segment{_told(part)}_%05d.{'m4s' if fragmented else 'ts'}"),
         ("hls_flags", "+".join(flags)),
+        *(_resumption(starts_at, fragmented) if starts_at else ()),
         ("master_pl_name", MASTER_PLAYLIST if part is None else own_playlist(MASTER_PLAYLIST, part)),
         ("var_stream_map", " ".join(variants)),
     )
@@ -101,6 +107,12 @@ def own_playlist(name: str, part: int) -> str:
 def playlist_before(part: int) -> str:
     """Names the copy of a playlist as a continuing attempt found it."""
     return f".{PLAYLIST.removesuffix('.m3u8')}-before-{part}.m3u8"
+
+
+def _resumption(starts_at: timedelta, fragmented: bool) -> tuple[tuple[str, str], ...]:
+    """Has timestamps begin where those before have ended, and has segments say so."""
+    option = "movflags=+frag_discont" if fragmented else "mpegts_flags=+initial_discontinuity"
+    return ("hls_segment_options", option), ("output_ts_offset", seconds_text(starts_at))
 
 
 def _told(part: int | None) -> str:

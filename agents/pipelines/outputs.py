@@ -124,7 +124,9 @@ def _place(
             live = is_live(job.input, job.facts)
             take = job.input.take if isinstance(job.input, CaptureInput) else 1
             part = job.attempt if job.continues else None
-            muxer, made = hls_muxer(output, folder, renditions, streams, live=live, take=take, part=part)
+            muxer, made = hls_muxer(
+                output, folder, renditions, streams, live=live, take=take, part=part, starts_at=job.resumed_at
+            )
             return _Place(muxer=muxer, directories=presentation_folders(made), presentation=made if live else None)
         case PushOutput():
             return _push(index, output, streams)

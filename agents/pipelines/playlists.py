@@ -7,7 +7,9 @@ not know. So an attempt that continues another one writes a playlist of its own,
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 _START = "#EXTM3U"
 _VERSION = "#EXT-X-VERSION:"
@@ -19,6 +21,7 @@ _INDEPENDENT = "#EXT-X-INDEPENDENT-SEGMENTS"
 _DISCONTINUITY = "#EXT-X-DISCONTINUITY"
 _MAP = "#EXT-X-MAP:"
 _END = "#EXT-X-ENDLIST"
+_LENGTH = re.compile(r"#EXTINF:(\d+(?:\.\d+)?),")
 _NUMBERS = (_VERSION, _TARGET, _SEQUENCE, _DISCONTINUITIES)
 
 
@@ -142,6 +145,12 @@ def join_playlists(before: Playlist, after: Playlist, *, window: int | None) -> 
         segments=listed[surplus:],
         ended=after.ended,
     )
+
+
+def end_of(playlist: Playlist) -> timedelta:
+    """Tells by when a playlist's timeline has ended: exactly when nothing has left it, else rather too late."""
+    listed = [float(found[1]) for segment in playlist.segments for tag in segment.tags if (found := _LENGTH.match(tag))]
+    return timedelta(seconds=sum(listed) + playlist.media_sequence * (playlist.target_duration + 1))
 
 
 def _discontinuities(segments: tuple[Segment, ...]) -> int:

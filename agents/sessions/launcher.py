@@ -33,6 +33,7 @@ from agents.sessions.session_trace import SessionTrace
 from agents.sessions.spawning import spawn_shim
 from agents.sessions.status_book import Attempt
 from agents.sessions.take_over import take_over
+from gpu_balancer.runtime.durable_file import write_durably
 from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Launcher:
                 except OSError as error:
                     await asyncio.to_thread(self._folders.remove_attempt, folder)
                     raise folder_refusal(key, error) from error
-                shim = await self._begun(order, record, folder, fence)
+                record, shim = await self._begun(order, record, folder, fence, point)
         return Launched(attempt=attempt, record=record, trace=trace, shim=shim, speed_limit=order.speed_limit)
 
     def describe(self, order: LaunchOrder) -> Command:
@@ -180,9 +181,16 @@ class Launcher:
         make_private_folders(record.output_moves)
 
     async def _begun(
-        self, order: LaunchOrder, record: LaunchRecord, folder: AttemptFolder, fence: FenceHold
-    ) -> int | None:
-        """Starts the program. None: it could not be, and its attempt has ended with what it had taken over by then.
+        self,
+        order: LaunchOrder,
+        record: LaunchRecord,
+        folder: AttemptFolder,
+        fence: FenceHold,
+        point: IngestPoint | None,
+    ) -> tuple[LaunchRecord, int | None]:
+        """Starts the program, once it has taken over what there is. Gives its record and its shim.
+
+        No shim: it could not be started, and its attempt ends with what it had taken over by then.
 
         Raises:
             RequestFailure: When it could not be started, and had nothing to take over.
@@ -190,14 +198,18 @@ class Launcher:
         try:
             if order.job.continues:
                 await asyncio.to_thread(take_over, folder, order.continues, record.files)
-                await asyncio.to_thread(keep_earlier, record.playlists)
-            return await _spawned(folder, record, fence)
+                resumed_at = await asyncio.to_thread(keep_earlier, record.playlists)
+                job = replace(order.job, resumed_at=resumed_at)
+                command = plan_command(job, self._device(), folder, None if point is None else point.url)
+                record = replace(record, argv=command.argv)
+                await asyncio.to_thread(write_durably, folder.launch, dump_launch(record))
+            return record, await _spawned(folder, record, fence)
         except OSError as error:
             if not order.job.continues:
                 await asyncio.to_thread(self._folders.remove_attempt, folder)
                 raise folder_refusal(folder.key, error) from error
             _LOG.error("Cannot go on with what was made before %s: %s: %s", folder.key, error.strerror, error.filename)
-            return None
+            return record, None
 
     @contextmanager
     def _claimed_point(self, order: LaunchOrder, used_ports: Collection[int]) -> Iterator[IngestPoint | None]:

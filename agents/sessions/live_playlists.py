@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.pipelines.hls import MASTER_PLAYLIST, PLAYLIST, ended_playlist, own_playlist, playlist_before
-from agents.pipelines.playlists import Playlist, join_playlists, parse_playlist, write_playlist
+from agents.pipelines.playlists import Playlist, end_of, join_playlists, parse_playlist, write_playlist
 from gpu_balancer.runtime.durable_file import write_durably
 
 if TYPE_CHECKING:
@@ -22,21 +23,28 @@ if TYPE_CHECKING:
     from agents.pipelines.command import HlsPresentation
 
 _MODE = 0o644
+_GAP = timedelta(milliseconds=100)
+"""Between what two attempts made on one timeline: sound begins up to this much before its picture."""
 _KEPT_AFTER_LISTING = 3
 """Segments that stay for clients whose playlist is old."""
 
 
-def keep_earlier(presentations: Sequence[HlsPresentation]) -> None:
+def keep_earlier(presentations: Sequence[HlsPresentation]) -> timedelta:
     """Keeps the playlists of earlier attempts as they are, before another goes on. Blocks; may be repeated.
+
+    Returns:
+        Where on the timeline it goes on: behind all of them.
 
     Raises:
         OSError: When the disk is full or refuses.
     """
+    ends = [timedelta()]
     for presentation in presentations:
         if presentation.part is None:
             continue
         for name in presentation.variants:
             folder = Path(presentation.folder) / name
+            ends.append(end_of(_found(folder, presentation)))
             kept = folder / playlist_before(presentation.part)
             if kept.exists() or not folder.is_dir():
                 continue
@@ -45,6 +53,7 @@ def keep_earlier(presentations: Sequence[HlsPresentation]) -> None:
             if (folder / PLAYLIST).exists():
                 # Players that were told of an end are told that it goes on.
                 write_durably(folder / PLAYLIST, write_playlist(found).encode(), mode=_MODE)
+    return max(ends) + _GAP if max(ends) else timedelta()
 
 
 class LivePlaylists:

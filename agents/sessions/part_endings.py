@@ -70,7 +70,7 @@ async def join_parts(
 
 
 def close_playlists(playlists: LivePlaylists, launch: LaunchRecord, conclusion: Conclusion) -> None:
-    """Says in HLS playlists that nothing more comes, unless another attempt may go on with them. Blocks for the disk."""
+    """Says in HLS playlists that nothing more comes, unless another attempt may go on with them. Blocks."""
     try:
         if conclusion.ending is Ending.FAILED and launch.may_continue:
             playlists.update()

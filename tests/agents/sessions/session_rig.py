@@ -63,7 +63,7 @@ FACTS = InputFacts(
 )
 
 
-def cpu_device() -> PipelineDevice:
+def cpu_device(ffmpeg: str = FFMPEG, version: str = imageio_ffmpeg.get_ffmpeg_version()) -> PipelineDevice:
     """A CPU device that was proved to decode and encode H.264."""
     proved = [
         Capability(
@@ -73,11 +73,11 @@ def cpu_device() -> PipelineDevice:
             implementation=implementation,
             works=True,
             hardware=False,
-            ffmpeg=FFMPEG,
+            ffmpeg=ffmpeg,
         )
         for direction, implementation in ((Direction.DECODE, "h264"), (Direction.ENCODE, "libx264"))
     ]
-    build = FfmpegBuild(path=FFMPEG, version=imageio_ffmpeg.get_ffmpeg_version(), candidate="bundled")
+    build = FfmpegBuild(path=ffmpeg, version=version, candidate="bundled")
     return PipelineDevice(kind="cpu", id="cpu-0", core_count=2, capabilities=tuple(proved), ffmpeg_builds=(build,))
 
 
@@ -144,6 +144,7 @@ class Rigs:
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
+        self.device: Callable[[], PipelineDevice] = cpu_device
         self.fence_dir = state_dir.parent / "fences"
         self.launch_settings = LaunchSettings(
             rtmp_ports=range(31_350, 31_450),
@@ -167,7 +168,7 @@ class Rigs:
         book = StatusBook(EventNumbers(self.state_dir / "event-number", clock))
         fences = Fences(self.fence_dir, clock)
         launcher = Launcher(
-            folders, fences=fences, device=cpu_device, tracer=self.tracer, clock=clock, settings=self.launch_settings
+            folders, fences=fences, device=self.device, tracer=self.tracer, clock=clock, settings=self.launch_settings
         )
 
         def runner(attempt: Attempt, record: AnyRecord, trace: SessionTrace) -> AttemptRunner:

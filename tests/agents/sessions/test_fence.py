@@ -19,8 +19,6 @@ from agents.lock_holders import lockers
 from agents.pipelines.job import Container, FileOutput
 from agents.sessions.attempt import AttemptKey, Ending
 from agents.sessions.fence import FencedError, Fences
-from agents.sessions.folder import SessionFolders
-from agents.sessions.processes import AttemptProcesses
 from gpu_balancer.runtime.clock import SystemClock
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
@@ -39,17 +37,6 @@ sys.stdin.read()
 @pytest.fixture
 def fences(tmp_path: Path) -> Fences:
     return Fences(tmp_path / "fences", SystemClock())
-
-
-@pytest.fixture
-def others(tmp_path: Path) -> Iterator[Rigs]:
-    """Agents of another device of the same host: another state folder, the same fences."""
-    state_dir = tmp_path / "other"
-    state_dir.mkdir()
-    yield Rigs(state_dir)
-    for folder in SessionFolders(root=state_dir / "sessions").found():
-        with AttemptProcesses(folder) as processes:
-            processes.kill_all()
 
 
 @pytest.fixture
