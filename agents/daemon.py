@@ -30,7 +30,8 @@ from agents.sessions.folder import SessionFolders
 from agents.sessions.launcher import Launcher, LaunchSettings
 from agents.sessions.records import LaunchRecord, RecordingRecord
 from agents.sessions.registry import SessionRegistry
-from agents.sessions.runner import AttemptRunner, RunnerSettings
+from agents.sessions.runner import AttemptRunner
+from agents.sessions.running import RunnerSettings
 from agents.sessions.status_book import StatusBook
 from agents.settings import AgentSettings
 from gpu_balancer.runtime.clock import SystemClock

@@ -141,6 +141,11 @@ class Closing:
             await asyncio.to_thread(discard_outputs, folder, record)
         return Closed()
 
+    async def settle(self, record: RecordingRecord, folder: AttemptFolder) -> None:
+        """Makes up for what was left undone when a recording failed, in case another attempt would go on with it."""
+        await asyncio.to_thread(_close_playlists, record, folder, ended=True)
+        await self.send_copies(record, folder)
+
     async def send_copies(self, record: RecordingRecord, folder: AttemptFolder) -> None:
         """Has every artifact copied to the destinations that were asked for. Durable before the end is told."""
         job = record.job

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from agents.pipelines.recording import PageSource
 from agents.pipelines.recording_files import file_places
-from agents.recordings.state import RecordingState, state_file
+from agents.recordings.state import RecordingState, state_file, write_state
+from agents.recordings.thumbnails import last_thumbnail
 from agents.sessions.attempt import AttemptKey, AttemptStatus
 from agents.sessions.launching import named_folder
 from agents.sessions.live_playlists import keep_earlier
@@ -165,7 +166,12 @@ class RecordingLauncher:
         """Takes over what earlier attempts have made. What could not be is left where it is, and said so."""
         try:
             take_over(folder, order.continues, file_places(order.job, artifacts_dir=str(folder.artifacts)))
-            keep_earlier(record.playlists)
+            state = RecordingState(
+                max_duration=order.max_duration,
+                resumed_at=keep_earlier(record.playlists),
+                thumbnails_before=last_thumbnail(folder),
+            )
+            write_state(folder, state)
         except OSError as error:
             _LOG.error("Cannot take over what was made before %s: %s: %s", folder.key, error.strerror, error.filename)
 

@@ -8,6 +8,7 @@ that a predecessor has lent is given up and everything begins anew. Cancelling i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,6 +142,12 @@ class RecordingRunner:
         message = f"Cannot {what} {name}: {why}. Try `gpu-balancer sessions` to see it."
         return RequestFailure(reason=Reason.SESSION_NOT_RECORDING, message=message)
 
+    async def settle(self) -> None:
+        """Ends playlists and begins copies of a recording that failed, once nothing goes on with it."""
+        direction = self._direction
+        with contextlib.suppress(FencedError), await asyncio.to_thread(direction.fence.prove):
+            await self._closing.settle(direction.record, direction.folder)
+
     # -------------------------------------------------------------------------------------------- from begin to end
 
     async def watch(self, shim: int | None = None) -> None:
@@ -229,7 +236,7 @@ class RecordingRunner:
             await self._closing.keep_evidence(record, folder, self._stage)
         await self._stage.strike(self._state.display)
         discard = self._told.status.discard_outputs
-        if discard or not self._state.takes:
+        if discard or not (self._state.takes or record.job.continues):
             closed = await self._closing.leave(record, folder, discard=discard)
         else:
             await self._told.begin_finalising()

@@ -82,9 +82,24 @@ class Shooting:
         return self._take(job, _PLANNED, artifacts.parent, artifacts, 1)
 
     def command(
-        self, record: RecordingRecord, attempt: AttemptFolder, folder: AttemptFolder, display: Display, number: int
+        self,
+        record: RecordingRecord,
+        attempt: AttemptFolder,
+        folder: AttemptFolder,
+        display: Display,
+        number: int,
+        *,
+        resumed_at: timedelta,
     ) -> Command:
         """Builds the command of a take, and makes the folders that it writes to. Blocks for the disk.
+
+        Args:
+            record: The recording.
+            attempt: Its folder.
+            folder: The take's.
+            display: What is captured.
+            number: Of the take.
+            resumed_at: Where on the timeline of HLS it goes on.
 
         Raises:
             RequestFailure: When the device cannot do it.
@@ -96,7 +111,7 @@ class Shooting:
             sound_server=display.sound_server,
             sound_source=display.sound_source,
         )
-        command = self._take(record.job, access, folder.path, attempt.artifacts, number)
+        command = self._take(record.job, access, folder.path, attempt.artifacts, number, resumed_at)
         for directory in command.directories:
             Path(directory).mkdir(parents=True, exist_ok=True)
         return command
@@ -191,7 +206,15 @@ class Shooting:
         """Gives the path of the ffmpeg that a recording uses."""
         return recording_coders(job, self._device()).build.path
 
-    def _take(self, job: RecordingJob, access: DisplayAccess, folder: Path, artifacts: Path, number: int) -> Command:
+    def _take(
+        self,
+        job: RecordingJob,
+        access: DisplayAccess,
+        folder: Path,
+        artifacts: Path,
+        number: int,
+        resumed_at: timedelta = timedelta(),
+    ) -> Command:
         places = TakePlaces(
             artifacts_dir=str(artifacts),
             progress=str(folder / "progress"),
@@ -207,6 +230,7 @@ class Shooting:
                 places,
                 number=number,
                 sound_delay=self._sound_delay,
+                resumed_at=resumed_at,
             )
         except PipelineError as error:
             raise pipeline_refusal(error, where="session.recording") from error

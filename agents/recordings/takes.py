@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from agents.recordings.failures import MACHINE_LOST, NO_PICTURE, STAGE_BROKEN, start_failure, told_failure
@@ -16,11 +17,10 @@ from agents.recordings.thumbnails import Thumbnails
 from agents.sessions.attempt import Phase
 from agents.sessions.endings import fenced
 from agents.sessions.fence import FencedError
+from agents.sessions.live_playlists import LivePlaylists
 from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from agents.pipelines.command import Command
     from agents.recordings.direction import Direction
     from agents.recordings.shooting import Shooting
@@ -33,6 +33,8 @@ _LOG = logging.getLogger(__name__)
 _BRISK_S = 0.03
 _STEADY_S = 0.5
 _FLUSHED_EVERY_S = 1.0
+_GAP = timedelta(milliseconds=100)
+"""Between two takes on the timeline of HLS: sound begins up to this much before its picture."""
 
 
 class Takes:
@@ -56,6 +58,7 @@ class Takes:
         self._clock = clock
         self._bounds = bounds
         self._thumbnails = Thumbnails(shooting, direction.folder)
+        self._playlists = LivePlaylists(direction.record.playlists)
         self._prepared: dict[int, tuple[AttemptFolder, Command]] = {}
 
     async def shoot(self) -> None:
@@ -129,7 +132,10 @@ class Takes:
         now = self._now
         await self._shooting.ready()
         folder = await asyncio.to_thread(make_take_folder, now.folder, number)
-        command = await asyncio.to_thread(self._shooting.command, now.record, now.folder, folder, now.display, number)
+        resumed_at = now.state.resumed_at + now.told.recorded + (number - 1) * _GAP
+        command = await asyncio.to_thread(
+            self._shooting.command, now.record, now.folder, folder, now.display, number, resumed_at=resumed_at
+        )
         return folder, command
 
     async def _begun(self, take: Take) -> TakeRun | None:
@@ -189,7 +195,11 @@ class Takes:
         await self._now.told.note_size()
         await self._now.told.note_stall()
         self._now.told.note_page(self._now.stage.figures)
-        await self._thumbnails.take_due(self._now.record.job, self._now.display, self._now.told.recorded)
+        if self._playlists.joined:
+            await asyncio.to_thread(self._playlists.update)
+        await self._thumbnails.take_due(
+            self._now.record.job, self._now.display, self._now.told.recorded, before=self._now.state.thumbnails_before
+        )
         if run.take.frames and self._now.state.measured_use is None:
             use = await asyncio.to_thread(self._meter.measure, self._now.display, run.program_pid)
             if use is not None:

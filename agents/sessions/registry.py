@@ -175,6 +175,10 @@ class SessionRegistry:
             await asyncio.wait([flight])
         if (runner := self._runners.get(key)) is not None:
             await runner.stop(StopCause.ASKED, discard_outputs=discard_outputs)
+        elif (record := self._launches.get(key)) is not None and record.may_continue:
+            attempt = self._attempts[key]
+            if attempt.status.ending is Ending.FAILED:
+                await self._make_runner(attempt, record, SessionTrace(self._tracer, "", key)).settle()
         elif key not in self._attempts:
             await self._enter_tombstone(key)
 

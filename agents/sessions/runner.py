@@ -9,21 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from agents.pipelines.job import IngestProtocol
 from agents.sessions.attempt import Condition, Ending, Phase, StopCause
 from agents.sessions.bounded_files import bound_file
-from agents.sessions.endings import conclude, conclude_fenced, has_output, tidy_outputs
+from agents.sessions.endings import Conclusion, conclude, conclude_fenced, has_output, tidy_outputs
 from agents.sessions.fence import AttemptFence, FencedError
 from agents.sessions.joining import tidy
 from agents.sessions.live_playlists import LivePlaylists
 from agents.sessions.logs import read_tail
 from agents.sessions.output_discards import remove_artifacts
 from agents.sessions.pacing import Pacer
-from agents.sessions.part_endings import close_playlists, join_parts
+from agents.sessions.part_endings import finish_outputs
 from agents.sessions.processes import AttemptProcesses
 from agents.sessions.progress_file import ProgressFile, bytes_on_disk
 from agents.sessions.recent_speed import RecentSpeed
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from agents.pipelines.progress import Progress
     from agents.pipelines.recording_files import FinishStep
     from agents.sessions.attempt import AttemptStatus
-    from agents.sessions.endings import Conclusion
     from agents.sessions.fence import FenceHold, Fences
     from agents.sessions.records import LaunchRecord
+    from agents.sessions.running import RunnerSettings
     from agents.sessions.session_trace import SessionTrace
     from agents.sessions.status_book import Attempt, StatusBook
     from gpu_balancer.runtime.clock import Clock
@@ -52,18 +52,6 @@ _LONGEST_UNREAD_S = 2.0
 _UNEXPECTED_KEY = "Unexpected stream"
 """How ffmpeg's RTMP listener says that a publisher used another key; it goes on all the same (rtmpproto.c)."""
 _KEY_LOG_LINES = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunnerSettings:
-    """How attempts are run."""
-
-    stop_timeout: timedelta = timedelta(seconds=8)
-    """How long a program may complete its outputs before it is killed."""
-    log_limit_bytes: int = 16 * 1024 * 1024
-    log_tail_lines: int = 20
-    stalled_after: timedelta = timedelta(seconds=10)
-    """Without a new frame for so long a running attempt counts as stalled."""
 
 
 class AttemptRunner:
@@ -146,6 +134,13 @@ class AttemptRunner:
         """Holds the program at a speed, in times real time. None: lets it go. A live input is never held."""
         if self._status.stop_cause is None:
             self._pacer.set_limit(speed_limit)
+
+    async def settle(self) -> None:
+        """Joins files and ends playlists of an attempt that failed, once none goes on with it."""
+        final, ended = replace(self._launch, may_continue=False), Conclusion(ending=Ending.FAILED)
+        with contextlib.suppress(FencedError), await asyncio.to_thread(self._fence.prove) as fence:
+            _, steps = await finish_outputs(final, self._folder, ended, fence, self._clock.now())
+            await asyncio.to_thread(tidy, steps)
 
     async def watch(self, shim: int | None = None) -> None:
         """Watches until the attempt has ended and that was told.
@@ -359,10 +354,9 @@ class AttemptRunner:
         )
         steps: tuple[FinishStep, ...] = ()
         if not self._status.discard_outputs:
-            if self._launch.files and conclusion.ending is not Ending.FAILED:
+            if self._launch.files:
                 await self._tell_finalising()
-                conclusion, steps = await join_parts(self._launch, self._folder, conclusion, fence, self._clock.now())
-            await asyncio.to_thread(close_playlists, self._playlists, self._launch, conclusion)
+            conclusion, steps = await finish_outputs(self._launch, self._folder, conclusion, fence, self._clock.now())
         await self._tell_end(conclusion)
         if self._status.discard_outputs:
             await asyncio.to_thread(remove_artifacts, self._folder)

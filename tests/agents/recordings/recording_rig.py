@@ -185,7 +185,14 @@ class FakeShooting(Shooting):
         return Command(argv=("camera",))
 
     def command(
-        self, record: RecordingRecord, attempt: AttemptFolder, folder: AttemptFolder, display: Display, number: int
+        self,
+        record: RecordingRecord,
+        attempt: AttemptFolder,
+        folder: AttemptFolder,
+        display: Display,
+        number: int,
+        *,
+        resumed_at: timedelta,
     ) -> Command:
         file = attempt.artifacts / take_file(0, Container.MP4, number)
         file.parent.mkdir(parents=True, exist_ok=True)

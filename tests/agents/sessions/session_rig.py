@@ -41,8 +41,8 @@ from agents.sessions.launcher import Launcher, LaunchSettings
 from agents.sessions.launching import LaunchOrder
 from agents.sessions.records import AnyRecord, LaunchRecord
 from agents.sessions.registry import SessionRegistry
-from agents.sessions.runner import AttemptRunner, RunnerSettings
-from agents.sessions.running import Launched
+from agents.sessions.runner import AttemptRunner
+from agents.sessions.running import Launched, RunnerSettings
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.status_book import Attempt, StatusBook
 from gpu_balancer.runtime.clock import SystemClock
