@@ -53,6 +53,7 @@ async def run_bounded(
     env: Mapping[str, str] | None = None,
     output_limit_bytes: int = 64 * 1024,
     dies_with_us: bool = False,
+    inherited: tuple[int, ...] = (),
 ) -> ProgramRun:
     """Runs a program to its end, or to its deadline.
 
@@ -64,6 +65,7 @@ async def run_bounded(
         dies_with_us: Has the kernel kill it at once, not only at its deadline, when this process is killed. Must be
             called in the main thread then: the kernel means the thread that started it. The program must be one
             process.
+        inherited: Descriptors that it inherits, of locks that hold for as long as it runs.
 
     Returns:
         How it ended. When this task is cancelled, the process group is killed first.
@@ -73,7 +75,7 @@ async def run_bounded(
     """
     _require_executable(argv[0])
     bounded = _dying_with_us(argv, timeout) if dies_with_us else _outliving(argv, timeout)
-    async with _Running(bounded, env or {}, output_limit_bytes) as running:
+    async with _Running(bounded, env or {}, output_limit_bytes, inherited) as running:
         ended = await running.ended_within(timeout)
         if ended:
             await running.output_ended()
@@ -86,7 +88,9 @@ async def run_bounded(
 class _Running:
     """A process group with one pipe for its output. Leaving it kills what is left of the group."""
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], output_limit_bytes: int) -> None:
+    def __init__(
+        self, argv: Sequence[str], env: Mapping[str, str], output_limit_bytes: int, inherited: tuple[int, ...]
+    ) -> None:
         self.processor_time: timedelta | None = None
         self._limit = output_limit_bytes
         self._tail = bytearray()
@@ -99,6 +103,7 @@ class _Running:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, **env},
+            pass_fds=inherited,
             start_new_session=True,
         )
         assert self._process.stdout is not None

@@ -20,6 +20,7 @@ from agents.devices.driver_calls import driver_call, driver_call_within
 from agents.devices.golden_probe import ProbeResult, probe_device
 from agents.devices.identity import DeviceIdentity
 from agents.devices.measurements import DeviceFault
+from agents.displays.run_folders import default_run_dir
 from agents.process_marks import Mark, OwnerKind, name_of_agent
 from agents.recordings.assembly import Recordings
 from agents.servicers.agent_servicer import AgentServicer
@@ -30,12 +31,14 @@ from agents.servicers.upkeep import end_when_orphaned, measure_for_watchers
 from agents.sessions.attempt_health import health_bounds
 from agents.sessions.disk_watch import DiskWatch
 from agents.sessions.event_numbers import EventNumbers
+from agents.sessions.fence import Fences
 from agents.sessions.folder import SessionFolders
 from agents.sessions.launcher import Launcher, LaunchSettings
 from agents.sessions.orphans import OrphanSweep
 from agents.sessions.records import LaunchRecord, RecordingRecord
 from agents.sessions.registry import SessionRegistry
-from agents.sessions.runner import AttemptRunner, RunnerSettings
+from agents.sessions.runner import AttemptRunner
+from agents.sessions.running import RunnerSettings
 from agents.sessions.status_book import StatusBook
 from agents.settings import AgentSettings
 from gpu_balancer.runtime.disk_reserve import DiskReserve
@@ -113,119 +116,137 @@ def _run(settings: AgentSettings, state_dir: Path) -> None:
 async def _serve(
     settings: AgentSettings, state_dir: Path, identity: DeviceIdentity, telemetry: Telemetry, life: Mark
 ) -> None:
-    clock = SteadyClock(state_dir / "clock")
-    stopping = asyncio.Event()
-    reserve = DiskReserve(state_dir / "disk-reserve", size_bytes=_RESERVE_BYTES)
-    book = StatusBook(EventNumbers(state_dir / "event-number", clock), reserve=reserve)
-    changed = book.feed.agent_changed
-    health = open_health_watch(identity, state_folder=state_dir, clock=clock, changed=changed)
-    device = ProbedDevice(identity, _Prober(settings, state_dir), changed=changed, clock=clock, health_watch=health)
-    folders = SessionFolders(root=state_dir / "sessions", agent=life.agent)
-    launcher = Launcher(
-        folders,
-        device=device.pipeline_device,
-        tracer=telemetry.tracer,
-        clock=clock,
-        settings=_launch_settings(settings),
-    )
-    with _stopped_by_signals(stopping):
-        async with TaskGuard("agent") as tasks:
-            recordings = Recordings(
-                settings,
-                state_dir,
-                folders,
-                device=device.pipeline_device,
-                book=book,
-                tracer=telemetry.tracer,
-                tasks=tasks,
-                clock=clock,
-                changed=changed,
-            )
-            registry = await _adopted(settings, folders, book, recordings, tasks, telemetry, clock, life)
-            disk = DiskWatch(state_dir, _room_bounds(settings), reserve=reserve, sessions=registry.live_sessions)
-            calibrator = Calibrator(
-                device,
-                work=state_dir / "calibration-work",
-                settings=settings.calibration,
-                tasks=tasks,
-                clock=clock,
-            )
-            await calibrator.clear()
-            servicer = AgentServicer(
-                device,
-                registry,
-                launcher,
-                book,
-                guards=_guards(settings, device),
-                calibrator=calibrator,
-                recordings=recordings,
-                disk=disk,
-                shut_down=stopping.set,
-            )
-            async with _server(settings, state_dir, servicer) as server:
-                await server.set_serving(serving=True)
-                _LOG.info("Serving %s on %s", identity.id, ", ".join(server.addresses))
-                tasks.spawn(_first_probe(device), name="probe")
-                tasks.spawn_eternal(disk.watch(), name="disk watch")
-                tasks.spawn_eternal(keep_time(clock), name="keep the time")
-                _keep_up(tasks, settings, device, registry, book, clock, stopping)
-                await stopping.wait()
-                registry.close()
-                await server.stop(_STOP_GRACE)
-                await recordings.close()
-    _LOG.info("Ended; %d live sessions are left to the next agent", registry.live_count)
+    await _Agent(settings, state_dir, identity, telemetry, life).run()
 
 
-async def _adopted(
-    settings: AgentSettings,
-    folders: SessionFolders,
-    book: StatusBook,
-    recordings: Recordings,
-    tasks: TaskGuard,
-    telemetry: Telemetry,
-    clock: Clock,
-    life: Mark,
-) -> SessionRegistry:
-    """Makes the registry with everything that an earlier agent left, and ends what it left without a record.
+class _Agent:
+    """The parts that know one another, and the order in which they begin and end."""
 
-    Before anybody can ask: an attempt that is not known yet would be launched a second time, and one that will never
-    be known must not run when that is told.
-    """
-    runners = Runners(recordings, book, clock=clock, settings=_runner_settings(settings))
-    orphans = OrphanSweep(life, is_live=lambda key: registry.is_live(key), clock=clock)
-    registry = SessionRegistry(
-        folders,
-        book,
-        make_runner=runners.make,
-        tasks=tasks,
-        tracer=telemetry.tracer,
-        clock=clock,
-        on_ended=orphans.wake,
-    )
-    await recordings.start()
-    await registry.adopt()
-    await orphans.sweep(within=_SWEPT_WITHIN)
-    tasks.spawn_eternal(orphans.run(), name="end orphans")
-    return registry
+    def __init__(
+        self, settings: AgentSettings, state_dir: Path, identity: DeviceIdentity, telemetry: Telemetry, life: Mark
+    ) -> None:
+        self.settings = settings
+        self.state_dir = state_dir
+        self.telemetry = telemetry
+        self.life = life
+        self.clock = SteadyClock(state_dir / "clock")
+        self.stopping = asyncio.Event()
+        self.reserve = DiskReserve(state_dir / "disk-reserve", size_bytes=_RESERVE_BYTES)
+        self.book = StatusBook(EventNumbers(state_dir / "event-number", self.clock), reserve=self.reserve)
+        self.changed = self.book.feed.agent_changed
+        health = open_health_watch(identity, state_folder=state_dir, clock=self.clock, changed=self.changed)
+        self.device = ProbedDevice(
+            identity, _Prober(settings, state_dir), changed=self.changed, clock=self.clock, health_watch=health
+        )
+        self.folders = SessionFolders(root=state_dir / "sessions", agent=life.agent)
+        self.fences = Fences(_fence_dir(settings), self.clock)
+        self.launcher = Launcher(
+            self.folders,
+            fences=self.fences,
+            device=self.device.pipeline_device,
+            tracer=telemetry.tracer,
+            clock=self.clock,
+            settings=_launch_settings(settings),
+        )
 
+    async def run(self) -> None:
+        """Takes over what an earlier agent left, serves until it is told to end, and leaves sessions to the next."""
+        with _stopped_by_signals(self.stopping):
+            async with TaskGuard("agent") as tasks:
+                recordings = self._recordings(tasks)
+                registry = await self._adopted(recordings, tasks)
+                disk = DiskWatch(
+                    self.state_dir,
+                    _room_bounds(self.settings),
+                    reserve=self.reserve,
+                    sessions=registry.live_sessions,
+                )
+                servicer = AgentServicer(
+                    self.device,
+                    registry,
+                    self.launcher,
+                    self.book,
+                    guards=_guards(self.settings, self.device),
+                    calibrator=await self._calibrator(tasks),
+                    recordings=recordings,
+                    disk=disk,
+                    shut_down=self.stopping.set,
+                )
+                async with _server(self.settings, self.state_dir, servicer) as server:
+                    await server.set_serving(serving=True)
+                    _LOG.info("Serving %s on %s", self.device.identity.id, ", ".join(server.addresses))
+                    tasks.spawn(_first_probe(self.device), name="probe")
+                    tasks.spawn_eternal(disk.watch(), name="disk watch")
+                    self._keep_up(tasks, registry)
+                    await self.stopping.wait()
+                    registry.close()
+                    await server.stop(_STOP_GRACE)
+                    await recordings.close()
+        _LOG.info("Ended; %d live sessions are left to the next agent", registry.live_count)
 
-def _keep_up(
-    tasks: TaskGuard,
-    settings: AgentSettings,
-    device: ProbedDevice,
-    registry: SessionRegistry,
-    book: StatusBook,
-    clock: Clock,
-    stopping: asyncio.Event,
-) -> None:
-    if device.health_watch is not None:
-        tasks.spawn_eternal(device.health_watch.run(), name="health")
-    meter = open_meter(device.identity, clock=clock)
-    tasks.spawn_eternal(measure_for_watchers(meter, book.feed, device, registry), name="measure")
-    if settings.server.orphan_exit_s is not None:
-        after = timedelta(seconds=settings.server.orphan_exit_s)
-        orphaned = end_when_orphaned(registry, book.feed, clock=clock, after=after, end=stopping.set)
-        tasks.spawn_eternal(orphaned, name="orphan watch")
+    def _recordings(self, tasks: TaskGuard) -> Recordings:
+        return Recordings(
+            self.settings,
+            self.state_dir,
+            self.folders,
+            fences=self.fences,
+            device=self.device.pipeline_device,
+            book=self.book,
+            tracer=self.telemetry.tracer,
+            tasks=tasks,
+            clock=self.clock,
+            changed=self.changed,
+        )
+
+    async def _adopted(self, recordings: Recordings, tasks: TaskGuard) -> SessionRegistry:
+        """Makes the registry with everything that an earlier agent left, and ends what it left without a record.
+
+        Before anybody can ask: an attempt that is not known yet would be launched a second time, and one that will
+        never be known must not run when that is told.
+        """
+        runners = Runners(
+            recordings, self.book, self.fences, clock=self.clock, settings=_runner_settings(self.settings)
+        )
+        orphans = OrphanSweep(self.life, is_live=lambda key: registry.is_live(key), clock=self.clock)
+        registry = SessionRegistry(
+            self.folders,
+            self.book,
+            fences=self.fences,
+            make_runner=runners.make,
+            tasks=tasks,
+            tracer=self.telemetry.tracer,
+            clock=self.clock,
+            on_ended=orphans.wake,
+        )
+        await recordings.start()
+        await registry.adopt()
+        await orphans.sweep(within=_SWEPT_WITHIN)
+        tasks.spawn_eternal(orphans.run(), name="end orphans")
+        return registry
+
+    async def _calibrator(self, tasks: TaskGuard) -> Calibrator:
+        calibrator = Calibrator(
+            self.device,
+            work=self.state_dir / "calibration-work",
+            settings=self.settings.calibration,
+            tasks=tasks,
+            clock=self.clock,
+        )
+        await calibrator.clear()
+        return calibrator
+
+    def _keep_up(self, tasks: TaskGuard, registry: SessionRegistry) -> None:
+        tasks.spawn_eternal(keep_time(self.clock), name="keep the time")
+        if self.device.health_watch is not None:
+            tasks.spawn_eternal(self.device.health_watch.run(), name="health")
+        meter = open_meter(self.device.identity, clock=self.clock)
+        measuring = measure_for_watchers(meter, self.book.feed, self.device, registry)
+        tasks.spawn_eternal(measuring, name="measure")
+        if self.settings.server.orphan_exit_s is not None:
+            after = timedelta(seconds=self.settings.server.orphan_exit_s)
+            end = self.stopping.set
+            orphaned = end_when_orphaned(registry, self.book.feed, clock=self.clock, after=after, end=end)
+            tasks.spawn_eternal(orphaned, name="orphan watch")
 
 
 async def _first_probe(device: ProbedDevice) -> None:
@@ -239,8 +260,11 @@ async def _first_probe(device: ProbedDevice) -> None:
 class Runners:
     """Makes who watches over an attempt, by what it is."""
 
-    def __init__(self, recordings: Recordings, book: StatusBook, *, clock: Clock, settings: RunnerSettings) -> None:
+    def __init__(
+        self, recordings: Recordings, book: StatusBook, fences: Fences, *, clock: Clock, settings: RunnerSettings
+    ) -> None:
         self._recordings = recordings
+        self._fences = fences
         self._book = book
         self._clock = clock
         self._settings = settings
@@ -250,7 +274,13 @@ class Runners:
         match record:
             case LaunchRecord():
                 return AttemptRunner(
-                    attempt, record, book=self._book, trace=trace, clock=self._clock, settings=self._settings
+                    attempt,
+                    record,
+                    book=self._book,
+                    fences=self._fences,
+                    trace=trace,
+                    clock=self._clock,
+                    settings=self._settings,
                 )
             case RecordingRecord():
                 return self._recordings.make_runner(attempt, record, trace)
@@ -308,6 +338,11 @@ def _state_dir(settings: AgentSettings, config: Path | None) -> Path:
     raise FolderUnusableError(
         "Cannot tell where to keep state: there is neither a settings file nor a state folder. Try --config FILE."
     )
+
+
+def _fence_dir(settings: AgentSettings) -> Path:
+    given = settings.sessions.fence_dir
+    return default_run_dir() / "fences" if given is None else Path(given)
 
 
 def _server(settings: AgentSettings, state_dir: Path, servicer: AgentServicer) -> GrpcServer:

@@ -57,13 +57,29 @@ def kill_holders(lock: Path, *, spared: int | None = None) -> None:
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal() or int(entry.name) in (spared, os.getpid()):
             continue
-        descriptor = open_holder(int(entry.name), lock)
-        if descriptor is None:
-            continue
-        try:
-            send(descriptor, signal.SIGKILL)
-        finally:
-            os.close(descriptor)
+        kill(int(entry.name), lock)
+
+
+def kill(pid: int, lock: Path) -> None:
+    """Kills a process, if it has a lock file open."""
+    descriptor = open_holder(pid, lock)
+    if descriptor is None:
+        return
+    try:
+        send(descriptor, signal.SIGKILL)
+    finally:
+        os.close(descriptor)
+
+
+def lockers(lock: Path) -> tuple[int, ...]:
+    """Lists the processes that hold a lock file locked, but the agent itself. One that has it open alone is none.
+
+    Raises:
+        FileNotFoundError: When the file is not there.
+    """
+    ours = lock.stat()
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+    return tuple(pid for pid in pids if pid != os.getpid() and _has_locked(pid, ours))
 
 
 def has_ended(pidfd: int) -> bool:
@@ -93,4 +109,19 @@ def has_open(pid: int, lock: Path) -> bool:
                     return True
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
+    return False
+
+
+def _has_locked(pid: int, file: os.stat_result) -> bool:
+    """Tells whether a process holds a file locked, as far as one may look."""
+    process = Path(f"/proc/{pid}")
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        for entry in (process / "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                theirs = entry.stat()
+                if (theirs.st_dev, theirs.st_ino) != (file.st_dev, file.st_ino):
+                    continue
+                # proc_pid_fdinfo(5): a descriptor's own locks stand in lines of their own.
+                if b"\nlock:" in (process / "fdinfo" / entry.name).read_bytes():
+                    return True
     return False

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 _LEAST_FREE_BYTES = 1024 * 1024
 
 
-async def check_outputs(outputs: Sequence[JobOutput], settings: OutputSettings) -> None:
+async def check_outputs(outputs: Sequence[JobOutput], settings: OutputSettings, *, continued: bool = False) -> None:
     """Checks that every output may be written.
 
     Args:
         outputs: In the order of the request, which field paths count by.
         settings: The section [outputs].
+        continued: Whether what stands there may be an earlier attempt's: whoever writes there looks at that.
 
     Raises:
         RequestFailure: For the first that may not: outside the roots, folder missing or not writable, existing file,
@@ -39,10 +40,10 @@ async def check_outputs(outputs: Sequence[JobOutput], settings: OutputSettings) 
         match output:
             case FileOutput():
                 request_field = _field(index, "file.path")
-                place = await asyncio.to_thread(_checked_file, output, settings, request_field)
+                place = await asyncio.to_thread(_checked_file, output, settings, request_field, continued)
             case HlsOutput():
                 request_field = _field(index, "hls.path")
-                place = await asyncio.to_thread(_checked_folder, output, settings, request_field)
+                place = await asyncio.to_thread(_checked_folder, output, settings, request_field, continued)
             case PushOutput():
                 request_field = _field(index, "push.url")
                 await guard_url(output.url, settings, request_field)
@@ -69,7 +70,7 @@ def _shown(output: JobOutput) -> str:
     return "that server" if isinstance(output, PushOutput) else output.path
 
 
-def _checked_file(output: FileOutput, settings: OutputSettings, request_field: RequestField) -> str:
+def _checked_file(output: FileOutput, settings: OutputSettings, request_field: RequestField, continued: bool) -> str:
     if not output.path.startswith("/"):
         return _checked_artifact(output.path, request_field)
     path = _real_place(output.path, settings, request_field)
@@ -78,14 +79,14 @@ def _checked_file(output: FileOutput, settings: OutputSettings, request_field: R
             Reason.OUTPUT_UNWRITABLE, output.path, "it is a folder", "a file name inside the folder"
         )
     # A link counts as a file that exists, wherever it leads: it would be replaced, not followed.
-    if os.path.lexists(path) and not output.overwrite:
+    if os.path.lexists(path) and not (output.overwrite or continued):
         raise request_field.failure(
             Reason.OUTPUT_EXISTS, output.path, "it exists already", "another name, or overwrite"
         )
     return str(path)
 
 
-def _checked_folder(output: HlsOutput, settings: OutputSettings, request_field: RequestField) -> str:
+def _checked_folder(output: HlsOutput, settings: OutputSettings, request_field: RequestField, continued: bool) -> str:
     if not output.path.startswith("/"):
         return _checked_artifact(output.path, request_field)
     path = _real_place(output.path, settings, request_field)
@@ -97,7 +98,7 @@ def _checked_folder(output: HlsOutput, settings: OutputSettings, request_field: 
     if problem := shared_folder_problem(path.lstat()):
         cure = "a folder that does not exist yet, or chown and chmod go-w"
         raise request_field.failure(Reason.OUTPUT_NOT_ALLOWED, output.path, problem, cure)
-    if any(path.iterdir()):
+    if any(path.iterdir()) and not continued:
         raise request_field.failure(
             Reason.OUTPUT_EXISTS, output.path, "the folder exists and is not empty", "another folder, or emptying it"
         )

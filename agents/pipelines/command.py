@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from agents.pipelines.job import Container
 from gpu_balancer.runtime.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -36,6 +37,39 @@ class OutputMove:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileParts:
+    """A file that is joined in the end, of what several attempts or takes have written."""
+
+    output: str
+    """Id of the output."""
+    container: Container
+    own_path: str
+    """Absolute path of what a transcode writes, its part."""
+    made_path: str
+    """Absolute path at which the whole file is made."""
+    final_path: str
+    """Absolute path that was asked for."""
+    scratch: str
+    """Absolute path, without its ending, of what is needed meanwhile."""
+    move: OutputMove | None = None
+    """For a file under the output roots: `made_path` is its part path. None: an artifact, which is renamed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HlsPresentation:
+    """A live HLS presentation: its playlists have no end until somebody writes one."""
+
+    folder: str
+    """Absolute path."""
+    variants: tuple[str, ...]
+    """Names of the folders of its renditions."""
+    window: int | None
+    """How many segments a playlist keeps. None: all."""
+    part: int | None
+    """Number of the attempt that continues earlier ones, and writes playlists of its own. None: it begins anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """How to start ffmpeg for a job."""
 
@@ -47,6 +81,10 @@ class Command:
     """Absolute paths of folders that must exist, with their parents, before the start; outer ones first."""
     output_moves: tuple[OutputMove, ...] = ()
     """Renames to do once ffmpeg has ended with its outputs complete."""
+    presentations: tuple[HlsPresentation, ...] = ()
+    """Whose playlists are to be ended, and joined with earlier ones."""
+    files: tuple[FileParts, ...] = ()
+    """To be joined with what earlier attempts have made."""
     secrets: tuple[str, ...] = ()
     """Texts that must not be shown wherever `argv` or ffmpeg's log is, longest first."""
 

@@ -79,6 +79,8 @@ def build_command(
         env=environment_of(device, coders),
         directories=outputs.directories,
         output_moves=outputs.moves,
+        presentations=outputs.presentations,
+        files=outputs.files,
         secrets=secrets_of(job, ingest_url),
     )
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from agents.pipelines.command import HlsPresentation
+from agents.pipelines.input_options import seconds_text
 from agents.pipelines.job import HlsOutput, HlsSegmentFormat
 from agents.pipelines.muxers import Muxer, specifiers
 
@@ -22,7 +25,6 @@ MASTER_PLAYLIST = "master.m3u8"
 """Name of the master playlist in the output's folder."""
 PLAYLIST = "index.m3u8"
 """Name of each rendition's playlist, in a folder of its own."""
-_INIT_SEGMENT = "init.mp4"
 _END = "#EXT-X-ENDLIST"
 _KEPT_AFTER_LISTING = 3
 """Segments that stay for clients whose playlist is old."""
@@ -34,8 +36,11 @@ def hls_muxer(
     renditions: tuple[RenditionStreams, ...],
     streams: tuple[Stream, ...],
     *,
-    take: int | None = None,
-) -> tuple[Muxer, tuple[str, ...]]:
+    live: bool = False,
+    take: int = 1,
+    part: int | None = None,
+    starts_at: timedelta = timedelta(),
+) -> tuple[Muxer, HlsPresentation]:
     """Makes the muxer of an HLS presentation.
 
     Args:
@@ -43,11 +48,17 @@ def hls_muxer(
         folder: Absolute path of its folder.
         renditions: What goes in.
         streams: Their streams, each once, video first.
+        live: Whether something may go on with it when ffmpeg has ended: then no playlist says that it has an end (see
+            `ended_playlist`).
         take: Which take of a recording it is, from 1. One after the first goes on in the playlists behind a
-            discontinuity, and none says that they have an end (see `ended_playlist`). None: it is no recording.
+            discontinuity.
+        part: Number of the attempt, when it continues earlier ones: it writes segments, headers and playlists of names
+            that none of them used. None: it begins anew.
+        starts_at: Where on the timeline it goes on with what there is. A discontinuity allows its timestamps to begin
+            anew, but ffmpeg itself drops the segment behind one that does.
 
     Returns:
-        The muxer, and the folders that it needs, parents first.
+        The muxer, and what it makes.
     """
     fragmented = output.segment_format is HlsSegmentFormat.FMP4
     names, variants = _variants(renditions, streams)
@@ -55,8 +66,9 @@ def hls_muxer(
     flags = ["temp_file"]
     if all(rendition.video is None or rendition.video.encoding is not None for rendition in renditions):
         flags.append("independent_segments")
-    if take is not None:
-        flags += ["omit_endlist", *(["append_list"] if take > 1 else [])]
+    flags += ["omit_endlist"] if live else []
+    flags += ["append_list"] if take > 1 else []
+    listed: int | None = None
     if output.dvr_window is None:
         kept = [("hls_list_size", "0"), ("hls_playlist_type", "event")]
     else:
@@ -67,14 +79,44 @@ def hls_muxer(
         ("hls_time", f"{seconds:g}"),
         *kept,
         ("hls_segment_type", "fmp4" if fragmented else "mpegts"),
-        *((("hls_fmp4_init_filename", _INIT_SEGMENT),) if fragmented else ()),
-        ("hls_segment_filename", f"{folder}/%v/segment_%05d.{'m4s' if fragmented else 'ts'}"),
+        *((("hls_fmp4_init_filename", f"init{_told(part)}.mp4"),) if fragmented else ()),
+        ("hls_segment_filename", f"{folder}/%v/segment{_told(part)}_%05d.{'m4s' if fragmented else 'ts'}"),
         ("hls_flags", "+".join(flags)),
-        ("master_pl_name", MASTER_PLAYLIST),
+        *(_resumption(starts_at, fragmented) if starts_at else ()),
+        ("master_pl_name", MASTER_PLAYLIST if part is None else own_playlist(MASTER_PLAYLIST, part)),
         ("var_stream_map", " ".join(variants)),
     )
-    muxer = Muxer(format="hls", options=options, url=f"{folder}/%v/{PLAYLIST}", streams=streams)
-    return muxer, (folder, *(f"{folder}/{name}" for name in names))
+    playlist = PLAYLIST if part is None else own_playlist(PLAYLIST, part)
+    muxer = Muxer(format="hls", options=options, url=f"{folder}/%v/{playlist}", streams=streams)
+    return muxer, HlsPresentation(folder=folder, variants=tuple(names), window=listed, part=part)
+
+
+def presentation_folders(presentation: HlsPresentation) -> tuple[str, ...]:
+    """Gives the folders that a presentation needs, parents first."""
+    return (presentation.folder, *(f"{presentation.folder}/{name}" for name in presentation.variants))
+
+
+def own_playlist(name: str, part: int) -> str:
+    """Names the playlist that a continuing attempt writes; the one that players read is joined with earlier ones.
+
+    Hidden, so that clients are not shown it.
+    """
+    return f".{name.removesuffix('.m3u8')}-{part}.m3u8"
+
+
+def playlist_before(part: int) -> str:
+    """Names the copy of a playlist as a continuing attempt found it."""
+    return f".{PLAYLIST.removesuffix('.m3u8')}-before-{part}.m3u8"
+
+
+def _resumption(starts_at: timedelta, fragmented: bool) -> tuple[tuple[str, str], ...]:
+    """Has timestamps begin where those before have ended, and has segments say so."""
+    option = "movflags=+frag_discont" if fragmented else "mpegts_flags=+initial_discontinuity"
+    return ("hls_segment_options", option), ("output_ts_offset", seconds_text(starts_at))
+
+
+def _told(part: int | None) -> str:
+    return "" if part is None else f"-{part}"
 
 
 def ended_playlist(text: str) -> str:

@@ -290,3 +290,7 @@ class Job:
     """At least one."""
     allow_software_encode: bool = False
     """Lets a GPU without a fitting encoder decode and scale while the host's cores encode."""
+    continues: bool = False
+    """Whether it goes on with what earlier attempts have made."""
+    resumed_at: timedelta = timedelta()
+    """Where on the timeline of its HLS it goes on."""

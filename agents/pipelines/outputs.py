@@ -7,16 +7,18 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, assert_never
 from urllib.parse import urlsplit
 
-from agents.pipelines.command import OutputMove
+from agents.pipelines.command import FileParts, OutputMove
 from agents.pipelines.formats import check_fit
-from agents.pipelines.hls import hls_muxer
+from agents.pipelines.hls import hls_muxer, presentation_folders
 from agents.pipelines.input_options import NETWORK_TIMEOUT_MICROSECONDS, NETWORK_TIMEOUT_MILLISECONDS, is_live
 from agents.pipelines.job import CaptureInput, Container, FileOutput, HlsOutput, PushOutput
 from agents.pipelines.muxers import Muxer
+from agents.pipelines.parts import PartNumber, part_name
 from agents.pipelines.pipeline_error import PipelineError, PipelineErrorReason
 from agents.pipelines.streams import AudioStream, Stream, VideoStream, is_encoded, output_streams
 
 if TYPE_CHECKING:
+    from agents.pipelines.command import HlsPresentation
     from agents.pipelines.ffmpeg_features import FfmpegFeatures
     from agents.pipelines.job import Job
     from agents.pipelines.streams import RenditionStreams
@@ -27,6 +29,10 @@ _FRAGMENT_MICROSECONDS = "1000000"
 _TAKE_FRAGMENT_MICROSECONDS, _TAKE_CLUSTER_MILLISECONDS = "500000", "500"
 """What a take that is killed loses, beside what its encoder holds. What so many pieces cost, joining takes away."""
 _LINGER_SECONDS = "2"
+TAKES_FOLDER = ".takes"
+"""Inside the artifacts; never shown to clients."""
+JOINED_FOLDER = f"{TAKES_FOLDER}/joined"
+"""Inside the artifacts: where files are made of their parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +43,10 @@ class OutputPlan:
     """Muxers that share streams which must be encoded only once are in one group."""
     directories: tuple[str, ...]
     moves: tuple[OutputMove, ...]
+    presentations: tuple[HlsPresentation, ...]
+    """Live ones."""
+    files: tuple[FileParts, ...]
+    """Of a job that continues others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +54,8 @@ class _Place:
     muxer: Muxer
     directories: tuple[str, ...]
     move: OutputMove | None = None
+    presentation: HlsPresentation | None = None
+    parts: FileParts | None = None
 
 
 def plan_outputs(
@@ -83,6 +95,8 @@ def plan_outputs(
         groups=_groups(tuple(place.muxer for place in places)),
         directories=tuple(parents_first),
         moves=tuple(place.move for place in places if place.move is not None),
+        presentations=tuple(place.presentation for place in places if place.presentation is not None),
+        files=tuple(place.parts for place in places if place.parts is not None),
     )
 
 
@@ -107,9 +121,13 @@ def _place(
                     message="Cannot write HLS to a path with '%' in it: ffmpeg would take it for a number to fill in. "
                     "Try another folder.",
                 )
-            take = job.input.take if isinstance(job.input, CaptureInput) else None
-            muxer, directories = hls_muxer(output, folder, renditions, streams, take=take)
-            return _Place(muxer=muxer, directories=directories)
+            live = is_live(job.input, job.facts)
+            take = job.input.take if isinstance(job.input, CaptureInput) else 1
+            part = job.attempt if job.continues else None
+            muxer, made = hls_muxer(
+                output, folder, renditions, streams, live=live, take=take, part=part, starts_at=job.resumed_at
+            )
+            return _Place(muxer=muxer, directories=presentation_folders(made), presentation=made if live else None)
         case PushOutput():
             return _push(index, output, streams)
         case _:
@@ -122,12 +140,43 @@ def _file(
     options = _captured_options(output.container) if isinstance(job.input, CaptureInput) else None
     if options is None:
         options = _file_options(output.container, features, live=is_live(job.input, job.facts))
-    move = output_move(index, output, session=job.session, attempt=job.attempt)
-    final = output_path(index, output, artifacts_dir)
+    parts = file_parts(index, output, session=job.session, attempt=job.attempt, artifacts_dir=artifacts_dir)
+    move, final = parts.move, parts.final_path
     url = final if move is None else move.part_path
+    joined = job.continues and not isinstance(job.input, CaptureInput)
+    url = parts.own_path if joined else url
     muxer = Muxer(format=_FORMATS[output.container], options=options, url=url, streams=streams)
     directories = (str(PurePosixPath(final).parent),) if move is None else ()
-    return _Place(muxer=muxer, directories=directories, move=move)
+    return _Place(muxer=muxer, directories=directories, move=move, parts=parts if joined else None)
+
+
+def file_parts(index: int, output: FileOutput, *, session: str, attempt: int, artifacts_dir: str) -> FileParts:
+    """Tells where a file is made that is joined of what several attempts, or takes, have written.
+
+    Args:
+        index: The output's place in the job.
+        output: The output.
+        session: Of the job.
+        attempt: Of the job.
+        artifacts_dir: Absolute path of the folder for relative paths.
+    """
+    move = output_move(index, output, session=session, attempt=attempt)
+    final = output_path(index, output, artifacts_dir)
+    scratch = f"{artifacts_dir}/{JOINED_FOLDER}/output-{index}"
+    suffix = output.container.value
+    if move is None:
+        own, made = part_name(final, PartNumber(attempt=attempt)), f"{scratch}.{suffix}"
+    else:
+        own, made = str(PurePosixPath(move.part_path).with_name(f"own-{index}.{suffix}")), move.part_path
+    return FileParts(
+        output=output.id,
+        container=output.container,
+        own_path=own,
+        made_path=made,
+        final_path=final,
+        scratch=scratch,
+        move=move,
+    )
 
 
 def output_path(index: int, output: FileOutput, artifacts_dir: str) -> str:

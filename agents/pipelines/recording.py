@@ -172,6 +172,8 @@ class RecordingJob:
     destinations: tuple[str, ...] = ()
     """Names in the settings."""
     allow_software_encode: bool = False
+    continues: bool = False
+    """Whether it goes on with what earlier attempts have made."""
 
     @property
     def pictures(self) -> bool:

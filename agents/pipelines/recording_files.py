@@ -16,22 +16,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agents.pipelines.job import Container, FileOutput
-from agents.pipelines.outputs import output_move, output_path
+from agents.pipelines.outputs import TAKES_FOLDER, file_parts, output_move
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agents.pipelines.capability import FfmpegBuild
-    from agents.pipelines.command import OutputMove
+    from agents.pipelines.command import FileParts, OutputMove
     from agents.pipelines.input_description import InputDescription
     from agents.pipelines.recording import RecordingJob
 
-TAKES_FOLDER = ".takes"
-"""Inside the artifacts; never shown to clients."""
-
 _FORMATS = {Container.MP4: "mp4", Container.MKV: "matroska", Container.TS: "mpegts"}
 _QUIET = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+warning", "-y")
-_DEMUXERS = {Container.MP4: "mov", Container.MKV: "matroska", Container.TS: "mpegts"}
+DEMUXERS = {Container.MP4: "mov", Container.MKV: "matroska", Container.TS: "mpegts"}
+"""ffmpeg's names of the formats when they are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +54,8 @@ class FinishStep:
     """Absolute paths of folders that must exist before; the private folder of `move` is not among them."""
     scratch: tuple[str, ...]
     """Absolute paths of files that only the commands needed."""
+    whole: bool = True
+    """Whether it makes the whole file. False: a part of one that cannot be joined."""
 
 
 def take_file(index: int, container: Container, number: int) -> str:
@@ -82,9 +81,9 @@ def take_files(job: RecordingJob, take_numbers: Sequence[int], *, artifacts_dir:
     }
 
 
-def describe_command(build: FfmpegBuild, path: str) -> tuple[str, ...]:
+def describe_command(ffmpeg: str, path: str) -> tuple[str, ...]:
     """Gives the program that tells what a file is, to be read by `parse_input_description`. It ends with a failure."""
-    return (build.path, "-hide_banner", "-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}")
+    return (ffmpeg, "-hide_banner", "-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}")
 
 
 def is_playable(description: InputDescription) -> bool:
@@ -99,66 +98,46 @@ def final_moves(job: RecordingJob) -> tuple[OutputMove, ...]:
     return tuple(move for move in moves if move is not None)
 
 
-def finish_plan(
-    job: RecordingJob, takes: Mapping[str, Sequence[str]], build: FfmpegBuild, *, artifacts_dir: str
-) -> tuple[FinishStep, ...]:
-    """Plans how every file of a recording is made of its takes.
-
-    Args:
-        job: The recording.
-        takes: Absolute paths of the takes' files that are playable, in order, by the output's id: what `take_files`
-            gives, without those that are missing, empty or of no use.
-        build: The ffmpeg that joins them.
-        artifacts_dir: Absolute path of the attempt's artifacts.
-
-    Returns:
-        A step for each file output of which a take is playable, in the order of the outputs.
-    """
+def file_places(job: RecordingJob, *, artifacts_dir: str) -> tuple[FileParts, ...]:
+    """Tells where every file of a recording is made, in the order of the outputs."""
     return tuple(
-        _step(job, index, output, tuple(takes[output.id]), build, artifacts_dir=artifacts_dir)
+        file_parts(index, output, session=job.session, attempt=job.attempt, artifacts_dir=artifacts_dir)
         for index, output in enumerate(job.outputs)
-        if isinstance(output, FileOutput) and takes.get(output.id)
+        if isinstance(output, FileOutput)
     )
 
 
-def _step(
-    job: RecordingJob,
-    index: int,
-    output: FileOutput,
-    takes: tuple[str, ...],
-    build: FfmpegBuild,
-    *,
-    artifacts_dir: str,
-) -> FinishStep:
-    move = output_move(index, output, session=job.session, attempt=job.attempt)
-    folder = f"{artifacts_dir}/{TAKES_FOLDER}/joined"
-    stem = f"{folder}/output-{index}"
-    suffix = output.container.value
-    made = f"{stem}.{suffix}" if move is None else move.part_path
-    final = output_path(index, output, artifacts_dir)
-    parents = () if move is not None else (final.rpartition("/")[0],)
+def join_step(parts: FileParts, pieces: Sequence[str], ffmpeg: str) -> FinishStep:
+    """Plans how one file is made of what takes or attempts have written of it.
+
+    Args:
+        parts: The file.
+        pieces: Absolute paths of what goes in, in order; at least one.
+        ffmpeg: Absolute path of the ffmpeg that joins them.
+    """
+    parents = () if parts.move is not None else (parts.final_path.rpartition("/")[0],)
+    made, container, suffix = parts.made_path, parts.container, parts.container.value
     texts: dict[str, str] = {}
-    if len(takes) == 1:
-        commands = [_copied(build, takes[0], made, output.container, finished=True)]
-        pieces: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
+    if len(pieces) == 1:
+        commands = [_copied(ffmpeg, pieces[0], made, container, finished=True)]
     else:
-        pieces = tuple(f"{stem}-{number}.{suffix}" for number in range(1, len(takes) + 1))
+        copies = tuple(f"{parts.scratch}-{number}.{suffix}" for number in range(1, len(pieces) + 1))
         commands = [
-            _copied(build, take, piece, output.container, finished=False)
-            for take, piece in zip(takes, pieces, strict=True)
+            _copied(ffmpeg, piece, copy, container, finished=False) for piece, copy in zip(pieces, copies, strict=True)
         ]
-        texts[f"{stem}.txt"] = concat_list(pieces)
-        commands.append(_joined(build, f"{stem}.txt", made, output.container))
+        texts[f"{parts.scratch}.txt"] = concat_list(copies)
+        commands.append(_joined(ffmpeg, f"{parts.scratch}.txt", made, container))
     return FinishStep(
-        output=output.id,
-        takes=takes,
+        output=parts.output,
+        takes=tuple(pieces),
         texts=texts,
         commands=tuple(commands),
         made_path=made,
-        final_path=final,
-        move=move,
-        directories=(folder, *parents),
-        scratch=(*texts, *pieces),
+        final_path=parts.final_path,
+        move=parts.move,
+        directories=(parts.scratch.rpartition("/")[0], *parents),
+        scratch=(*texts, *copies),
     )
 
 
@@ -172,15 +151,15 @@ def concat_list(paths: Sequence[str]) -> str:
     return "".join(["ffconcat version 1.0\n", *(f"file {path}\n" for path in quoted)])
 
 
-def _copied(build: FfmpegBuild, take: str, made: str, container: Container, *, finished: bool) -> tuple[str, ...]:
-    opened = ("-copyts", *_guard(_DEMUXERS[container]), "-i", f"file:{take}")
-    return (build.path, *_QUIET, *opened, *_written(made, container, finished=finished))
+def _copied(ffmpeg: str, take: str, made: str, container: Container, *, finished: bool) -> tuple[str, ...]:
+    opened = ("-copyts", *_guard(DEMUXERS[container]), "-i", f"file:{take}")
+    return (ffmpeg, *_QUIET, *opened, *_written(made, container, finished=finished))
 
 
-def _joined(build: FfmpegBuild, listed: str, made: str, container: Container) -> tuple[str, ...]:
+def _joined(ffmpeg: str, listed: str, made: str, container: Container) -> tuple[str, ...]:
     opened = (
         "-copyts",
-        *_guard(f"concat,{_DEMUXERS[container]}"),
+        *_guard(f"concat,{DEMUXERS[container]}"),
         "-f",
         "concat",
         "-safe",
@@ -188,7 +167,7 @@ def _joined(build: FfmpegBuild, listed: str, made: str, container: Container) ->
         "-i",
         f"file:{listed}",
     )
-    return (build.path, *_QUIET, *opened, *_written(made, container, finished=True))
+    return (ffmpeg, *_QUIET, *opened, *_written(made, container, finished=True))
 
 
 def _guard(demuxers: str) -> tuple[str, ...]:

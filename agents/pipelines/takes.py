@@ -103,6 +103,7 @@ def build_take(
     *,
     number: int,
     sound_delay: timedelta = timedelta(),
+    resumed_at: timedelta = timedelta(),
 ) -> Command:
     """Builds the command that captures one take on a device.
 
@@ -113,6 +114,7 @@ def build_take(
         places: Where it writes.
         number: Of the take, from 1.
         sound_delay: By how much sound reaches the capture before its picture; negative: after it.
+        resumed_at: Where on the timeline of HLS it goes on with what there is.
 
     Returns:
         The command. Ended by SIGTERM, it completes what it writes. It has no output moves: see `recording_files`.
@@ -120,7 +122,7 @@ def build_take(
     Raises:
         PipelineError: When it cannot be recorded, by this device or by any.
     """
-    asked = _take_job(job, access, number, sound_delay)
+    asked = replace(_take_job(job, access, number, sound_delay), resumed_at=resumed_at)
     assert isinstance(asked.input, CaptureInput)
     coders = choose_coders(asked, device)
     features = features_of(coders.build.version)
@@ -140,6 +142,7 @@ def build_take(
         argv=tuple(argv),
         env={**environment_of(device, coders), **display_environment(access)},
         directories=outputs.directories,
+        presentations=outputs.presentations,
         secrets=secrets_of(asked, None),
     )
 
@@ -179,6 +182,7 @@ def _take_job(job: RecordingJob, access: DisplayAccess, number: int, sound_delay
         renditions=tuple(_captured(index, rendition) for index, rendition in enumerate(job.renditions)),
         outputs=tuple(_hidden(index, output, number) for index, output in enumerate(job.outputs)),
         allow_software_encode=job.allow_software_encode,
+        continues=job.continues,
     )
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from agents.pipelines.capability import PipelineDevice
     from agents.pipelines.recording import RecordingJob
+    from agents.sessions.fence import Fences
     from agents.sessions.folder import SessionFolders
     from agents.sessions.records import RecordingRecord
     from agents.sessions.session_trace import SessionTrace
@@ -64,6 +65,7 @@ class Recordings:
         state_dir: Path,
         folders: SessionFolders,
         *,
+        fences: Fences,
         device: Callable[[], PipelineDevice],
         book: StatusBook,
         tracer: Tracer,
@@ -77,6 +79,7 @@ class Recordings:
             settings: The agent's.
             state_dir: Its state folder.
             folders: Where attempts live.
+            fences: Of this host.
             device: Gives the device as it was proved; raises RequestFailure while that is not known.
             book: Where statuses are kept and told.
             tracer: Makes spans.
@@ -86,6 +89,7 @@ class Recordings:
         """
         self._settings = settings
         self._folders = folders
+        self._fences = fences
         self._book = book
         self._clock = clock
         self._tasks = tasks
@@ -107,7 +111,12 @@ class Recordings:
             log_tail_lines=settings.sessions.log_tail_lines,
         )
         self.launcher = RecordingLauncher(
-            folders, self._shooting, tracer=tracer, clock=clock, output_roots=settings.outputs.roots
+            folders,
+            self._shooting,
+            fences=fences,
+            tracer=tracer,
+            clock=clock,
+            output_roots=settings.outputs.roots,
         )
         self.deliveries = Deliveries(
             state_dir / "deliveries",
@@ -204,7 +213,7 @@ class Recordings:
             first_picture_timeout=timedelta(seconds=settings.inputs.first_frame_timeout_s),
             health=health_bounds(settings.sessions),
         )
-        direction = Direction(record, Narration(attempt, self._book, trace, clock=clock), stage)
+        direction = Direction(record, Narration(attempt, self._book, trace, clock=clock), stage, self._fences)
         takes = Takes(direction, self._shooting, meter=UseMeter(clock), clock=clock, bounds=bounds)
         largest = DisplayBounds(
             memory_mib=settings.recordings.largest_memory_mib, folder_mib=settings.recordings.largest_folder_mib

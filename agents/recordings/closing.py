@@ -10,46 +10,47 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agents.bounded_program import run_bounded
-from agents.pipelines.hls import PLAYLIST, ended_playlist
+from agents.pipelines.command import HlsPresentation
+from agents.pipelines.hls import PLAYLIST
 from agents.pipelines.job import HlsOutput
-from agents.pipelines.recording_files import TAKES_FOLDER
-from agents.recordings.failures import not_finished, not_joined, not_placed
+from agents.pipelines.outputs import TAKES_FOLDER
+from agents.recordings.failures import not_finished
 from agents.recordings.file_facts import checksum, describe_file
 from agents.recordings.take_folder import remove_take_folders
+from agents.sessions import joining
 from agents.sessions.artifacts import list_artifacts
 from agents.sessions.attempt import Ending
 from agents.sessions.endings import tidy_outputs
+from agents.sessions.live_playlists import LivePlaylists
 from agents.sessions.output_discards import discard_outputs, remove_artifacts
-from agents.sessions.output_moves import OutputMoveError, place_outputs
+from agents.sessions.output_moves import OutputMoveError
+from agents.sessions.part_failures import not_joined, not_placed
 from agents.sessions.processes import end_processes
-from gpu_balancer.runtime.durable_file import flush_folder, write_durably
 from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agents.deliveries.deliveries import Deliveries
     from agents.pipelines.recording_files import FinishStep
     from agents.pipelines.recording_report import RecordedFile
     from agents.recordings.shooting import Shooting
     from agents.recordings.stage import Stage
-    from agents.recordings.state import RecordingState
-    from agents.sessions.attempt import Failure
+    from agents.recordings.state import RecordingEnd, RecordingState
+    from agents.sessions.attempt import Condition, Failure
+    from agents.sessions.fence import FenceHold
     from agents.sessions.folder import AttemptFolder
     from agents.sessions.records import RecordingRecord
     from gpu_balancer.runtime.clock import Clock
 
 _LOG = logging.getLogger(__name__)
-_PLAYLIST_MODE = 0o644
 _ENDED_WITHIN = timedelta(seconds=10)
-_JOINED_WITHIN = timedelta(hours=1)
-"""Copying runs at the disk's pace; a day of recording at 8 Mbit/s are 86 GB."""
 EVIDENCE = "failure.png"
 """Artifact that explains a failure: the page as it was."""
 
@@ -63,6 +64,10 @@ class Closed:
     """Why a file is not what or where it was to be. None: each is."""
     duration: timedelta | None = None
     """How long it took. None: there was nothing to finish."""
+    steps: tuple[FinishStep, ...] = ()
+    """How files were made."""
+    conditions: tuple[Condition, ...] = ()
+    """What is to be known of them."""
 
 
 class Closing:
@@ -89,13 +94,16 @@ class Closing:
                 picture = await self._shooting.snapshot(record.job, folder, stage.display, None)
                 await asyncio.to_thread(place.write_bytes, picture)
 
-    async def finish(self, record: RecordingRecord, folder: AttemptFolder, state: RecordingState) -> Closed:
+    async def finish(
+        self, record: RecordingRecord, folder: AttemptFolder, state: RecordingState, fence: FenceHold
+    ) -> Closed:
         """Joins takes to the files that were asked for and puts them in place.
 
         Args:
             record: What was asked for.
             folder: The attempt's.
             state: What was recorded.
+            fence: The session's, held; whatever writes files inherits it.
         """
         began_s = self._clock.monotonic_s()
         await self._end_strays(folder)
@@ -104,13 +112,21 @@ class Closing:
         except (RequestFailure, OSError) as error:
             # The takes stay where they are: whoever has the device working again can have them.
             return Closed(failure=not_finished(error, folder.artifacts / TAKES_FOLDER))
-        await asyncio.to_thread(_end_playlists, record, folder)
-        failures = [failure for step in steps if (failure := await self._made(step, folder)) is not None]
-        if (failure := await self._placed(record)) is not None:
+        await asyncio.to_thread(_close_playlists, record, folder, ended=is_final(record, state.end))
+        outcomes = [(step, await self._made(step, folder, fence)) for step in steps]
+        failures = [failure for _, failure in outcomes if failure is not None]
+        made = [step for step, failure in outcomes if failure is None]
+        if (failure := await self._placed(made, folder)) is not None:
             failures.append(failure)
         files = [file for step in steps if (file := await self._described(step, record, folder)) is not None]
         passed = timedelta(seconds=self._clock.monotonic_s() - began_s)
-        return Closed(files=tuple(files), failure=failures[0] if failures else None, duration=passed)
+        return Closed(
+            files=tuple(files),
+            failure=failures[0] if failures else None,
+            duration=passed,
+            steps=tuple(made),
+            conditions=joining.in_parts(made, self._clock.now()),
+        )
 
     async def leave(self, record: RecordingRecord, folder: AttemptFolder, *, discard: bool) -> Closed:
         """Ends a recording of which there is nothing to finish.
@@ -124,6 +140,11 @@ class Closing:
         if discard:
             await asyncio.to_thread(discard_outputs, folder, record)
         return Closed()
+
+    async def settle(self, record: RecordingRecord, folder: AttemptFolder) -> None:
+        """Makes up for what was left undone when a recording failed, in case another attempt would go on with it."""
+        await asyncio.to_thread(_close_playlists, record, folder, ended=True)
+        await self.send_copies(record, folder)
 
     async def send_copies(self, record: RecordingRecord, folder: AttemptFolder) -> None:
         """Has every artifact copied to the destinations that were asked for. Durable before the end is told."""
@@ -145,6 +166,7 @@ class Closing:
             return
         await asyncio.to_thread(tidy_outputs, record, Ending.COMPLETED if closed.failure is None else Ending.FAILED)
         if closed.failure is None:
+            await asyncio.to_thread(joining.tidy, closed.steps)
             await asyncio.to_thread(shutil.rmtree, folder.artifacts / TAKES_FOLDER, ignore_errors=True)
 
     async def _end_strays(self, folder: AttemptFolder) -> None:
@@ -152,30 +174,22 @@ class Closing:
         if not await end_processes(folder, within=_ENDED_WITHIN, clock=self._clock):
             _LOG.error("Cannot end everything that runs of %s", folder.key)
 
-    async def _made(self, step: FinishStep, folder: AttemptFolder) -> Failure | None:
+    async def _made(self, step: FinishStep, folder: AttemptFolder, fence: FenceHold) -> Failure | None:
         """Makes one file. Returns why it is not as it should be."""
         try:
-            if await asyncio.to_thread(_is_made, step):
-                return None
-            await asyncio.to_thread(_prepare, step)
-            for command in step.commands:
-                run = await run_bounded(command, timeout=_JOINED_WITHIN, dies_with_us=False)
-                if run.exit_code != 0:
-                    raise OSError(None, run.output.strip()[-500:] or "the joining took too long")
-            if step.move is None:
-                await asyncio.to_thread(_put, Path(step.made_path), Path(step.final_path))
+            await joining.make(step, folder, fence)
         except OSError as error:
             _LOG.warning("Cannot finish %s of %s: %s", step.output, folder.key, error.strerror)
-            return await asyncio.to_thread(_salvaged, step, folder, error)
-        finally:
-            await asyncio.to_thread(_remove, step.scratch)
+            return not_joined(step.output, error, await asyncio.to_thread(joining.salvage, step, folder))
         return None
 
-    async def _placed(self, record: RecordingRecord) -> Failure | None:
+    async def _placed(self, made: Sequence[FinishStep], folder: AttemptFolder) -> Failure | None:
         try:
-            await asyncio.to_thread(place_outputs, record.output_moves, all_made=False)
+            await asyncio.to_thread(joining.place, made, folder)
         except OutputMoveError as error:
             return not_placed(str(error), taken=error.taken)
+        except OSError as error:
+            return not_placed(f"Cannot put files in place: {error.strerror}.", taken=False)
         return None
 
     async def _described(self, step: FinishStep, record: RecordingRecord, folder: AttemptFolder) -> RecordedFile | None:
@@ -188,53 +202,29 @@ class Closing:
             return None
 
 
-def _end_playlists(record: RecordingRecord, folder: AttemptFolder) -> None:
+def is_final(record: RecordingRecord, end: RecordingEnd | None) -> bool:
+    """Tells whether nothing goes on with what a recording has made: it has not failed, or may not be continued."""
+    return not record.may_continue or end is None or end.failure is None
+
+
+def _close_playlists(record: RecordingRecord, folder: AttemptFolder, *, ended: bool) -> None:
     """Says in HLS playlists that nothing more will come: takes leave them open for the next one."""
-    for output in record.job.outputs:
-        if not isinstance(output, HlsOutput):
-            continue
-        for playlist in (folder.artifacts / output.path).glob(f"*/{PLAYLIST}"):
-            try:
-                text = playlist.read_text("utf-8")
-                if (ended := ended_playlist(text)) != text:
-                    write_durably(playlist, ended.encode(), mode=_PLAYLIST_MODE)
-            except (OSError, ValueError) as error:
-                _LOG.warning("Cannot end %s of %s: %s", playlist, folder.key, error)
+    playlists = LivePlaylists(record.playlists or _playlists(record, folder))
+    try:
+        playlists.end() if ended else playlists.update()
+    except (OSError, ValueError) as error:
+        _LOG.warning("Cannot end the playlists of %s: %s", folder.key, error)
 
 
-def _is_made(step: FinishStep) -> bool:
-    """Tells whether a predecessor has made an artifact: it gets its name only when it is complete."""
-    return step.move is None and Path(step.final_path).is_file()
-
-
-def _remove(paths: tuple[str, ...]) -> None:
-    for path in paths:
-        Path(path).unlink(missing_ok=True)
-
-
-def _prepare(step: FinishStep) -> None:
-    for directory in step.directories:
-        Path(directory).mkdir(parents=True, exist_ok=True)
-    for path, text in step.texts.items():
-        write_durably(Path(path), text.encode())
-
-
-def _put(made: Path, final: Path) -> None:
-    """Gives a finished artifact its name, durably."""
-    with made.open("rb") as file:
-        os.fsync(file.fileno())
-    made.replace(final)
-    flush_folder(final.parent)
-
-
-def _salvaged(step: FinishStep, folder: AttemptFolder, error: OSError) -> Failure:
-    """Puts the takes themselves where the finished file should be. Returns what there is now instead of it."""
-    final = Path(step.final_path) if step.move is None else folder.artifacts / Path(step.final_path).name
-    places = []
-    for number, take in enumerate(step.takes, start=1):
-        place = final if len(step.takes) == 1 else final.with_name(f"{final.stem}.part-{number}{final.suffix}")
-        with contextlib.suppress(OSError):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            Path(take).replace(place)
-            places.append(str(place.relative_to(folder.artifacts)))
-    return not_joined(step.output, error, places)
+def _playlists(record: RecordingRecord, folder: AttemptFolder) -> tuple[HlsPresentation, ...]:
+    """Finds the playlists of a recording that an older agent has launched."""
+    found = [folder.artifacts / output.path for output in record.job.outputs if isinstance(output, HlsOutput)]
+    return tuple(
+        HlsPresentation(
+            folder=str(path),
+            variants=tuple(playlist.parent.name for playlist in path.glob(f"*/{PLAYLIST}")),
+            window=None,
+            part=None,
+        )
+        for path in found
+    )

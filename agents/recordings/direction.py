@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from agents.recordings.state import RecordingEnd
+from agents.sessions.fence import AttemptFence
 
 if TYPE_CHECKING:
     from agents.displays.display import Display
@@ -13,24 +14,30 @@ if TYPE_CHECKING:
     from agents.recordings.stage import Stage
     from agents.recordings.state import RecordingState
     from agents.sessions.attempt import Failure
+    from agents.sessions.fence import Fences
     from agents.sessions.records import RecordingRecord
 
 
 class Direction:
     """One recording while it is directed."""
 
-    def __init__(self, record: RecordingRecord, narration: Narration, stage: Stage) -> None:
+    def __init__(self, record: RecordingRecord, narration: Narration, stage: Stage, fences: Fences) -> None:
         """Begins.
 
         Args:
             record: What is to be recorded.
             narration: Keeps and tells where it stands.
             stage: What is recorded.
+            fences: Of this host.
         """
         self.record = record
         self.told = narration
         self.stage = stage
         self.folder = narration.folder
+        self.fence = AttemptFence(
+            fences=fences, key=narration.status.key, folder=self.folder.path, generation=record.fences
+        )
+        """Proved whenever the outputs are touched."""
         self.ended = asyncio.Event()
         """Set when it is to end."""
         self.wake = asyncio.Event()

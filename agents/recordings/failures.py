@@ -118,31 +118,3 @@ def not_finished(error: Exception, kept: Path) -> Failure:
     """Makes the failure of a recording of which no file could be finished."""
     message = f"Cannot finish the files: {error} What was recorded is kept in {kept}."
     return Failure(reason="OUTPUT_UNWRITABLE", message=message)
-
-
-def not_joined(output: str, error: OSError, kept: Sequence[str]) -> Failure:
-    """Makes the failure of a file in whose place its takes stand.
-
-    Args:
-        output: Id of the output.
-        error: Why it could not be made.
-        kept: Where its takes are, inside the artifacts.
-    """
-    full = error.errno in _FULL
-    why = "the disk is full" if full else f"{error.strerror}"
-    told = ", ".join(kept) or "nothing"
-    return Failure(
-        reason="DISK_FULL" if full else "OUTPUT_UNWRITABLE",
-        message=f"Cannot finish {output}: {why}. What was recorded is kept, as it was written, among the artifacts: "
-        f"{told}. Try to free space, and join it by hand.",
-    )
-
-
-def not_placed(message: str, *, taken: bool) -> Failure:
-    """Makes the failure of a file that could not get its name.
-
-    Args:
-        message: For people.
-        taken: Whether another file has the name.
-    """
-    return Failure(reason="OUTPUT_EXISTS" if taken else "OUTPUT_UNWRITABLE", message=message)

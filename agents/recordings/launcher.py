@@ -7,13 +7,17 @@ by its conditions.
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agents.pipelines.recording import PageSource
-from agents.recordings.state import RecordingState, state_file
+from agents.pipelines.recording_files import file_places
+from agents.recordings.state import RecordingState, state_file, write_state
+from agents.recordings.thumbnails import last_thumbnail
 from agents.sessions.attempt import AttemptKey, AttemptStatus
 from agents.sessions.launching import named_folder
+from agents.sessions.live_playlists import keep_earlier
 from agents.sessions.output_folders import (
     look_up_folders,
     look_up_presentations,
@@ -26,6 +30,7 @@ from agents.sessions.refusals import folder_refusal
 from agents.sessions.running import Launched
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.status_book import Attempt
+from agents.sessions.take_over import EarlierAttempt, take_over
 from gpu_balancer.runtime.failures import RequestFailure
 from gpu_balancer.runtime.redaction import url_secrets
 
@@ -37,9 +42,11 @@ if TYPE_CHECKING:
     from agents.pipelines.command import Command
     from agents.pipelines.recording import RecordingJob
     from agents.recordings.shooting import Shooting
-    from agents.sessions.folder import SessionFolders
+    from agents.sessions.fence import Fences
+    from agents.sessions.folder import AttemptFolder, SessionFolders
     from gpu_balancer.runtime.clock import Clock
 
+_LOG = logging.getLogger(__name__)
 _LEAST_SECRET = 4
 """Characters. To hide shorter ones would leave nothing of a log, and a value like that keeps no secret."""
 
@@ -58,6 +65,10 @@ class RecordingOrder:
     """W3C trace context of the session's trace. Empty: not traced."""
     urgent: bool = True
     """Whether it is LIVE."""
+    continues: tuple[EarlierAttempt, ...] = ()
+    """Whose outputs it goes on with."""
+    may_continue: bool = False
+    """Whether another attempt may go on with what it makes, should it fail."""
 
 
 class RecordingLauncher:
@@ -68,6 +79,7 @@ class RecordingLauncher:
         folders: SessionFolders,
         shooting: Shooting,
         *,
+        fences: Fences,
         tracer: Tracer,
         clock: Clock,
         output_roots: tuple[str, ...],
@@ -77,12 +89,14 @@ class RecordingLauncher:
         Args:
             folders: Where attempts live.
             shooting: Makes commands.
+            fences: Of this host.
             tracer: Makes spans.
             clock: For times.
             output_roots: Folders under which outputs with absolute paths may be written.
         """
         self._folders = folders
         self._shooting = shooting
+        self._fences = fences
         self._tracer = tracer
         self._clock = clock
         self._output_roots = output_roots
@@ -99,9 +113,9 @@ class RecordingLauncher:
         """
         folder = named_folder(self._folders, key)
         command = await asyncio.to_thread(self._shooting.planned, order.job, folder.artifacts)
-        attempt = Attempt(folder, AttemptStatus(key=key, launch_time=self._clock.now()))
+        attempt = Attempt(folder, AttemptStatus(key=key, folder=str(folder.path), launch_time=self._clock.now()))
         trace = SessionTrace(self._tracer, order.traceparent, key)
-        with trace.launching():
+        with trace.launching(), await asyncio.to_thread(self._fences.take, key, folder.path):
             try:
                 record = await asyncio.to_thread(self._write_folders, attempt, order, command)
             except RequestFailure:
@@ -110,6 +124,8 @@ class RecordingLauncher:
             except OSError as error:
                 await asyncio.to_thread(self._folders.remove_attempt, folder)
                 raise folder_refusal(key, error) from error
+            if order.job.continues:
+                await asyncio.to_thread(self._take_over, folder, order, record)
         return Launched(attempt=attempt, record=record, trace=trace)
 
     def describe(self, order: RecordingOrder) -> Command:
@@ -133,6 +149,9 @@ class RecordingLauncher:
             max_duration=order.max_duration,
             traceparent=order.traceparent,
             urgent=order.urgent,
+            fences=self._fences.generation(),
+            playlists=command.presentations,
+            may_continue=order.may_continue,
         )
         state = RecordingState(max_duration=order.max_duration)
         files = {
@@ -141,9 +160,23 @@ class RecordingLauncher:
             "status.json": dump_status(attempt.status),
         }
         folder.create(files | state_file(state))
-        make_presentation_folders(outside, self._output_roots)
+        job = order.job
+        make_presentation_folders(outside, self._output_roots, session=job.session, continued=job.continues)
         make_private_folders(moves)
         return record
+
+    def _take_over(self, folder: AttemptFolder, order: RecordingOrder, record: RecordingRecord) -> None:
+        """Takes over what earlier attempts have made. What could not be is left where it is, and said so."""
+        try:
+            take_over(folder, order.continues, file_places(order.job, artifacts_dir=str(folder.artifacts)))
+            state = RecordingState(
+                max_duration=order.max_duration,
+                resumed_at=keep_earlier(record.playlists),
+                thumbnails_before=last_thumbnail(folder),
+            )
+            write_state(folder, state)
+        except OSError as error:
+            _LOG.error("Cannot take over what was made before %s: %s: %s", folder.key, error.strerror, error.filename)
 
 
 def secrets_of(job: RecordingJob) -> tuple[str, ...]:

@@ -183,7 +183,13 @@ class Narration:
         await self._book.publish(self._attempt)
 
     async def conclude(
-        self, end: RecordingEnd, failure: Failure | None, files: tuple[RecordedFile, ...], finalised: timedelta | None
+        self,
+        end: RecordingEnd,
+        failure: Failure | None,
+        files: tuple[RecordedFile, ...],
+        finalised: timedelta | None,
+        *,
+        conditions: tuple[Condition, ...] = (),
     ) -> None:
         """Tells the end.
 
@@ -192,6 +198,7 @@ class Narration:
             failure: Why it failed. None: it did not.
             files: What was finished.
             finalised: How long that took. None: there was nothing to finish.
+            conditions: What is to be known of the files.
         """
         if finalised is not None:
             self.note(phases=(*self.state.phases, RecordingPhase(name="finalise", duration=finalised)))
@@ -207,7 +214,7 @@ class Narration:
             phase=Phase.ENDED,
             ending=ending,
             failure=failure,
-            conditions=(),
+            conditions=conditions,
             end_time=self._clock.now(),
             progress=self._total() if self.state.takes else None,
             recording_report=replace(self.state.report(), files=files),

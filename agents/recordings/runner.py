@@ -8,18 +8,22 @@ that a predecessor has lent is given up and everything begins anew. Cancelling i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.browsers.page import PageFault
 from agents.displays.display import DisplayUnavailable
+from agents.recordings.closing import is_final
 from agents.recordings.failures import DISK_LOW, DISPLAY_LOST, STAGE_BROKEN, STATE_DAMAGED, told_failure
 from agents.recordings.interruption import beside, beside_it, unless
 from agents.recordings.stage import StageFault
 from agents.recordings.state import RecordingEnd, read_state
 from agents.recordings.take_folder import link_over
 from agents.sessions.attempt import StopCause
+from agents.sessions.endings import fenced
+from agents.sessions.fence import FencedError
 from agents.sessions.records import RecordUnreadableError
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from agents.recordings.state import RecordingState
     from agents.recordings.takes import Takes
     from agents.sessions.attempt import Failure
+    from agents.sessions.fence import FenceHold
     from gpu_balancer.runtime.clock import Clock
 
 _GUARDED_EVERY_S = 2.0
@@ -145,6 +150,12 @@ class RecordingRunner:
         message = f"Cannot {what} {name}: {why}. Try `gpu-balancer sessions` to see it."
         return RequestFailure(reason=Reason.SESSION_NOT_RECORDING, message=message)
 
+    async def settle(self) -> None:
+        """Ends playlists and begins copies of a recording that failed, once nothing goes on with it."""
+        direction = self._direction
+        with contextlib.suppress(FencedError), await asyncio.to_thread(direction.fence.prove):
+            await self._closing.settle(direction.record, direction.folder)
+
     # -------------------------------------------------------------------------------------------- from begin to end
 
     async def watch(self, shim: int | None = None) -> None:
@@ -218,19 +229,29 @@ class RecordingRunner:
 
     async def _close(self) -> None:
         """Makes the finished files and tells the end. A successor does it again when the agent is killed meanwhile."""
+        try:
+            with await asyncio.to_thread(self._direction.fence.prove) as fence:
+                await self._close_behind(fence)
+        except FencedError as error:
+            _LOG.error("%s", error)
+            await self._stage.strike(self._state.display)
+            failure = fenced(error)
+            await self._told.conclude(RecordingEnd(cause=failure.reason, failure=failure), failure, (), None)
+
+    async def _close_behind(self, fence: FenceHold) -> None:
         record, folder = self._direction.record, self._direction.folder
         end = self._state.end or RecordingEnd(cause="STOPPED")
         if end.failure is not None:
             await self._closing.keep_evidence(record, folder, self._stage)
         await self._stage.strike(self._state.display)
         discard = self._told.status.discard_outputs
-        if discard or not self._state.takes:
+        if discard or not (self._state.takes or record.job.continues):
             closed = await self._closing.leave(record, folder, discard=discard)
         else:
             await self._told.begin_finalising()
-            closed = await self._closing.finish(record, folder, self._state)
+            closed = await self._closing.finish(record, folder, self._state, fence)
         failure = None if discard else end.failure or closed.failure
-        if not discard:
+        if not discard and is_final(record, end):
             await self._closing.send_copies(record, folder)
-        await self._told.conclude(end, failure, closed.files, closed.duration)
+        await self._told.conclude(end, failure, closed.files, closed.duration, conditions=closed.conditions)
         await self._closing.tidy(record, folder, closed, discarded=discard)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from agents.bounded_program import run_bounded
 from agents.pipelines.exit_classification import ExitOutcome, classify_exit
-from agents.pipelines.input_description import parse_input_description
 from agents.pipelines.pipeline_error import PipelineError
-from agents.pipelines.recording_files import describe_command, final_moves, finish_plan, is_playable, take_files
+from agents.pipelines.recording_files import file_places, final_moves, take_files
 from agents.pipelines.snapshots import snapshot_command, thumbnail_command
 from agents.pipelines.takes import DisplayAccess, TakePlaces, build_take, recording_coders
 from agents.recordings.failures import capture_ended
 from agents.recordings.take_figures import FRAMES, IDLENESS, SILENCE
 from agents.sessions.attempt import Failure
+from agents.sessions.joining import plan_file, resolved
 from agents.sessions.logs import read_tail
 from agents.sessions.refusals import pipeline_refusal
 from gpu_balancer.runtime.failures import Reason, RequestFailure
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 _LOG_LINES = 200
 _ASKED_EVERY_S = 0.2
 _SNAPSHOT_WITHIN = timedelta(seconds=10)
-_LOOKED_AT_WITHIN = timedelta(seconds=20)
 _PLANNED = DisplayAccess(name=":0", authority="/dev/null", sound_server="unix:/dev/null", sound_source="output.monitor")
 """Stands for the display that a recording will get."""
 
@@ -83,9 +82,24 @@ class Shooting:
         return self._take(job, _PLANNED, artifacts.parent, artifacts, 1)
 
     def command(
-        self, record: RecordingRecord, attempt: AttemptFolder, folder: AttemptFolder, display: Display, number: int
+        self,
+        record: RecordingRecord,
+        attempt: AttemptFolder,
+        folder: AttemptFolder,
+        display: Display,
+        number: int,
+        *,
+        resumed_at: timedelta,
     ) -> Command:
         """Builds the command of a take, and makes the folders that it writes to. Blocks for the disk.
+
+        Args:
+            record: The recording.
+            attempt: Its folder.
+            folder: The take's.
+            display: What is captured.
+            number: Of the take.
+            resumed_at: Where on the timeline of HLS it goes on.
 
         Raises:
             RequestFailure: When the device cannot do it.
@@ -97,7 +111,7 @@ class Shooting:
             sound_server=display.sound_server,
             sound_source=display.sound_source,
         )
-        command = self._take(record.job, access, folder.path, attempt.artifacts, number)
+        command = self._take(record.job, access, folder.path, attempt.artifacts, number, resumed_at)
         for directory in command.directories:
             Path(directory).mkdir(parents=True, exist_ok=True)
         return command
@@ -182,24 +196,25 @@ class Shooting:
             RequestFailure: When the device is not known.
         """
         await self.ready()
-        artifacts = str(folder.artifacts)
+        artifacts, ffmpeg = str(folder.artifacts), self.ffmpeg(record.job)
         found = take_files(record.job, numbers, artifacts_dir=artifacts)
-        takes = {output: [path for path in paths if await self._plays(record, path)] for output, paths in found.items()}
-        build = recording_coders(record.job, self._device()).build
-        return finish_plan(record.job, takes, build, artifacts_dir=artifacts)
+        places = resolved(file_places(record.job, artifacts_dir=artifacts), record.output_moves)
+        plans = [await plan_file(place, found[place.output], folder=folder, ffmpeg=ffmpeg) for place in places]
+        return tuple(step for plan in plans for step in plan)
 
     def ffmpeg(self, job: RecordingJob) -> str:
         """Gives the path of the ffmpeg that a recording uses."""
         return recording_coders(job, self._device()).build.path
 
-    async def _plays(self, record: RecordingRecord, path: str) -> bool:
-        if not await asyncio.to_thread(Path(path).is_file):
-            return False
-        build = recording_coders(record.job, self._device()).build
-        run = await run_bounded(describe_command(build, path), timeout=_LOOKED_AT_WITHIN)
-        return is_playable(parse_input_description(run.output))
-
-    def _take(self, job: RecordingJob, access: DisplayAccess, folder: Path, artifacts: Path, number: int) -> Command:
+    def _take(
+        self,
+        job: RecordingJob,
+        access: DisplayAccess,
+        folder: Path,
+        artifacts: Path,
+        number: int,
+        resumed_at: timedelta = timedelta(),
+    ) -> Command:
         places = TakePlaces(
             artifacts_dir=str(artifacts),
             progress=str(folder / "progress"),
@@ -215,6 +230,7 @@ class Shooting:
                 places,
                 number=number,
                 sound_delay=self._sound_delay,
+                resumed_at=resumed_at,
             )
         except PipelineError as error:
             raise pipeline_refusal(error, where="session.recording") from error

@@ -84,6 +84,10 @@ class RecordingState:
     closed_popups: int = 0
     cancelled_downloads: int = 0
     measured_use: MeasuredUse | None = None
+    resumed_at: timedelta = timedelta()
+    """Where on the timeline of its HLS its first take goes on."""
+    thumbnails_before: int = 0
+    """How many earlier attempts have taken."""
 
     def with_take(self, take: Take) -> RecordingState:
         """Gives the state with a take added, or in the place of the one of its number."""

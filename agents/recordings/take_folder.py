@@ -10,7 +10,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from agents.pipelines.recording_files import TAKES_FOLDER
+from agents.pipelines.outputs import TAKES_FOLDER
 from agents.sessions.folder import AttemptFolder
 from gpu_balancer.runtime.ids import random_id
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from agents.pipelines.command import Command
     from agents.recordings.state import Take
+    from agents.sessions.fence import FenceHold
     from agents.sessions.folder import AttemptFolder
     from gpu_balancer.runtime.clock import Clock
 
@@ -70,13 +71,22 @@ class TakeRun:
         self._asked_s: float | None = None
 
     @classmethod
-    def start(cls, folder: AttemptFolder, command: Command, take: Take, *, clock: Clock, bounds: TakeBounds) -> Self:
-        """Starts a take in its folder.
+    def start(
+        cls,
+        folder: AttemptFolder,
+        command: Command,
+        take: Take,
+        *,
+        fence: FenceHold,
+        clock: Clock,
+        bounds: TakeBounds,
+    ) -> Self:
+        """Starts a take in its folder, behind the fence of its session.
 
         Raises:
             OSError: When the system cannot start a process.
         """
-        shim = spawn_shim(folder, command.argv, command.env, among_others=True)
+        shim = spawn_shim(folder, command.argv, command.env, fence=fence.descriptor, among_others=True)
         give_precedence(shim)
         return cls(folder, take, clock=clock, bounds=bounds, shim=shim)
 

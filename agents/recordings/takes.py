@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from agents.recordings.failures import (
@@ -23,11 +24,12 @@ from agents.recordings.take_run import TakeRun
 from agents.recordings.thumbnails import Thumbnails
 from agents.sessions.attempt import Phase, StopCause
 from agents.sessions.attempt_health import AttemptHealth
+from agents.sessions.endings import fenced
+from agents.sessions.fence import FencedError
+from agents.sessions.live_playlists import LivePlaylists
 from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from agents.pipelines.command import Command
     from agents.recordings.direction import Direction
     from agents.recordings.shooting import Shooting
@@ -40,6 +42,8 @@ _LOG = logging.getLogger(__name__)
 _BRISK_S = 0.03
 _STEADY_S = 0.5
 _FLUSHED_EVERY_S = 1.0
+_GAP = timedelta(milliseconds=100)
+"""Between two takes on the timeline of HLS: sound begins up to this much before its picture."""
 
 
 class Takes:
@@ -63,6 +67,7 @@ class Takes:
         self._clock = clock
         self._bounds = bounds
         self._thumbnails = Thumbnails(shooting, direction.folder)
+        self._playlists = LivePlaylists(direction.record.playlists)
         self._prepared: dict[int, tuple[AttemptFolder, Command]] = {}
         self._health = _health(direction, clock, bounds)
 
@@ -137,7 +142,10 @@ class Takes:
         now = self._now
         await self._shooting.ready()
         folder = await asyncio.to_thread(make_take_folder, now.folder, number)
-        command = await asyncio.to_thread(self._shooting.command, now.record, now.folder, folder, now.display, number)
+        resumed_at = now.state.resumed_at + now.told.recorded + (number - 1) * _GAP
+        command = await asyncio.to_thread(
+            self._shooting.command, now.record, now.folder, folder, now.display, number, resumed_at=resumed_at
+        )
         return folder, command
 
     async def _begun(self, take: Take) -> TakeRun | None:
@@ -145,7 +153,10 @@ class Takes:
             if take.number not in self._prepared:
                 self._prepared[take.number] = await self._preparation(take.number)
             folder, command = self._prepared.pop(take.number)
-            return TakeRun.start(folder, command, take, clock=self._clock, bounds=self._bounds)
+            with await asyncio.to_thread(self._now.fence.prove) as fence:
+                return TakeRun.start(folder, command, take, fence=fence, clock=self._clock, bounds=self._bounds)
+        except FencedError as error:
+            await self._now.fail(fenced(error))
         except RequestFailure as failure:
             await self._now.fail(told_failure(failure.reason.name, failure.message))
         except OSError as error:
@@ -194,7 +205,11 @@ class Takes:
         await self._now.told.note_size()
         await self._note_health(run)
         self._now.told.note_page(self._now.stage.figures)
-        await self._thumbnails.take_due(self._now.record.job, self._now.display, self._now.told.recorded)
+        if self._playlists.joined:
+            await asyncio.to_thread(self._playlists.update)
+        await self._thumbnails.take_due(
+            self._now.record.job, self._now.display, self._now.told.recorded, before=self._now.state.thumbnails_before
+        )
         if run.take.frames and self._now.state.measured_use is None:
             use = await asyncio.to_thread(self._meter.measure, self._now.display, run.program_pid)
             if use is not None:

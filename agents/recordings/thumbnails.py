@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 _FOLDER = "thumbnails"
 
 
+def last_thumbnail(folder: AttemptFolder) -> int:
+    """Gives the number of the last thumbnail that is there. 0: there is none."""
+    found = (folder.artifacts / _FOLDER).glob("*.jpg")
+    return max((int(path.stem) for path in found if path.stem.isdecimal()), default=0)
+
+
 class Thumbnails:
     """The thumbnails of one recording. Those for which no agent was there are left out, and so are their numbers."""
 
@@ -29,13 +35,14 @@ class Thumbnails:
         self._folder = folder.artifacts / _FOLDER
         self._last = -1
 
-    async def take_due(self, job: RecordingJob, display: Display, recorded: timedelta) -> None:
+    async def take_due(self, job: RecordingJob, display: Display, recorded: timedelta, *, before: int = 0) -> None:
         """Takes the one that is due, if there is one.
 
         Args:
             job: Tells how often.
             display: What is recorded.
             recorded: How much has been recorded.
+            before: How many earlier attempts have taken.
         """
         if job.thumbnail_interval is None or not recorded:
             return
@@ -43,6 +50,6 @@ class Thumbnails:
         if number == self._last:
             return
         self._last = number
-        path = self._folder / f"{number + 1:05}.jpg"
+        path = self._folder / f"{before + number + 1:05}.jpg"
         if not await asyncio.to_thread(path.exists):
             await self._shooting.take_thumbnail(job, display, path)

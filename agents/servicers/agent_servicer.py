@@ -24,7 +24,7 @@ from agents.servicers.report_translation import (
     health_message,
     identity_message,
 )
-from agents.servicers.request_fields import artifact_name, session_id, speed_limit
+from agents.servicers.request_fields import artifact_name, earlier_attempts, session_id, speed_limit
 from agents.sessions.artifacts import ArtifactFile, list_artifacts, read_artifact
 from agents.sessions.attempt import AttemptKey
 from agents.sessions.launching import LaunchOrder, leaves_artifacts
@@ -150,7 +150,7 @@ class AgentServicer(AgentServiceServicer):
 
         async def start(used_ports: Collection[int]) -> Launched:
             source = await self._guards.guard_input(order.job.input)
-            await self._guards.check_outputs(order.job.outputs)
+            await self._guards.check_outputs(order.job.outputs, continued=order.job.continues)
             await self._disk.require_room(key, leaves_files=leaves_artifacts(order.job))
             guarded = replace(order, job=replace(order.job, input=source))
             return await self._launcher.launch(key, guarded, used_ports=used_ports)
@@ -317,4 +317,6 @@ def _order(plan: pb.LaunchPlan) -> LaunchOrder:
         traceparent=plan.traceparent,
         speed_limit=speed_limit(plan, path="plan.speed_limit"),
         urgent=plan.priority == PRIORITY_LIVE,
+        continues=earlier_attempts(plan),
+        may_continue=plan.may_continue,
     )

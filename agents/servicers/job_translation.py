@@ -118,6 +118,7 @@ def job_from_plan(plan: agent_service_pb2.LaunchPlan, *, path: str = "plan") -> 
         renditions=renditions,
         outputs=outputs,
         allow_software_encode=spec.allow_software_encode,
+        continues=bool(plan.continues),
     )
 
 

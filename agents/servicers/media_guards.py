@@ -33,8 +33,8 @@ class MediaGuards(Protocol):
         """Makes sure that a page or application may be recorded; gives the job with its watermark's links followed."""
         ...
 
-    async def check_outputs(self, outputs: Sequence[JobOutput]) -> None:
-        """Makes sure that outputs may be written, without writing them."""
+    async def check_outputs(self, outputs: Sequence[JobOutput], *, continued: bool = False) -> None:
+        """Makes sure that outputs may be written, without writing them; or that a later attempt may go on with them."""
         ...
 
 
@@ -93,8 +93,8 @@ class SettingsGuards:
         assert isinstance(source, UriInput)
         return replace(job, watermark=replace(job.watermark, path=source.uri))
 
-    async def check_outputs(self, outputs: Sequence[JobOutput]) -> None:
-        """Makes sure that outputs may be written, without writing them."""
+    async def check_outputs(self, outputs: Sequence[JobOutput], *, continued: bool = False) -> None:
+        """Makes sure that outputs may be written, without writing them; or that a later attempt may go on with them."""
         from agents.media_access.outputs import check_outputs
 
-        await check_outputs(outputs, self._outputs)
+        await check_outputs(outputs, self._outputs, continued=continued)

@@ -9,7 +9,7 @@ from agents.deliveries.status import DeliveriesPending
 from agents.recordings.launcher import RecordingOrder
 from agents.recordings.runner import RecordingRunner
 from agents.servicers.recording_translation import recording_from_plan
-from agents.servicers.request_fields import session_id
+from agents.servicers.request_fields import earlier_attempts, session_id
 from agents.sessions.attempt import AttemptKey
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.v1.session_pb2 import PRIORITY_BATCH
@@ -56,7 +56,7 @@ class RecordingControls:
         async def start(_: Collection[int]) -> Launched:
             self._recordings.require_able(order.job)
             job = await self._guards.guard_recording(order.job)
-            await self._guards.check_outputs(job.outputs)
+            await self._guards.check_outputs(job.outputs, continued=job.continues)
             await self._disk.require_room(key, leaves_files=True)
             return await self._recordings.launcher.launch(key, replace(order, job=job))
 
@@ -133,4 +133,6 @@ def _order(plan: pb.LaunchPlan) -> RecordingOrder:
         max_duration=plan.max_duration.ToTimedelta() if plan.HasField("max_duration") else None,
         traceparent=plan.traceparent,
         urgent=plan.priority != PRIORITY_BATCH,
+        continues=earlier_attempts(plan),
+        may_continue=plan.may_continue,
     )

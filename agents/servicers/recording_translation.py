@@ -98,6 +98,7 @@ def recording_from_plan(plan: agent_service_pb2.LaunchPlan, *, path: str = "plan
         thumbnail_interval=_duration(spec.thumbnail_interval) if spec.HasField("thumbnail_interval") else None,
         destinations=tuple(spec.destinations),
         allow_software_encode=spec.allow_software_encode,
+        continues=bool(plan.continues),
     )
 
 

@@ -88,6 +88,7 @@ def status_message(status: AttemptStatus) -> agent_service_pb2.AttemptStatus:
         phase=_PHASES[status.phase],
         outcome=_ENDINGS[status.ending] if status.ending else agent_service_pb2.ATTEMPT_OUTCOME_UNSPECIFIED,
         ingest_url=status.ingest_url or "",
+        folder=status.folder,
     )
     if status.failure is not None:
         message.failure.CopyFrom(_failure_message(status.failure))

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from agents.sessions.take_over import EarlierAttempt
 from gpu_balancer.runtime.failures import Violation, invalid
 
 if TYPE_CHECKING:
@@ -77,6 +78,11 @@ def artifact_name(name: str) -> tuple[str, str]:
         description = f'{name!r} is no artifact. Try "sessions/{{id}}/artifacts/{{path}}".'
         raise invalid(Violation(field="name", description=description))
     return session_id(session, path="name"), path
+
+
+def earlier_attempts(plan: pb.LaunchPlan) -> tuple[EarlierAttempt, ...]:
+    """Reads which attempts a launch goes on with."""
+    return tuple(EarlierAttempt(attempt=one.attempt, folder=one.folder) for one in plan.continues)
 
 
 def speed_limit(message: pb.LaunchPlan | pb.PaceSessionRequest, *, path: str) -> float | None:

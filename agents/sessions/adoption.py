@@ -8,7 +8,7 @@ folder is left alone only when its lock proves that nothing of it runs: see `fol
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -72,6 +72,8 @@ def read_attempt(folder: AttemptFolder) -> FoundAttempt:
         _LOG.error("%s of %s, which still runs", problem, folder.key)
         launched = datetime.fromtimestamp(folder.lock.stat().st_mtime, UTC)
         status = AttemptStatus(key=folder.key, launch_time=launched)
+    if launch is not None:
+        status = replace(status, folder=str(folder.path))
     return FoundAttempt(outcome=outcome, status=status, launch=launch)
 
 

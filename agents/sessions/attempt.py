@@ -97,6 +97,8 @@ class AttemptStatus:
     conditions: tuple[Condition, ...] = ()
     ingest_url: str | None = None
     """Where to publish, for an ingest; holds a secret."""
+    folder: str = ""
+    """Path of its folder. Empty: it never came here."""
     launch_time: datetime | None = None
     """When its folder was made. None: it never came here."""
     running_time: datetime | None = None

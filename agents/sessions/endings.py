@@ -15,9 +15,11 @@ from agents.sessions.attempt import Ending, Failure, StopCause
 from agents.sessions.logs import read_tail
 from agents.sessions.output_discards import discard_outputs
 from agents.sessions.output_moves import OutputMoveError, forget_parts, place_outputs, remove_parts
+from agents.sessions.placed_files import note_placed
 
 if TYPE_CHECKING:
-    from agents.sessions.attempt import AttemptStatus
+    from agents.sessions.attempt import AttemptStatus, Condition
+    from agents.sessions.fence import FencedError
     from agents.sessions.folder import AttemptFolder
     from agents.sessions.records import AnyRecord, LaunchRecord
     from gpu_balancer.runtime.redaction import Redactor
@@ -94,12 +96,16 @@ class Conclusion:
 
     ending: Ending
     failure: Failure | None = None
+    conditions: tuple[Condition, ...] = ()
+    """What is to be known of its outputs."""
 
 
 def conclude(
     folder: AttemptFolder, launch: LaunchRecord, status: AttemptStatus, *, redactor: Redactor, log_tail_lines: int
 ) -> Conclusion:
     """Decides how an attempt ended and gives complete outputs their names. Blocks for the disk; may be repeated.
+
+    Whoever calls this holds the fence, until the end is told and outputs are tidied up.
 
     Args:
         folder: The attempt's folder.
@@ -108,9 +114,27 @@ def conclude(
         redactor: Hides secrets in the log's tail.
         log_tail_lines: How many last lines a failure carries.
     """
+    judged = judge(folder, launch, status, redactor=redactor, log_tail_lines=log_tail_lines)
+    if status.discard_outputs:
+        discard_outputs(folder, launch)
+    elif judged.ending is not Ending.FAILED:
+        try:
+            note_placed(folder, launch.output_moves)
+            place_outputs(launch.output_moves, all_made=status.stop_cause is None)
+        except (OutputMoveError, OSError) as error:
+            taken = isinstance(error, OutputMoveError) and error.taken
+            code = folder.exit_code()
+            shown = read_tail(folder.log, redactor, log_tail_lines)
+            return _failed("OUTPUT_EXISTS" if taken else "OUTPUT_UNWRITABLE", str(error), code, shown)
+    return judged
+
+
+def judge(
+    folder: AttemptFolder, launch: LaunchRecord, status: AttemptStatus, *, redactor: Redactor, log_tail_lines: int
+) -> Conclusion:
+    """Decides how the program of an attempt ended, and touches nothing. Blocks for the disk; as `conclude`."""
     if status.discard_outputs:
         # However the program ended: the stop was heard, and nothing of it counts.
-        discard_outputs(folder, launch)
         return Conclusion(ending=Ending.STOPPED)
     code = folder.exit_code()
     lines = read_tail(folder.log, redactor, _CLASSIFIED_LINES)
@@ -121,10 +145,6 @@ def conclude(
     outcome = _classified(launch, status, code, lines, redactor)
     if outcome.kind is ExitOutcome.FAILED:
         return _failed(str(outcome.failure_reason), outcome.message, code, shown)
-    try:
-        place_outputs(launch.output_moves, all_made=status.stop_cause is None)
-    except OutputMoveError as error:
-        return _failed("OUTPUT_EXISTS" if error.taken else "OUTPUT_UNWRITABLE", str(error), code, shown)
     stopped = outcome.kind is ExitOutcome.STOPPED and status.stop_cause is StopCause.ASKED
     return Conclusion(ending=Ending.STOPPED if stopped else Ending.COMPLETED)
 
@@ -134,11 +154,21 @@ def conclude_damaged(folder: AttemptFolder) -> Conclusion:
     return _failed(*_DAMAGED, folder.exit_code(), ())
 
 
+def conclude_fenced(error: FencedError) -> Conclusion:
+    """Gives the end of an attempt that may not touch its outputs any more."""
+    return Conclusion(ending=Ending.FAILED, failure=fenced(error))
+
+
+def fenced(error: FencedError) -> Failure:
+    """Makes the failure of an attempt that may not touch its outputs any more."""
+    return Failure(reason="FENCED", message=f"{error} What it has made is left as the newer one found it.")
+
+
 def tidy_outputs(launch: AnyRecord, ending: Ending) -> None:
     """Takes away what is not needed any more, once the end is written down. Unfinished files with content are kept."""
     if ending is not Ending.FAILED:
         forget_parts(launch.output_moves)
-    remove_parts(launch.output_moves, only_empty=True)
+    remove_parts(launch.every_move, only_empty=True)
 
 
 def _known_reason(folder: AttemptFolder, status: AttemptStatus, code: int | None) -> tuple[str, str] | None:

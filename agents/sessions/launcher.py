@@ -6,6 +6,7 @@ A launch either leaves a running shim and its folder, or nothing at all.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -16,6 +17,7 @@ from agents.pipelines.job import IngestInput, IngestProtocol
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Condition
 from agents.sessions.ingest import open_point
 from agents.sessions.launching import make_record, named_folder, plan_command
+from agents.sessions.live_playlists import keep_earlier
 from agents.sessions.output_folders import (
     look_up_folders,
     look_up_presentations,
@@ -30,6 +32,8 @@ from agents.sessions.running import Launched
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.spawning import spawn_shim
 from agents.sessions.status_book import Attempt
+from agents.sessions.take_over import take_over
+from gpu_balancer.runtime.durable_file import write_durably
 from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
@@ -39,12 +43,16 @@ if TYPE_CHECKING:
 
     from agents.pipelines.capability import PipelineDevice
     from agents.pipelines.command import Command, OutputMove
+    from agents.sessions.fence import FenceHold, Fences
     from agents.sessions.folder import AttemptFolder, SessionFolders
     from agents.sessions.ingest import IngestPoint
     from agents.sessions.launching import LaunchOrder
     from agents.sessions.output_folders import PresentationFolder
     from agents.sessions.records import LaunchRecord
     from gpu_balancer.runtime.clock import Clock
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +74,7 @@ class Launcher:
         self,
         folders: SessionFolders,
         *,
+        fences: Fences,
         device: Callable[[], PipelineDevice],
         tracer: Tracer,
         clock: Clock,
@@ -75,12 +84,14 @@ class Launcher:
 
         Args:
             folders: Where attempts live.
+            fences: Of this host.
             device: Gives the device as it was proved; raises RequestFailure while that is not known.
             tracer: Makes spans.
             clock: For times.
             settings: How attempts are launched.
         """
         self._folders = folders
+        self._fences = fences
         self._device = device
         self._tracer = tracer
         self._clock = clock
@@ -107,16 +118,17 @@ class Launcher:
             record = replace(record, presentations=await self._presentations(key, folder, command))
             attempt = Attempt(folder, self._first_status(key, point))
             trace = SessionTrace(self._tracer, order.traceparent, key)
-            with trace.launching():
+            with trace.launching(), await asyncio.to_thread(self._fences.take, key, folder.path) as fence:
                 try:
+                    record = replace(record, fences=await asyncio.to_thread(self._fences.generation))
                     await asyncio.to_thread(self._write_folders, attempt, order.plan, record, command.directories)
-                    shim = await _spawned(folder, record)
                 except RequestFailure:
                     await asyncio.to_thread(self._folders.remove_attempt, folder)
                     raise
                 except OSError as error:
                     await asyncio.to_thread(self._folders.remove_attempt, folder)
                     raise folder_refusal(key, error) from error
+                record, shim = await self._begun(order, record, folder, fence, point)
         return Launched(attempt=attempt, record=record, trace=trace, shim=shim, speed_limit=order.speed_limit)
 
     def describe(self, order: LaunchOrder) -> Command:
@@ -163,8 +175,41 @@ class Launcher:
         for path in directories:
             if path not in outside:
                 Path(path).mkdir(parents=True, exist_ok=True)
-        make_presentation_folders(outside, self._settings.output_roots)
+        session = attempt.key.session if record.playlists else None
+        continued = any(presentation.part is not None for presentation in record.playlists)
+        make_presentation_folders(outside, self._settings.output_roots, session=session, continued=continued)
         make_private_folders(record.output_moves)
+
+    async def _begun(
+        self,
+        order: LaunchOrder,
+        record: LaunchRecord,
+        folder: AttemptFolder,
+        fence: FenceHold,
+        point: IngestPoint | None,
+    ) -> tuple[LaunchRecord, int | None]:
+        """Starts the program, once it has taken over what there is. Gives its record and its shim.
+
+        No shim: it could not be started, and its attempt ends with what it had taken over by then.
+
+        Raises:
+            RequestFailure: When it could not be started, and had nothing to take over.
+        """
+        try:
+            if order.job.continues:
+                await asyncio.to_thread(take_over, folder, order.continues, record.files)
+                resumed_at = await asyncio.to_thread(keep_earlier, record.playlists)
+                job = replace(order.job, resumed_at=resumed_at)
+                command = plan_command(job, self._device(), folder, None if point is None else point.url)
+                record = replace(record, argv=command.argv)
+                await asyncio.to_thread(write_durably, folder.launch, dump_launch(record))
+            return record, await _spawned(folder, record, fence)
+        except OSError as error:
+            if not order.job.continues:
+                await asyncio.to_thread(self._folders.remove_attempt, folder)
+                raise folder_refusal(folder.key, error) from error
+            _LOG.error("Cannot go on with what was made before %s: %s: %s", folder.key, error.strerror, error.filename)
+            return record, None
 
     @contextmanager
     def _claimed_point(self, order: LaunchOrder, used_ports: Collection[int]) -> Iterator[IngestPoint | None]:
@@ -184,7 +229,7 @@ class Launcher:
 
     def _first_status(self, key: AttemptKey, point: IngestPoint | None) -> AttemptStatus:
         now = self._clock.now()
-        status = AttemptStatus(key=key, launch_time=now)
+        status = AttemptStatus(key=key, folder=str(self.folder(key).path), launch_time=now)
         if point is None:
             return status
         message = f"Waiting for somebody to publish by {point.protocol.value.upper()}."
@@ -192,9 +237,9 @@ class Launcher:
         return replace(status, conditions=(awaiting,), ingest_url=point.url)
 
 
-async def _spawned(folder: AttemptFolder, record: LaunchRecord) -> int:
+async def _spawned(folder: AttemptFolder, record: LaunchRecord, fence: FenceHold) -> int:
     try:
-        return spawn_shim(folder, record.argv, record.env)
+        return spawn_shim(folder, record.argv, record.env, fence=fence.descriptor)
     except OSError:
         await asyncio.to_thread(remove_parts, record.output_moves, only_empty=False)
         raise

@@ -10,6 +10,7 @@ from agents.pipelines.command_builder import build_command
 from agents.pipelines.holding import hold_of, keeps_real_time
 from agents.pipelines.job import CaptureInput, IngestInput, Job, PushOutput, UriInput, VideoEncoding
 from agents.pipelines.pipeline_error import PipelineError
+from agents.sessions.joining import resolved
 from agents.sessions.records import LaunchRecord
 from agents.sessions.refusals import pipeline_refusal
 from gpu_balancer.runtime.failures import Violation, invalid
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from agents.sessions.attempt import AttemptKey
     from agents.sessions.folder import AttemptFolder, SessionFolders
     from agents.sessions.ingest import IngestPoint
+    from agents.sessions.take_over import EarlierAttempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,10 @@ class LaunchOrder:
     """The speed at which it begins, in times real time, above 0. None: as fast as it goes."""
     urgent: bool = False
     """Whether it is LIVE."""
+    continues: tuple[EarlierAttempt, ...] = ()
+    """Whose outputs it goes on with."""
+    may_continue: bool = False
+    """Whether another attempt may go on with what it makes, should it fail."""
 
 
 def named_folder(folders: SessionFolders, key: AttemptKey) -> AttemptFolder:
@@ -107,6 +113,9 @@ def make_record(
         leaves_artifacts=leaves_artifacts(order.job),
         pushes=any(isinstance(output, PushOutput) for output in order.job.outputs),
         urgent=order.urgent,
+        playlists=command.presentations,
+        files=resolved(command.files, command.output_moves),
+        may_continue=order.may_continue,
     )
 
 

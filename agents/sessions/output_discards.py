@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 
 def discard_outputs(folder: AttemptFolder, launch: AnyRecord) -> None:
     """Removes an attempt's unfinished files and its HLS presentations outside of its artifacts. May be repeated."""
-    remove_parts(launch.output_moves, only_empty=False)
+    remove_parts(launch.every_move, only_empty=False)
     for presentation in launch.presentations:
         try:
             remove_presentation(presentation)

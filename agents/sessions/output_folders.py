@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MADE = (".m3u8", ".ts", ".m4s", ".mp4", ".vtt", ".tmp")
 """How names of files end that an HLS muxer makes."""
+_MARK = ".gpu-balancer-"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PRIVATE_MODE = 0o700
 _PRESENTATION_MODE = 0o755
@@ -118,9 +119,20 @@ def remove_presentation(presentation: PresentationFolder) -> None:
             return  # a predecessor has removed it
 
 
+def unmark_presentation(presentation: PresentationFolder, session: str) -> None:
+    """Takes a session's mark away: no further attempt will go on there. One that is not there is no mistake."""
+    with (
+        contextlib.suppress(OSError),
+        open_folder(presentation.parent) as parent,
+        _opened(presentation.name, os.O_NOFOLLOW, dir_fd=parent) as folder,
+    ):
+        os.unlink(presentation_mark(session), dir_fd=folder)
+
+
 def _remove_made(folder: int) -> None:
     for name in _names(folder):
-        if name.endswith(_MADE) and stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+        made = name.endswith(_MADE) or name.startswith(_MARK)
+        if made and stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=folder)
 
 
@@ -163,12 +175,31 @@ def make_private_folders(moves: Sequence[OutputMove]) -> None:
         raise
 
 
-def make_presentation_folders(directories: Sequence[str], roots: Sequence[str]) -> None:
+def make_private_folder(parent: int, name: str) -> None:
+    """Makes a private folder inside an open one; one that is there is no mistake.
+
+    Raises:
+        OSError: When it cannot be made.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, _PRIVATE_MODE, dir_fd=parent)
+
+
+def presentation_mark(session: str) -> str:
+    """Names the empty file in a presentation's folder that tells which session it belongs to."""
+    return f"{_MARK}{session}"
+
+
+def make_presentation_folders(
+    directories: Sequence[str], roots: Sequence[str], *, session: str | None = None, continued: bool = False
+) -> None:
     """Makes the folders of HLS presentations outside of the artifacts.
 
     Args:
         directories: Absolute paths, outer ones first.
         roots: Folders under which outputs may be written.
+        session: Marks them as this session's, so that a later attempt may go on in them. None: none may.
+        continued: Whether earlier attempts of the session may have made them, and written there.
 
     Raises:
         RequestFailure: OUTPUT_NOT_ALLOWED when a folder is not under the roots, or others could write into it.
@@ -182,10 +213,26 @@ def make_presentation_folders(directories: Sequence[str], roots: Sequence[str]) 
             with contextlib.suppress(FileExistsError):
                 os.mkdir(Path(top).name, _PRESENTATION_MODE, dir_fd=parent)
             with _opened(Path(top).name, os.O_NOFOLLOW, dir_fd=parent) as folder:
-                if (problem := shared_folder_problem(os.fstat(folder))) or any(_names(folder)):
-                    raise _refusal(top, problem or "the folder is not empty")
+                if problem := shared_folder_problem(os.fstat(folder)):
+                    raise _refusal(top, problem)
+                names = _names(folder)
+                if names and not (continued and session is not None and presentation_mark(session) in names):
+                    raise _refusal(top, "the folder is not empty")
+                if session is not None:
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                    os.close(os.open(presentation_mark(session), flags, 0o600, dir_fd=folder))
                 for name in inner:
-                    os.mkdir(name, _PRESENTATION_MODE, dir_fd=folder)
+                    _make_variant(name, folder, continued=continued)
+
+
+def _make_variant(name: str, folder: int, *, continued: bool) -> None:
+    try:
+        os.mkdir(name, _PRESENTATION_MODE, dir_fd=folder)
+    except FileExistsError:
+        if not continued:
+            raise
+        with _opened(name, os.O_NOFOLLOW, dir_fd=folder):
+            pass  # a folder indeed, and no link
 
 
 @contextlib.contextmanager

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from agents.pipelines.command import OutputMove
+from agents.pipelines.command import FileParts, HlsPresentation, OutputMove
 from agents.pipelines.holding import Hold
 from agents.pipelines.job import IngestProtocol
 from agents.pipelines.recording import RecordingJob
@@ -59,6 +59,20 @@ class LaunchRecord:
     """Whether an output is pushed to a server."""
     urgent: bool = False
     """Whether it is LIVE, and so goes after all others when disks run full."""
+    playlists: tuple[HlsPresentation, ...] = ()
+    """Of live HLS: to be ended, and joined with earlier ones."""
+    files: tuple[FileParts, ...] = ()
+    """To be joined with what earlier attempts have made."""
+    may_continue: bool = False
+    """Whether another attempt may go on with what this one has made, should it fail."""
+    fences: str = ""
+    """Generation of the host's fences when it was launched. Empty: there were none."""
+
+    @property
+    def every_move(self) -> tuple[OutputMove, ...]:
+        """Its moves, and those of its parts of files that are joined first."""
+        own = [replace(file.move, part_path=file.own_path) for file in self.files if file.move is not None]
+        return (*self.output_moves, *own)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +93,17 @@ class RecordingRecord:
     traceparent: str = ""
     urgent: bool = True
     """As of a transcode. What a recording misses is gone, so it is LIVE unless the balancer says otherwise."""
+    fences: str = ""
+    """Generation of the host's fences when it was launched. Empty: there were none."""
+    playlists: tuple[HlsPresentation, ...] = ()
+    """Of its HLS: to be ended, and joined with earlier ones."""
+    may_continue: bool = False
+    """Whether another attempt may go on with what this one has made, should it fail."""
+
+    @property
+    def every_move(self) -> tuple[OutputMove, ...]:
+        """Its moves."""
+        return self.output_moves
 
 
 AnyRecord = LaunchRecord | RecordingRecord

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Ending, Phase, StopCause
 from agents.sessions.disk_watch import LiveSession
 from agents.sessions.launching import named_folder
+from agents.sessions.output_folders import unmark_presentation
 from agents.sessions.output_moves import remove_parts
 from agents.sessions.processes import end_processes
 from agents.sessions.records import LaunchRecord, dump_status
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Tracer
 
+    from agents.sessions.fence import Fences
     from agents.sessions.folder import AttemptFolder, SessionFolders
     from agents.sessions.records import AnyRecord
     from agents.sessions.running import Launched, Runner, RunnerMaker
@@ -53,6 +55,7 @@ class SessionRegistry:
         folders: SessionFolders,
         book: StatusBook,
         *,
+        fences: Fences,
         make_runner: RunnerMaker,
         tasks: TaskGuard,
         tracer: Tracer,
@@ -64,6 +67,7 @@ class SessionRegistry:
         Args:
             folders: Where attempts live.
             book: Where their statuses are kept and told.
+            fences: Of this host.
             make_runner: Makes who watches over one.
             tasks: Owns the watchers.
             tracer: Makes spans.
@@ -72,6 +76,7 @@ class SessionRegistry:
         """
         self._folders = folders
         self._book = book
+        self._fences = fences
         self._make_runner = make_runner
         self._tasks = tasks
         self._tracer = tracer
@@ -96,6 +101,7 @@ class SessionRegistry:
         Args:
             within: How long to wait for a disk that gives nothing.
         """
+        await asyncio.to_thread(self._fences.clear)
         await self._takeover.run(within)
 
     def enter(self, attempt: Attempt, record: AnyRecord | None) -> None:
@@ -196,6 +202,10 @@ class SessionRegistry:
             await asyncio.wait([flight])
         if (runner := self._runners.get(key)) is not None:
             await runner.stop(StopCause.ASKED, discard_outputs=discard_outputs)
+        elif (record := self._launches.get(key)) is not None and record.may_continue:
+            attempt = self._attempts[key]
+            if attempt.status.ending is Ending.FAILED:
+                await self._make_runner(attempt, record, SessionTrace(self._tracer, "", key)).settle()
         elif key not in self._attempts:
             await self._enter_tombstone(key)
 
@@ -222,9 +232,10 @@ class SessionRegistry:
         for key in keys:
             del self._attempts[key]
             if (record := self._launches.pop(key, None)) is not None:
-                await asyncio.to_thread(remove_parts, record.output_moves, only_empty=False)
+                await asyncio.to_thread(_remove_outside, record, session)
         await self._book.forget(keys)
         await asyncio.to_thread(self._folders.remove, session)
+        await asyncio.to_thread(self._fences.remove, session)
 
     def attempt(self, session: str, number: int | None = None) -> Attempt:
         """Finds an attempt.
@@ -365,6 +376,13 @@ def _live_session(key: AttemptKey, runner: Runner, status: AttemptStatus, record
         leaves_files=record.leaves_artifacts if isinstance(record, LaunchRecord) else True,
         stopping=status.stop_cause is not None,
     )
+
+
+def _remove_outside(record: AnyRecord, session: str) -> None:
+    """Removes what an attempt left outside of its folder that is nobody's artifact."""
+    remove_parts(record.every_move, only_empty=False)
+    for presentation in record.presentations:
+        unmark_presentation(presentation, session)
 
 
 def _logging(key: AttemptKey) -> AbstractContextManager[None]:

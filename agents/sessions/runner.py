@@ -9,20 +9,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from agents.pipelines.job import IngestProtocol
-from agents.sessions.attempt import Phase, StopCause
-from agents.sessions.attempt_health import USUAL_BOUNDS, AttemptHealth, HealthBounds
+from agents.sessions.attempt import Condition, Ending, Phase, StopCause
+from agents.sessions.attempt_health import AttemptHealth
 from agents.sessions.blockage import Blockage
 from agents.sessions.bounded_files import bound_file
-from agents.sessions.endings import conclude, has_output, tidy_outputs
+from agents.sessions.endings import Conclusion, conclude, conclude_fenced, has_output, tidy_outputs
+from agents.sessions.fence import AttemptFence, FencedError
 from agents.sessions.file_ages import written_ago_s
+from agents.sessions.joining import tidy
+from agents.sessions.live_playlists import LivePlaylists
 from agents.sessions.logs import read_tail
 from agents.sessions.output_discards import remove_artifacts
 from agents.sessions.pacing import Pacer
+from agents.sessions.part_endings import finish_outputs
 from agents.sessions.processes import AttemptProcesses
 from agents.sessions.progress_file import ProgressFile, bytes_on_disk
 from agents.sessions.recent_speed import RecentSpeed
@@ -34,8 +38,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from agents.pipelines.progress import Progress
+    from agents.pipelines.recording_files import FinishStep
     from agents.sessions.attempt import AttemptStatus
+    from agents.sessions.fence import FenceHold, Fences
     from agents.sessions.records import LaunchRecord
+    from agents.sessions.running import RunnerSettings
     from agents.sessions.session_trace import SessionTrace
     from agents.sessions.status_book import Attempt, StatusBook
     from gpu_balancer.runtime.clock import Clock
@@ -49,18 +56,6 @@ _UNEXPECTED_KEY = "Unexpected stream"
 _KEY_LOG_LINES = 200
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunnerSettings:
-    """How attempts are run."""
-
-    stop_timeout: timedelta = timedelta(seconds=8)
-    """How long a program may complete its outputs before it is killed."""
-    log_limit_bytes: int = 16 * 1024 * 1024
-    log_tail_lines: int = 20
-    health: HealthBounds = USUAL_BOUNDS
-    """What is still taken for healthy."""
-
-
 class AttemptRunner:
     """The watcher of one attempt."""
 
@@ -70,6 +65,7 @@ class AttemptRunner:
         launch: LaunchRecord,
         *,
         book: StatusBook,
+        fences: Fences,
         trace: SessionTrace,
         clock: Clock,
         settings: RunnerSettings,
@@ -80,6 +76,7 @@ class AttemptRunner:
             attempt: What to watch.
             launch: How it was launched.
             book: Where its statuses are kept and told.
+            fences: Of this host.
             trace: The session's spans.
             clock: For deadlines and times.
             settings: How attempts are run.
@@ -88,6 +85,7 @@ class AttemptRunner:
         self._folder = attempt.folder
         self._launch = launch
         self._book = book
+        self._fence = AttemptFence(fences=fences, key=attempt.key, folder=attempt.folder.path, generation=launch.fences)
         self._trace = trace
         self._clock = clock
         self._settings = settings
@@ -95,6 +93,7 @@ class AttemptRunner:
         self._progress = ProgressFile(attempt.folder.progress)
         self._read = self._noted = attempt.status.progress
         self._recent_speed = RecentSpeed()
+        self._playlists = LivePlaylists(launch.playlists)
         self._processes: AttemptProcesses | None = None
         self._to_continue = False
         self._pacer = Pacer(clock, hold=launch.hold, send=self._send, read=self._latest_progress)
@@ -145,6 +144,13 @@ class AttemptRunner:
         if self._status.stop_cause is None:
             self._pacer.set_limit(speed_limit)
 
+    async def settle(self) -> None:
+        """Joins files and ends playlists of an attempt that failed, once none goes on with it."""
+        final, ended = replace(self._launch, may_continue=False), Conclusion(ending=Ending.FAILED)
+        with contextlib.suppress(FencedError), await asyncio.to_thread(self._fence.prove) as fence:
+            _, steps = await finish_outputs(final, self._folder, ended, fence, self._clock.now())
+            await asyncio.to_thread(tidy, steps)
+
     async def watch(self, shim: int | None = None) -> None:
         """Watches until the attempt has ended and that was told.
 
@@ -181,6 +187,8 @@ class AttemptRunner:
             self._to_continue = False
         self._read_progress()
         await self._note_size()
+        if self._playlists.joined:
+            await asyncio.to_thread(self._playlists.update)
         await self._note_phase()
         await self._note_health(processes)
         await self._note_lost_shim(processes)
@@ -222,7 +230,7 @@ class AttemptRunner:
         if self._status.progress is None or now_s < self._measure_s:
             return
         self._measure_s = now_s + _MEASURED_EVERY_S
-        parts = [move.part_path for move in self._launch.output_moves]
+        parts = [move.part_path for move in self._launch.every_move]
         self._written_bytes = await asyncio.to_thread(bytes_on_disk, self._folder.artifacts, parts)
         self._change(progress=self._measured(self._status.progress))
 
@@ -339,23 +347,45 @@ class AttemptRunner:
             await self._note_size()
         if self._status.phase is Phase.STARTING:
             await self._notice_what_was_missed()
+        try:
+            with await asyncio.to_thread(self._fence.prove) as fence:
+                await self._conclude(fence)
+        except FencedError as error:
+            _LOG.error("%s", error)
+            await self._tell_end(conclude_fenced(error))
+
+    async def _conclude(self, fence: FenceHold) -> None:
         tail_lines = self._settings.log_tail_lines
         conclusion = await asyncio.to_thread(
             conclude, self._folder, self._launch, self._status, redactor=self._redactor, log_tail_lines=tail_lines
         )
+        steps: tuple[FinishStep, ...] = ()
+        if not self._status.discard_outputs:
+            if self._launch.files:
+                await self._tell_finalising()
+            conclusion, steps = await finish_outputs(self._launch, self._folder, conclusion, fence, self._clock.now())
+        await self._tell_end(conclusion)
+        if self._status.discard_outputs:
+            await asyncio.to_thread(remove_artifacts, self._folder)
+        else:
+            await asyncio.to_thread(tidy, steps)
+            await asyncio.to_thread(tidy_outputs, self._launch, conclusion.ending)
+
+    async def _tell_finalising(self) -> None:
+        message = "Joining what several attempts have made."
+        self._change(conditions=(Condition(type="FINALISING", message=message, since_time=self._clock.now()),))
+        await self._book.publish(self._attempt)
+
+    async def _tell_end(self, conclusion: Conclusion) -> None:
         self._change(
             phase=Phase.ENDED,
             ending=conclusion.ending,
             failure=conclusion.failure,
-            conditions=(),
+            conditions=conclusion.conditions,
             end_time=self._end_time(),
         )
         await self._book.publish(self._attempt)
         self._trace.ended(self._status)
-        if self._status.discard_outputs:
-            await asyncio.to_thread(remove_artifacts, self._folder)
-        else:
-            await asyncio.to_thread(tidy_outputs, self._launch, conclusion.ending)
 
     async def _notice_what_was_missed(self) -> None:
         """Looks for a beginning that came and went between two turns, or while no agent was there."""

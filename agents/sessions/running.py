@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
+
+from agents.sessions.attempt_health import USUAL_BOUNDS, HealthBounds
 
 if TYPE_CHECKING:
     from agents.sessions.attempt import StopCause
     from agents.sessions.records import AnyRecord
     from agents.sessions.session_trace import SessionTrace
     from agents.sessions.status_book import Attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerSettings:
+    """How attempts are run."""
+
+    stop_timeout: timedelta = timedelta(seconds=8)
+    """How long a program may complete its outputs before it is killed."""
+    log_limit_bytes: int = 16 * 1024 * 1024
+    log_tail_lines: int = 20
+    health: HealthBounds = USUAL_BOUNDS
+    """What is still taken for healthy."""
 
 
 class Runner(Protocol):
@@ -25,6 +40,10 @@ class Runner(Protocol):
 
     def pace(self, speed_limit: float | None) -> None:
         """Holds it at a speed, in times real time, if it can be held. None: lets it go."""
+        ...
+
+    async def settle(self) -> None:
+        """Makes up for what was left for another attempt, of one that failed and that none goes on with."""
         ...
 
     async def watch(self, shim: int | None = None) -> None:

@@ -236,6 +236,9 @@ class SessionSettings(Section):
     """Mebibytes of log kept per attempt."""
     log_tail_lines: Annotated[int, Field(ge=1, le=200)] = 20
     """Last lines of its log that a failure carries."""
+    fence_dir: AbsolutePath | None = None
+    """Folder of the lock files by which one attempt of a session at a time writes; the same for all agents of a host.
+    Not given: fences below /run/gpu-balancer for root, else below XDG_RUNTIME_DIR, else below /tmp."""
 
 
 class DiskSettings(Section):

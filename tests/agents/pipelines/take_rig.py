@@ -14,7 +14,13 @@ from pipeline_programs import run_program
 
 from agents.pipelines.input_description import parse_input_description
 from agents.pipelines.progress import Progress, parse_progress
-from agents.pipelines.recording_files import describe_command, finish_plan, is_playable, take_files
+from agents.pipelines.recording_files import (
+    describe_command,
+    file_places,
+    is_playable,
+    join_step,
+    take_files,
+)
 from agents.pipelines.takes import DisplayAccess, TakePlaces, build_take
 
 if TYPE_CHECKING:
@@ -102,7 +108,9 @@ class TakeRig:
         files = take_files(self.job, range(1, len(self.takes) + 1), artifacts_dir=str(self.artifacts))
         playable = {output: [path for path in paths if self.plays(path)] for output, paths in files.items()}
         made = {}
-        for step in finish_plan(self.job, playable, self.build, artifacts_dir=str(self.artifacts)):
+        places = file_places(self.job, artifacts_dir=str(self.artifacts))
+        steps = [join_step(one, playable[one.output], self.build.path) for one in places if playable[one.output]]
+        for step in steps:
             for directory in (*step.directories, str(Path(step.made_path).parent)):
                 Path(directory).mkdir(parents=True, exist_ok=True)
             for path, text in step.texts.items():
@@ -122,7 +130,7 @@ class TakeRig:
 
     def plays(self, path: str) -> bool:
         """Tells whether a take's file is of any use."""
-        described = run_program(*describe_command(self.build, path))
+        described = run_program(*describe_command(self.build.path, path))
         return is_playable(parse_input_description(described.stderr))
 
 

@@ -12,11 +12,13 @@ from agents.pipelines.hls import ended_playlist
 from agents.pipelines.input_description import parse_input_description
 from agents.pipelines.job import Container, FileOutput, HlsOutput
 from agents.pipelines.recording_files import (
+    FinishStep,
     concat_list,
     describe_command,
+    file_places,
     final_moves,
-    finish_plan,
     is_playable,
+    join_step,
     take_files,
 )
 
@@ -25,6 +27,11 @@ JOB = recording(
     HlsOutput(id="hls", path="hls"),
     FileOutput(id="kept", path="/srv/out/kept.mkv", container=Container.MKV, overwrite=True),
 )
+
+
+def steps_of(files: dict[str, tuple[str, ...]]) -> list[FinishStep]:
+    places = file_places(JOB, artifacts_dir="/a")
+    return [join_step(place, files[place.output], NEW_FFMPEG.path) for place in places]
 
 
 def test_each_file_output_has_a_file_per_take() -> None:
@@ -36,7 +43,7 @@ def test_each_file_output_has_a_file_per_take() -> None:
 
 def test_one_take_is_copied_straight_into_its_file() -> None:
     files = take_files(JOB, (1,), artifacts_dir="/a")
-    artifact, kept = finish_plan(JOB, files, NEW_FFMPEG, artifacts_dir="/a")
+    artifact, kept = steps_of(files)
     assert artifact.final_path == "/a/some/recording.mp4"
     assert artifact.made_path == "/a/.takes/joined/output-0.mp4"
     assert artifact.directories == ("/a/.takes/joined", "/a/some")
@@ -53,7 +60,7 @@ def test_one_take_is_copied_straight_into_its_file() -> None:
 
 def test_several_takes_are_mended_each_and_then_joined() -> None:
     files = take_files(JOB, (1, 2), artifacts_dir="/a")
-    artifact, _ = finish_plan(JOB, files, NEW_FFMPEG, artifacts_dir="/a")
+    artifact, _ = steps_of(files)
     mended = ("/a/.takes/joined/output-0-1.mp4", "/a/.takes/joined/output-0-2.mp4")
     assert [command[-1] for command in artifact.commands] == [
         *(f"file:{path}" for path in mended),
@@ -61,11 +68,6 @@ def test_several_takes_are_mended_each_and_then_joined() -> None:
     ]
     assert artifact.texts == {"/a/.takes/joined/output-0.txt": concat_list(mended)}
     assert set(artifact.scratch) == {*mended, *artifact.texts}
-
-
-def test_a_file_without_a_playable_take_is_not_made() -> None:
-    files = {**take_files(JOB, (1,), artifacts_dir="/a"), "kept": ()}
-    assert [step.output for step in finish_plan(JOB, files, NEW_FFMPEG, artifacts_dir="/a")] == ["some/recording.mp4"]
 
 
 def test_a_list_keeps_odd_paths_as_they_are() -> None:
@@ -76,7 +78,7 @@ def test_a_take_without_streams_is_not_playable() -> None:
     assert not is_playable(parse_input_description("[error] /a.mp4: Invalid data found when processing input\n"))
     described = "Input #0, mov,mp4, from 'a':\n  Stream #0:0: Audio: aac (LC), 48000 Hz, stereo\n"
     assert is_playable(parse_input_description(described))
-    assert describe_command(NEW_FFMPEG, "/a b.mp4")[-1] == "file:/a b.mp4"
+    assert describe_command(NEW_FFMPEG.path, "/a b.mp4")[-1] == "file:/a b.mp4"
 
 
 def test_a_playlist_gets_one_end() -> None:

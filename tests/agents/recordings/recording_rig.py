@@ -40,6 +40,7 @@ from agents.sessions.attempt import AttemptKey, AttemptStatus, Failure, Phase
 from agents.sessions.attempt_health import HealthBounds
 from agents.sessions.event_feed import StatusTold
 from agents.sessions.event_numbers import EventNumbers
+from agents.sessions.fence import Fences
 from agents.sessions.folder import AttemptFolder, SessionFolders
 from agents.sessions.records import AnyRecord, RecordingRecord
 from agents.sessions.registry import SessionRegistry
@@ -186,7 +187,14 @@ class FakeShooting(Shooting):
         return Command(argv=("camera",))
 
     def command(
-        self, record: RecordingRecord, attempt: AttemptFolder, folder: AttemptFolder, display: Display, number: int
+        self,
+        record: RecordingRecord,
+        attempt: AttemptFolder,
+        folder: AttemptFolder,
+        display: Display,
+        number: int,
+        *,
+        resumed_at: timedelta,
     ) -> Command:
         file = attempt.artifacts / take_file(0, Container.MP4, number)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -331,8 +339,14 @@ class RecordingRigs:
         if self._former is not None:
             displays.adopt(self._former)
         self._former = displays
+        fences = Fences(self.state_dir.parent / "fences", clock)
         launcher = RecordingLauncher(
-            folders, self.shooting, tracer=NoOpTracer(), clock=clock, output_roots=(str(self.state_dir.parent),)
+            folders,
+            self.shooting,
+            fences=fences,
+            tracer=NoOpTracer(),
+            clock=clock,
+            output_roots=(str(self.state_dir.parent),),
         )
         bounds = TakeBounds(
             stop_timeout=self.stop_timeout,
@@ -351,7 +365,7 @@ class RecordingRigs:
                 clock=clock,
                 settings=StageSettings(acquire_timeout=timedelta(seconds=5), applications={}),
             )
-            direction = Direction(record, Narration(attempt, book, trace, clock=clock), stage)
+            direction = Direction(record, Narration(attempt, book, trace, clock=clock), stage, fences)
             meter = UseMeter(clock, over=timedelta(milliseconds=100))
             takes = Takes(direction, self.shooting, meter=meter, clock=clock, bounds=bounds)
             closing = Closing(self.shooting, deliveries, clock=clock)  # type: ignore[arg-type]
@@ -366,7 +380,9 @@ class RecordingRigs:
             )
 
         async with TaskGuard("rig") as tasks:
-            registry = SessionRegistry(folders, book, make_runner=runner, tasks=tasks, tracer=NoOpTracer(), clock=clock)
+            registry = SessionRegistry(
+                folders, book, fences=fences, make_runner=runner, tasks=tasks, tracer=NoOpTracer(), clock=clock
+            )
             await registry.adopt()
             yield RecordingRig(
                 registry=registry,

@@ -33,3 +33,14 @@ def rigs(tmp_path: Path) -> Iterator[Rigs]:
     for folder in SessionFolders(root=state_dir / "sessions").found():
         with AttemptProcesses(folder) as processes:
             processes.kill_all()
+
+
+@pytest.fixture
+def others(tmp_path: Path) -> Iterator[Rigs]:
+    """Agents of another device of the same host: another state folder, the same fences."""
+    state_dir = tmp_path / "other"
+    state_dir.mkdir()
+    yield Rigs(state_dir)
+    for folder in SessionFolders(root=state_dir / "sessions").found():
+        with AttemptProcesses(folder) as processes:
+            processes.kill_all()

@@ -36,13 +36,14 @@ from agents.process_marks import name_of_agent
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Phase
 from agents.sessions.event_feed import StatusTold
 from agents.sessions.event_numbers import EventNumbers
+from agents.sessions.fence import Fences
 from agents.sessions.folder import AttemptFolder, SessionFolders
 from agents.sessions.launcher import Launcher, LaunchSettings
 from agents.sessions.launching import LaunchOrder
 from agents.sessions.records import AnyRecord, LaunchRecord
 from agents.sessions.registry import SessionRegistry
-from agents.sessions.runner import AttemptRunner, RunnerSettings
-from agents.sessions.running import Launched
+from agents.sessions.runner import AttemptRunner
+from agents.sessions.running import Launched, RunnerSettings
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.status_book import Attempt, StatusBook
 from gpu_balancer.runtime.clock import SystemClock
@@ -63,7 +64,7 @@ FACTS = InputFacts(
 )
 
 
-def cpu_device(ffmpeg: str = FFMPEG) -> PipelineDevice:
+def cpu_device(ffmpeg: str = FFMPEG, version: str = imageio_ffmpeg.get_ffmpeg_version()) -> PipelineDevice:
     """A CPU device that was proved to decode and encode H.264, by an ffmpeg."""
     proved = [
         Capability(
@@ -77,7 +78,7 @@ def cpu_device(ffmpeg: str = FFMPEG) -> PipelineDevice:
         )
         for direction, implementation in ((Direction.DECODE, "h264"), (Direction.ENCODE, "libx264"))
     ]
-    build = FfmpegBuild(path=ffmpeg, version=imageio_ffmpeg.get_ffmpeg_version(), candidate="bundled")
+    build = FfmpegBuild(path=ffmpeg, version=version, candidate="bundled")
     return PipelineDevice(kind="cpu", id="cpu-0", core_count=2, capabilities=tuple(proved), ffmpeg_builds=(build,))
 
 
@@ -145,6 +146,8 @@ class Rigs:
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
+        self.device: Callable[[], PipelineDevice] = cpu_device
+        self.fence_dir = state_dir.parent / "fences"
         self.launch_settings = LaunchSettings(
             rtmp_ports=range(31_350, 31_450),
             srt_ports=range(31_450, 31_550),
@@ -166,21 +169,20 @@ class Rigs:
         clock = SystemClock()
         folders = SessionFolders(root=self.state_dir / "sessions", agent=name_of_agent(self.state_dir))
         book = StatusBook(EventNumbers(self.state_dir / "event-number", clock))
+        fences = Fences(self.fence_dir, clock)
         launcher = Launcher(
-            folders,
-            device=lambda: cpu_device(self.ffmpeg),
-            tracer=self.tracer,
-            clock=clock,
-            settings=self.launch_settings,
+            folders, fences=fences, device=self.device, tracer=self.tracer, clock=clock, settings=self.launch_settings
         )
 
         def runner(attempt: Attempt, record: AnyRecord, trace: SessionTrace) -> AttemptRunner:
             assert isinstance(record, LaunchRecord)
             settings = self.runner_settings
-            return AttemptRunner(attempt, record, book=book, trace=trace, clock=clock, settings=settings)
+            return AttemptRunner(attempt, record, book=book, fences=fences, trace=trace, clock=clock, settings=settings)
 
         async with TaskGuard("rig") as tasks:
-            registry = SessionRegistry(folders, book, make_runner=runner, tasks=tasks, tracer=self.tracer, clock=clock)
+            registry = SessionRegistry(
+                folders, book, fences=fences, make_runner=runner, tasks=tasks, tracer=self.tracer, clock=clock
+            )
             await registry.adopt(within=adopted_within)
             yield Rig(registry=registry, book=book, launcher=launcher, folders=folders, tasks=tasks)
 

@@ -192,7 +192,7 @@ async def test_a_successor_publishes_a_name_of_255_bytes(rigs: Rigs, clip: Path,
 async def test_a_launch_that_cannot_start_its_program_leaves_no_private_folder(
     rigs: Rigs, clip: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> int:
+    def refuse(*_: object, **__: object) -> int:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr("agents.sessions.launcher.spawn_shim", refuse)

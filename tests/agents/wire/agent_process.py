@@ -41,6 +41,9 @@ candidates = ["bundled"]
 rtmp_ports = "32350-32449"
 srt_ports = "32450-32549"
 
+[sessions]
+fence_dir = "{fences}"
+
 [log]
 format = "json"
 {more}
@@ -67,7 +70,7 @@ class AgentProcess:
 
     def configure(self, more: str = "") -> None:
         """Writes the settings file."""
-        text = SETTINGS.format(media=self.media, out=self.out, more=more)
+        text = SETTINGS.format(media=self.media, out=self.out, fences=self.folder / "fences", more=more)
         (self.folder / "agent.toml").write_text(text)
 
     def start(self) -> None:

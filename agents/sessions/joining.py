@@ -1,0 +1,252 @@
+"""Makes whole files of what takes and attempts have written of them, and keeps the pieces where that cannot be.
+
+What is to be done is planned anew by whoever does it, from the files that are there, and each file gets its name only
+when it is complete: so it can be done again after a crash at any step. Pieces are removed when the whole has its name,
+and not before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agents.bounded_program import run_bounded
+from agents.pipelines.input_description import parse_input_description
+from agents.pipelines.parts import PartNumber, parameters_command, parse_parameters, part_name
+from agents.pipelines.recording_files import DEMUXERS, FinishStep, describe_command, is_playable, join_step
+from agents.sessions.attempt import Condition
+from agents.sessions.output_moves import forget_parts, place_outputs
+from agents.sessions.placed_files import is_placed, note_placed
+from agents.sessions.take_over import part_place, parts_of
+from gpu_balancer.runtime.durable_file import flush_folder, write_durably
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from agents.pipelines.command import FileParts, OutputMove
+    from agents.sessions.fence import FenceHold
+    from agents.sessions.folder import AttemptFolder
+
+_LOOKED_AT_WITHIN = timedelta(seconds=20)
+_JOINED_WITHIN = timedelta(hours=1)
+"""Copying runs at the disk's pace; a day of recording at 8 Mbit/s are 86 GB."""
+
+
+def earlier_parts(file: FileParts, folder: AttemptFolder) -> tuple[tuple[PartNumber, str], ...]:
+    """Lists what earlier attempts have written of a file, in order. Blocks for the disk.
+
+    Args:
+        file: The file.
+        folder: The folder of the attempt that goes on, which has taken over what they made.
+    """
+    attempt = folder.key.attempt
+    found = {number: str(path) for number, path in parts_of(part_place(file, folder.artifacts))}
+    known = {number.attempt for number in found}
+    if file.move is not None:
+        for earlier in range(1, attempt):
+            private = Path(file.move.final_path).with_name(f".gpu-balancer-{folder.key.session}-{earlier}")
+            # What it wrote, rather than what it was joining when it was killed.
+            names = (Path(file.own_path).name, Path(file.made_path).name)
+            part = next((private / name for name in names if (private / name).is_file()), None)
+            if part is not None and earlier not in known:
+                found[PartNumber(attempt=earlier)] = str(part)
+    return tuple((number, found[number]) for number in sorted(found) if number.attempt < attempt)
+
+
+def resolved(files: Sequence[FileParts], moves: Sequence[OutputMove]) -> tuple[FileParts, ...]:
+    """Gives files with their moves as they were looked up when the attempt began."""
+    known = {move.part_path: move for move in moves}
+    return tuple(
+        file if file.move is None else replace(file, move=known.get(file.move.part_path, file.move)) for file in files
+    )
+
+
+async def plan_file(
+    file: FileParts, own: Sequence[str], *, folder: AttemptFolder, ffmpeg: str
+) -> tuple[FinishStep, ...]:
+    """Plans how a file is made of what earlier attempts and this one have written.
+
+    Args:
+        file: The file; its move has its folder.
+        own: Absolute paths of what this attempt has written, in order.
+        folder: Its folder.
+        ffmpeg: Absolute path of the ffmpeg that joins them.
+
+    Returns:
+        One step when all can be joined, else one for each part, in order; none when there is nothing of it.
+
+    Raises:
+        OSError: When ffmpeg cannot be started.
+    """
+    earlier = await asyncio.to_thread(earlier_parts, file, folder)
+    before = [(number, path) for number, path in earlier if await plays(path, ffmpeg)]
+    ours = [path for path in own if await plays(path, ffmpeg)]
+    pieces = [*(path for _, path in before), *ours]
+    if not pieces:
+        return ()
+    if not before or await _are_alike(pieces, file, ffmpeg):
+        return (join_step(file, pieces, ffmpeg),)
+    steps = [_kept(file, path, number) for number, path in before]
+    number = PartNumber(attempt=folder.key.attempt)
+    if ours and ours != [file.own_path]:
+        steps.append(replace(join_step(_as_part(file, number), ours, ffmpeg), whole=False))
+    elif ours:
+        steps.append(_kept(file, ours[0], number))
+    return tuple(steps)
+
+
+async def plays(path: str, ffmpeg: str) -> bool:
+    """Tells whether there is anything in a file that a player could show.
+
+    Raises:
+        OSError: When ffmpeg cannot be started.
+    """
+    if not await asyncio.to_thread(Path(path).is_file):
+        return False
+    run = await run_bounded(describe_command(ffmpeg, path), timeout=_LOOKED_AT_WITHIN)
+    return is_playable(parse_input_description(run.output))
+
+
+async def make(step: FinishStep, folder: AttemptFolder, fence: FenceHold) -> None:
+    """Makes one file. An artifact gets its name then, and its pieces are removed.
+
+    Args:
+        step: How.
+        folder: The attempt's.
+        fence: The session's, held; whatever writes files inherits it.
+
+    Raises:
+        OSError: When it cannot be made.
+    """
+    try:
+        if not await asyncio.to_thread(_is_made, step, folder):
+            await asyncio.to_thread(_prepare, step)
+            for command in step.commands:
+                run = await run_bounded(command, timeout=_JOINED_WITHIN, inherited=(fence.descriptor,))
+                if run.exit_code != 0:
+                    raise OSError(None, run.output.strip()[-500:] or "the joining took too long")
+            if step.move is None:
+                await asyncio.to_thread(_put, Path(step.made_path), Path(step.final_path))
+        if step.move is None:
+            await asyncio.to_thread(remove_pieces, step)
+    finally:
+        await asyncio.to_thread(_remove, step.scratch)
+
+
+def place(steps: Sequence[FinishStep], folder: AttemptFolder) -> None:
+    """Puts files that were made under the output roots in place. Blocks for the disk; may be repeated.
+
+    Raises:
+        OutputMoveError: When a name is taken, or the file is missing.
+        OSError: When it cannot be noted which files they are.
+    """
+    moves = [step.move for step in steps if step.move is not None]
+    note_placed(folder, moves)
+    place_outputs(moves, all_made=False)
+
+
+def tidy(steps: Sequence[FinishStep]) -> None:
+    """Removes what files were made of, once they stand in place and the end is written down."""
+    forget_parts([step.move for step in steps if step.move is not None])
+    for step in steps:
+        remove_pieces(step)
+
+
+def in_parts(steps: Sequence[FinishStep], now: datetime) -> tuple[Condition, ...]:
+    """Tells of files that stay in parts."""
+    told = [
+        f"{output}: {', '.join(Path(step.final_path).name for step in steps if step.output == output)}"
+        for output in dict.fromkeys(step.output for step in steps if not step.whole)
+    ]
+    message = f"Files stay in parts, in this order, because attempts encoded them differently: {'; '.join(told)}."
+    return (Condition(type="IN_PARTS", message=message, since_time=now),) if told else ()
+
+
+def remove_pieces(step: FinishStep) -> None:
+    """Removes what a whole file was made of, once it has its name."""
+    if step.commands:
+        _remove(step.takes)
+        for parent in {Path(piece).parent for piece in step.takes}:
+            if parent.name.startswith(".gpu-balancer-"):
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+
+
+def salvage(step: FinishStep, folder: AttemptFolder) -> list[str]:
+    """Puts the pieces themselves where a file should be that could not be made. Returns where they are now."""
+    final = Path(step.final_path) if step.move is None else folder.artifacts / Path(step.final_path).name
+    places = []
+    for number, piece in enumerate(step.takes, start=1):
+        place = final if len(step.takes) == 1 else final.with_name(f"{final.stem}.part-{number}{final.suffix}")
+        if Path(piece).parent == final.parent:
+            place = Path(piece)  # a part that is called one already
+        with contextlib.suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Path(piece).replace(place)
+            places.append(str(place.relative_to(folder.artifacts)))
+    return places
+
+
+async def _are_alike(pieces: Sequence[str], file: FileParts, ffmpeg: str) -> bool:
+    """Tells whether pieces can be joined without encoding them again."""
+    found = set()
+    for piece in pieces:
+        command = parameters_command(ffmpeg, piece, DEMUXERS[file.container])
+        run = await run_bounded(command, timeout=_LOOKED_AT_WITHIN)
+        found.add(parse_parameters(run.output))
+    return len(found) == 1 and () not in found
+
+
+def _as_part(file: FileParts, number: PartNumber) -> FileParts:
+    """Gives the file as one that is called a part."""
+    final = part_name(file.final_path, number)
+    return replace(file, final_path=final, move=None if file.move is None else replace(file.move, final_path=final))
+
+
+def _kept(file: FileParts, path: str, number: PartNumber) -> FinishStep:
+    """Plans nothing but to have a piece stand as a part where the file should."""
+    is_private = Path(path).parent.parent == Path(file.final_path).parent
+    move = _as_part(file, number).move if is_private else None
+    return FinishStep(
+        output=file.output,
+        takes=(path,),
+        texts={},
+        commands=(),
+        made_path=path,
+        final_path=path if move is None else move.final_path,
+        move=None if move is None else replace(move, part_path=path),
+        directories=(),
+        scratch=(),
+        whole=False,
+    )
+
+
+def _is_made(step: FinishStep, folder: AttemptFolder) -> bool:
+    """Tells whether a predecessor has made a file: it gets its name only when it is complete."""
+    return Path(step.final_path).is_file() if step.move is None else is_placed(folder, step.move)
+
+
+def _prepare(step: FinishStep) -> None:
+    for directory in step.directories:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    for path, text in step.texts.items():
+        write_durably(Path(path), text.encode())
+
+
+def _put(made: Path, final: Path) -> None:
+    """Gives a finished artifact its name, durably."""
+    with made.open("rb") as file:
+        os.fsync(file.fileno())
+    made.replace(final)
+    flush_folder(final.parent)
+
+
+def _remove(paths: Sequence[str]) -> None:
+    for path in paths:
+        Path(path).unlink(missing_ok=True)

@@ -1,0 +1,165 @@
+"""The playlists of live HLS presentations: joined over attempts while they go on, and ended when nothing more comes.
+
+A continuing attempt's ffmpeg writes playlists of its own. What players read is made of those and of what was there
+before, which is kept as it was found: so the same comes of it whoever makes it, and an agent that is away loses
+nothing, its successor makes up for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agents.pipelines.hls import MASTER_PLAYLIST, PLAYLIST, ended_playlist, own_playlist, playlist_before
+from agents.pipelines.playlists import Playlist, end_of, join_playlists, parse_playlist, write_playlist
+from gpu_balancer.runtime.durable_file import write_durably
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agents.pipelines.command import HlsPresentation
+
+_MODE = 0o644
+_GAP = timedelta(milliseconds=100)
+"""Between what two attempts made on one timeline: sound begins up to this much before its picture."""
+_KEPT_AFTER_LISTING = 3
+"""Segments that stay for clients whose playlist is old."""
+
+
+def keep_earlier(presentations: Sequence[HlsPresentation]) -> timedelta:
+    """Keeps the playlists of earlier attempts as they are, before another goes on. Blocks; may be repeated.
+
+    Returns:
+        Where on the timeline it goes on: behind all of them.
+
+    Raises:
+        OSError: When the disk is full or refuses.
+    """
+    ends = [timedelta()]
+    for presentation in presentations:
+        if presentation.part is None:
+            continue
+        for name in presentation.variants:
+            folder = Path(presentation.folder) / name
+            ends.append(end_of(_found(folder, presentation)))
+            kept = folder / playlist_before(presentation.part)
+            if kept.exists() or not folder.is_dir():
+                continue
+            found = replace(_found(folder, presentation), ended=False)
+            write_durably(kept, write_playlist(found).encode(), mode=_MODE)
+            if (folder / PLAYLIST).exists():
+                # Players that were told of an end are told that it goes on.
+                write_durably(folder / PLAYLIST, write_playlist(found).encode(), mode=_MODE)
+    return max(ends) + _GAP if max(ends) else timedelta()
+
+
+class LivePlaylists:
+    """The playlists of one attempt."""
+
+    def __init__(self, presentations: Sequence[HlsPresentation]) -> None:
+        """Looks at nothing yet.
+
+        Args:
+            presentations: What it writes.
+        """
+        self._presentations = presentations
+        self._seen: dict[Path, int] = {}
+
+    @property
+    def joined(self) -> bool:
+        """Whether any has to be joined with earlier ones."""
+        return any(presentation.part is not None for presentation in self._presentations)
+
+    def update(self) -> None:
+        """Joins what is new with what was there before. Blocks; may be called again and again.
+
+        Raises:
+            OSError: When the disk is full or refuses.
+        """
+        for presentation in self._presentations:
+            if presentation.part is None:
+                continue
+            _make_master(Path(presentation.folder), presentation.part)
+            for name in presentation.variants:
+                self._join(Path(presentation.folder) / name, presentation)
+
+    def end(self) -> None:
+        """Says that nothing more comes. Blocks; may be repeated.
+
+        Raises:
+            OSError: When the disk is full or refuses.
+        """
+        self.update()
+        for presentation in self._presentations:
+            for name in presentation.variants:
+                playlist = Path(presentation.folder) / name / PLAYLIST
+                with contextlib.suppress(FileNotFoundError):
+                    text = playlist.read_text("utf-8")
+                    if (ended := ended_playlist(text)) != text:
+                        write_durably(playlist, ended.encode(), mode=_MODE)
+
+    def _join(self, folder: Path, presentation: HlsPresentation) -> None:
+        assert presentation.part is not None
+        own = folder / own_playlist(PLAYLIST, presentation.part)
+        try:
+            written = own.stat().st_mtime_ns
+        except FileNotFoundError:
+            return
+        if self._seen.get(own) == written:
+            return
+        joined = _joined(folder, presentation.part, presentation.window)
+        if joined is None:
+            return
+        write_durably(folder / PLAYLIST, write_playlist(replace(joined, ended=False)).encode(), mode=_MODE)
+        _remove_passed(folder, presentation.part, joined)
+        self._seen[own] = written
+
+
+def _found(folder: Path, presentation: HlsPresentation) -> Playlist:
+    """Gives the playlist as the latest earlier attempt has left it."""
+    assert presentation.part is not None
+    for part in range(presentation.part - 1, 0, -1):
+        if (joined := _joined(folder, part, presentation.window)) is not None:
+            return joined
+        if (kept := _read(folder / playlist_before(part))) is not None:
+            return kept
+    return _read(folder / PLAYLIST) or Playlist()
+
+
+def _joined(folder: Path, part: int, window: int | None) -> Playlist | None:
+    """Gives the playlist as it is with what an attempt has written. None: it has written nothing."""
+    own = _read(folder / own_playlist(PLAYLIST, part))
+    if own is None:
+        return None
+    return join_playlists(_read(folder / playlist_before(part)) or Playlist(), own, window=window)
+
+
+def _read(path: Path) -> Playlist | None:
+    try:
+        return parse_playlist(path.read_text("utf-8", errors="replace"))
+    except FileNotFoundError:
+        return None
+
+
+def _make_master(folder: Path, part: int) -> None:
+    """Makes the master playlist when no earlier attempt came to it."""
+    master, own = folder / MASTER_PLAYLIST, folder / own_playlist(MASTER_PLAYLIST, part)
+    if master.exists():
+        return
+    with contextlib.suppress(FileNotFoundError):
+        text = own.read_text("utf-8").replace(f"/{own_playlist(PLAYLIST, part)}", f"/{PLAYLIST}")
+        write_durably(master, text.encode(), mode=_MODE)
+
+
+def _remove_passed(folder: Path, part: int, joined: Playlist) -> None:
+    """Removes segments of earlier attempts that have left the window for long; each ffmpeg removes its own alone."""
+    before = _read(folder / playlist_before(part))
+    if before is None:
+        return
+    gone = joined.media_sequence - before.media_sequence - _KEPT_AFTER_LISTING
+    for segment in before.segments[: max(gone, 0)]:
+        if "/" not in segment.uri:
+            (folder / segment.uri).unlink(missing_ok=True)

@@ -1,0 +1,41 @@
+"""Why files are not what, or where, they were asked to be, when takes or attempts were to be joined to them."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from agents.sessions.attempt import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def not_joined(output: str, error: OSError, kept: Sequence[str]) -> Failure:
+    """Makes the failure of a file in whose place its takes stand.
+
+    Args:
+        output: Id of the output.
+        error: Why it could not be made.
+        kept: Where its takes are, inside the artifacts.
+    """
+    full = error.errno in _FULL
+    why = "the disk is full" if full else f"{error.strerror}"
+    told = ", ".join(kept) or "nothing"
+    return Failure(
+        reason="DISK_FULL" if full else "OUTPUT_UNWRITABLE",
+        message=f"Cannot finish {output}: {why}. What was recorded is kept, as it was written, among the artifacts: "
+        f"{told}. Try to free space, and join it by hand.",
+    )
+
+
+def not_placed(message: str, *, taken: bool) -> Failure:
+    """Makes the failure of a file that could not get its name.
+
+    Args:
+        message: For people.
+        taken: Whether another file has the name.
+    """
+    return Failure(reason="OUTPUT_EXISTS" if taken else "OUTPUT_UNWRITABLE", message=message)

@@ -1,0 +1,201 @@
+"""Takes over what earlier attempts of a session have made, so that this one goes on with it.
+
+Artifacts move from folder to folder by renaming, or as durable copies where that cannot be. Names tell which attempt
+a file is from (see `pipelines.parts`), so it does not matter in which folder it lies or how often an agent is killed
+in between: whoever takes over next finds the same files, wherever they have come to. Nothing is removed before it is
+part of something that is complete. Links are not followed, and a folder is believed to be an attempt's only when it
+looks like one of ours in every respect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agents.lock_holders import is_held
+from agents.pipelines.outputs import TAKES_FOLDER
+from agents.pipelines.parts import PartNumber, part_name, part_number
+from agents.sessions.attempt import AttemptKey
+from agents.sessions.folder import AttemptFolder
+from agents.sessions.placed_files import take_back
+from agents.sessions.records import RecordUnreadableError, load_status
+from gpu_balancer.runtime.durable_file import flush_folder
+from gpu_balancer.runtime.ids import random_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agents.pipelines.command import FileParts
+
+APART = ("console.log", "failure.png")
+"""Artifacts that tell of one attempt alone. Those of earlier ones are kept in folders of theirs."""
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierAttempt:
+    """An attempt that has ended, or counts as lost."""
+
+    attempt: int
+    folder: str
+    """As its agent told it. Empty: not known."""
+
+
+def take_over(folder: AttemptFolder, earlier: Sequence[EarlierAttempt], files: Sequence[FileParts]) -> None:
+    """Takes over the outputs of earlier attempts, oldest first. Blocks for the disk; may be repeated.
+
+    What cannot be reached stays where it is.
+
+    Args:
+        folder: The folder of the attempt that goes on; the fence is held for it.
+        earlier: Whose outputs.
+        files: The files that both write.
+
+    Raises:
+        OSError: When the disk is full or refuses; what was not taken over lies where it was.
+    """
+    for one in sorted(earlier, key=lambda attempt: attempt.attempt):
+        source = _found(one, folder)
+        if source is None:
+            continue
+        for file in files:
+            _name_parts(source, folder, file)
+        take_back(source)
+        shutil.rmtree(source.artifacts / TAKES_FOLDER, ignore_errors=True)
+        for name in APART:
+            _move(source.artifacts / name, folder.artifacts / f"attempt-{one.attempt}" / name)
+        _merge(source, folder)
+
+
+def part_place(file: FileParts, artifacts: Path) -> Path:
+    """Gives where parts of a file stand beside: its own place, or for one under the output roots, the artifacts."""
+    final = Path(file.final_path)
+    return final if file.move is None else artifacts / final.name
+
+
+def _found(one: EarlierAttempt, folder: AttemptFolder) -> AttemptFolder | None:
+    """Gives the folder of an earlier attempt. None: it is not to be reached, or is none of ours."""
+    key = AttemptKey(session=folder.key.session, attempt=one.attempt)
+    source = AttemptFolder(path=Path(one.folder), key=key)
+    problem = _problem(source) if one.folder else "nobody knows its folder"
+    if problem:
+        _LOG.warning("Left what %s has made where it is: %s%s", key, problem, f": {one.folder}" if one.folder else "")
+        return None
+    return None if source.path == folder.path else source
+
+
+def _problem(source: AttemptFolder) -> str:
+    """Tells why a folder is not taken for an attempt's of ours. Empty: it is one."""
+    path, key = source.path, source.key
+    if not path.is_absolute() or (path.parent.name, path.name) != (key.session, str(key.attempt)):
+        return "its folder is not named like one"
+    try:
+        if os.path.realpath(path) != str(path):
+            return "a link leads to its folder"
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
+            return "its folder is not ours alone"
+        if load_status(source.status.read_bytes()).key != key:
+            return "its folder is another attempt's"
+        if is_held(source.lock):
+            return "something of it still runs"
+    except FileNotFoundError:
+        return "its folder cannot be seen from here"
+    except (OSError, RecordUnreadableError) as error:
+        return str(error)
+    return ""
+
+
+def _name_parts(source: AttemptFolder, folder: AttemptFolder, file: FileParts) -> None:
+    """Gives what an attempt has written of a file the name of a part."""
+    whole = source.artifacts / part_place(file, folder.artifacts).relative_to(folder.artifacts)
+    takes = _takes(source, file)
+    attempt = source.key.attempt
+    if whole.is_file():
+        # It is whole: its parts, and takes, are in it.
+        for number, part in parts_of(whole):
+            if number.attempt <= attempt:
+                part.unlink()
+        for _, take in takes:
+            take.unlink()
+        whole.replace(part_name(str(whole), PartNumber(attempt=attempt)))
+        return
+    for order, take in takes:
+        if take.stat().st_size:
+            whole.parent.mkdir(parents=True, exist_ok=True)
+            take.replace(part_name(str(whole), PartNumber(attempt=attempt, take=order)))
+
+
+def parts_of(whole: Path) -> list[tuple[PartNumber, Path]]:
+    """Lists the parts of a file that stand beside its place, in order."""
+    beside = whole.parent.iterdir() if whole.parent.is_dir() else ()
+    found = ((part_number(path.name, whole.name), path) for path in beside)
+    return sorted((number, path) for number, path in found if number is not None)
+
+
+def _takes(source: AttemptFolder, file: FileParts) -> list[tuple[int, Path]]:
+    name = f"{Path(file.scratch).name}.{file.container.value}"
+    found = (source.artifacts / TAKES_FOLDER).glob(f"*/{name}")
+    return sorted((int(path.parent.name), path) for path in found if path.parent.name.isdecimal())
+
+
+def _merge(source: AttemptFolder, folder: AttemptFolder) -> None:
+    touched: set[Path] = set()
+    for where, _, names in os.walk(source.artifacts, followlinks=False):
+        for name in names:
+            path = Path(where) / name
+            if not stat.S_ISREG(path.lstat().st_mode):
+                continue
+            place = folder.artifacts / path.relative_to(source.artifacts)
+            if place.exists() and not _is_copy(path, place):
+                place = folder.artifacts / f"attempt-{source.key.attempt}" / path.relative_to(source.artifacts)
+            _move(path, place)
+            touched.add(place.parent)
+    for parent in sorted(touched):
+        flush_folder(parent)
+
+
+def _move(path: Path, place: Path) -> None:
+    """Moves a file, by a durable copy where it cannot be renamed. One that is not there is no mistake."""
+    if not path.exists():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists() and _is_copy(path, place):
+        path.unlink()
+        return
+    try:
+        path.replace(place)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy(path, place)
+        path.unlink()
+
+
+def _copy(path: Path, place: Path) -> None:
+    nascent = place.with_name(random_id(".copy-"))
+    try:
+        with path.open("rb") as source, nascent.open("xb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.flush()
+            os.fsync(target.fileno())
+        shutil.copystat(path, nascent)
+        nascent.replace(place)
+        flush_folder(place.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            nascent.unlink()
+        raise
+
+
+def _is_copy(path: Path, place: Path) -> bool:
+    """Tells whether a predecessor was killed between copying a file and removing the first one."""
+    ours, theirs = path.stat(), place.stat()
+    return (ours.st_size, ours.st_mtime_ns) == (theirs.st_size, theirs.st_mtime_ns)

@@ -1,0 +1,310 @@
+"""Attempts that go on with what earlier ones have made, with real ffmpeg: nothing is lost, nothing is there twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+from session_rig import FACTS, FFMPEG, Rig, Rigs, cpu_device, job_of, key_of
+
+from agents.pipelines.hls import own_playlist
+from agents.pipelines.job import Container, FileOutput, HlsOutput, HlsSegmentFormat, Job, JobOutput, UriInput
+from agents.pipelines.playlists import parse_playlist
+from agents.sessions.artifacts import list_artifacts
+from agents.sessions.attempt import AttemptStatus, Ending
+from agents.sessions.take_over import EarlierAttempt
+
+pytestmark = pytest.mark.process
+
+_GREYS = 200
+"""Pictures count up in grey, from 16 on, and begin anew after so many."""
+_OLD = shutil.which("ffmpeg", path=os.environ.get("PATH", ""))
+
+
+@pytest.fixture(scope="module")
+def counting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight seconds of pictures whose grey counts up, and sound."""
+    path = tmp_path_factory.mktemp("media") / "counting.mp4"
+    grey = f"nullsrc=s=64x36:r=25:d={_GREYS // 25},format=yuv420p,geq=lum='16+mod(N,{_GREYS})':cb=128:cr=128"
+    sources = ["-f", "lavfi", "-i", grey, "-f", "lavfi", "-i", f"sine=d={_GREYS // 25}"]
+    coding = ["-c:v", "libx264", "-preset", "ultrafast", "-qp", "0", "-g", "25", "-c:a", "aac"]
+    subprocess.run([FFMPEG, "-v", "error", *sources, *coding, str(path)], check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+@pytest.fixture(params=["new", "old"])
+def both(request: pytest.FixtureRequest, rigs: Rigs, others: Rigs) -> tuple[Rigs, Rigs]:
+    """Two agents of a host, with a new and with an old ffmpeg."""
+    if request.param == "old":
+        if _OLD is None:
+            pytest.skip("there is no ffmpeg of the system")
+        told = subprocess.run([_OLD, "-version"], capture_output=True, text=True, check=True).stdout
+        for one in (rigs, others):
+            one.device = partial(cpu_device, _OLD, told.split()[2])
+    return rigs, others
+
+
+def counts_of(media: Path) -> list[int]:
+    """Reads the count of every picture; fails when the file, or playlist, is damaged."""
+    opened = ["-allowed_extensions", "ALL"] if media.suffix == ".m3u8" else []
+    reading = [FFMPEG, "-v", "error", "-xerror", *opened, "-i", str(media), "-map", "0:v:0", "-fps_mode", "passthrough"]
+    shrinking = ["-vf", "extractplanes=y,crop=8:8,scale=1:1:flags=area", "-f", "rawvideo", "-"]
+    done = subprocess.run([*reading, *shrinking], check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    assert not done.stderr, done.stderr
+    return [value - 16 for value in done.stdout]
+
+
+def runs_of(counts: list[int]) -> list[list[int]]:
+    """Splits counts where they do not go on by one."""
+    runs: list[list[int]] = [[counts[0]]]
+    for count in counts[1:]:
+        if count == (runs[-1][-1] + 1) % _GREYS:
+            runs[-1].append(count)
+        else:
+            runs.append([count])
+    return runs
+
+
+def live_job(counting: Path, *outputs: JobOutput, attempt: int = 1) -> Job:
+    source = UriInput(uri=str(counting), native_rate=True, repeat_forever=True)
+    job = job_of(source, *outputs, attempt=attempt, facts=replace(FACTS, width=64, height=36))
+    rendition = job.renditions[0]
+    assert rendition.video is not None
+    video = replace(rendition.video, height=36, quality=1)  # type: ignore[type-var]
+    return replace(job, continues=attempt > 1, renditions=(replace(rendition, video=video),))
+
+
+async def begun(rig: Rig, job: Job, *earlier: AttemptStatus, frames: int = 40) -> None:
+    """Launches a job and awaits some pictures."""
+    continues = tuple(EarlierAttempt(attempt=status.key.attempt, folder=status.folder) for status in earlier)
+    await rig.launch(job, continues=continues, may_continue=True)
+    await rig.until(job, lambda status: status.progress is not None and status.progress.frames >= frames)
+
+
+async def killed(rig: Rig, job: Job) -> AttemptStatus:
+    """Kills the program of an attempt and awaits its end."""
+    pid = rig.folder(job).program_pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    ended = await rig.ended(job)
+    assert ended.ending is Ending.FAILED
+    await until(lambda: rig.registry.runner(key_of(job)) is None)
+    return ended
+
+
+async def stopped(rig: Rig, job: Job) -> AttemptStatus:
+    """Stops an attempt in order."""
+    await rig.registry.stop(key_of(job))
+    ended = await rig.ended(job)
+    assert (ended.ending, ended.failure) == (Ending.STOPPED, None)
+    await until(lambda: rig.registry.runner(key_of(job)) is None)
+    return ended
+
+
+def artifacts_of(rig: Rig, job: Job) -> list[str]:
+    return [artifact.path for artifact in list_artifacts(rig.folder(job).artifacts)]
+
+
+@pytest.mark.parametrize("container", list(Container))
+async def test_a_file_goes_on_over_a_kill_on_another_agent_and_is_one_in_the_end(
+    both: tuple[Rigs, Rigs], counting: Path, container: Container
+) -> None:
+    file = FileOutput(id="film", path=f"out/film.{container}", container=container)
+    first, second = live_job(counting, file), live_job(counting, file, attempt=2)
+    async with both[0].start() as rig, both[1].start() as other:
+        await begun(rig, first)
+        lost = await killed(rig, first)
+        await begun(other, second, lost)
+        assert artifacts_of(other, second) == [f"out/film.part1.{container}", f"out/film.part2.{container}"]
+        assert artifacts_of(rig, first) == []
+        await stopped(other, second)
+        assert artifacts_of(other, second) == [f"out/film.{container}"]
+    before, after = runs_of(counts_of(other.folder(second).artifacts / "out" / f"film.{container}"))
+    assert before[0] == after[0] == 0
+    assert len(before) >= 15
+    assert len(after) >= 40
+
+
+async def test_a_file_under_the_roots_goes_on_over_kills_and_is_one_in_the_end(
+    rigs: Rigs, others: Rigs, counting: Path, tmp_path: Path
+) -> None:
+    """Three attempts on two agents."""
+    out = tmp_path / "out"
+    out.mkdir()
+    file = FileOutput(id="film", path=str(out / "film.mp4"), container=Container.MP4)
+    first, second, third = (live_job(counting, file, attempt=attempt) for attempt in (1, 2, 3))
+    async with rigs.start() as rig, others.start() as other:
+        await begun(rig, first)
+        lost = [await killed(rig, first)]
+        await begun(other, second, *lost)
+        lost.append(await killed(other, second))
+        await begun(rig, third, *lost)
+        await stopped(rig, third)
+    assert [path.name for path in out.iterdir()] == ["film.mp4"]
+    assert [run[0] for run in runs_of(counts_of(out / "film.mp4"))] == [0, 0, 0]
+
+
+async def test_a_file_that_was_put_in_place_is_taken_back_when_its_session_goes_on(
+    rigs: Rigs, counting: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    file = FileOutput(id="film", path=str(out / "film.mp4"), container=Container.MP4)
+    first, second = live_job(counting, file), live_job(counting, file, attempt=2)
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        moved = await stopped(rig, first)
+        assert [path.name for path in out.iterdir()] == ["film.mp4"]
+        await begun(rig, second, moved)
+        assert not (out / "film.mp4").exists()
+        await stopped(rig, second)
+    assert [path.name for path in out.iterdir()] == ["film.mp4"]
+    assert [run[0] for run in runs_of(counts_of(out / "film.mp4"))] == [0, 0]
+
+
+async def test_files_that_were_encoded_differently_stay_in_parts_and_it_is_said(rigs: Rigs, counting: Path) -> None:
+    file = FileOutput(id="film", path="film.mp4", container=Container.MP4)
+    first, second = live_job(counting, file), live_job(counting, file, attempt=2)
+    rendition = second.renditions[0]
+    video = replace(rendition.video, height=72)  # type: ignore[type-var]
+    second = replace(second, renditions=(replace(rendition, video=video),))
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        await begun(rig, second, await killed(rig, first))
+        ended = await stopped(rig, second)
+        assert artifacts_of(rig, second) == ["film.part1.mp4", "film.part2.mp4"]
+    assert [
+        (condition.type, "film.part1.mp4, film.part2.mp4" in condition.message) for condition in ended.conditions
+    ] == [("IN_PARTS", True)]
+
+
+@pytest.mark.parametrize("segments", list(HlsSegmentFormat))
+async def test_hls_goes_on_in_the_same_playlist_over_kills_and_agents(
+    both: tuple[Rigs, Rigs], counting: Path, segments: HlsSegmentFormat
+) -> None:
+    hls = HlsOutput(id="hls", path="hls", segment_format=segments, segment_duration=timedelta(seconds=1))
+    first, second, third = (live_job(counting, hls, attempt=attempt) for attempt in (1, 2, 3))
+    async with both[0].start() as rig, both[1].start() as other:
+        await begun(rig, first, frames=60)
+        lost = [await killed(rig, first)]
+        await begun(other, second, *lost, frames=60)
+        playlist = other.folder(second).artifacts / "hls" / "90p" / "index.m3u8"
+        await until(lambda: "segment-2_00000" in playlist.read_text())
+        assert "#EXT-X-ENDLIST" not in playlist.read_text()
+        lost.append(await killed(other, second))
+        await begun(rig, third, *lost, frames=60)
+        await stopped(rig, third)
+    folder = rig.folder(third).artifacts / "hls"
+    playlist = folder / "90p" / "index.m3u8"
+    text = playlist.read_text()
+    assert text.endswith("#EXT-X-ENDLIST\n")
+    assert text.count("#EXT-X-DISCONTINUITY\n") == 2
+    found = parse_playlist(text)
+    assert found is not None
+    assert len({segment.uri for segment in found.segments}) == len(found.segments)
+    assert all((folder / "90p" / segment.uri).stat().st_size for segment in found.segments)
+    runs = runs_of(counts_of(playlist))
+    assert [run[0] for run in runs] == [0, 0, 0]
+    assert counts_of(folder / "master.m3u8") == counts_of(playlist)
+    assert not [path for path in artifacts_of(rig, third) if "/." in path]
+
+
+async def test_hls_with_a_window_keeps_to_it_over_attempts(rigs: Rigs, counting: Path) -> None:
+    window = timedelta(seconds=4)
+    hls = HlsOutput(
+        id="hls",
+        path="hls",
+        segment_format=HlsSegmentFormat.TS,
+        segment_duration=timedelta(seconds=1),
+        dvr_window=window,
+    )
+    first, second = live_job(counting, hls), live_job(counting, hls, attempt=2)
+    async with rigs.start() as rig:
+        await begun(rig, first, frames=90)
+        await begun(rig, second, await killed(rig, first), frames=40)
+        folder = rig.folder(second).artifacts / "hls" / "90p"
+        sequences = []
+
+        def slid() -> bool:
+            found = parse_playlist((folder / "index.m3u8").read_text())
+            assert found is not None
+            sequences.append(found.media_sequence)
+            assert len(found.segments) <= 4
+            return found.discontinuity_sequence == 1
+
+        await until(slid)
+        await until(lambda: not (folder / "segment_00000.ts").exists())
+        await stopped(rig, second)
+    assert sequences == sorted(sequences)
+    assert sequences[-1] >= 3
+
+
+async def test_hls_outside_goes_on_and_nobody_else_may_write_there(
+    rigs: Rigs, others: Rigs, counting: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    hls = HlsOutput(id="hls", path=str(out / "show"), segment_duration=timedelta(seconds=1))
+    first, second = live_job(counting, hls), live_job(counting, hls, attempt=2)
+    async with rigs.start() as rig, others.start() as other:
+        await begun(rig, first, frames=60)
+        lost = await killed(rig, first)
+        with pytest.raises(Exception, match="not empty"):
+            await other.launch(replace(second, session="stranger"))
+        await begun(other, second, lost, frames=60)
+        await stopped(other, second)
+        assert [run[0] for run in runs_of(counts_of(out / "show" / "master.m3u8"))] == [0, 0]
+        await other.registry.delete("s1")
+    assert not list((out / "show").glob(".gpu-balancer-*"))
+
+
+async def test_a_playlist_that_was_ended_is_opened_again(rigs: Rigs, counting: Path) -> None:
+    """As when a session is moved: its attempt was stopped in order."""
+    hls = HlsOutput(id="hls", path="hls", segment_duration=timedelta(seconds=1))
+    first, second = live_job(counting, hls), live_job(counting, hls, attempt=2)
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        moved = await stopped(rig, first)
+        assert "#EXT-X-ENDLIST" in (rig.folder(first).artifacts / "hls" / "90p" / "index.m3u8").read_text()
+        await rig.launch(second, continues=(EarlierAttempt(attempt=1, folder=moved.folder),), may_continue=True)
+        playlist = rig.folder(second).artifacts / "hls" / "90p" / "index.m3u8"
+        assert "#EXT-X-ENDLIST" not in playlist.read_text()
+        await rig.running(second)
+        await stopped(rig, second)
+    assert playlist.read_text().count("#EXT-X-ENDLIST") == 1
+
+
+async def test_what_cannot_be_reached_stays_where_it_is(
+    rigs: Rigs, others: Rigs, counting: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = FileOutput(id="film", path="film.mp4", container=Container.MP4)
+    first, second = live_job(counting, file), live_job(counting, file, attempt=2)
+    async with rigs.start() as rig, others.start() as other:
+        await begun(rig, first)
+        lost = await killed(rig, first)
+        (tmp_path / "link").symlink_to(Path(lost.folder).parent)
+        await begun(other, second, replace(lost, folder=str(tmp_path / "link" / "1")))
+        await stopped(other, second)
+        assert artifacts_of(rig, first) == artifacts_of(other, second) == ["film.mp4"]
+    assert "Left what attempt 1 of sessions/s1 has made where it is" in caplog.text
+    assert [run[0] for run in runs_of(counts_of(other.folder(second).artifacts / "film.mp4"))] == [0]
+
+
+async def until(truth: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not truth():  # noqa: ASYNC110 - another process does it
+            await asyncio.sleep(0.01)
+
+
+def test_hidden_playlists_are_no_artifacts(tmp_path: Path) -> None:
+    (tmp_path / own_playlist("index.m3u8", 2)).touch()
+    assert list_artifacts(tmp_path) == ()
