@@ -61,7 +61,7 @@ class Serving:
     def __init__(self, parts: Parts) -> None:
         """Makes every servicer."""
         self._engine = parts.engine
-        self.files = SessionFiles(parts.engine.get, parts.agents)
+        self.files = SessionFiles(parts.engine.get, parts.agents, changes=parts.engine.changes.watch_session)
         profiles = KnownProfiles(lambda: parts.reload.settings.profiles)
         sessions = SessionServicer(
             parts.engine,

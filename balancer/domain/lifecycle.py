@@ -23,6 +23,7 @@ from balancer.domain.requeueing import (
     begins_elsewhere,
     ends_too_early,
     given_up,
+    last_words,
     may_move,
     restarted,
     retried,
@@ -97,7 +98,7 @@ def advance(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple[
     changed, commands = _changed(record, event, now)
     if changed is record or changed == record:
         return record, commands
-    return replace(changed, revision=record.revision + 1), commands
+    return replace(changed, revision=record.revision + 1), (*commands, *last_words(record, changed))
 
 
 def _changed(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:

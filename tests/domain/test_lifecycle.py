@@ -471,6 +471,24 @@ def test_the_next_attempt_of_a_live_input_continues_all_earlier_ones_and_another
     assert (anew.ended_attempts, anew.ran_for) == ((), timedelta())
 
 
+def test_what_was_left_for_a_next_attempt_is_completed_when_there_will_be_none() -> None:
+    ended = StopOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT)
+    tired = live_record(RUNNING, restart_row=2)
+    assert advance(tired, KILLED_NOW, NOW)[1] == (ended,)
+    resting, _ = advance(live_record(RUNNING), KILLED_NOW, NOW)
+    for end, state in ((WaitEnded(), FAILED), (StopRequested(), CANCELLED)):
+        given_up, commands = advance(resting, end, NOW)
+        assert (given_up.state, commands) == (state, (ended,))
+    never = replace(RULE, mode=RestartMode.NEVER)
+    for record in (live_record(RUNNING, restart=never), live_record(RUNNING, restart_row=2, resumable=False)):
+        assert advance(record, KILLED_NOW, NOW)[0].state is FAILED
+        assert advance(record, KILLED_NOW, NOW)[1] == ()
+    for outcome in (AttemptOutcome.COMPLETED, AttemptOutcome.STOPPED):
+        assert advance(live_record(STOPPING), reported(ENDED, outcome), NOW)[1] == ()
+    waiting = replace(record_in(QUEUED), restart=RULE, resumable=True)
+    assert advance(waiting, StopRequested(), NOW)[1] == ()
+
+
 def test_of_very_many_attempts_the_last_ones_are_kept_in_mind() -> None:
     earlier = tuple(EndedAttempt(attempt=number, device_id=DEVICE, folder=f"/{number}") for number in range(200))
     waiting, _ = advance(live_record(RUNNING, ended_attempts=earlier), KILLED_NOW, NOW)

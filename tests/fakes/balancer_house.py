@@ -197,7 +197,7 @@ async def balancer_house(
             folder / "uploads", max_bytes=MAX_UPLOAD_BYTES, expire_after=timedelta(hours=1), clock=clock
         )
         await uploads.start()
-        files = SessionFiles(engine.get, agents)
+        files = SessionFiles(engine.get, agents, changes=engine.changes.watch_session)
         reloader, shutdown, tracer = FakeReloader(registry), FakeShutdown(), FakeTracer()
         profiles = KnownProfiles(lambda: BUILT_IN_PROFILES)
         balancer = BalancerServicer(

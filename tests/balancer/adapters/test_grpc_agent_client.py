@@ -15,6 +15,7 @@ import pytest
 from balancer.adapters.grpc_agent_client import GrpcAgentClient
 from balancer.domain.device import RecordingAbility
 from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.restart import RestartMode, RestartRule
 from balancer.domain.session import EndedAttempt, MeasuredUse
 from balancer.ports.agent_client import AgentReport, AgentUnreachableError, AttemptEvent
 from fakes.session_records import session_record
@@ -138,10 +139,12 @@ async def test_a_further_attempt_is_told_what_it_continues_and_what_is_left_of_i
     )
     async with spoken_to(tmp_path) as (client, agent):
         await client.launch(first)
+        first = replace(first, resumable=True, restart=RestartRule(mode=RestartMode.ON_FAILURE))
         await client.launch(replace(first, attempt=3, ended_attempts=ended, ran_for=timedelta(seconds=20.5)))
         await client.launch(replace(first, attempt=4, ended_attempts=ended, ran_for=timedelta(seconds=59.5)))
         plans = [request.plan for request in agent.asked]
     assert not plans[0].continues
+    assert [plan.may_continue for plan in plans] == [False, True, True]
     assert [(one.attempt, one.device, one.folder) for one in plans[1].continues] == [
         (1, "devices/GPU-1", "/one"),
         (2, "devices/cpu-0", ""),
