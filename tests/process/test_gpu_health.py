@@ -181,6 +181,36 @@ def test_a_kill_of_our_own_is_no_fault_of_the_gpu(fleet: Fleet, media: Path) -> 
     assert "XID 45" in log, "it was heard, and counted for nothing"
 
 
+def test_sessions_on_a_gpu_that_falls_ill_go_on_elsewhere_where_their_rule_lets_them(fleet: Fleet, media: Path) -> None:
+    pytest.importorskip("balancer.session_moves")
+
+    def lasting(mode: session_pb2.RestartMode.ValueType) -> session_pb2.Session:
+        asked = transcode_of(live_input(media / "long.mp4"), with_sound(encoded(height=90), "none"))
+        asked.restart.mode = mode
+        return asked
+
+    with fleet.daemon.client() as client:
+        moving = client.create_session(lasting(session_pb2.RESTART_MODE_ON_FAILURE)).name
+        staying = client.create_session(lasting(session_pb2.RESTART_MODE_NEVER)).name
+        for name in (moving, staying):
+            assert await_state(client, name, RUNNING).device == f"devices/{FIRST.uuid}"
+        fleet.nvml.report(FIRST.uuid, 119, recovery_action=1)
+
+        def moved() -> session_pb2.Session | None:
+            now = client.get_session(moving)
+            return now if now.device == f"devices/{SECOND.uuid}" and now.state == RUNNING else None
+
+        session = eventually(moved, "the session runs elsewhere", timeout_s=120)
+        assert (session.attempt, session.last_restart.failure.reason) == (2, "DEVICE_UNHEALTHY")
+        assert "XID 119" in session.last_restart.failure.message or "recovered" in session.last_restart.failure.message
+        stayed = client.get_session(staying)
+        assert (stayed.attempt, stayed.device) == (1, f"devices/{FIRST.uuid}"), "it may end there, and says how then"
+        for name in (moving, staying):
+            client.stop_session(name)
+            client.wait(name)
+    fleet.nvml.change(FIRST.uuid, recovery_action=0)
+
+
 def test_gpus_that_all_go_while_the_daemon_runs_are_the_containers_fault_told_once(fleet: Fleet, media: Path) -> None:
     fleet.describe(*(replace(gpu, errors={"*": UNKNOWN_ERROR}) for gpu in fleet.gpus))
     for gpu in fleet.gpus:

@@ -24,8 +24,12 @@ from gpu_balancer.runtime.task_guard import TaskGuard
 
 L4 = FakeGpu(uuid="GPU-00000000-0000-0000-0000-000000000001")
 IDENTITY = DeviceIdentity(id=L4.uuid, kind="nvidia", model=L4.name)
-QUICK = HealthTimes(interval_s=0.05, barred_interval_s=0.05, tick_s=0.02, patience_ticks=20, first_patience_ticks=500)
-IMPATIENT = replace(QUICK, first_patience_ticks=20)
+NEVER = 10**6
+QUICK = HealthTimes(
+    interval_s=0.05, barred_interval_s=0.05, tick_s=0.02, patience_ticks=NEVER, first_patience_ticks=NEVER
+)
+"""Never takes a busy machine for a driver that hangs."""
+IMPATIENT = replace(QUICK, patience_ticks=20, first_patience_ticks=20)
 BOTH = frozenset(Engine)
 
 
@@ -92,7 +96,7 @@ async def kept(folder: Path, reason: str | None) -> None:
 async def test_an_error_of_the_driver_is_seen_without_waiting_for_a_look(fake_nvml: FakeNvml, tmp_path: Path) -> None:
     fake_nvml.describe([L4])
     eye = ListenedTo(GpuHealthEye(IDENTITY, control_node=tmp_path / "none"))
-    never_again = HealthTimes(interval_s=3600, barred_interval_s=3600, tick_s=0.02, patience_ticks=10**6)
+    never_again = HealthTimes(interval_s=3600, barred_interval_s=3600, tick_s=0.02, patience_ticks=NEVER)
     async with watching(tmp_path, eye, never_again) as watched:
         await asyncio.to_thread(eye.listening.wait)
         fake_nvml.report(L4.uuid, 46)
