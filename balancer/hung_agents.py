@@ -83,12 +83,14 @@ async def replace_when_hung(
         if not _seems_hung(process, heard, after) or await _answers(agent, clock):
             continue
         # It may have been replaced, or heard, while it was asked.
-        if _seems_hung(process, heard, after) and process.kill():
+        running_s = process.running_s
+        if running_s is not None and _seems_hung(process, heard, after) and process.kill():
             _log.error(
                 "killed an agent that did not answer; its sessions run on and the next one adopts them",
                 device=device_id,
                 silence_s=round(heard.silence_s),
             )
+            await _gone(process, running_s)
 
 
 def _seems_hung(process: ReplaceableProcess, heard: Silence, after: timedelta) -> bool:
@@ -99,6 +101,12 @@ def _seems_hung(process: ReplaceableProcess, heard: Silence, after: timedelta) -
     if quiet_s < after.total_seconds():
         return False
     return process.listens() or quiet_s >= STARTING_FACTOR * after.total_seconds()
+
+
+async def _gone(process: ReplaceableProcess, running_s: float) -> None:
+    """Waits until a killed process has gone, which takes as long as the driver or disk that it waits for."""
+    while (now_s := process.running_s) is not None and now_s >= running_s:
+        await asyncio.sleep(_LOOKED_EVERY_S)
 
 
 async def _answers(agent: AgentClient, clock: Clock) -> bool:

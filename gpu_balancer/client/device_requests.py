@@ -113,7 +113,7 @@ class DeviceRequests(Requests):
         try:
             async with aclosing(self._connection.stream(methods.CALIBRATE_DEVICE, request)) as answers:
                 async for answer in answers:
-                    self._answered = True
+                    self._was_there = True
                     yield answer
         except RequestFailure as failure:
             raise self._absent(failure) or failure from None

@@ -25,7 +25,7 @@ _ONCE = RetryPolicy(patience=timedelta(0))
 
 
 class Requests:
-    """Asks through a connection. It keeps nothing but whether the daemon ever answered."""
+    """Asks through a connection. It keeps nothing but whether there ever was a daemon."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Requests:
         self._stream_policy = stream_policy if stream_policy is not None else STREAM_POLICY
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._jitter = jitter
-        self._answered = False
+        self._was_there = False
 
     @property
     def address(self) -> str:
@@ -75,10 +75,17 @@ class Requests:
         await self._connection.pause(delay)
 
     def _absent(self, failure: RequestFailure) -> RequestFailure | None:
-        """Tells when waiting is in vain: nobody ever answered and there is no socket to answer on."""
+        """Tells when waiting is in vain: nobody ever answered and there was never a socket to answer on.
+
+        A daemon that is being restarted has none for a moment: then there was one at the failure before.
+        """
         if not isinstance(failure, BalancerUnreachable):
-            self._answered = True
-        return None if self._answered else absent_socket(self.address)
+            self._was_there = True
+        if self._was_there:
+            return None
+        absent = absent_socket(self.address)
+        self._was_there = absent is None
+        return absent
 
     async def _call(
         self, method: Method[RequestT, ResponseT], request: RequestT, *, gone: Reason | None = None
@@ -101,7 +108,7 @@ class Requests:
                 await self._wait_or_raise(failure, retries)
                 tried = True
             else:
-                self._answered = True
+                self._was_there = True
                 return answer
 
     async def _resumed(
@@ -118,7 +125,7 @@ class Requests:
             try:
                 async with aclosing(self._connection.stream(method, following())) as answers:
                     async for answer in answers:
-                        self._answered = True
+                        self._was_there = True
                         retries.reset()
                         yield answer
             except RequestFailure as failure:

@@ -208,7 +208,7 @@ class SessionRequests(Requests):
             try:
                 async with aclosing(self._connection.stream(methods.READ_SESSION_LOG, request)) as answers:
                     async for answer in answers:
-                        given = self._answered = True
+                        given = self._was_there = True
                         for line in answer.lines:
                             yield line
             except RequestFailure as failure:

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from google.protobuf.descriptor import ServiceDescriptor
 
+from fakes.balancer_server import FakeBalancer, start_server
 from gpu_balancer import AsyncClient, BalancerUnreachable, Client, Reason, RequestFailure, RetryPolicy, Violation
 from gpu_balancer.client import methods
 from gpu_balancer.client.steps import Steps
@@ -27,8 +28,6 @@ from gpu_balancer.v1 import (
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from fakes.balancer_server import FakeBalancer
 
 CONTRACT = (session_service_pb2, device_service_pb2, upload_service_pb2, balancer_service_pb2)
 TABLE = [value for value in vars(methods).values() if isinstance(value, methods.Method)]
@@ -192,6 +191,33 @@ def test_a_socket_without_a_daemon_is_told_in_words(tmp_path: Path) -> None:
         client.get_balancer()
     assert "Connection refused" in caught.value.message
     assert "last error" not in caught.value.message
+
+
+async def test_a_daemon_that_is_being_restarted_has_no_socket_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "balancer.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    servers: list[grpc.aio.Server] = []
+    policy = RetryPolicy(patience=timedelta(seconds=20), longest_delay=timedelta(milliseconds=20))
+    async with AsyncClient(f"unix:{path}", retry_policy=policy) as client:
+        pause = client._connection.pause
+        pauses: list[timedelta] = []
+
+        async def restarting(delay: timedelta) -> None:
+            """Between the tries the socket of the killed daemon is removed, and then that of the next one is there."""
+            pauses.append(delay)
+            if len(pauses) == 1:
+                path.unlink()
+            elif not servers:
+                servers.append(await start_server(FakeBalancer(f"unix:{path}")))
+            await pause(delay)
+
+        monkeypatch.setattr(client._connection, "pause", restarting)
+        assert (await client.create_session(session_pb2.Session())).name
+    await servers[0].stop(0)
+    assert len(pauses) >= 2
 
 
 async def test_a_server_of_another_kind_is_told_in_words(tmp_path: Path) -> None:

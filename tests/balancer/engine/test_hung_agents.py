@@ -27,6 +27,8 @@ class Scene:
     heard_s: float
     listening: bool = True
     kills: list[float] = field(default_factory=list)
+    goes: bool = True
+    """Whether it ends when it is killed; one that waits for a disk does not."""
 
     @property
     def running_s(self) -> float | None:
@@ -42,7 +44,8 @@ class Scene:
     def kill(self) -> bool:
         """The next one is there at once, and silent too."""
         self.kills.append(self.silence_s)
-        self.began_s = self.clock.monotonic_s()
+        if self.goes:
+            self.began_s = self.clock.monotonic_s()
         return True
 
 
@@ -87,6 +90,13 @@ async def test_its_successor_gets_as_long_again(
     assert len(scene.kills) == 1
     await watch(scene, agent, 10)
     assert len(scene.kills) == 2
+
+
+async def test_one_that_does_not_go_is_killed_once(scene: Scene, agent: FakeAgentClient) -> None:
+    agent.reachable = False
+    scene.goes = False
+    await watch(scene, agent, 3600)
+    assert len(scene.kills) == 1
 
 
 async def test_an_agent_that_answers_is_never_killed_however_long_nothing_was_heard(
