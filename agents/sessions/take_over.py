@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 APART = ("console.log", "failure.png")
 """Artifacts that tell of one attempt alone. Those of earlier ones are kept in folders of theirs."""
+_NASCENT = ".copy-"
 _LOG = logging.getLogger(__name__)
 
 
@@ -153,6 +154,9 @@ def _merge(source: AttemptFolder, folder: AttemptFolder) -> None:
             path = Path(where) / name
             if not stat.S_ISREG(path.lstat().st_mode):
                 continue
+            if name.startswith(_NASCENT):
+                path.unlink()  # a copy that a predecessor was making when it was killed
+                continue
             place = folder.artifacts / path.relative_to(source.artifacts)
             if place.exists() and not _is_copy(path, place):
                 place = folder.artifacts / f"attempt-{source.key.attempt}" / path.relative_to(source.artifacts)
@@ -180,7 +184,7 @@ def _move(path: Path, place: Path) -> None:
 
 
 def _copy(path: Path, place: Path) -> None:
-    nascent = place.with_name(random_id(".copy-"))
+    nascent = place.with_name(random_id(_NASCENT))
     try:
         with path.open("rb") as source, nascent.open("xb") as target:
             shutil.copyfileobj(source, target, 1 << 20)

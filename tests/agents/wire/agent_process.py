@@ -57,6 +57,8 @@ class AgentProcess:
     folder: Path
     media: Path
     out: Path
+    fences: Path | None = None
+    """Shared by the agents of a host. None: it is alone."""
     process: subprocess.Popen[bytes] | None = None
     started_s: float = 0.0
 
@@ -70,7 +72,7 @@ class AgentProcess:
 
     def configure(self, more: str = "") -> None:
         """Writes the settings file."""
-        text = SETTINGS.format(media=self.media, out=self.out, fences=self.folder / "fences", more=more)
+        text = SETTINGS.format(media=self.media, out=self.out, fences=self.fences or self.folder / "fences", more=more)
         (self.folder / "agent.toml").write_text(text)
 
     def start(self) -> None:

@@ -1,0 +1,178 @@
+"""Taking over what earlier attempts have made, cut short at every step: nothing is lost, nothing is there twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agents.pipelines.command import FileParts
+from agents.pipelines.job import Container
+from agents.sessions.attempt import AttemptKey, AttemptStatus, Ending, Phase
+from agents.sessions.folder import AttemptFolder, SessionFolders
+from agents.sessions.records import dump_status
+from agents.sessions.take_over import EarlierAttempt, take_over
+
+KILLED = """
+import errno, os, pathlib, signal, sys
+sys.path[:0] = sys.argv[4:]
+from test_take_over import files_of, folder_of
+from agents.sessions.take_over import EarlierAttempt, take_over
+
+state, step, copied = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "copied"
+folder, left = folder_of(state, 2), step
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.copyfileobj"}
+
+def watch(event, arguments):
+    global left
+    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+    if event in CHANGES or writes:
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+if copied:
+    replace = pathlib.Path.replace
+    def elsewhere(self, target):
+        if str(self).startswith(str(state / "s1" / "1")) and not str(target).startswith(str(state / "s1" / "1")):
+            raise OSError(errno.EXDEV, "another disk")
+        return replace(self, target)
+    pathlib.Path.replace = elsewhere
+sys.addaudithook(watch)
+take_over(folder, [EarlierAttempt(attempt=1, folder=str(folder_of(state, 1).path))], files_of(folder))
+"""
+
+
+def folder_of(state: Path, attempt: int) -> AttemptFolder:
+    return SessionFolders(root=state).of(AttemptKey(session="s1", attempt=attempt))
+
+
+def files_of(folder: AttemptFolder) -> tuple[FileParts, ...]:
+    """A film, and one that is recorded in takes."""
+    return tuple(
+        FileParts(
+            output=name,
+            container=Container.MP4,
+            own_path="",
+            made_path=f"{folder.artifacts}/.takes/joined/output-{index}.mp4",
+            final_path=f"{folder.artifacts}/{name}.mp4",
+            scratch=f"{folder.artifacts}/.takes/joined/output-{index}",
+        )
+        for index, name in enumerate(("film", "recorded"))
+    )
+
+
+def made(state: Path, attempt: int, contents: dict[str, str]) -> AttemptFolder:
+    folder = folder_of(state, attempt)
+    status = AttemptStatus(key=folder.key, phase=Phase.ENDED, ending=Ending.FAILED)
+    folder.create({"status.json": dump_status(status)})
+    for name, content in contents.items():
+        path = folder.artifacts / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return folder
+
+
+def contents_of(folder: AttemptFolder) -> dict[str, str]:
+    found = folder.artifacts.rglob("*")
+    return {str(path.relative_to(folder.artifacts)): path.read_text() for path in found if path.is_file()}
+
+
+FIRST = {
+    "film.mp4": "film of 1",
+    ".takes/1/output-1.mp4": "take 1 of 1",
+    ".takes/2/output-1.mp4": "take 2 of 1",
+    ".takes/3/output-1.mp4": "",
+    ".takes/joined/output-1.mp4": "half of it",
+    "hls/index.m3u8": "playlist",
+    "hls/90p/segment_00000.ts": "segment",
+    "console.log": "log of 1",
+}
+TAKEN = {
+    "film.part1.mp4": "film of 1",
+    "recorded.part1-1.mp4": "take 1 of 1",
+    "recorded.part1-2.mp4": "take 2 of 1",
+    "hls/index.m3u8": "playlist",
+    "hls/90p/segment_00000.ts": "segment",
+    "attempt-1/console.log": "log of 1",
+}
+
+
+def taken_over(state: Path, attempt: int) -> AttemptFolder:
+    folder = made(state, attempt, {})
+    earlier = [
+        EarlierAttempt(attempt=number, folder=str(folder_of(state, number).path)) for number in range(1, attempt)
+    ]
+    take_over(folder, earlier, files_of(folder))
+    return folder
+
+
+def test_what_is_taken_over_is_called_what_it_is(tmp_path: Path) -> None:
+    made(tmp_path, 1, FIRST)
+    assert contents_of(taken_over(tmp_path, 2)) == TAKEN
+    assert contents_of(folder_of(tmp_path, 1)) == {}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("how", ["renamed", "copied"])
+def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, how: str) -> None:
+    """Attempt 2 is killed while it takes over from 1; attempt 3 takes over from both."""
+    here = [str(Path(__file__).parent), *sys.path]
+    for step in range(1, 200):
+        state = tmp_path / f"{how}-{step}"
+        made(state, 1, FIRST)
+        made(state, 2, {})
+        run = subprocess.run([sys.executable, "-c", KILLED, str(state), str(step), how, *here], check=False)
+        assert contents_of(taken_over(state, 3)) == TAKEN, step
+        if run.returncode == 0:
+            assert step > 10
+            return
+        assert run.returncode == -signal.SIGKILL
+    raise AssertionError("it never came to its end")
+
+
+def test_a_film_that_is_whole_counts_more_than_its_parts(tmp_path: Path) -> None:
+    """An agent was killed when it had joined them and before it had removed them."""
+    parts = {"film.part1.mp4": "of 1", "film.part2.mp4": "of 2", "film.mp4": "of 1 and of 2"}
+    made(tmp_path, 1, {})
+    made(tmp_path, 2, parts | {".takes/1/output-0.mp4": "of 2"})
+    assert contents_of(taken_over(tmp_path, 3)) == {"film.part2.mp4": "of 1 and of 2"}
+
+
+def test_a_name_that_two_attempts_have_used_is_kept_twice(tmp_path: Path) -> None:
+    made(tmp_path, 1, {"hls/master.m3u8": "of 1"})
+    made(tmp_path, 2, {"hls/master.m3u8": "of attempt 2"})
+    assert contents_of(taken_over(tmp_path, 3)) == {
+        "hls/master.m3u8": "of 1",
+        "attempt-2/hls/master.m3u8": "of attempt 2",
+    }
+
+
+@pytest.mark.parametrize("fault", ["strangers", "open", "another", "misnamed", "gone", "missing record"])
+def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path, fault: str) -> None:
+    folder = made(tmp_path, 1, {"film.mp4": "film"})
+    path = folder.path
+    if fault == "strangers":
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a folder away")
+        os.chown(path, 61999, 61999)
+    elif fault == "open":
+        path.chmod(0o777)
+    elif fault == "another":
+        status = AttemptStatus(key=AttemptKey(session="s1", attempt=9))
+        folder.write_status(dump_status(status))
+    elif fault == "misnamed":
+        path = path.rename(path.with_name("one"))
+    elif fault == "gone":
+        path = tmp_path / "nowhere" / "s1" / "1"
+    else:
+        folder.status.unlink()
+    second = made(tmp_path, 2, {})
+    take_over(second, [EarlierAttempt(attempt=1, folder=str(path))], files_of(second))
+    assert contents_of(second) == {}
+    if fault != "gone":
+        assert (path / "artifacts" / "film.mp4").exists()
