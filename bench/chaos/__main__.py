@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 EXPERIMENTS: Mapping[str, str] = {
     "kills": "kill -9 of balancer and agents while sessions run",
+    "retries": "One request id, many clients, and a kill of the balancer",
+    "endings": "The end of the daemon with all its sessions",
 }
 SHORT: Mapping[str, Mapping[str, Any]] = {
     "kills": {"kills": 6, "sessions": 4},
+    "retries": {"rounds": 1, "requests": 100},
+    "endings": {"sessions": 4, "runs": 1},
 }
 """For tests, and to see that they run."""
 

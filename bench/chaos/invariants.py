@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NEWS_S = 2.0
 """Within it, news that two streams bring may have crossed."""
 FENCE_S = 12.0
-"""Within it, an attempt that was replaced is ended once it can be reached: the time to hear of it, and that of a stop."""
+"""Within it, a replaced attempt that can be reached again is ended: the time to hear of it, and that of a stop."""
 _RANKS = {"STARTING": 1, "RUNNING": 2, "STOPPING": 3, "QUEUED": 4, "SUCCEEDED": 5, "FAILED": 5, "CANCELLED": 5}
 """Order of the states within an attempt. Queued with attempt n means: after attempt n, before the next."""
 _UNREACHABLE_ACTS = frozenset(
