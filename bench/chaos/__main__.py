@@ -20,11 +20,15 @@ EXPERIMENTS: Mapping[str, str] = {
     "kills": "kill -9 of balancer and agents while sessions run",
     "retries": "One request id, many clients, and a kill of the balancer",
     "endings": "The end of the daemon with all its sessions",
+    "partitions": "Agents that are stopped, cut off and held up",
+    "nemesis_run": "Everything at once",
 }
 SHORT: Mapping[str, Mapping[str, Any]] = {
     "kills": {"kills": 6, "sessions": 4},
     "retries": {"rounds": 1, "requests": 100},
     "endings": {"sessions": 4, "runs": 1},
+    "partitions": {"partitions": 3, "longest_s": 3},
+    "nemesis_run": {"seconds": 15, "every_ms": 800, "longest_s": 3},
 }
 """For tests, and to see that they run."""
 

@@ -148,6 +148,8 @@ class History:
     acts: list[Act] = field(default_factory=list)
     created: list[Created] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
+    healed: list[Snapshot] = field(default_factory=list)
+    """The first and a later look at the sessions, after all harm was undone and time to settle was given."""
     outputs: list[OutputView] = field(default_factory=list)
     last: dict[str, SessionView] = field(default_factory=dict)
     """Every session as the balancer told it when all was over."""

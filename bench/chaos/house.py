@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from bench.chaos.kept_agents import KeptAgent, agent_settings
 from bench.chaos.relay import Relay
 from bench.chaos.sightings import Sighter
+from bench.chaos.small_disks import SmallDisk, small_disk
 from gpu_balancer import Client, RequestFailure
 from gpu_balancer.runtime.folder_lock import lock_owner
 from gpu_balancer.v1 import agent_service_pb2, agent_service_pb2_grpc, device_pb2
@@ -73,6 +74,8 @@ class House:
         self.sighter = Sighter((self.state_dir,))
         self.relays: dict[str, Relay] = {}
         self.agents: dict[str, KeptAgent] = {}
+        self.disks: list[SmallDisk] = []
+        """Small ones that the state folder and the outputs lie on, when they were asked for and may be made."""
         self.process: subprocess.Popen[bytes] | None = None
         self.started_s = 0.0
         for made in (self.state_dir, self.films, self.out_root):
@@ -96,6 +99,13 @@ class House:
     def agent_pid(self, device: str) -> int | None:
         """Tells the process id of a device's living agent. None: there is none."""
         return lock_owner(self.agent_folder(device) / "agent.lock")
+
+    def mount_disks(self, stack: ExitStack, size_mib: int) -> None:
+        """Puts small disks under state and outputs, before anything is in them, as far as this user may."""
+        for kind, place in (("fill state", self.state_dir), ("fill outputs", self.out_root)):
+            disk = stack.enter_context(small_disk(kind, place, size_mib=size_mib))
+            if disk is not None:
+                self.disks.append(disk)
 
     def start(self) -> None:
         """Starts the balancer, and in an external house the agents that are not there yet."""
@@ -305,7 +315,7 @@ def house_running(
     device_count: int = 2,
     probe_results: Path | None = None,
     leftovers: list[str] | None = None,
-    folder: Path | None = None,
+    disk_mib: int = 0,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[House]:
     """Starts a house whose devices are ready, and ends it.
@@ -316,17 +326,22 @@ def house_running(
         device_count: CPU devices.
         probe_results: Of an earlier house, so that this one is ready at once. A path without a file gets them.
         leftovers: Gets what is left when it has ended.
-        folder: Where, an empty one. None: a temporary one.
+        disk_mib: Size of small disks under the state folder and the outputs. 0: none.
         environment: Variables for all its daemons.
     """
-    with tempfile.TemporaryDirectory(prefix="gb-chaos-", ignore_cleanup_errors=True) as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix="gb-chaos-", ignore_cleanup_errors=True) as scratch,
+        ExitStack() as stack,
+    ):
         house = House(
-            folder or Path(scratch),
+            Path(scratch),
             external=external,
             settings=settings,
             device_count=device_count,
             environment=environment,
         )
+        if disk_mib:
+            house.mount_disks(stack, disk_mib)
         if probe_results is not None and probe_results.exists():
             house.take_probe_results(probe_results)
         try:

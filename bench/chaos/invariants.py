@@ -229,6 +229,20 @@ def two_writers(history: History) -> Iterator[tuple[float, str]]:
                 yield sighting.at_s, f"{first} is written by attempts {one.attempt} and {other.attempt} at once"
 
 
+def stands_still(history: History) -> Iterator[tuple[float, str]]:
+    """Once all harm is undone, whatever has not ended goes on."""
+    for before, after in pairwise(history.healed):
+        earlier = {view.name: view for view in before.sessions}
+        for view in after.sessions:
+            first = earlier.get(view.name)
+            if view.ended or first is None:
+                continue
+            went_on = view.frames > first.frames or view.attempt > first.attempt
+            if view.state != "RUNNING" or not went_on:
+                told = f"{view.frames - first.frames} frames in {after.at_s - before.at_s:.1f} s"
+                yield after.at_s, f"{view.name} is {view.state} {' '.join(view.conditions)} with {told}"
+
+
 def alive_after_end(history: History) -> Iterator[tuple[float, str]]:
     """A session ends when its processes are gone, not before: what it had booked is free from then on."""
     ends: dict[str, float] = {}
@@ -298,6 +312,7 @@ INVARIANTS: dict[str, Callable[[History], Iterator[tuple[float, str]]]] = {
     "PLACED_ON_CLOSED_DEVICE": placed_on_closed_device,
     "TWO_LIVE_ATTEMPTS": two_live_attempts,
     "TWO_WRITERS": two_writers,
+    "STANDS_STILL": stands_still,
     "ALIVE_AFTER_END": alive_after_end,
     "WRONG_LOADS": wrong_loads,
     "UNTRUE_ENDS": untrue_ends,

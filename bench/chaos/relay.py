@@ -114,8 +114,8 @@ class Relay:
             self._selector.register(one, selectors.EVENT_READ)
 
     def _break_all(self) -> None:
-        for one in list(self._peers):
-            self._break(one)
+        while self._peers:
+            self._break(next(iter(self._peers)))
         self._listener.setblocking(False)
         with suppress(BlockingIOError):
             while True:

@@ -168,6 +168,8 @@ def read_output(asked: Asked, path: Path, *, cuts: int = 0) -> OutputView:
     """
     try:
         media = _playlist(path) if "hls" in asked.kind else path
+        whole = _is_whole(asked, media)
+        media = media if whole or "hls" not in asked.kind else _ended_playlist(media)
         read = read_account(media)
     except (Undecodable, OSError, StopIteration) as error:
         return OutputView(
@@ -177,7 +179,7 @@ def read_output(asked: Asked, path: Path, *, cuts: int = 0) -> OutputView:
         session=asked.name,
         path=asked.path,
         complaints=complaints_of(media),
-        whole=_is_whole(asked, media),
+        whole=whole,
         frames=read.frames,
         lost=read.lost + (read.first if read.first > 0 and not cuts else 0),
         repeated=read.repeated,
@@ -190,6 +192,13 @@ def read_output(asked: Asked, path: Path, *, cuts: int = 0) -> OutputView:
 def _playlist(folder: Path) -> Path:
     """Gives the playlist of the one rendition."""
     return next(path for path in sorted(folder.rglob("*.m3u8")) if "#EXTINF" in path.read_text())
+
+
+def _ended_playlist(playlist: Path) -> Path:
+    """Writes a playlist of the same with an end beside one without, for which a reader would wait for ever."""
+    ended = playlist.with_name(f"ended-{playlist.name}")
+    ended.write_text(f"{playlist.read_text()}\n#EXT-X-ENDLIST\n")
+    return ended
 
 
 def _is_whole(asked: Asked, media: Path) -> bool:
