@@ -46,6 +46,7 @@ def main() -> int:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=NUMBER", help="an argument, such as kills=20"
     )
+    parser.add_argument("--probe-results", type=Path, help="of an earlier daemon's device, so that none is probed")
     parser.add_argument("--output", type=Path, help="adds the figures to this JSON lines file")
     options = parser.parse_args()
     unknown = set(options.names) - EXPERIMENTS.keys()
@@ -60,7 +61,8 @@ def main() -> int:
             arguments = {**(SHORT[name] if options.short else {}), **given}
             print(f"{name}: --seed {seed}", flush=True)
             measure = import_module(f"bench.chaos.{name}").measure
-            figures, violations = measure(seed=seed, probe_results=Path(scratch) / "probe.json", **arguments)
+            probe_results = options.probe_results or Path(scratch) / "probe.json"
+            figures, violations = measure(seed=seed, probe_results=probe_results, **arguments)
             report(EXPERIMENTS[name], figures, options.output)
             print(f"  violations of invariants: {len(violations)}")
             for violation in violations[:50]:

@@ -24,7 +24,8 @@ class SessionView:
     revision: int
     attempt: int
     device: str = ""
-    frames: int = 0
+    frames: int | None = None
+    """None: nothing is told of its progress."""
     failure: str = ""
     """Its reason. Empty: none."""
     end_time: str = ""

@@ -74,6 +74,8 @@ class House:
         self.sighter = Sighter((self.state_dir,))
         self.relays: dict[str, Relay] = {}
         self.agents: dict[str, KeptAgent] = {}
+        self.may_leave: set[str] = set()
+        """Ids of sessions that failed: their unfinished files are kept on purpose."""
         self.disks: list[SmallDisk] = []
         """Small ones that the state folder and the outputs lie on, when they were asked for and may be made."""
         self.process: subprocess.Popen[bytes] | None = None
@@ -299,7 +301,8 @@ class House:
 
     def _left(self) -> list[str]:
         held = [lock for lock in self.state_dir.rglob("*lock") if lock_owner(lock)]
-        halves = [*self.state_dir.rglob(".new-*"), *(path for path in self.out_root.rglob(".*"))]
+        parts = [path for path in self.out_root.rglob(".*") if not any(name in path.name for name in self.may_leave)]
+        halves = [*self.state_dir.rglob(".new-*"), *parts]
         return [
             *(f"process {pid} lives: {line[:160]}" for pid, line in self.sighter.house_processes().items()),
             *(f"lock {lock.relative_to(self.folder)} is held" for lock in held),

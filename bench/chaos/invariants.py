@@ -123,11 +123,15 @@ def one_revision_two_stories(history: History) -> Iterator[tuple[float, str]]:
 
 
 def progress_went_back(history: History) -> Iterator[tuple[float, str]]:
-    """Within an attempt frames never become fewer."""
-    for name, views in _by_session(history).items():
-        for before, after in pairwise(views):
-            if after.attempt == before.attempt and after.state in PLACED_STATES and after.frames < before.frames:
-                yield after.at_s, f"{name}: {before.frames} frames, then {after.frames}"
+    """Within an attempt frames never become fewer. That nothing is known of them for a while may be."""
+    furthest: dict[tuple[str, int], int] = {}
+    for view in history.sessions:
+        if view.frames is None:
+            continue
+        known = furthest.setdefault((view.name, view.attempt), view.frames)
+        if view.frames < known and view.state in PLACED_STATES:
+            yield view.at_s, f"{view.name}: {known} frames, then {view.frames}"
+        furthest[view.name, view.attempt] = view.frames
 
 
 def disordered_feed(history: History) -> Iterator[tuple[float, str]]:
@@ -215,7 +219,12 @@ def two_writers(history: History) -> Iterator[tuple[float, str]]:
     newest: dict[str, SeenProcess] = {}
     for sighting in history.sightings:
         writers = sorted(
-            ((output, process) for process in sighting.processes for output in process.writes),
+            (
+                (output, process)
+                for process in sighting.processes
+                for output in process.writes
+                if not process.stopped  # it cannot; whether it may once it goes on is seen then
+            ),
             key=lambda pair: pair[1].attempt,
         )
         for output, process in writers:
@@ -225,7 +234,7 @@ def two_writers(history: History) -> Iterator[tuple[float, str]]:
             elif process.attempt < known.attempt:
                 yield sighting.at_s, f"{output} is written by attempt {process.attempt} after {known.attempt}"
         for (first, one), (second, other) in pairwise(sorted(writers, key=lambda pair: (pair[0], pair[1].pid))):
-            if first == second and one.pid != other.pid and not (one.stopped or other.stopped):
+            if first == second and one.pid != other.pid:
                 yield sighting.at_s, f"{first} is written by attempts {one.attempt} and {other.attempt} at once"
 
 
@@ -237,9 +246,10 @@ def stands_still(history: History) -> Iterator[tuple[float, str]]:
             first = earlier.get(view.name)
             if view.ended or first is None:
                 continue
-            went_on = view.frames > first.frames or view.attempt > first.attempt
+            more = (view.frames or 0) - (first.frames or 0)
+            went_on = more > 0 or view.attempt > first.attempt
             if view.state != "RUNNING" or not went_on:
-                told = f"{view.frames - first.frames} frames in {after.at_s - before.at_s:.1f} s"
+                told = f"{more} frames in {after.at_s - before.at_s:.1f} s"
                 yield after.at_s, f"{view.name} is {view.state} {' '.join(view.conditions)} with {told}"
 
 
@@ -280,7 +290,7 @@ def untrue_ends(history: History) -> Iterator[tuple[float, str]]:
         whole = output.whole and not output.complaints and output.frames > 0
         if view.state == "SUCCEEDED" and not whole:
             yield view.at_s, f"{output.session} succeeded; {output.path} is broken: {output.complaints[:1]}"
-        if view.state == "CANCELLED" and view.frames > 0 and not whole:
+        if view.state == "CANCELLED" and view.frames and not whole:
             yield view.at_s, f"{output.session} was completed; {output.path} is broken: {output.complaints[:1]}"
 
 

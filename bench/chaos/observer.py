@@ -34,7 +34,7 @@ def session_view(session: session_pb2.Session) -> SessionView:
         revision=session.revision,
         attempt=session.attempt,
         device=session.device,
-        frames=session.progress.frames,
+        frames=session.progress.frames if session.HasField("progress") else None,
         failure=session.failure.reason,
         end_time=session.end_time.ToJsonString() if session.HasField("end_time") else "",
         conditions=tuple(condition.type for condition in session.conditions),

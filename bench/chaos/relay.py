@@ -6,6 +6,7 @@ import selectors
 import socket
 import threading
 from contextlib import suppress
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
 
 _PIECE = 64 * 1024
 _TICK_S = 0.05
+_PATIENCE_S = 10.0
+
+
+class _Way(Enum):
+    PASSING = auto()
+    CUT = auto()
+    HELD = auto()
 
 
 class Relay:
@@ -32,27 +40,24 @@ class Relay:
         self._listen, self._target = listen, target
         self._selector = selectors.DefaultSelector()
         self._peers: dict[socket.socket, socket.socket] = {}
-        self._whole = threading.Event()
-        self._whole.set()
-        self._flowing = threading.Event()
-        self._flowing.set()
+        self._wanted = self._present = _Way.PASSING
+        self._changed = threading.Condition()
         self._ended = threading.Event()
         self._listener = self._open()
         self._thread = threading.Thread(target=self._run, name=f"relay {listen.name}", daemon=True)
         self._thread.start()
 
     def cut(self) -> None:
-        """Breaks every connection and refuses new ones, until it is mended."""
-        self._whole.clear()
+        """Breaks every connection and every new one, until it is mended."""
+        self._become(_Way.CUT)
 
     def hold(self) -> None:
         """Lets nothing through, and breaks nothing, until it is mended: what was sent meanwhile arrives then."""
-        self._flowing.clear()
+        self._become(_Way.HELD)
 
     def mend(self) -> None:
         """Passes again."""
-        self._whole.set()
-        self._flowing.set()
+        self._become(_Way.PASSING)
 
     def close(self) -> None:
         """Ends it; may be called again."""
@@ -68,16 +73,23 @@ class Relay:
         self._selector.register(listener, selectors.EVENT_READ)
         return listener
 
+    def _become(self, way: _Way) -> None:
+        with self._changed:
+            self._wanted = way
+            self._changed.wait_for(lambda: self._present is way or not self._thread.is_alive(), _PATIENCE_S)
+
     def _run(self) -> None:
         while not self._ended.is_set():
-            if not self._whole.is_set():
-                self._break_all()
-                self._whole.wait(_TICK_S)
-            elif not self._flowing.is_set():
-                self._flowing.wait(_TICK_S)
-            else:
-                for key, _ in self._selector.select(_TICK_S):
-                    self._serve(key.fileobj)  # type: ignore[arg-type]
+            with self._changed:
+                self._present = self._wanted
+                if self._present is _Way.CUT:
+                    self._break_all()
+                self._changed.notify_all()
+                if self._present is not _Way.PASSING:
+                    self._changed.wait(_TICK_S)
+                    continue
+            for key, _ in self._selector.select(_TICK_S):
+                self._serve(key.fileobj)  # type: ignore[arg-type]
         self._break_all()
         self._selector.unregister(self._listener)
         self._listener.close()

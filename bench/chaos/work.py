@@ -140,6 +140,8 @@ class Work:
     def close(self, client: Client, scratch: Path) -> None:
         """Writes into the history how every session ended, and reads what it left."""
         self._history.last.update({view.name: view for view in self._views(client)})
+        failed = (view.name for view in self._history.last.values() if view.state == "FAILED")
+        self._house.may_leave |= {name.removeprefix("sessions/") for name in failed}
         for asked in self.asked:
             view = self._history.last.get(asked.name)
             if view is not None and view.ended:
