@@ -60,10 +60,12 @@ def main() -> int:
         for name in options.names or EXPERIMENTS:
             arguments = {**(SHORT[name] if options.short else {}), **given}
             print(f"{name}: --seed {seed}", flush=True)
+            load_before = os.getloadavg()[0]
             measure = import_module(f"bench.chaos.{name}").measure
             probe_results = options.probe_results or Path(scratch) / "probe.json"
             figures, violations = measure(seed=seed, probe_results=probe_results, **arguments)
-            report(EXPERIMENTS[name], figures, options.output)
+            load = " to ".join(f"{value:.1f}" for value in (load_before, os.getloadavg()[0]))
+            report(f"{EXPERIMENTS[name]} (load {load}, {os.cpu_count()} cores)", figures, options.output)
             print(f"  violations of invariants: {len(violations)}")
             for violation in violations[:50]:
                 print(f"    {violation}")
