@@ -24,10 +24,10 @@ EXPERIMENTS: Mapping[str, str] = {
     "nemesis_run": "Everything at once",
 }
 SHORT: Mapping[str, Mapping[str, Any]] = {
-    "kills": {"kills": 6, "sessions": 4},
+    "kills": {"kills": 4, "sessions": 4},
     "retries": {"rounds": 1, "requests": 100},
     "endings": {"sessions": 4, "runs": 1},
-    "partitions": {"partitions": 3, "longest_s": 3},
+    "partitions": {"partitions": 2, "longest_s": 2},
     "nemesis_run": {"seconds": 15, "every_ms": 800, "longest_s": 3},
 }
 """For tests, and to see that they run."""

@@ -31,6 +31,8 @@ _HURRIED = RetryPolicy(patience=timedelta(0))
 _MOST_SESSIONS = 10
 """That live at once: more would measure the machine."""
 _SETTLE_S = 60.0
+_GOES_ON_S = 4.0
+"""In which whatever runs has told of further frames: progress comes every second, on a busy machine later."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,10 +105,13 @@ class Nemesis:
                 if not states & {"QUEUED", "STARTING", "STOPPING"}:
                     break
                 time.sleep(0.2)
-            for _ in range(2):
-                views = tuple(session_view(session) for session in client.list_sessions())
-                self._history.healed.append(Snapshot(at_s=time.monotonic(), sessions=views, devices=()))
-                time.sleep(4)
+            self._look(client)
+            time.sleep(_GOES_ON_S)
+            self._look(client)
+
+    def _look(self, client: Client) -> None:
+        views = tuple(session_view(session) for session in client.list_sessions())
+        self._history.healed.append(Snapshot(at_s=time.monotonic(), sessions=views, devices=()))
 
     def close(self) -> None:
         """Lets go of its connection."""
