@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from balancer.domain.decision import Decision
+from balancer.domain.restart import NO_RESTART, RestartRule
 from balancer.domain.session import Priority
 from balancer.domain.workload import Workload
 from gpu_balancer.runtime.failures import Reason, RequestFailure
@@ -33,6 +34,12 @@ class Admission:
     request_digest: str | None = None
     """Hash of the request as it came."""
     traceparent: str | None = None
+    restart: RestartRule = NO_RESTART
+    """What becomes of it when an attempt ends short of its work."""
+    resumable: bool = False
+    """Whether a further attempt continues what an earlier one made."""
+    max_duration: timedelta | None = None
+    """Of running, all attempts together. None: no bound."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

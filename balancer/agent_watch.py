@@ -3,7 +3,7 @@
 The stream begins after the last event that was taken, so nothing is missed or kept twice. When the agent has told all
 it kept, both sides compare what lives: what only the balancer believes in is missing, what only the agent has is
 stopped. An agent that says nothing for a while counts as unreachable; its sessions may well run on, so nothing is
-released, only said.
+released, only said. One that says nothing for long counts as lost, and sessions whose rule lets them go on elsewhere.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from balancer.ports.agent_client import (
 from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from balancer.domain.ids import DeviceId, SessionId
     from balancer.domain.session import SessionRecord
@@ -93,6 +93,10 @@ class WatchedSessions(Protocol):
         """Carries out at once what waited for the agent."""
         ...
 
+    def lose(self, device_id: DeviceId, silence: timedelta) -> None:
+        """Has the device's sessions go on elsewhere, where they may and can."""
+        ...
+
     def stop_stray(self, session_id: SessionId, device_id: DeviceId, attempt: int) -> None:
         """Ends an attempt that the agent should not have."""
         ...
@@ -110,6 +114,7 @@ class AgentWatch:
         news: DeviceNews,
         clock: Clock,
         times: WatchTimes | None = None,
+        lost_after: Callable[[], timedelta | None] = lambda: None,
     ) -> None:
         """Begins unconnected.
 
@@ -120,6 +125,8 @@ class AgentWatch:
             news: The registry.
             clock: Tells how long the agent has been silent.
             times: How patient to be.
+            lost_after: Gives the silence, as this process has seen it, after which sessions go on elsewhere. None:
+                never.
         """
         self._device_id = device_id
         self._agent = agent
@@ -127,6 +134,7 @@ class AgentWatch:
         self._news = news
         self._clock = clock
         self._times = times or WatchTimes()
+        self._lost_after = lost_after
         self._heard_s = clock.monotonic_s()
         self._silent = False
         self._unflushed = 0
@@ -136,7 +144,7 @@ class AgentWatch:
         self._heard_s = self._clock.monotonic_s()
         pause_s = self._times.first_pause.total_seconds()
         while True:
-            heard_s = self._heard_s
+            heard_s, silent_before = self._heard_s, self._silent
             try:
                 await self._follow()
             except TimeoutError:
@@ -146,7 +154,10 @@ class AgentWatch:
             if self._heard_s > heard_s:
                 pause_s = self._times.first_pause.total_seconds()
             self._note_silence(problem)
-            await asyncio.sleep(self._within_patience(pause_s))
+            if silent_before and self._silent:
+                # Not without one more try: it may have been this process that stood still.
+                self._note_loss()
+            await asyncio.sleep(self._pause(pause_s))
             self._note_silence(problem)
             pause_s = min(2 * pause_s, self._times.longest_pause.total_seconds())
 
@@ -249,7 +260,23 @@ class AgentWatch:
         for record in self._sessions.live(self._device_id):
             self._sessions.post(record.id, AgentSilent())
 
+    def _note_loss(self) -> None:
+        """Has sessions go on elsewhere once that is due, and again and again, for such as found no room."""
+        silence = timedelta(seconds=self._clock.monotonic_s() - self._heard_s)
+        lost_after = self._lost_after()
+        if lost_after is not None and silence >= lost_after:
+            self._sessions.lose(self._device_id, silence)
+
     def _within_patience(self, seconds: float) -> float:
         """Shortens a wait, so that silence is noticed in time."""
         left_s = self._heard_s + self._times.silence.total_seconds() - self._clock.monotonic_s()
         return seconds if self._silent else min(seconds, max(left_s, 0.0))
+
+    def _pause(self, seconds: float) -> float:
+        """Shortens the pause before the next try, so that silence, and then loss, are noticed in time."""
+        lost_after = self._lost_after()
+        if not self._silent or lost_after is None:
+            return self._within_patience(seconds)
+        left_s = self._heard_s + lost_after.total_seconds() - self._clock.monotonic_s()
+        # Tries are never cut short for it: one that begins just before must have its chance.
+        return min(seconds, left_s) if left_s > 0 else seconds

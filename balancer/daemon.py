@@ -22,6 +22,7 @@ from balancer.agent_directory import AgentDirectory
 from balancer.agent_watch import AgentWatch
 from balancer.announcement import announce_devices, announce_listening
 from balancer.calibrations import Calibrations
+from balancer.device_drains import DeviceDrains
 from balancer.device_metrics import DeviceMetrics
 from balancer.device_plan import agent_device, device_rules, host_capacity, local_devices
 from balancer.device_quarantine import DeviceQuarantine
@@ -38,7 +39,7 @@ from balancer.session_engine import EngineSettings, SessionEngine
 from balancer.session_retention import RetentionSettings
 from balancer.session_telemetry import SessionTelemetry
 from balancer.settings.agent_file import agent_file_text
-from balancer.settings_reload import SettingsReload, placement_rules, quarantine_settings
+from balancer.settings_reload import SettingsReload, lost_after, placement_rules, quarantine_settings
 from balancer.shutdown import Shutdown
 from balancer.uploads import UploadStore
 from balancer.web.application import web_application
@@ -106,6 +107,7 @@ class _Daemon:
         self.options = options
         self.clock = SystemClock()
         self.serving = False
+        self.lost_after = lost_after(options.settings)
         self.launches: list[asyncio.Task[None]] = []
         self.registry = DeviceRegistry(device_rules(options.settings))
         self.agents: AgentDirectory[GrpcAgentClient] = AgentDirectory()
@@ -171,12 +173,14 @@ class _Daemon:
         self._handle_signals(shutdown, reload, tasks)
         DeviceMetrics(telemetry.meter, registry=self.registry, engine=engine)
         calibrations = Calibrations(registry=self.registry, engine=engine, agents=self.agents)
+        drains = DeviceDrains(registry=self.registry, engine=engine, clock=self.clock)
         serving = Serving(
             Parts(
                 engine=engine,
                 registry=self.registry,
                 agents=self.agents,
                 calibrations=calibrations,
+                drains=drains,
                 uploads=self.uploads,
                 reload=reload,
                 shutdown=shutdown,
@@ -205,6 +209,8 @@ class _Daemon:
         encoder_caps.attach(engine)
         tasks.spawn_eternal(encoder_caps.watch(), name="encoder session cap")
         calibrations.load()
+        drains.load()
+        tasks.spawn_eternal(drains.run(), name="drains")
         stack.push_async_callback(engine.close)
         tasks.spawn_eternal(self.uploads.expire(in_use=serving.uploads_in_use), name="expire uploads")
         await server.start()
@@ -227,6 +233,7 @@ class _Daemon:
     def _settings_applied(self, fresh: BalancerSettings, quarantine: DeviceQuarantine) -> None:
         set_log_level(fresh.log.level)
         quarantine.settings = quarantine_settings(fresh)
+        self.lost_after = lost_after(fresh)
         self.foreign_load.use(_foreign_kinds(fresh))
 
     async def _devices(self) -> tuple[DeviceIdentity, ...]:
@@ -294,7 +301,14 @@ class _Daemon:
         self, identity: DeviceIdentity, client: GrpcAgentClient, engine: SessionEngine, tasks: TaskGuard
     ) -> None:
         self.agents.add(identity.id, client)
-        watch = AgentWatch(identity.id, client, sessions=engine, news=self.foreign_load, clock=self.clock)
+        watch = AgentWatch(
+            identity.id,
+            client,
+            sessions=engine,
+            news=self.foreign_load,
+            clock=self.clock,
+            lost_after=lambda: self.lost_after,
+        )
         tasks.spawn_eternal(watch.run(), name=f"watch agent {identity.id}")
 
     def _handle_signals(self, shutdown: Shutdown, reload: SettingsReload, tasks: TaskGuard) -> None:

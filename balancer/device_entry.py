@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from balancer.domain.calibration import Calibration
     from balancer.domain.device import Capability, DeviceCapacity, DeviceIdentity, FigureSource, RecordingAbility
+    from balancer.domain.drain import DeviceDrain
     from balancer.domain.quarantine import Quarantine
     from balancer.ports.agent_client import FfmpegBuild, Measurements
 
@@ -28,9 +29,14 @@ class DeviceEntry:
     ffmpeg_builds: tuple[FfmpegBuild, ...] = ()
     capabilities: tuple[Capability, ...] = ()
     measurements: Measurements | None = None
+    agent_version: str = ""
+    """Empty: its agent was never heard."""
     probed: bool = False
     reachable: bool = False
     cordoned: bool = False
+    """Whether its operator closed it to new sessions, for which a drain is one reason."""
+    drain: DeviceDrain | None = None
+    """How it is being emptied, or was since it was closed. None: it was only closed, or is open."""
     calibration: Calibration | None = None
     """What real runs showed of it. None: it was not calibrated."""
     calibrating: bool = False
@@ -58,7 +64,9 @@ class DeviceEntry:
             return DeviceState.UNHEALTHY
         if self.calibrating:
             return DeviceState.PROBING
-        return DeviceState.CORDONED if self.cordoned else DeviceState.READY
+        if not self.cordoned:
+            return DeviceState.READY
+        return DeviceState.DRAINING if self.drain is not None and self.drain.session_count else DeviceState.CORDONED
 
     @property
     def state_message(self) -> str:
@@ -68,8 +76,8 @@ class DeviceEntry:
                 return "Being calibrated."
             case DeviceState.PROBING:
                 return "Its agent is starting or trying what the device can do."
-            case DeviceState.CORDONED:
-                return "Closed to new sessions by an operator."
+            case DeviceState.DRAINING | DeviceState.CORDONED:
+                return self.drain.message if self.drain is not None else "Closed to new sessions by an operator."
             case DeviceState.UNREACHABLE:
                 return self.silence_message
             case _:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from balancer.domain.calibration import Calibration
+    from balancer.domain.drain import DeviceDrain
     from balancer.domain.ids import DeviceId
     from balancer.domain.quarantine import Quarantine
     from balancer.ports.agent_client import AgentReport, Measurements
@@ -64,6 +65,7 @@ class DeviceRegistry:
         self._entries: dict[DeviceId, DeviceEntry] = {}
         self._operator_weights: dict[DeviceId, int] = {}
         self._calibrations: dict[DeviceId, Calibration] = {}
+        self._closed: dict[DeviceId, DeviceDrain | None] = {}
         self._views: tuple[DeviceView, ...] | None = None
         self._last_views: tuple[DeviceView, ...] = ()
         self._watchers: set[_Watcher] = set()
@@ -83,6 +85,7 @@ class DeviceRegistry:
             known,
             ffmpeg_builds=report.ffmpeg_builds,
             capabilities=report.capabilities,
+            agent_version=report.version,
             probed=report.probed,
             reachable=True,
             silence_message="",
@@ -122,10 +125,18 @@ class DeviceRegistry:
         self._reweigh()
         return self._entries[device_id]
 
-    def set_cordoned(self, device_id: DeviceId, *, cordoned: bool) -> DeviceEntry:
-        """Closes a device to new sessions, or opens it again."""
-        self._change(self._entries[device_id], cordoned=cordoned)
-        return self._entries[device_id]
+    def set_cordoned(self, device_id: DeviceId, *, cordoned: bool) -> None:
+        """Closes a device to new sessions, or opens it again, which ends its drain; also one that is not here yet."""
+        if cordoned:
+            self._closed.setdefault(device_id, None)
+        else:
+            self._closed.pop(device_id, None)
+        self._apply_closed(device_id)
+
+    def set_drain(self, device_id: DeviceId, drain: DeviceDrain) -> None:
+        """Closes a device to new sessions and tells how far it is with being emptied; also one that is not here yet."""
+        self._closed[device_id] = drain
+        self._apply_closed(device_id)
 
     def set_quarantine(self, device_id: DeviceId, quarantine: Quarantine | None, retry_time: datetime | None) -> None:
         """Puts a device aside because sessions failed on it, or lets it back; one that is not known is left alone."""
@@ -238,13 +249,19 @@ class DeviceRegistry:
             revision=revision,
             calibrating=known is not None and known.calibrating,
             # What was said of the device holds, whatever else its agent turns out to know of it.
-            cordoned=known is not None and known.cordoned,
+            cordoned=identity.id in self._closed,
+            drain=self._closed.get(identity.id),
             quarantine=known.quarantine if known is not None else None,
             quarantine_retry_time=known.quarantine_retry_time if known is not None else None,
         )
         self._put(entry)
         self._reweigh()
         return self._entries[identity.id]
+
+    def _apply_closed(self, device_id: DeviceId) -> None:
+        entry = self._entries.get(device_id)
+        if entry is not None:
+            self._change(entry, cordoned=device_id in self._closed, drain=self._closed.get(device_id))
 
     def _capacity(self, entry: DeviceEntry) -> DeviceCapacity:
         identity = entry.identity

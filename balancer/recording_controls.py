@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from balancer.agent_answers import agent_failures, unreachable
+from balancer.domain.restart import left_of
 from balancer.domain.session import SessionState
 from balancer.domain.workload import SessionKind
 from gpu_balancer.runtime.failures import Reason, RequestFailure
@@ -113,7 +114,8 @@ class RecordingControls:
             async with _answer(what):
                 # An agent that is just being told of the attempt would hear of the old bound after the new one.
                 await self._sessions.launched(record)
-                await self._agent(record, what).extend(session_id, record.attempt, max_duration)
+                left = None if max_duration is None else left_of(max_duration, record.ran_for)
+                await self._agent(record, what).extend(session_id, record.attempt, left)
         payload = self._sessions.get(session_id).payload
         return await self._sessions.amend(session_id, self._with_duration(payload, max_duration))
 

@@ -16,6 +16,7 @@ from balancer.servicers.session_servicer import SessionServicer
 from balancer.servicers.session_translation import upload_of
 from balancer.servicers.upload_servicer import UploadServicer
 from balancer.session_files import SessionFiles
+from balancer.settings_reload import restart_rule
 from gpu_balancer.runtime.grpc_server import ServedService
 from gpu_balancer.v1 import balancer_service_pb2, device_service_pb2, session_service_pb2, upload_service_pb2
 from gpu_balancer.v1.balancer_service_pb2_grpc import add_BalancerServiceServicer_to_server
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from balancer.adapters.grpc_agent_client import GrpcAgentClient
     from balancer.agent_directory import AgentDirectory
     from balancer.calibrations import Calibrations
+    from balancer.device_drains import DeviceDrains
     from balancer.device_registry import DeviceRegistry
     from balancer.ports.session_tracer import SessionTracer
     from balancer.session_engine import SessionEngine
@@ -44,6 +46,7 @@ class Parts:
     registry: DeviceRegistry
     agents: AgentDirectory[GrpcAgentClient]
     calibrations: Calibrations
+    drains: DeviceDrains
     uploads: UploadStore
     reload: SettingsReload
     shutdown: DaemonShutdown
@@ -69,6 +72,7 @@ class Serving:
             tracer=parts.tracer,
             controls=RecordingControls(parts.engine, parts.agents, with_duration=with_duration),
             rules=recording_rules(parts.reload.settings),
+            restart=lambda: restart_rule(parts.reload.settings),
         )
         devices = DeviceServicer(
             parts.registry,
@@ -76,6 +80,7 @@ class Serving:
             agents=parts.agents,
             settings=parts.reload,
             calibrations=parts.calibrations,
+            drains=parts.drains,
         )
         uploads = UploadServicer(parts.uploads, in_use=self.uploads_in_use)
         self.balancer = BalancerServicer(

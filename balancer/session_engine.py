@@ -21,8 +21,9 @@ import structlog
 from balancer.admission import Admission
 from balancer.admitting import Admitting, decision_line, store_failure
 from balancer.agent_commands import AgentCommands, CommandTimes
+from balancer.domain.attempt_reports import failure_to_begin
 from balancer.domain.ids import SessionId
-from balancer.domain.lifecycle import advance
+from balancer.domain.lifecycle import advance, stale_stop
 from balancer.domain.session import SessionRecord, SessionState
 from balancer.domain.session_events import (
     Amended,
@@ -42,8 +43,10 @@ from balancer.group_commit import GroupCommit, Write
 from balancer.placer import PlacementRules, Placer
 from balancer.ports.session_observer import SessionObserver, SilentObserver
 from balancer.ports.session_store import Change, PutCursor, PutSession, RemoveSession, StoreError
+from balancer.relocation import Relocation
 from balancer.session_book import Entry, SessionBook
 from balancer.session_listing import SessionFilter, SessionPage, page_of
+from balancer.session_moves import SessionMoves
 from balancer.session_pacing import SessionPacing
 from balancer.session_queue import QueueFigures, SessionQueue
 from balancer.session_retention import RetentionSettings, forget_outlived
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from balancer.domain.device import Utilization
     from balancer.domain.ids import DeviceId
     from balancer.domain.ledger import Ledger
+    from balancer.domain.session import Failure
     from balancer.domain.workload import Workload
     from balancer.ports.agent_clients import AgentClients
     from balancer.ports.device_news import DeviceViews
@@ -113,6 +117,8 @@ class SessionEngine:
         self._placer = Placer(rules, devices, self._book.ledger)
         self._queue = SessionQueue(self, self._placer, clock, rules.queue)
         self._pacing = SessionPacing(self, self._placer)
+        self._relocation = Relocation(self, self._placer, self._queue)
+        self._moves = SessionMoves(self, self._placer, self._queue.closed)
         self._store = store
         self._clock = clock
         self._tasks = tasks
@@ -355,8 +361,10 @@ class SessionEngine:
         after, commands = advance(before, event, self._clock.now())
         if after is before:
             return commands
-        if after.failure is not None and after.failure is not before.failure and before.running_time is None:
-            self._observer.on_not_begun(before, after.failure)
+        if (failure := failure_to_begin(before, event, after)) is not None:
+            self._observer.on_not_begun(before, failure)
+        after, kept = self._moves.arrive(before, after)
+        decision = decision or kept
         self._book.change(entry, after)
         self._moved(before, after)
         if worth_storing(before, after):
@@ -372,7 +380,8 @@ class SessionEngine:
     def _moved(self, before: SessionRecord, after: SessionRecord) -> None:
         """Has everybody hear who keeps in mind where sessions are."""
         self._pacing.moved(before, after)
-        if after.reservation is None and (before.reservation is not None or after.state.final):
+        queued = after.state is SessionState.QUEUED and before.state is not SessionState.QUEUED
+        if queued or (after.reservation is None and (before.reservation is not None or after.state.final)):
             self._placer.ended(after.id)
         if before.state is SessionState.QUEUED and after.state.final:
             self._queue.leave(after.id)
@@ -380,7 +389,7 @@ class SessionEngine:
             self._queue.note_end()
         if after.measured_use is not before.measured_use:
             self._queue.wake()
-        if after.state is SessionState.QUEUED and before.state is not SessionState.QUEUED:
+        if queued:
             self._queue.enter(after)
             self._queue.wake()
 
@@ -413,6 +422,10 @@ class SessionEngine:
                 the agent is asked all the same.
         """
         return await self._kept(session_id, StopRequested(), "keep that the session is to stop")
+
+    def move(self, session_id: SessionId, failure: Failure) -> bool:
+        """Has a session go on elsewhere; False where there is no room for it now, and it stays. See `SessionMoves`."""
+        return self._moves.begin(session_id, failure)
 
     async def amend(self, session_id: SessionId, payload: bytes) -> SessionRecord:
         """Keeps what a client changed of what it had asked for, of which its agent knows. Raises as `stop`."""
@@ -501,7 +514,13 @@ class SessionEngine:
     def stop_stray(self, session_id: SessionId, device_id: DeviceId, attempt: int) -> None:
         """Ends an attempt that an agent has but should not."""
         _log.warning("stopping a stray attempt", session=session_id, attempt=attempt, device=device_id)
-        self._commands.run(StopOnAgent(session_id=session_id, device_id=device_id, attempt=attempt))
+        record = self.current(session_id)
+        stray = StopOnAgent(session_id=session_id, device_id=device_id, attempt=attempt)
+        self._commands.run(stray if record is None else stale_stop(record, device_id, attempt))
+
+    def lose(self, device_id: DeviceId, silence: timedelta) -> None:
+        """Has sessions go on elsewhere whose agent is not waited for any more; see `Relocation`."""
+        self._relocation.lose(device_id, silence)
 
     # ---------------------------------------------------------------------------------------------------- inner
 

@@ -5,27 +5,33 @@ Nothing is kept here: pieces pass through one at a time, as fast as they are rea
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import structlog
+
 from balancer.agent_answers import agent_failures, forwarded, unreachable
+from balancer.ports.agent_client import AgentUnreachableError
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
-    from balancer.domain.ids import SessionId
+    from balancer.domain.ids import DeviceId, SessionId
     from balancer.domain.session import SessionRecord
     from balancer.ports.agent_media import AgentMedia, AgentMediaDirectory
     from gpu_balancer.v1.agent_service_pb2 import AgentServiceReadArtifactResponse
     from gpu_balancer.v1.session_pb2 import Artifact
+
+_log = structlog.stdlib.get_logger(__name__)
 
 _LAST_BYTE = 2**63 - 1
 """Of any file; beyond it no offset can be asked of a kernel."""
 
 
 class SessionFiles:
-    """Reads from the agent that has a session's files."""
+    """Reads from the agents that have a session's files."""
 
     def __init__(self, session: Callable[[SessionId], SessionRecord], agents: AgentMediaDirectory) -> None:
         """Makes the reader.
@@ -38,25 +44,44 @@ class SessionFiles:
         self._agents = agents
 
     async def artifacts(self, session_id: SessionId) -> Sequence[Artifact]:
-        """Lists everything a session left, by path.
+        """Lists everything a session left, by path: of its present attempt, and of earlier ones that it continues.
+
+        Of equal paths the newest counts. What an earlier device has whose agent does not answer is left out.
 
         Raises:
             RequestFailure: SESSION_NOT_FOUND; AGENT_UNREACHABLE.
         """
         what = f"list the artifacts of sessions/{session_id}"
-        agent = self._agent(self._session(session_id), what)
+        record = self._session(session_id)
+        present = self._agent(record, what)
+        found = {}
+        for artifacts in await asyncio.gather(
+            *(self._of_earlier(device_id, session_id) for device_id in reversed(_earlier_devices(record)))
+        ):
+            found.update({artifact.path: artifact for artifact in artifacts})
+        if present is not None:
+            with agent_failures(what):
+                found.update({artifact.path: artifact for artifact in await present.list_artifacts(session_id)})
+        for artifact in found.values():
+            _complete(artifact, session_id)
+        return [found[path] for path in sorted(found)]
+
+    async def _of_earlier(self, device_id: DeviceId, session_id: SessionId) -> Sequence[Artifact]:
+        agent = self._agents.get(device_id)
         if agent is None:
             return ()
-        with agent_failures(what):
-            artifacts = await agent.list_artifacts(session_id)
-        for artifact in artifacts:
-            _complete(artifact, session_id)
-        return artifacts
+        try:
+            return await agent.list_artifacts(session_id)
+        except (AgentUnreachableError, TimeoutError, RequestFailure) as error:
+            _log.info(
+                "files of an earlier attempt cannot be seen", device=device_id, session=session_id, why=str(error)
+            )
+            return ()
 
     async def artifact(
         self, session_id: SessionId, path: str, *, offset_bytes: int = 0, limit_bytes: int = 0
     ) -> AsyncGenerator[AgentServiceReadArtifactResponse, None]:
-        """Reads an artifact or a range of it.
+        """Reads an artifact or a range of it: the present attempt's, else that of the newest that has it.
 
         Args:
             session_id: Whose.
@@ -72,25 +97,32 @@ class SessionFiles:
                 AGENT_UNREACHABLE.
         """
         what = f"read {path!r} of sessions/{session_id}"
-        agent = self._agent(self._session(session_id), what)
-        if agent is None:
-            raise RequestFailure(
-                reason=Reason.ARTIFACT_NOT_FOUND, message=f"Cannot {what}: the session has left nothing."
+        record = self._session(session_id)
+        present = self._agent(record, what)
+        earlier = (self._agents.get(device_id) for device_id in _earlier_devices(record))
+        holders = [agent for agent in (present, *earlier) if agent is not None]
+        for place, agent in enumerate(holders, start=1):
+            stream = agent.read_artifact(
+                f"sessions/{session_id}/artifacts/{path}",
+                offset_bytes=min(offset_bytes, _LAST_BYTE),
+                limit_bytes=min(limit_bytes, _LAST_BYTE),
             )
-        stream = agent.read_artifact(
-            f"sessions/{session_id}/artifacts/{path}",
-            offset_bytes=min(offset_bytes, _LAST_BYTE),
-            limit_bytes=min(limit_bytes, _LAST_BYTE),
-        )
-        async for piece in forwarded(stream, what):
-            if piece.HasField("artifact"):
-                _complete(piece.artifact, session_id)
-            yield piece
+            try:
+                async for piece in forwarded(stream, what):
+                    if piece.HasField("artifact"):
+                        _complete(piece.artifact, session_id)
+                    yield piece
+                return
+            except RequestFailure as failure:
+                # Always before the first piece: a file that is being read is there.
+                if failure.reason is not Reason.ARTIFACT_NOT_FOUND or place == len(holders):
+                    raise
+        raise RequestFailure(reason=Reason.ARTIFACT_NOT_FOUND, message=f"Cannot {what}: the session has left nothing.")
 
     async def log(
         self, session_id: SessionId, *, tail_lines: int | None, follow: bool
     ) -> AsyncGenerator[Sequence[str], None]:
-        """Reads the log of a session's present attempt.
+        """Reads the log of a session's present attempt; while it waits to begin again, that of the last one.
 
         Args:
             session_id: Whose.
@@ -102,21 +134,33 @@ class SessionFiles:
         """
         what = f"read the log of sessions/{session_id}"
         record = self._session(session_id)
-        agent = self._agent(record, what)
+        last = record.last_restart
+        device_id = record.device_id or (last.device_id if last is not None else None)
+        agent = self._required(device_id, what)
         if agent is None:
             return
-        stream = agent.read_session_log(session_id, record.attempt, tail_lines=tail_lines, follow=follow)
+        attempt = last.attempt if record.device_id is None and last is not None else record.attempt
+        stream = agent.read_session_log(session_id, attempt, tail_lines=tail_lines, follow=follow)
         async for lines in forwarded(stream, what):
             yield lines
 
     def _agent(self, record: SessionRecord, what: str) -> AgentMedia | None:
-        """Gives the agent that has a session's files. None: the session was never placed, so there are none."""
-        if record.device_id is None:
+        """Gives the agent of a session's present attempt. None: it has none."""
+        return self._required(record.device_id, what)
+
+    def _required(self, device_id: DeviceId | None, what: str) -> AgentMedia | None:
+        if device_id is None:
             return None
-        agent = self._agents.get(record.device_id)
+        agent = self._agents.get(device_id)
         if agent is None:
             raise unreachable(what)
         return agent
+
+
+def _earlier_devices(record: SessionRecord) -> tuple[DeviceId, ...]:
+    """Gives other devices that may have files of attempts which the present one continues, newest first."""
+    devices = dict.fromkeys(ended.device_id for ended in reversed(record.ended_attempts))
+    return tuple(device_id for device_id in devices if device_id != record.device_id)
 
 
 def _complete(artifact: Artifact, session_id: SessionId) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from balancer.domain.pacing import PacedSession, speed_limits
+from balancer.domain.session import SessionState
 from balancer.domain.session_events import Paced
 
 if TYPE_CHECKING:
@@ -151,4 +152,8 @@ class SessionPacing:
 
 
 def _place_of(record: SessionRecord | None) -> DeviceId | None:
-    return record.reservation.device_id if record is not None and record.reservation is not None else None
+    if record is None or record.reservation is None:
+        return None
+    # Room is kept for work in real time already while it waits, for a file that is moved only once it is there.
+    here = record.state is not SessionState.QUEUED or record.workload.real_time
+    return record.reservation.device_id if here else None

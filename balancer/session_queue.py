@@ -13,9 +13,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from balancer.admission import told_refusals
-from balancer.domain.lifecycle import UNREACHABLE
 from balancer.domain.preemption import Victim, make_room
 from balancer.domain.queue import EndRate, Waiting, WaitingLine, estimated_wait
+from balancer.domain.reachability import UNREACHABLE
 from balancer.domain.session import Priority, QueueStanding, SessionState
 from balancer.domain.session_events import Placed, Preempted, Ranked, RoomKept, RoomLost, WaitEnded
 
@@ -154,6 +154,9 @@ class SessionQueue:
             self._rooms[record.id] = waiting
         else:
             self._line.add(waiting)
+        if waiting.ready_s is not None:
+            rest_s = max(0.0, waiting.ready_s - self._clock.monotonic_s())
+            asyncio.get_running_loop().call_later(rest_s, self.wake)
         if decision is not None:
             self._messages[record.id] = _message(decision)
 
@@ -163,6 +166,7 @@ class SessionQueue:
         asked = max(timedelta(), now - record.create_time)
         waited = max(timedelta(), now - (record.queued_time or now))
         deadline = record.queue_deadline
+        rest = None if record.not_before_time is None else record.not_before_time - now
         return Waiting(
             session_id=record.id,
             workload=record.workload,
@@ -171,6 +175,7 @@ class SessionQueue:
             waiting_s=now_s - waited.total_seconds(),
             deadline_s=None if deadline is None else now_s + (deadline - now).total_seconds(),
             avoided=frozenset(record.avoided_device_ids),
+            ready_s=None if rest is None else now_s + min(rest, record.restart.longest_backoff).total_seconds(),
         )
 
     def leave(self, session_id: SessionId) -> None:

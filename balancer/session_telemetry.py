@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode, set_span_in_context
 
 from balancer.domain.session import SessionState
 from balancer.ports.session_observer import SilentObserver
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from opentelemetry.metrics import Meter
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import Span, SpanContext
 
+    from balancer.domain.ids import SessionId
     from balancer.domain.placement import Decision
     from balancer.domain.session import SessionRecord
     from gpu_balancer.runtime.clock import Clock
@@ -50,6 +51,8 @@ class SessionTelemetry(SilentObserver):
         self._tracing = telemetry.tracing
         self._clock = clock
         self._spans: dict[str, Span] = {}
+        self._earlier: dict[SessionId, SpanContext] = {}
+        """Of sessions that began again: the running of the attempt before."""
         meter = telemetry.meter
         self._make_queue_instruments(meter)
         # Counted here and read when somebody asks: it moves at every admission.
@@ -114,6 +117,17 @@ class SessionTelemetry(SilentObserver):
             "gpu_balancer.session.retried",
             unit="{attempt}",
             description="Attempts that a device could not begin, so that another one was tried.",
+        )
+        self._restarted = meter.create_counter(
+            "gpu_balancer.session.restarted",
+            unit="{attempt}",
+            description="Attempts that ended short of their work, after which the session began again or was moved.",
+        )
+        self._interrupted = meter.create_histogram(
+            "gpu_balancer.session.restart.duration",
+            unit="s",
+            description="From the end of an attempt to the first encoded frame of the next one.",
+            explicit_bucket_boundaries_advisory=_START_BOUNDS_S,
         )
         self._waited = meter.create_histogram(
             "gpu_balancer.queue.wait.duration",
@@ -192,13 +206,13 @@ class SessionTelemetry(SilentObserver):
             self._preempted.add(1, {"device.id": str(before.device_id)})
         if after.retry_count > before.retry_count and after.failure is not None:
             self._retried.add(1, {"device.id": str(before.device_id), "error.type": after.failure.reason})
+        if after.restart_count > before.restart_count:
+            self._count_restart(before, after)
         device = {"device.id": str(after.device_id)}
         if after.progress is not None and after.progress is not before.progress:
             self._count_progress(before, after, device)
         if before.running_time is None and after.running_time is not None:
-            waited_s = (after.running_time - after.create_time).total_seconds()
-            self._start.record(max(0.0, waited_s), device)
-            self._span("session.first_frame", after, after.create_time, after.running_time)
+            self._count_first_frame(after, after.running_time, device)
         if after.state.final and not before.state.final:
             self._count_end(after)
 
@@ -225,6 +239,34 @@ class SessionTelemetry(SilentObserver):
         if duplicated > 0:
             self._duplicated.add(duplicated, device)
 
+    def _count_first_frame(self, record: SessionRecord, running_time: datetime, device: dict[str, str]) -> None:
+        """Counts the wait for a first frame, of which every attempt has one."""
+        last = record.last_restart
+        since = record.create_time if last is None else last.restart_time
+        waited = self._start if last is None else self._interrupted
+        waited.record(max(0.0, (running_time - since).total_seconds()), device)
+        self._span("session.first_frame", record, since, running_time)
+
+    def _count_restart(self, before: SessionRecord, after: SessionRecord) -> None:
+        """Counts an attempt that ended short of the session's work, and ends its span."""
+        last = after.last_restart
+        if last is None:
+            return
+        self._restarted.add(1, {"device.id": last.device_id, "error.type": last.failure.reason})
+        if before.running_time is not None:
+            error = last.failure.reason
+            ran = self._span("session.running", before, before.running_time, last.restart_time, error=error)
+            if ran is not None:
+                self._earlier[after.id] = ran
+        span = self._spans.get(after.traceparent) if after.traceparent else None
+        if span is not None:
+            told: dict[str, str | int] = {
+                "session.attempt": last.attempt,
+                "device.id": last.device_id,
+                "error.type": last.failure.reason,
+            }
+            span.add_event("session.restarted", told, timestamp=_nanoseconds(last.restart_time))
+
     def _count_end(self, record: SessionRecord) -> None:
         reason = record.failure.reason if record.failure else ""
         attributes = {
@@ -236,6 +278,7 @@ class SessionTelemetry(SilentObserver):
         ended = record.end_time or self._clock.now()
         if record.running_time is not None:
             self._span("session.running", record, record.running_time, ended)
+        self._earlier.pop(record.id, None)
         span = self._spans.pop(record.traceparent, None) if record.traceparent else None
         if span is not None:
             span.set_attribute("session.state", record.state.value)
@@ -245,15 +288,26 @@ class SessionTelemetry(SilentObserver):
             span.add_event("session.finished", timestamp=_nanoseconds(ended))
             span.end(_nanoseconds(ended))
 
-    def _span(self, name: str, record: SessionRecord, begin: datetime, end: datetime) -> None:
+    def _span(
+        self, name: str, record: SessionRecord, begin: datetime, end: datetime, *, error: str = ""
+    ) -> SpanContext | None:
+        """Writes a span of an attempt, linked with the attempt before it."""
         if not self._tracing or not record.traceparent:
-            return
+            return None
+        earlier = self._earlier.get(record.id)
         span = self._tracer.start_span(
-            name, context=context_from_traceparent(record.traceparent), start_time=_nanoseconds(begin)
+            name,
+            context=context_from_traceparent(record.traceparent),
+            start_time=_nanoseconds(begin),
+            links=None if earlier is None else [Link(earlier)],
         )
         span.set_attribute("session.name", f"sessions/{record.id}")
         span.set_attribute("session.attempt", record.attempt)
+        if error:
+            span.set_status(Status(StatusCode.ERROR, error))
+            span.set_attribute("error.type", error)
         span.end(_nanoseconds(end))
+        return span.get_span_context()
 
 
 def _nanoseconds(time: datetime) -> int:

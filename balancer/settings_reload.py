@@ -18,6 +18,7 @@ from balancer.device_registry import names_of
 from balancer.domain.placement import PlacementSettings
 from balancer.domain.quarantine import QuarantineSettings
 from balancer.domain.queue import QueueSettings
+from balancer.domain.restart import RestartMode, RestartRule
 from balancer.domain.workload import CostFactors
 from balancer.placer import PlacementRules
 from balancer.settings import BalancerSettings
@@ -101,6 +102,23 @@ def quarantine_settings(settings: BalancerSettings) -> QuarantineSettings:
         first_pause=timedelta(seconds=quarantine.first_pause_s),
         longest_pause=timedelta(seconds=quarantine.longest_pause_s),
     )
+
+
+def restart_rule(settings: BalancerSettings) -> RestartRule:
+    """Makes the rule of sessions whose clients say nothing of restarts."""
+    restart = settings.restart
+    return RestartRule(
+        mode=RestartMode(restart.mode),
+        max_restarts=restart.max_restarts,
+        first_backoff=timedelta(seconds=restart.first_backoff_s),
+        longest_backoff=timedelta(seconds=restart.longest_backoff_s),
+        reasons=frozenset(restart.reasons),
+    )
+
+
+def lost_after(settings: BalancerSettings) -> timedelta | None:
+    """Gives the silence of an agent after which its sessions go on elsewhere. None: they never do."""
+    return timedelta(seconds=settings.restart.lost_after_s) or None
 
 
 class SettingsReload:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
+_AGENT_PATIENCE_S = 5.0
+"""An agent that is just being started answers within this time; one that hangs ends when no balancer comes back."""
+_AGENT_PAUSE_S = 0.1
+
 
 class Shutdown:
     """Waits for the wish to end, and carries it out."""
@@ -101,8 +105,23 @@ class Shutdown:
 
     async def _end_agents(self) -> None:
         self._let_agents_go()
-        for device_id, agent in self._agents:
-            try:
-                await agent.shutdown()
-            except (AgentUnreachableError, RequestFailure) as error:
-                _log.warning("agent does not end", device=device_id, error=str(error))
+        await asyncio.gather(*(self._end_agent(device_id, agent) for device_id, agent in self._agents))
+
+    async def _end_agent(self, device_id: DeviceId, agent: AgentClient) -> None:
+        try:
+            async with asyncio.timeout(_AGENT_PATIENCE_S):
+                # An agent that starts tells nobody when it is there: it is asked until it answers.
+                while not await _ended(agent):  # noqa: ASYNC110
+                    await asyncio.sleep(_AGENT_PAUSE_S)
+        except (TimeoutError, RequestFailure) as error:
+            problem = str(error) or f"no answer within {_AGENT_PATIENCE_S:g} s"
+            _log.warning("agent does not end", device=device_id, error=problem)
+
+
+async def _ended(agent: AgentClient) -> bool:
+    """Asks an agent to end. Returns False when it does not answer, as while it starts."""
+    try:
+        await agent.shutdown()
+    except AgentUnreachableError:
+        return False
+    return True

@@ -180,6 +180,7 @@ def _attempt(status: agent_service_pb2.AttemptStatus) -> AttemptReported:
         end_time=_time(status.end_time) if status.HasField("end_time") else None,
         measured_use=_measured_use(status.measured_use) if status.HasField("measured_use") else None,
         recording_report=status.recording_report.SerializeToString() if status.HasField("recording_report") else None,
+        folder=status.folder,
     )
 
 

@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 
 from balancer.adapters.agent_translation import agent_from_proto, event_from_proto, session_name
+from balancer.adapters.attempt_translation import fill_course
 from balancer.adapters.calibration_translation import calibration_news_from_proto
 from balancer.domain.ids import SessionId
 from balancer.ports.agent_client import AgentUnreachableError
@@ -75,9 +76,7 @@ class GrpcAgentClient:
         """Starts the record's present attempt; returns where to publish, for an ingest."""
         session = session_pb2.Session.FromString(record.payload)
         request = pb.LaunchSessionRequest(plan=self._plan(session, record.id, record.attempt))
-        request.plan.traceparent = record.traceparent or ""
-        if record.speed_limit is not None:
-            request.plan.speed_limit = float(record.speed_limit)
+        fill_course(request.plan, record)
         answer = await self._call(self._stub.LaunchSession(request, timeout=_CALL_TIMEOUT_S))
         return answer.ingest_url or None
 

@@ -10,17 +10,28 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from balancer.adapters.restart_codec import (
+    MICROSECOND,
+    decoded_course,
+    decoded_failure,
+    encoded_course,
+    encoded_failure,
+    encoded_rule,
+    instant,
+    instant_or_none,
+    microseconds,
+)
 from balancer.domain.decision import Reservation
 from balancer.domain.device import Dimension
 from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.restart import NO_RESTART
 from balancer.domain.session import (
     Condition,
-    Failure,
     MeasuredUse,
     Priority,
     Progress,
@@ -29,8 +40,6 @@ from balancer.domain.session import (
 )
 from balancer.domain.workload import CaptureTask, DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _KEPT_WORKLOADS = 256
 _PLAIN = (
     "ingest_url",
@@ -41,8 +50,11 @@ _PLAIN = (
     "retry_count",
     "avoided_device_ids",
     "earlier_device_ids",
+    "restart_count",
+    "restart_row",
+    "folder",
 )
-_INSTANTS = ("running_time", "end_time", "queued_time", "queue_deadline")
+_INSTANTS = ("running_time", "end_time", "queued_time", "queue_deadline", "not_before_time")
 _encode_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
 
@@ -66,7 +78,7 @@ def encode_session(record: SessionRecord) -> SessionRow:
     """Makes a record's row."""
     return SessionRow(
         record.id,
-        _microseconds(record.create_time),
+        microseconds(record.create_time),
         record.state.value,
         record.device_id,
         record.attempt,
@@ -96,7 +108,17 @@ def decode_session(row: tuple[Any, ...]) -> SessionRecord:
 
 
 def _fixed(record: SessionRecord) -> str:
-    own = {"priority": record.priority, "labels": dict(record.labels), "traceparent": record.traceparent}
+    own: dict[str, Any] = {
+        "priority": record.priority,
+        "labels": dict(record.labels),
+        "traceparent": record.traceparent,
+    }
+    if record.restart != NO_RESTART:
+        own["restart"] = encoded_rule(record.restart)
+    if record.resumable:
+        own["resumable"] = True
+    if record.max_duration is not None:
+        own["max_duration_us"] = record.max_duration // MICROSECOND
     return f'{_encode_json(own)[:-1]},"workload":{_workload_json(record.workload)}}}'
 
 
@@ -151,15 +173,15 @@ def _changing(record: SessionRecord) -> dict[str, Any]:
         changing["reservation"] = _encoded_reservation(record.reservation)
     if record.conditions:
         changing["conditions"] = [
-            [condition.type, condition.message, _microseconds(condition.since_time)] for condition in record.conditions
+            [condition.type, condition.message, microseconds(condition.since_time)] for condition in record.conditions
         ]
     if record.progress is not None:
         changing["progress"] = _progress(record.progress)
-    failure = record.failure
-    if failure is not None:
-        changing["failure"] = [failure.reason, failure.message, failure.exit_code, failure.log_tail]
+    if record.failure is not None:
+        changing["failure"] = encoded_failure(record.failure)
+    changing |= encoded_course(record)
     if (measured := record.measured_use) is not None:
-        changing["measured_use"] = [measured.cores, measured.memory_mib, measured.measured_time // _MICROSECOND]
+        changing["measured_use"] = [measured.cores, measured.memory_mib, measured.measured_time // MICROSECOND]
     if record.recording_report is not None:
         changing["recording_report"] = b64encode(record.recording_report).decode()
     for name in _PLAIN:
@@ -167,7 +189,7 @@ def _changing(record: SessionRecord) -> dict[str, Any]:
             changing[name] = value
     for name in _INSTANTS:
         if (instant := getattr(record, name)) is not None:
-            changing[f"{name}_us"] = _microseconds(instant)
+            changing[f"{name}_us"] = microseconds(instant)
     return changing
 
 
@@ -197,9 +219,9 @@ def _progress(progress: Progress) -> dict[str, Any]:
         "speed": progress.speed,
         "duplicated_frames": progress.duplicated_frames,
         "dropped_frames": progress.dropped_frames,
-        "out_time_us": progress.out_time // _MICROSECOND,
+        "out_time_us": progress.out_time // MICROSECOND,
         "written_bytes": progress.written_bytes,
-        "total_time_us": None if progress.total_time is None else progress.total_time // _MICROSECOND,
+        "total_time_us": None if progress.total_time is None else progress.total_time // MICROSECOND,
     }
 
 
@@ -210,7 +232,7 @@ def _decoded(row: SessionRow, fixed: dict[str, Any], changing: dict[str, Any]) -
         payload=row.payload,
         priority=Priority(fixed["priority"]),
         workload=_workload(fixed["workload"]),
-        create_time=_instant(row.create_time_us),
+        create_time=instant(row.create_time_us),
         labels=fixed["labels"],
         request_id=row.request_id,
         request_digest=row.request_digest,
@@ -218,14 +240,14 @@ def _decoded(row: SessionRow, fixed: dict[str, Any], changing: dict[str, Any]) -
         attempt=row.attempt,
         reservation=_reservation(changing.get("reservation")),
         conditions=tuple(
-            Condition(type=type_, message=message, since_time=_instant(since_us))
+            Condition(type=type_, message=message, since_time=instant(since_us))
             for type_, message, since_us in changing.get("conditions", ())
         ),
         progress=_decoded_progress(changing.get("progress")),
-        failure=_failure(changing.get("failure")),
+        failure=decoded_failure(changing.get("failure")),
         ingest_url=changing.get("ingest_url"),
-        running_time=_instant_or_none(changing.get("running_time_us")),
-        end_time=_instant_or_none(changing.get("end_time_us")),
+        running_time=instant_or_none(changing.get("running_time_us")),
+        end_time=instant_or_none(changing.get("end_time_us")),
         stop_requested=changing.get("stop_requested", False),
         preemptible=changing.get("preemptible", False),
         requeue=changing.get("requeue", False),
@@ -233,12 +255,13 @@ def _decoded(row: SessionRow, fixed: dict[str, Any], changing: dict[str, Any]) -
         retry_count=changing.get("retry_count", 0),
         avoided_device_ids=_device_ids(changing.get("avoided_device_ids", ())),
         earlier_device_ids=_device_ids(changing.get("earlier_device_ids", ())),
-        queued_time=_instant_or_none(changing.get("queued_time_us")),
-        queue_deadline=_instant_or_none(changing.get("queue_deadline_us")),
+        queued_time=instant_or_none(changing.get("queued_time_us")),
+        queue_deadline=instant_or_none(changing.get("queue_deadline_us")),
         revision=row.revision,
         traceparent=fixed["traceparent"],
         measured_use=_measured_use(changing.get("measured_use")),
         recording_report=b64decode(report) if (report := changing.get("recording_report")) is not None else None,
+        **decoded_course(fixed, changing),
     )
 
 
@@ -306,22 +329,3 @@ def _measured_use(stored: list[int] | None) -> MeasuredUse | None:
         return None
     cores, memory_mib, measured_us = stored
     return MeasuredUse(cores=cores, memory_mib=memory_mib, measured_time=timedelta(microseconds=measured_us))
-
-
-def _failure(stored: list[Any] | None) -> Failure | None:
-    if stored is None:
-        return None
-    reason, message, exit_code, log_tail = stored
-    return Failure(reason=reason, message=message, exit_code=exit_code, log_tail=tuple(log_tail))
-
-
-def _microseconds(instant: datetime) -> int:
-    return (instant - _EPOCH) // _MICROSECOND
-
-
-def _instant(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)
-
-
-def _instant_or_none(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else _instant(microseconds)

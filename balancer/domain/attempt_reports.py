@@ -9,8 +9,8 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from balancer.domain.rebooking import differs, rebooked
-from balancer.domain.session import Condition, MeasuredUse, Progress, SessionRecord
-from balancer.domain.session_events import AttemptReported
+from balancer.domain.session import Condition, Failure, MeasuredUse, Progress, SessionRecord, SessionState
+from balancer.domain.session_events import AgentLost, AttemptReported, SessionEvent
 
 
 def with_report(record: SessionRecord, event: AttemptReported, own_conditions: Collection[str]) -> SessionRecord:
@@ -29,12 +29,24 @@ def with_report(record: SessionRecord, event: AttemptReported, own_conditions: C
     return changed if event.measured_use is None else _measured(changed, event.measured_use)
 
 
+def failure_to_begin(before: SessionRecord, event: SessionEvent, after: SessionRecord) -> Failure | None:
+    """Gives why an attempt failed before its first frame, for a reason that its device may be blamed for.
+
+    Returns:
+        None: it did not, or we ended it, or do not wait for it any more.
+    """
+    ours = before.requeue or after.state is SessionState.STOPPING or isinstance(event, AgentLost)
+    if ours or before.running_time is not None or after.failure is before.failure:
+        return None
+    return after.failure
+
+
 def with_end(record: SessionRecord, event: AttemptReported) -> SessionRecord:
     """Takes what stays of an attempt that may have ended."""
     progress = _further(record.progress, event.progress)
     old = event.progress is not None and progress is not event.progress
     report = record.recording_report if old or event.recording_report is None else event.recording_report
-    return replace(record, progress=progress, recording_report=report)
+    return replace(record, progress=progress, recording_report=report, folder=event.folder or record.folder)
 
 
 def _measured(record: SessionRecord, told: MeasuredUse) -> SessionRecord:

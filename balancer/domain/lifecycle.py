@@ -4,20 +4,35 @@ Every state × event cell is filled, because late and duplicate events are norma
 RUNNING means evidence: the agent reported the first encoded frame. A reservation is released only when the processes
 are known to be gone, or known never to have been.
 
-Two ways lead back to QUEUED: an attempt that was stopped for the sake of work in real time, and one that its device
-could not begin. The next attempt begins anew.
+Ways that lead back to QUEUED are in `requeueing`.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import assert_never
 
 from balancer.domain.attempt_reports import with_end, with_report
-from balancer.domain.session import Condition, Failure, SessionRecord, SessionState
+from balancer.domain.ids import DeviceId
+from balancer.domain.reachability import UNREACHABLE, heard, lost, silent
+from balancer.domain.requeueing import (
+    MOVING,
+    PREEMPTED,
+    WAY_CONDITIONS,
+    begins_elsewhere,
+    ends_too_early,
+    given_up,
+    may_move,
+    restarted,
+    retried,
+    used_up,
+)
+from balancer.domain.restart import INPUT_ENDED
+from balancer.domain.session import PLACED, Condition, Failure, SessionRecord, SessionState
 from balancer.domain.session_events import (
     AgentHeard,
+    AgentLost,
     AgentSilent,
     Amended,
     AttemptMissing,
@@ -28,6 +43,7 @@ from balancer.domain.session_events import (
     LaunchAccepted,
     LaunchOnAgent,
     LaunchRefused,
+    MoveRequested,
     Paced,
     PaceOnAgent,
     Placed,
@@ -42,36 +58,20 @@ from balancer.domain.session_events import (
     WaitEnded,
 )
 
-UNREACHABLE = "UNREACHABLE"
-"""Type of the condition of a session whose agent does not answer. The balancer's own; agents never report it."""
-
-RETRIES = 2
-"""Further attempts of a session that devices could not begin."""
-
-_RETRY_WAIT = timedelta(seconds=10)
-"""How long such a session waits for another device, if its client would not have waited longer."""
-_NOT_BEGUN = frozenset(
-    {
-        *("ENCODER_SESSION_LIMIT", "ENCODER_UNAVAILABLE", "DEVICE_LOST", "DEVICE_MEMORY", "FFMPEG_CRASHED"),
-        *("DISPLAY_TIMEOUT", "DISPLAY_FAILED", "BROWSER_FAILED", "BROWSER_MISSING", "RECORDING_UNAVAILABLE"),
-    }
-)
-"""Failures before the first frame that another device may not have. What is wrong with a page is wrong everywhere."""
 _WAITED_IN_VAIN = Failure(
     reason="QUEUE_TIMEOUT",
     message="Cannot start: no device had room while the session might wait. Try a longer wait, or ask for less.",
 )
 
-PREEMPTED = "PREEMPTED"
-"""The same of a session that gives way to work in real time, until it is placed again."""
-_OWN_CONDITIONS = frozenset({UNREACHABLE, PREEMPTED})
-
-_PLACED = frozenset({SessionState.STARTING, SessionState.RUNNING, SessionState.STOPPING})
-"""States in which an attempt may live."""
+_OWN_CONDITIONS = frozenset({UNREACHABLE}) | WAY_CONDITIONS
 
 _LOST = Failure(
     reason="ATTEMPT_LOST",
     message="Cannot go on: the session's processes are gone and their agent does not know it. Try the session again.",
+)
+_INPUT_ENDED = Failure(
+    reason=INPUT_ENDED,
+    message="The live input ended by itself.",
 )
 _UNEXPLAINED = Failure(
     reason="UNEXPLAINED",
@@ -118,11 +118,11 @@ def _changed(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple
             return _on_refused(record, event, now)
         case AttemptMissing():
             return _on_missing(record, event, now)
-        case StopRequested():
-            return _on_stop(record, now)
+        case StopRequested() | MoveRequested():
+            return _on_stop(record, event, now) if isinstance(event, StopRequested) else _on_move(record, event, now)
         case StopForgotten():
             return record, _stop(record) if record.state is SessionState.STOPPING else ()
-        case AgentSilent() | AgentHeard() | Amended():
+        case AgentSilent() | AgentHeard() | AgentLost() | Amended():
             return _on_told(record, event, now), ()
         case _:
             assert_never(event)
@@ -138,6 +138,7 @@ def _on_placed(record: SessionRecord, event: Placed) -> tuple[SessionRecord, tup
         attempt=record.attempt + 1,
         reservation=event.reservation,
         queue_deadline=None,
+        not_before_time=None,
         standing=None,
         failure=None,
         conditions=(),
@@ -177,7 +178,7 @@ def _on_preempted(record: SessionRecord, now: datetime) -> tuple[SessionRecord, 
 
 
 def _on_paced(record: SessionRecord, event: Paced) -> tuple[SessionRecord, tuple[Command, ...]]:
-    if record.state not in _PLACED or record.speed_limit == event.speed_limit:
+    if record.state not in PLACED or record.speed_limit == event.speed_limit:
         return record, ()
     return replace(record, speed_limit=event.speed_limit), _pace(record)
 
@@ -185,7 +186,7 @@ def _on_paced(record: SessionRecord, event: Paced) -> tuple[SessionRecord, tuple
 def _on_reported(
     record: SessionRecord, event: AttemptReported, now: datetime
 ) -> tuple[SessionRecord, tuple[Command, ...]]:
-    if record.state not in _PLACED or event.attempt != record.attempt:
+    if record.state not in PLACED or event.attempt != record.attempt:
         return record, _stop_stale(record, event)
     if event.phase is AttemptPhase.ENDED:
         return _ended(record, event, now), ()
@@ -205,80 +206,47 @@ def _stop_stale(record: SessionRecord, event: AttemptReported) -> tuple[Command,
     device_id = event.device_id or record.device_id
     if event.phase is AttemptPhase.ENDED or device_id is None:
         return ()
-    return (StopOnAgent(session_id=record.id, device_id=device_id, attempt=event.attempt),)
+    return (stale_stop(record, device_id, event.attempt),)
+
+
+def stale_stop(record: SessionRecord, device_id: DeviceId, attempt: int) -> StopOnAgent:
+    """Gives what ends an attempt that is not a session's present one.
+
+    Where a later one begins anew, nothing that it made may take the place of what that one makes.
+    """
+    next_attempt = record.attempt + (record.state is SessionState.QUEUED)
+    anew = attempt < next_attempt and not record.resumable
+    return StopOnAgent(session_id=record.id, device_id=device_id, attempt=attempt, discard_outputs=anew)
 
 
 def _ended(record: SessionRecord, event: AttemptReported, now: datetime) -> SessionRecord:
     told = replace(with_end(record, event), running_time=record.running_time or event.running_time)
     if event.outcome is not AttemptOutcome.COMPLETED and record.requeue:
-        return _preempted(told, now)
-    if event.outcome is AttemptOutcome.FAILED and event.failure is not None and _begins_elsewhere(told, event.failure):
-        return _retried(told, event.failure, now)
+        return given_up(told, now)
     end_time = event.end_time or now
     match event.outcome:
         case AttemptOutcome.COMPLETED:
+            if ends_too_early(told) and (again := restarted(told, _INPUT_ENDED, now)) is not None:
+                return again
             return _final(told, SessionState.SUCCEEDED, end_time)
         case AttemptOutcome.STOPPED:
-            return _final(told, SessionState.CANCELLED, end_time)
+            return _final(told, SessionState.CANCELLED, end_time, told.failure)
         case AttemptOutcome.FAILED | None:
-            return _final(told, SessionState.FAILED, end_time, event.failure or _UNEXPLAINED)
+            return _failed(told, event.failure or _UNEXPLAINED, now, end_time)
         case _:
             assert_never(event.outcome)
 
 
-def _preempted(record: SessionRecord, now: datetime) -> SessionRecord:
-    """Queues a session again whose attempt was ended for the sake of others."""
-    return replace(_requeued(record, now), preemption_count=record.preemption_count + 1)
-
-
-def _begins_elsewhere(record: SessionRecord, failure: Failure) -> bool:
-    return (
-        failure.reason in _NOT_BEGUN
-        and record.running_time is None
-        and not record.stop_requested
-        and record.retry_count < RETRIES
-    )
-
-
-def _retried(record: SessionRecord, failure: Failure, now: datetime) -> SessionRecord:
-    """Queues a session again that its device could not begin. The failure is told if nothing else takes it."""
-    avoided = record.avoided_device_ids
-    if record.device_id is not None and record.device_id not in avoided:
-        avoided = (*avoided, record.device_id)
-    return replace(
-        _requeued(record, now),
-        failure=failure,
-        retry_count=record.retry_count + 1,
-        avoided_device_ids=avoided,
-        queue_deadline=now + _RETRY_WAIT,
-    )
-
-
-def _requeued(record: SessionRecord, now: datetime) -> SessionRecord:
-    earlier = record.earlier_device_ids
-    if record.device_id is not None and record.device_id not in earlier:
-        earlier = (*earlier, record.device_id)
-    return replace(
-        record,
-        state=SessionState.QUEUED,
-        device_id=None,
-        reservation=None,
-        requeue=False,
-        earlier_device_ids=earlier,
-        queued_time=now,
-        queue_deadline=None,
-        conditions=tuple(condition for condition in record.conditions if condition.type == PREEMPTED),
-        progress=None,
-        ingest_url=None,
-        running_time=None,
-        speed_limit=None,
-        measured_use=None,
-        recording_report=None,
-    )
+def _failed(record: SessionRecord, failure: Failure, now: datetime, end_time: datetime | None = None) -> SessionRecord:
+    """Has a session whose attempt failed begin elsewhere, or again, or fail."""
+    if begins_elsewhere(record, failure):
+        return retried(record, failure, now)
+    again = restarted(record, failure, now)
+    return again or _final(record, SessionState.FAILED, end_time or now, used_up(record, failure))
 
 
 def _on_accepted(record: SessionRecord, event: LaunchAccepted) -> tuple[SessionRecord, tuple[Command, ...]]:
-    if record.state not in _PLACED or event.attempt != record.attempt:
+    if record.state not in PLACED or event.attempt != record.attempt:
         # An attempt accepted for nothing shows itself in the agent's events, and is stopped then.
         return record, ()
     news = event.ingest_url is not None and event.ingest_url != record.ingest_url
@@ -294,8 +262,8 @@ def _on_refused(
 ) -> tuple[SessionRecord, tuple[Command, ...]]:
     if event.attempt != record.attempt:
         return record, ()
-    if record.state is SessionState.STARTING:
-        return _final(record, SessionState.FAILED, now, event.failure), ()
+    if record.state is SessionState.STARTING and record.running_time is None:
+        return _failed(record, event.failure, now), ()
     if record.state is SessionState.STOPPING and record.running_time is None:
         # Nothing was started, which is what was asked for.
         return _stopped(record, now), ()
@@ -306,27 +274,45 @@ def _on_refused(
 def _on_missing(
     record: SessionRecord, event: AttemptMissing, now: datetime
 ) -> tuple[SessionRecord, tuple[Command, ...]]:
-    if record.state not in _PLACED or event.attempt != record.attempt:
+    if record.state not in PLACED or event.attempt != record.attempt:
         return record, ()
     if record.state is SessionState.STOPPING:
         return _stopped(record, now), ()
-    return _final(record, SessionState.FAILED, now, _LOST), ()
+    return _failed(record, _LOST, now), ()
 
 
 def _stopped(record: SessionRecord, now: datetime) -> SessionRecord:
-    return _preempted(record, now) if record.requeue else _final(record, SessionState.CANCELLED, now)
+    return given_up(record, now) if record.requeue else _final(record, SessionState.CANCELLED, now, record.failure)
 
 
-def _on_stop(record: SessionRecord, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:
+def _on_move(record: SessionRecord, event: MoveRequested, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:
+    if record.state not in (SessionState.STARTING, SessionState.RUNNING) or record.device_id != event.device_id:
+        return record, ()
+    if not may_move(record, event.failure):
+        return record, ()
+    message = f"It leaves {record.device_id}: {event.failure.message}"
+    condition = Condition(type=MOVING, message=message, since_time=now)
+    stopping = replace(
+        record,
+        state=SessionState.STOPPING,
+        requeue=True,
+        moving=event.failure,
+        conditions=(*record.conditions, condition),
+    )
+    return stopping, _stop(stopping)
+
+
+def _on_stop(record: SessionRecord, event: StopRequested, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:
     match record.state:
         case SessionState.QUEUED:
-            return _final(replace(record, stop_requested=True), SessionState.CANCELLED, now), ()
+            return _final(replace(record, stop_requested=True), SessionState.CANCELLED, now, event.failure), ()
         case SessionState.STARTING | SessionState.RUNNING:
-            return replace(record, state=SessionState.STOPPING, stop_requested=True), _stop(record)
+            stopping = replace(record, state=SessionState.STOPPING, stop_requested=True, failure=event.failure)
+            return stopping, _stop(record)
         case SessionState.STOPPING:
             # Whoever was to be queued again is not, now that its end was asked for.
-            kept = tuple(condition for condition in record.conditions if condition.type != PREEMPTED)
-            stopping = replace(record, stop_requested=True, requeue=False, conditions=kept)
+            kept = tuple(condition for condition in record.conditions if condition.type not in WAY_CONDITIONS)
+            stopping = replace(record, stop_requested=True, requeue=False, moving=None, conditions=kept)
             return stopping, _stop(stopping)
         case SessionState.SUCCEEDED | SessionState.FAILED | SessionState.CANCELLED:
             return record, ()
@@ -334,36 +320,31 @@ def _on_stop(record: SessionRecord, now: datetime) -> tuple[SessionRecord, tuple
             assert_never(record.state)
 
 
-def _on_told(record: SessionRecord, event: AgentSilent | AgentHeard | Amended, now: datetime) -> SessionRecord:
+def _on_told(
+    record: SessionRecord, event: AgentSilent | AgentHeard | AgentLost | Amended, now: datetime
+) -> SessionRecord:
     match event:
+        case AgentLost():
+            return lost(record, event, now)
         case AgentSilent():
-            return _on_silent(record, now)
+            return silent(record, now)
         case AgentHeard():
-            return _on_heard(record)
+            return heard(record)
         case Amended():
             return record if record.state.final else replace(record, payload=event.payload)
         case _:
             assert_never(event)
 
 
-def _on_silent(record: SessionRecord, now: datetime) -> SessionRecord:
-    if record.state not in _PLACED or any(condition.type == UNREACHABLE for condition in record.conditions):
-        return record
-    message = f"The agent of {record.device_id} does not answer; the session may well be running on."
-    condition = Condition(type=UNREACHABLE, message=message, since_time=now)
-    return replace(record, conditions=(*record.conditions, condition))
-
-
-def _on_heard(record: SessionRecord) -> SessionRecord:
-    left = tuple(condition for condition in record.conditions if condition.type != UNREACHABLE)
-    return replace(record, conditions=left)
-
-
 def _stop(record: SessionRecord) -> tuple[Command, ...]:
     if record.device_id is None:  # never: a placed session has one
         return ()
+    kept = record.moving is not None and record.resumable
     command = StopOnAgent(
-        session_id=record.id, device_id=record.device_id, attempt=record.attempt, discard_outputs=record.requeue
+        session_id=record.id,
+        device_id=record.device_id,
+        attempt=record.attempt,
+        discard_outputs=record.requeue and not kept,
     )
     return (command,)
 
@@ -387,6 +368,8 @@ def _final(
         ingest_url=None,
         end_time=end_time,
         requeue=False,
+        moving=None,
+        not_before_time=None,
         standing=None,
         speed_limit=None,
     )

@@ -54,6 +54,8 @@ class Waiting:
     """When it is given up, on the same clock. None: never."""
     avoided: frozenset[DeviceId] = frozenset()
     """Devices that it was not able to begin on."""
+    ready_s: float | None = None
+    """When it has rested for long enough, on the same clock. None: it need not rest."""
 
 
 class Decide(Protocol):
@@ -127,7 +129,7 @@ class WaitingLine:
         placed: list[Decision] = []
         refused: set[tuple[Workload, Priority, frozenset[DeviceId]]] = set()
         keep_s = now_s - self.settings.keep_device_after.total_seconds()
-        ordered = self.ordered(now_s)
+        ordered = [one for one in self.ordered(now_s) if one.ready_s is None or one.ready_s <= now_s]
         head = next((one.session_id for one in ordered if one.waiting_s <= keep_s), None)
         if self._kept is not None and self._kept[0] != head:
             # Somebody has come to stand before the holder, by ageing: what is kept is kept for the head.

@@ -13,6 +13,7 @@ from fractions import Fraction
 
 from balancer.domain.decision import Reservation
 from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.restart import NO_RESTART, RestartRule
 from balancer.domain.workload import Workload
 
 
@@ -31,6 +32,10 @@ class SessionState(StrEnum):
     def final(self) -> bool:
         """Whether nothing can change any more."""
         return self in (SessionState.SUCCEEDED, SessionState.FAILED, SessionState.CANCELLED)
+
+
+PLACED = frozenset({SessionState.STARTING, SessionState.RUNNING, SessionState.STOPPING})
+"""States in which an attempt may live."""
 
 
 class Priority(StrEnum):
@@ -97,6 +102,27 @@ class QueueStanding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndedAttempt:
+    """An attempt whose outputs the next one continues."""
+
+    attempt: int
+    device_id: DeviceId
+    folder: str
+    """On its agent's host. Empty: not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastRestart:
+    """The last time that a session began anew by itself, or was moved."""
+
+    attempt: int
+    """The one that ended."""
+    device_id: DeviceId
+    failure: Failure
+    restart_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
     """Everything the balancer knows of a session."""
 
@@ -142,6 +168,27 @@ class SessionRecord:
     """Not stored: it is true again a second later."""
     speed_limit: Fraction | None = None
     """The speed at which it is held, in times real time. None: as fast as it goes. Not stored."""
+    restart: RestartRule = NO_RESTART
+    """What becomes of it when an attempt ends short of its work."""
+    resumable: bool = False
+    """Whether a further attempt continues what an earlier one made, as with a live input; else it begins anew."""
+    max_duration: timedelta | None = None
+    """Of running, all attempts together. None: no bound."""
+    restart_count: int = 0
+    """Restarts and moves in all."""
+    restart_row: int = 0
+    """Restarts in a row."""
+    last_restart: LastRestart | None = None
+    not_before_time: datetime | None = None
+    """When a session that failed has rested for long enough. None: it need not."""
+    moving: Failure | None = None
+    """Why it is being stopped to go on as another attempt elsewhere. None: it is not."""
+    folder: str = ""
+    """Of the present attempt, as its agent told it. Empty: not known."""
+    ended_attempts: tuple[EndedAttempt, ...] = ()
+    """Those that the present attempt continues, oldest first."""
+    ran_for: timedelta = timedelta()
+    """How long earlier attempts ran that it continues."""
     measured_use: MeasuredUse | None = None
     """What it was seen to take of its host, which is booked since then. None: it was not measured."""
     recording_report: bytes | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from fractions import Fraction
 
@@ -53,6 +53,8 @@ class AttemptReported:
     measured_use: MeasuredUse | None = None
     recording_report: bytes | None = None
     """As in the session's record."""
+    folder: str = ""
+    """Of the attempt, on its agent's host. Empty: not told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,9 @@ class AttemptMissing:
 class StopRequested:
     """A client or the operator asked for the end."""
 
+    failure: Failure | None = None
+    """Why, where it was not the session's client who asked. None: it was."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amended:
@@ -104,6 +109,25 @@ class AgentSilent:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentHeard:
     """The agent answers again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentLost:
+    """The agent of the session's device has been silent for so long that it is not waited for any more."""
+
+    device_id: DeviceId
+    silence: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveRequested:
+    """The session is to go on elsewhere: its device is sick, or is being emptied."""
+
+    device_id: DeviceId
+    """The device that it is to leave; a session that is not there, or not any more, stays where it is."""
+    failure: Failure
+    """Why. By the reason DEVICE_DRAINED an operator asks for it, which needs no rule; else the session's rule must let
+    it restart for that reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +184,8 @@ SessionEvent = (
     | StopForgotten
     | AgentSilent
     | AgentHeard
+    | AgentLost
+    | MoveRequested
 )
 
 

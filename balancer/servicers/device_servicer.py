@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, cast
 
 from balancer.agent_answers import agent_failures, unreachable
 from balancer.device_registry import MAX_WEIGHT
 from balancer.domain.calibration import CalibrationProgress
+from balancer.domain.drain import DrainMode
 from balancer.servicers.calibration_translation import calibration_progress
 from balancer.servicers.device_translation import device_to_proto
 from balancer.servicers.names import device_name
 from balancer.servicers.paging import page_of
-from balancer.servicers.violations import Violations
+from balancer.servicers.violations import DAY, Violations
 from balancer.servicers.watch_places import WatchLimits, WatchPlaces
+from gpu_balancer.v1 import device_pb2
 from gpu_balancer.v1 import device_service_pb2 as pb
 from gpu_balancer.v1.device_service_pb2_grpc import DeviceServiceServicer
 
@@ -22,12 +25,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from balancer.calibrations import Calibrations
+    from balancer.device_drains import DeviceDrains
     from balancer.device_entry import DeviceEntry
     from balancer.device_registry import DeviceRegistry
     from balancer.domain.ids import DeviceId
     from balancer.ports.agent_clients import AgentClients
     from balancer.session_engine import SessionEngine
     from gpu_balancer.v1.device_pb2 import Device
+
+
+_MODES: dict[int, DrainMode] = {
+    device_pb2.DRAIN_MODE_UNSPECIFIED: DrainMode.WAIT,
+    device_pb2.DRAIN_MODE_WAIT: DrainMode.WAIT,
+    device_pb2.DRAIN_MODE_MOVE: DrainMode.MOVE,
+}
+_LONGEST_PATIENCE = 366 * DAY
 
 
 class Reloaded(Protocol):
@@ -77,6 +89,7 @@ class DeviceServicer(DeviceServiceServicer):
         agents: AgentClients,
         settings: SettingsReloader,
         calibrations: Calibrations,
+        drains: DeviceDrains,
         watch_limits: WatchLimits | None = None,
     ) -> None:
         """Makes the servicer.
@@ -87,6 +100,7 @@ class DeviceServicer(DeviceServiceServicer):
             agents: Try them again.
             settings: Reads and writes the settings file.
             calibrations: Measures devices and keeps what came of it.
+            drains: Closes and empties devices.
             watch_limits: Numbers of watches at most. None: the usual ones.
         """
         self._registry = registry
@@ -94,6 +108,7 @@ class DeviceServicer(DeviceServiceServicer):
         self._agents = agents
         self._settings = settings
         self._calibrations = calibrations
+        self._drains = drains
         self._watches = WatchPlaces("WatchDevices", (watch_limits or WatchLimits()).devices)
 
     async def ListDevices(self, request: pb.ListDevicesRequest, _context: object) -> pb.ListDevicesResponse:  # noqa: N802
@@ -136,8 +151,23 @@ class DeviceServicer(DeviceServiceServicer):
         elif request.HasField("weight"):
             self._registry.set_weight(device_id, request.weight)
         if request.HasField("cordoned"):
-            self._registry.set_cordoned(device_id, cordoned=request.cordoned)
+            await self._drains.set_cordoned(device_id, cordoned=request.cordoned)
         return pb.UpdateDeviceResponse(device=self._told(self._registry.find(device_id)), saved_path=saved_path)
+
+    async def DrainDevice(self, request: pb.DrainDeviceRequest, _context: object) -> pb.DrainDeviceResponse:  # noqa: N802
+        """Closes a device and begins to empty it."""
+        device_id = self._registry.find(request.name).identity.id
+        found, patience = Violations(), None
+        found.check_enum("mode", request.mode, _MODES)
+        if request.HasField("deadline"):
+            patience = found.check_duration("deadline", request.deadline, 0, _LONGEST_PATIENCE)
+        found.refuse()
+        await self._drains.drain(
+            device_id,
+            _MODES[request.mode],
+            None if patience is None else timedelta(microseconds=patience // 1000),
+        )
+        return pb.DrainDeviceResponse(device=self._told(self._registry.find(device_id)))
 
     async def ProbeDevice(self, request: pb.ProbeDeviceRequest, _context: object) -> pb.ProbeDeviceResponse:  # noqa: N802
         """Has a device tried again by its agent."""

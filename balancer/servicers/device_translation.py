@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from balancer.domain.device import DeviceKind, Dimension, Direction
+from balancer.domain.drain import DrainMode
 from balancer.domain.offers import RATES
 from balancer.domain.workload import EncodingSpeed
 from balancer.servicers.calibration_translation import calibration_message
@@ -16,6 +17,7 @@ from gpu_balancer.v1 import device_pb2, placement_pb2, recording_pb2
 if TYPE_CHECKING:
     from balancer.device_entry import DeviceEntry
     from balancer.domain.device import Capability, DeviceIdentity, RecordingAbility
+    from balancer.domain.drain import DeviceDrain
     from balancer.domain.ledger import Ledger
     from balancer.domain.workload import VideoCodec
     from balancer.ports.agent_client import Measurements
@@ -25,6 +27,8 @@ _DIRECTIONS = {
     Direction.DECODE: device_pb2.CODING_DIRECTION_DECODE,
     Direction.ENCODE: device_pb2.CODING_DIRECTION_ENCODE,
 }
+
+_DRAIN_MODES = {DrainMode.WAIT: device_pb2.DRAIN_MODE_WAIT, DrainMode.MOVE: device_pb2.DRAIN_MODE_MOVE}
 
 
 def device_to_proto(
@@ -60,12 +64,15 @@ def device_to_proto(
         weighted_load=ledger.cost(device_id) * highest_weight // weight if weight else None,
         session_count=ledger.session_count(device_id),
         revision=entry.revision,
+        agent_version=entry.agent_version,
     )
     if entry.quarantine is not None:
         device.quarantine.failure_count = entry.quarantine.failure_count
         device.quarantine.message = entry.quarantine.message
         if entry.quarantine_retry_time is not None:
             device.quarantine.retry_time.FromDatetime(entry.quarantine_retry_time)
+    if entry.drain is not None:
+        device.drain.CopyFrom(_drain(entry.drain))
     if entry.calibration is not None:
         device.calibration.CopyFrom(calibration_message(entry.calibration))
     if entry.recording is not None:
@@ -73,6 +80,16 @@ def device_to_proto(
     if entry.measurements is not None:
         device.measurements.CopyFrom(_measurements(entry.measurements))
     return device
+
+
+def _drain(drain: DeviceDrain) -> device_pb2.DeviceDrain:
+    told = device_pb2.DeviceDrain(
+        mode=_DRAIN_MODES[drain.mode], session_count=drain.session_count, stopped_count=drain.stopped_count
+    )
+    told.start_time.FromDatetime(drain.start_time)
+    if drain.deadline_time is not None:
+        told.deadline.FromDatetime(drain.deadline_time)
+    return told
 
 
 def _recording(ability: RecordingAbility, ready_display_count: int) -> recording_pb2.RecordingAbility:

@@ -14,6 +14,7 @@ import structlog
 
 from balancer.admission import Admission, PlacementRefused
 from balancer.decision_text import UnreadableDecision, decision_from_text, shortened
+from balancer.domain.restart import LOSSES_ONLY
 from balancer.feed_watcher import FeedReset, FeedSynced, SessionRemoved, SessionUpdated
 from balancer.servicers.contract_words import SESSION_STATES
 from balancer.servicers.control_requests import max_duration_of, snapshot_width_of
@@ -41,10 +42,11 @@ from gpu_balancer.v1 import session_service_pb2 as pb
 from gpu_balancer.v1.session_service_pb2_grpc import SessionServiceServicer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from balancer.change_feed import FeedItem
     from balancer.domain.ids import SessionId
+    from balancer.domain.restart import RestartRule
     from balancer.domain.session import SessionRecord
     from balancer.ports.session_tracer import SessionTracer
     from balancer.recording_controls import RecordingControls
@@ -83,6 +85,7 @@ class SessionServicer(SessionServiceServicer):
         tracer: SessionTracer,
         controls: RecordingControls,
         rules: RecordingRules | None = None,
+        restart: Callable[[], RestartRule] = lambda: LOSSES_ONLY,
         watch_limits: WatchLimits | None = None,
     ) -> None:
         """Makes the servicer.
@@ -96,6 +99,7 @@ class SessionServicer(SessionServiceServicer):
             tracer: Begins traces.
             controls: Pause, extend and look at recordings.
             rules: What the settings say of recordings. None: what they say where nothing is given.
+            restart: Gives what the settings in force say of restarts.
             watch_limits: Numbers of watches at most. None: the usual ones.
         """
         self._engine = engine
@@ -106,6 +110,7 @@ class SessionServicer(SessionServiceServicer):
         self._tracer = tracer
         self._controls = controls
         self._rules = rules
+        self._restart = restart
         self._ladders = LadderMemory()
         limits = watch_limits or WatchLimits()
         self._watches_of_one = WatchPlaces("WatchSession", limits.one_session)
@@ -152,11 +157,11 @@ class SessionServicer(SessionServiceServicer):
         if is_recording(draft.session):
             await self._questions.check_watermark(draft)
             await self._questions.check_outputs(draft)
-            return prepare_recording(draft)
+            return prepare_recording(draft, self._restart())
         check_upload(self._uploads, draft.session.transcode.input)
         facts = await self._questions.facts_of(draft)
         await self._questions.check_outputs(draft)
-        return prepare_session(draft, facts)
+        return prepare_session(draft, facts, self._restart())
 
     async def _admitted(self, prepared: PreparedSession, request_id: str, digest: str) -> SessionRecord:
         traceparent = self._tracer.begin()
@@ -170,6 +175,9 @@ class SessionServicer(SessionServiceServicer):
             request_id=request_id or None,
             request_digest=digest if request_id else None,
             traceparent=traceparent,
+            restart=prepared.restart,
+            resumable=prepared.resumable,
+            max_duration=prepared.max_duration,
         )
         try:
             record = await self._engine.admit(admission)

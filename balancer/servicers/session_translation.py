@@ -11,12 +11,14 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from balancer.domain.demand import nominal_cost
+from balancer.domain.restart import LOSSES_ONLY
 from balancer.domain.session import Priority, SessionState
 from balancer.servicers.contract_words import PRIORITIES, PRIORITY_NUMBERS, SESSION_STATE_NUMBERS
 from balancer.servicers.input_validation import InputKind
 from balancer.servicers.names import device_name, session_name
 from balancer.servicers.placement_translation import fill_workload
 from balancer.servicers.recording_workload import recording_workload
+from balancer.servicers.restart_policies import check_always, policy_of, restart_rule_of
 from balancer.servicers.session_secrets import redact_session, redactor_of
 from balancer.servicers.session_specs import input_of
 from balancer.servicers.session_validation import check_pace
@@ -27,7 +29,8 @@ from gpu_balancer.v1 import session_pb2
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    from balancer.domain.session import Failure, MeasuredUse, Progress, SessionRecord
+    from balancer.domain.restart import RestartRule
+    from balancer.domain.session import Failure, LastRestart, MeasuredUse, Progress, SessionRecord
     from balancer.domain.workload import CostFactors, Workload
     from balancer.servicers.session_validation import SessionDraft
     from gpu_balancer.runtime.redaction import Redactor
@@ -48,6 +51,11 @@ class PreparedSession:
     max_wait: timedelta | None
     """How long it may wait for a device. None: not at all."""
     preemptible: bool
+    restart: RestartRule
+    resumable: bool
+    """Whether a further attempt continues what an earlier one made."""
+    max_duration: timedelta | None
+    """Of running, all attempts together. None: no bound."""
 
     @property
     def payload(self) -> bytes:
@@ -55,12 +63,13 @@ class PreparedSession:
         return self.session.SerializeToString()
 
 
-def prepare_session(draft: SessionDraft, facts: InputFacts) -> PreparedSession:
+def prepare_session(draft: SessionDraft, facts: InputFacts, restart: RestartRule = LOSSES_ONLY) -> PreparedSession:
     """Completes a draft with what is known of its input.
 
     Args:
         draft: A checked session. Changed: it becomes the prepared one.
         facts: Of its input.
+        restart: What the settings say of restarts.
 
     Returns:
         What the engine is asked for.
@@ -70,26 +79,30 @@ def prepare_session(draft: SessionDraft, facts: InputFacts) -> PreparedSession:
     """
     session, ladder = draft.session, draft.ladder
     assert ladder is not None, "a transcode has a ladder"
-    live = _is_live(draft, facts)
+    live_input = _has_live_input(draft, facts)
+    live = live_input or session.transcode.input.native_rate
     priority = PRIORITIES.get(session.priority) or (Priority.LIVE if live else Priority.BATCH)
     session.priority = PRIORITY_NUMBERS[priority]
     session.input_facts.CopyFrom(facts)
     found = Violations()
     check_pace(found, session, live=live)
+    check_always(found, session, live=live_input)
     found.refuse()
     real_time = live or priority is Priority.LIVE
     workload = checked_workload(session.transcode, ladder, facts, real_time=real_time)
     if session.HasField("reserved_speed"):
         # Ladders that are remembered know nothing of it: the same one may be asked for at another speed.
         workload = replace(workload, reserved_speed=_exact(session.reserved_speed))
-    return _prepared(session, workload, priority)
+    rule = restart_rule_of(session, restart, live=live_input)
+    return _prepared(session, workload, priority, rule, resumable=live_input)
 
 
-def prepare_recording(draft: SessionDraft) -> PreparedSession:
+def prepare_recording(draft: SessionDraft, restart: RestartRule = LOSSES_ONLY) -> PreparedSession:
     """Completes the draft of a recording, of which everything is known.
 
     Args:
         draft: A checked session. Changed: it becomes the prepared one.
+        restart: What the settings say of restarts.
 
     Raises:
         RequestFailure: INVALID_REQUEST when a rendition's size follows from the display's and cannot be made.
@@ -99,17 +112,32 @@ def prepare_recording(draft: SessionDraft) -> PreparedSession:
     found = Violations()
     workload = recording_workload(found, session.recording)
     found.refuse()
-    return _prepared(session, workload, Priority.LIVE)
+    return _prepared(session, workload, Priority.LIVE, restart_rule_of(session, restart, live=False), resumable=True)
 
 
-def _prepared(session: Session, workload: Workload, priority: Priority) -> PreparedSession:
+def _prepared(
+    session: Session, workload: Workload, priority: Priority, rule: RestartRule, *, resumable: bool
+) -> PreparedSession:
+    session.restart.CopyFrom(policy_of(rule))
     return PreparedSession(
         session=session,
         workload=workload,
         priority=priority,
         max_wait=(session.max_wait.ToTimedelta() or None) if session.HasField("max_wait") else None,
         preemptible=session.preemptible,
+        restart=rule,
+        resumable=resumable,
+        max_duration=_bound_of(session),
     )
+
+
+def _bound_of(session: Session) -> timedelta | None:
+    """Gives how long a session may run in all. A bound of its input is one too, once it is continued."""
+    bounds = [session.max_duration.ToTimedelta()] if session.HasField("max_duration") else []
+    given = input_of(session)
+    if given is not None and given.HasField("duration"):
+        bounds.append(given.duration.ToTimedelta())
+    return min(bounds, default=None)
 
 
 def session_to_proto(record: SessionRecord, factors: CostFactors, *, with_ingest_url: bool = False) -> Session:
@@ -131,7 +159,7 @@ def tell_session(
         with_ingest_url: Whether to say where to publish: only to who asks for this one session.
     """
     session.MergeFromString(record.payload)
-    redactor = redactor_of(session) if record.failure else None
+    redactor = redactor_of(session) if record.failure or record.last_restart else None
     redact_session(session)
     session.name = session_name(record.id)
     session.state = SESSION_STATE_NUMBERS[record.state]
@@ -146,9 +174,7 @@ def tell_session(
     booked = record.reservation
     cost = booked.cost_pixels_per_second if booked else nominal_cost(record.workload, factors)
     fill_workload(session.workload, record.workload, cost)
-    for condition in record.conditions:
-        told = session.conditions.add(type=condition.type, message=condition.message)
-        told.since_time.FromDatetime(condition.since_time)
+    _fill_conditions(session, record, redactor)
     if record.progress is not None:
         _fill_progress(session.progress, record.progress)
     if record.failure is not None and redactor is not None:
@@ -160,6 +186,9 @@ def tell_session(
     if record.speed_limit is not None:
         session.speed_limit = float(record.speed_limit)
     session.preemption_count = record.preemption_count
+    session.restart_count = record.restart_count
+    if record.last_restart is not None and redactor is not None:
+        _fill_last_restart(session.last_restart, record.last_restart, redactor)
     if record.recording_report is not None:
         session.recording_report.MergeFromString(record.recording_report)
     if record.measured_use is not None:
@@ -187,9 +216,9 @@ def trace_id_of(traceparent: str | None) -> str:
     return parts[1] if len(parts) == 4 else ""
 
 
-def _is_live(draft: SessionDraft, facts: InputFacts) -> bool:
-    """Whether the session must keep up with its input: a playlist without an end is live too."""
-    if draft.input_kind in (InputKind.LIVE, InputKind.INGEST) or draft.session.transcode.input.native_rate:
+def _has_live_input(draft: SessionDraft, facts: InputFacts) -> bool:
+    """Whether what a session reads goes on without it: a playlist without an end does too."""
+    if draft.input_kind in (InputKind.LIVE, InputKind.INGEST):
         return True
     return draft.input_kind is InputKind.ON_DEMAND and "hls" in facts.format and not facts.HasField("duration")
 
@@ -211,6 +240,8 @@ def _fill_queue(told: session_pb2.QueueStatus, record: SessionRecord) -> None:
         _stamp(told.queued_time, record.queued_time)
     if record.queue_deadline is not None:
         _stamp(told.deadline, record.queue_deadline)
+    if record.not_before_time is not None:
+        _stamp(told.not_before_time, record.not_before_time)
     standing = record.standing
     if standing is None:
         return
@@ -237,6 +268,21 @@ def _fill_measured_use(session: Session, measured: MeasuredUse) -> None:
     told = session.measured_use
     told.cores, told.memory_mib = measured.cores, measured.memory_mib
     told.measured_time.FromTimedelta(measured.measured_time)
+
+
+def _fill_conditions(session: Session, record: SessionRecord, redactor: Redactor | None) -> None:
+    for condition in record.conditions:
+        # That a session restarts is told with the failure's words, which may quote a secret.
+        message = condition.message if redactor is None else redactor.redact(condition.message)
+        told = session.conditions.add(type=condition.type, message=message)
+        told.since_time.FromDatetime(condition.since_time)
+
+
+def _fill_last_restart(told: session_pb2.Restart, last: LastRestart, redactor: Redactor) -> None:
+    told.attempt = last.attempt
+    told.device = device_name(last.device_id)
+    _fill_failure(told.failure, last.failure, redactor)
+    _stamp(told.restart_time, last.restart_time)
 
 
 def _fill_failure(told: session_pb2.Failure, failure: Failure, redactor: Redactor) -> None:

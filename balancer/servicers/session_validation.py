@@ -20,6 +20,7 @@ from balancer.servicers.recording_defaults import fill_in_recording
 from balancer.servicers.recording_rules import RecordingRules
 from balancer.servicers.recording_validation import check_recording, refuse_oversized_recording
 from balancer.servicers.rendition_validation import MAX_RENDITIONS
+from balancer.servicers.restart_policies import MAX_REASONS, check_restart
 from balancer.servicers.session_defaults import fill_in_input, fill_in_ladder
 from balancer.servicers.session_specs import RECORDING, TRANSCODE, is_recording, spec_path
 from balancer.servicers.violations import DAY, SECOND, Violations
@@ -93,6 +94,7 @@ def draft_session(
         max_wait=given.max_wait if given.HasField("max_wait") else None,
         preemptible=given.preemptible,
         reserved_speed=given.reserved_speed if given.HasField("reserved_speed") else None,
+        restart=given.restart if given.HasField("restart") else None,
     )
     if is_recording(given):
         session.recording.CopyFrom(given.recording)
@@ -116,6 +118,7 @@ def _draft_transcode(
     """Checks and fills in a transcode; gives how its input comes in, and its ladder."""
     spec = session.transcode
     input_kind = check_input(found, f"{TRANSCODE}.input", spec.input)
+    check_restart(found, session, input_kind)
     live = spec.input.native_rate or input_kind in (InputKind.LIVE, InputKind.INGEST)
     check_pace(found, session, live=live)
     asked = asked_ladder(spec)
@@ -142,6 +145,7 @@ def _draft_recording(
     if session.priority == session_pb2.PRIORITY_BATCH:
         found.add("session.priority", "must be LIVE for a recording, or unset: what it misses is gone")
     check_pace(found, session, live=True)
+    check_restart(found, session, None)
     check_recording(found, session.recording, profiles, rules)
     found.refuse()
     fill_in_recording(session.recording)
@@ -170,6 +174,7 @@ def _refuse_oversized(found: Violations, given: Session) -> None:
         RequestFailure: INVALID_REQUEST with every such list.
     """
     found.check_count("session.labels", given.labels, MAX_LABELS)
+    found.check_count("session.restart.reasons", given.restart.reasons, MAX_REASONS)
     where, spec = spec_path(given), given.recording if is_recording(given) else given.transcode
     found.check_count(f"{where}.renditions", spec.renditions, MAX_RENDITIONS)
     found.check_count(f"{where}.outputs", spec.outputs, MAX_OUTPUTS)

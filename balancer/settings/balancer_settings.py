@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from balancer.settings.profiles import BUILT_IN_PROFILES, ProfileSettings
+from balancer.settings.restart_section import RestartSettings
 from gpu_balancer.runtime.listen_address import parse_loopback_address
 from gpu_balancer.runtime.recording_sections import (
     Applications,
@@ -243,6 +244,7 @@ class BalancerSettings(Section):
     placement: PlacementSettings = PlacementSettings()
     queue: QueueSettings = QueueSettings()
     quarantine: QuarantineSettings = QuarantineSettings()
+    restart: RestartSettings = RestartSettings()
     agents: AgentsSettings = AgentsSettings()
     devices: Many[DeviceSettings] = ()
     cpu_devices: Annotated[Many[CpuDeviceSettings], Field(validate_default=True)] = ()

@@ -11,7 +11,9 @@ from pydantic import BaseModel
 if TYPE_CHECKING:
     from balancer.settings.balancer_settings import BalancerSettings
 
-_LIVE = re.compile(r"placement\.|queue\.|quarantine\.|devices|profiles\.|log\.level$|cpu_devices\[[^]]*\]\.(?!cores$)")
+_LIVE = re.compile(
+    r"placement\.|queue\.|quarantine\.|restart\.|devices|profiles\.|log\.level$|cpu_devices\[[^]]*\]\.(?!cores$)"
+)
 """Keys that take effect at once, for sessions to come. What agents were started with is not among them."""
 
 

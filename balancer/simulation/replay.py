@@ -19,11 +19,11 @@ from balancer.domain.decision import Decision, PlacementSettings, Refusal
 from balancer.domain.demand import nominal_cost
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.ledger import Ledger
-from balancer.domain.lifecycle import RETRIES
 from balancer.domain.policies.policy import IndifferentPolicy, Policy
 from balancer.domain.preemption import Victim, closed_but, make_room
 from balancer.domain.quarantine import Breaker, Quarantine, QuarantineSettings
 from balancer.domain.queue import QueueSettings, Waiting, WaitingLine
+from balancer.domain.requeueing import RETRIES
 from balancer.domain.session import Priority
 from balancer.simulation.device_states import DeviceStates
 from balancer.simulation.fleet import Fleet

@@ -52,25 +52,20 @@ def _show(screen: Screen, device: Device) -> None:
         screen.table(CAPABILITY_COLUMNS, capability_rows(device), none="")
 
 
-def update_device(
-    invocation: Invocation, name: str, *, weight: int | None = None, cordoned: bool | None = None, save: bool = False
-) -> None:
-    """Changes a device's weight or closes it."""
+def set_weight(invocation: Invocation, name: str, *, weight: int, save: bool = False) -> None:
+    """Changes a device's weight."""
     screen = invocation.screen()
     with invocation.client() as client:
-        answer = client.update_device(name, weight=weight, cordoned=cordoned, save=save)
+        answer = client.update_device(name, weight=weight, save=save)
     if invocation.json:
         screen.document(answer)
         return
     device = answer.device
-    if weight is not None:
-        screen.line(f"{device_word(device.name)}: weight {device.weight}")
-        if answer.saved_path:
-            screen.note(f"Saved in {answer.saved_path}.")
-        else:
-            screen.note("It holds until the next reload or start of the daemon; --save would keep it.")
-    if cordoned is not None:
-        screen.line(f"{device_word(device.name)}: {device_state(device.state)}")
+    screen.line(f"{device_word(device.name)}: weight {device.weight}")
+    if answer.saved_path:
+        screen.note(f"Saved in {answer.saved_path}.")
+    else:
+        screen.note("It holds until the next reload or start of the daemon; --save would keep it.")
 
 
 def probe_device(invocation: Invocation, name: str) -> None:

@@ -23,6 +23,16 @@ DeviceArgument = Annotated[
         autocompletion=complete_device,
     ),
 ]
+DevicesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="DEVICE…",
+        help="Names, indexes, PCI addresses or beginnings of UUIDs.",
+        autocompletion=complete_device,
+        show_default=False,
+    ),
+]
+AllOption = Annotated[bool, typer.Option("--all", help="All devices.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show more.")]
 
 
@@ -68,25 +78,52 @@ def set_weight(
     save: Annotated[bool, typer.Option("--save", help="Write it into the settings file too, comments kept.")] = False,
 ) -> None:
     """Change a device's weight."""
-    from gpu_balancer.cli.device_actions import update_device
+    from gpu_balancer.cli.device_actions import set_weight as set_it
 
-    update_device(invocation, device, weight=weight, save=save)
+    set_it(invocation, device, weight=weight, save=save)
 
 
 @command(devices_app, "cordon")
-def cordon(invocation: Invocation, device: DeviceArgument) -> None:
-    """Close a device to new sessions; those on it run on."""
-    from gpu_balancer.cli.device_actions import update_device
+def cordon(invocation: Invocation, devices: DevicesArgument = None, every: AllOption = False) -> None:
+    """Close devices to new sessions; those on them run on. It holds until they are opened again."""
+    from gpu_balancer.cli.drain_actions import close_devices
 
-    update_device(invocation, device, cordoned=True)
+    close_devices(invocation, devices or [], every=every, cordoned=True)
 
 
 @command(devices_app, "uncordon")
-def uncordon(invocation: Invocation, device: DeviceArgument) -> None:
-    """Open a device to new sessions again."""
-    from gpu_balancer.cli.device_actions import update_device
+def uncordon(invocation: Invocation, devices: DevicesArgument = None, every: AllOption = False) -> None:
+    """Open devices to new sessions again, which ends a drain."""
+    from gpu_balancer.cli.drain_actions import close_devices
 
-    update_device(invocation, device, cordoned=False)
+    close_devices(invocation, devices or [], every=every, cordoned=False)
+
+
+@command(devices_app, "drain", short_help="Close devices to new sessions and empty them.")
+def drain(
+    invocation: Invocation,
+    devices: DevicesArgument = None,
+    every: AllOption = False,
+    move: Annotated[
+        bool,
+        typer.Option(
+            "--move/--wait", help="Have sessions go on on other devices, or wait until they end by themselves."
+        ),
+    ] = False,
+    deadline: Annotated[
+        str | None,
+        typer.Option("--deadline", metavar="TIME", help="Stop what is left after this time, outputs completed."),
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait until they are empty.")] = False,
+) -> ExitCode:
+    """Close devices to new sessions and empty them; they stay closed until `devices uncordon`.
+
+    Shows how far it is until they are empty; Ctrl-C leaves that to the daemon. Ends with 1 when the deadline stopped
+    sessions.
+    """
+    from gpu_balancer.cli.drain_actions import drain_devices
+
+    return drain_devices(invocation, devices or [], every=every, move=move, deadline=deadline, detach=detach)
 
 
 @command(devices_app, "probe", tables=True, short_help="Try again what a device can do, for real.")

@@ -170,6 +170,7 @@ def device_facts(device: Device) -> Iterator[tuple[str, str]]:
     yield "memory", _memory_words(device)
     yield "engines", _engine_words(identity)
     yield "table row", identity.table_model
+    yield "agent", clean(device.agent_version)
     yield "recording", "\n".join(_recording_lines(device.recording)) if device.HasField("recording") else ""
     yield "sessions", str(device.session_count)
     yield "load", f"{count(device.weighted_load)} px/s, weighted" if device.HasField("weighted_load") else ""

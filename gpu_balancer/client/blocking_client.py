@@ -115,6 +115,7 @@ class Client:
     get_device = _call(Steps.get_device)
     watch_devices = _stream(Steps.watch_devices)
     update_device = _call(Steps.update_device)
+    drain_device = _call(Steps.drain_device)
     probe_device = _call(Steps.probe_device)
     calibrate_device = _stream(Steps.calibrate_device)
     delete_calibration = _call(Steps.delete_calibration)

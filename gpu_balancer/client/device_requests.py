@@ -9,10 +9,11 @@ from gpu_balancer.client import methods
 from gpu_balancer.client.names import device_name
 from gpu_balancer.client.requests import Requests
 from gpu_balancer.runtime.failures import RequestFailure
-from gpu_balancer.v1 import balancer_service_pb2, device_service_pb2
+from gpu_balancer.v1 import balancer_service_pb2, device_pb2, device_service_pb2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from datetime import timedelta
 
     from gpu_balancer.v1.device_pb2 import Device
 
@@ -54,12 +55,12 @@ class DeviceRequests(Requests):
     async def update_device(
         self, name: str, *, weight: int | None = None, cordoned: bool | None = None, save: bool = False
     ) -> device_service_pb2.UpdateDeviceResponse:
-        """Changes a device's weight, or closes it to new sessions.
+        """Changes a device's weight, or closes it to new sessions, which survives restarts.
 
         Args:
             name: The device.
             weight: The new weight, 0 to 10,000; 0 takes no new session. None: unchanged.
-            cordoned: Whether it is closed to new sessions. None: unchanged.
+            cordoned: Whether it is closed to new sessions; False ends a drain too. None: unchanged.
             save: Writes the weight into the settings file too, comments kept.
 
         Returns:
@@ -69,6 +70,25 @@ class DeviceRequests(Requests):
             name=device_name(name), weight=weight, cordoned=cordoned, save=save
         )
         return await self._call(methods.UPDATE_DEVICE, request)
+
+    async def drain_device(self, name: str, *, move: bool = False, deadline: timedelta | None = None) -> Device:
+        """Closes a device to new sessions and empties it; returns at once. Asked again, the new wishes hold.
+
+        `Device.drain` tells how far it is; `update_device(name, cordoned=False)` ends it.
+
+        Args:
+            name: The device.
+            move: Has its sessions go on on other devices, where there is room. Else they end by themselves.
+            deadline: After which what is left is stopped, outputs completed. None: never.
+
+        Returns:
+            The device, draining, or cordoned when it was empty.
+        """
+        mode = device_pb2.DRAIN_MODE_MOVE if move else device_pb2.DRAIN_MODE_WAIT
+        request = device_service_pb2.DrainDeviceRequest(name=device_name(name), mode=mode)
+        if deadline is not None:
+            request.deadline.FromTimedelta(deadline)
+        return (await self._call(methods.DRAIN_DEVICE, request)).device
 
     async def probe_device(self, name: str) -> Device:
         """Runs the golden probe again, which may take minutes, and gives the device with new capabilities."""

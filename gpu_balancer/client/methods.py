@@ -179,6 +179,12 @@ UPDATE_DEVICE = Method(
     request=devices.UpdateDeviceRequest,
     response=devices.UpdateDeviceResponse,
 )
+DRAIN_DEVICE = Method(
+    service="DeviceService",
+    name="DrainDevice",
+    request=devices.DrainDeviceRequest,
+    response=devices.DrainDeviceResponse,
+)
 PROBE_DEVICE = Method(
     service="DeviceService",
     name="ProbeDevice",

@@ -62,7 +62,7 @@ class _DeviceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceSta
     DEVICE_STATE_CORDONED: _DeviceState.ValueType  # 3
     """Takes no new session, by an operator's wish."""
     DEVICE_STATE_DRAINING: _DeviceState.ValueType  # 4
-    """Takes no new session and is being emptied."""
+    """Takes no new session and is being emptied; once it is empty it is CORDONED."""
     DEVICE_STATE_UNHEALTHY: _DeviceState.ValueType  # 5
     """Cannot work; state_message says why."""
     DEVICE_STATE_UNREACHABLE: _DeviceState.ValueType  # 6
@@ -80,7 +80,7 @@ DEVICE_STATE_READY: DeviceState.ValueType  # 2
 DEVICE_STATE_CORDONED: DeviceState.ValueType  # 3
 """Takes no new session, by an operator's wish."""
 DEVICE_STATE_DRAINING: DeviceState.ValueType  # 4
-"""Takes no new session and is being emptied."""
+"""Takes no new session and is being emptied; once it is empty it is CORDONED."""
 DEVICE_STATE_UNHEALTHY: DeviceState.ValueType  # 5
 """Cannot work; state_message says why."""
 DEVICE_STATE_UNREACHABLE: DeviceState.ValueType  # 6
@@ -762,10 +762,13 @@ class DeviceDrain(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     SESSION_COUNT_FIELD_NUMBER: _builtins.int
+    STOPPED_COUNT_FIELD_NUMBER: _builtins.int
     mode: Global___DrainMode.ValueType
     """How."""
     session_count: _builtins.int
     """Sessions that are still on it."""
+    stopped_count: _builtins.int
+    """Sessions that were stopped because the deadline was over."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
@@ -781,10 +784,11 @@ class DeviceDrain(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
         session_count: _builtins.int = ...,
+        stopped_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "mode", b"mode", "session_count", b"session_count", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "mode", b"mode", "session_count", b"session_count", "start_time", b"start_time", "stopped_count", b"stopped_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -815,6 +819,7 @@ class Device(_message.Message):
     RECORDING_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    AGENT_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"devices/{id}"."""
     weight: _builtins.int
@@ -831,6 +836,8 @@ class Device(_message.Message):
     """Sessions on it."""
     revision: _builtins.int
     """Raised at every change of this device."""
+    agent_version: _builtins.str
+    """Version of its agent, which runs on while the balancer is replaced. Empty until the agent has told it."""
     @_builtins.property
     def identity(self) -> Global___DeviceIdentity:
         """What it is."""
@@ -897,10 +904,11 @@ class Device(_message.Message):
         recording: _recording_pb2.RecordingAbility | None = ...,
         health: Global___DeviceHealth | None = ...,
         drain: Global___DeviceDrain | None = ...,
+        agent_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "calibration", b"calibration", "drain", b"drain", "health", b"health", "identity", b"identity", "measurements", b"measurements", "quarantine", b"quarantine", "recording", b"recording", "weighted_load", b"weighted_load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "calibration", b"calibration", "capabilities", b"capabilities", "drain", b"drain", "ffmpeg_builds", b"ffmpeg_builds", "health", b"health", "identity", b"identity", "loads", b"loads", "measurements", b"measurements", "name", b"name", "quarantine", b"quarantine", "rates", b"rates", "recording", b"recording", "revision", b"revision", "session_count", b"session_count", "state", b"state", "state_message", b"state_message", "weight", b"weight", "weight_source", b"weight_source", "weighted_load", b"weighted_load"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load", "agent_version", b"agent_version", "calibration", b"calibration", "capabilities", b"capabilities", "drain", b"drain", "ffmpeg_builds", b"ffmpeg_builds", "health", b"health", "identity", b"identity", "loads", b"loads", "measurements", b"measurements", "name", b"name", "quarantine", b"quarantine", "rates", b"rates", "recording", b"recording", "revision", b"revision", "session_count", b"session_count", "state", b"state", "state_message", b"state_message", "weight", b"weight", "weight_source", b"weight_source", "weighted_load", b"weighted_load"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__weighted_load: _TypeAlias = _typing.Literal["weighted_load"]  # noqa: Y015
     _WhichOneofArgType__weighted_load: _TypeAlias = _typing.Literal["_weighted_load", b"_weighted_load"]  # noqa: Y015

@@ -271,7 +271,7 @@ class DrainDeviceResponse(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def device(self) -> _device_pb2.Device:
-        """The device, DRAINING."""
+        """The device, DRAINING, or CORDONED when it was empty."""
 
     def __init__(
         self,

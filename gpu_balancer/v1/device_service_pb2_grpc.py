@@ -108,7 +108,7 @@ class DeviceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateDevice(self, request, context):
-        """Changes a device's weight, or closes it to new sessions.
+        """Changes a device's weight, or closes it to new sessions, which survives restarts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

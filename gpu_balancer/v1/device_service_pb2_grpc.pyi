@@ -40,7 +40,7 @@ class DeviceServiceStub:
     WatchDevices: _grpc.UnaryStreamMultiCallable[_device_service_pb2.WatchDevicesRequest, _device_service_pb2.WatchDevicesResponse]
     """Streams every device, then each change."""
     UpdateDevice: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.UpdateDeviceRequest, _device_service_pb2.UpdateDeviceResponse]
-    """Changes a device's weight, or closes it to new sessions."""
+    """Changes a device's weight, or closes it to new sessions, which survives restarts."""
     DrainDevice: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.DrainDeviceRequest, _device_service_pb2.DrainDeviceResponse]
     """Closes a device to new sessions and empties it. Returns at once; Device.drain tells how far it is. Asked again, the
     new mode and deadline hold. UpdateDevice with cordoned = false ends it. Survives restarts.
@@ -68,7 +68,7 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     WatchDevices: _aio.UnaryStreamMultiCallable[_device_service_pb2.WatchDevicesRequest, _device_service_pb2.WatchDevicesResponse]  # type: ignore[assignment]
     """Streams every device, then each change."""
     UpdateDevice: _aio.UnaryUnaryMultiCallable[_device_service_pb2.UpdateDeviceRequest, _device_service_pb2.UpdateDeviceResponse]  # type: ignore[assignment]
-    """Changes a device's weight, or closes it to new sessions."""
+    """Changes a device's weight, or closes it to new sessions, which survives restarts."""
     DrainDevice: _aio.UnaryUnaryMultiCallable[_device_service_pb2.DrainDeviceRequest, _device_service_pb2.DrainDeviceResponse]  # type: ignore[assignment]
     """Closes a device to new sessions and empties it. Returns at once; Device.drain tells how far it is. Asked again, the
     new mode and deadline hold. UpdateDevice with cordoned = false ends it. Survives restarts.
@@ -117,7 +117,7 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _device_service_pb2.UpdateDeviceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_device_service_pb2.UpdateDeviceResponse, _abc.Awaitable[_device_service_pb2.UpdateDeviceResponse]]:
-        """Changes a device's weight, or closes it to new sessions."""
+        """Changes a device's weight, or closes it to new sessions, which survives restarts."""
 
     @_abc_1.abstractmethod
     def DrainDevice(

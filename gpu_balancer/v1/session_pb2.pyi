@@ -532,7 +532,7 @@ class Session(_message.Message):
 
     @_builtins.property
     def failure(self) -> Global___Failure:
-        """Set when the state is FAILED. Output only."""
+        """Set when the state is FAILED, or when it was ended by somebody else than its client. Output only."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:

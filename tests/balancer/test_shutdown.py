@@ -8,6 +8,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 from balancer.domain.ids import DeviceId, SessionId
+from balancer.ports.agent_client import AgentUnreachableError
 from balancer.shutdown import Shutdown
 from gpu_balancer.runtime.task_guard import TaskGuard
 
@@ -44,6 +45,16 @@ class RememberedAgent:
         self.order.append("agent ended")
 
 
+class StartingAgent(RememberedAgent):
+    """Does not listen yet when it is asked first."""
+
+    async def shutdown(self) -> None:
+        if len(self.order) < 3:
+            self.order.append("no answer")
+            raise AgentUnreachableError("Connection refused.")
+        await super().shutdown()
+
+
 async def test_a_client_that_hangs_up_does_not_keep_the_daemon_from_ending() -> None:
     engine, order = SlowEngine(), []
     async with TaskGuard("test") as tasks:
@@ -63,6 +74,22 @@ async def test_a_client_that_hangs_up_does_not_keep_the_daemon_from_ending() -> 
         engine.ended.set()
         await asyncio.wait_for(shutdown.wished(), 5)
     assert order == ["let go", "agent ended"]
+
+
+async def test_an_agent_that_is_just_being_started_is_ended_too() -> None:
+    order: list[str] = []
+    engine = SlowEngine()
+    engine.ended.set()
+    async with TaskGuard("test") as tasks:
+        shutdown = Shutdown(
+            engine=engine,  # type: ignore[arg-type]
+            agents=[(DeviceId("cpu-0"), StartingAgent(order))],  # type: ignore[list-item]
+            let_agents_go=lambda: order.append("let go"),
+            stop_timeout=timedelta(seconds=30),
+            tasks=tasks,
+        )
+        await shutdown.shutdown(stop_sessions=True)
+    assert order == ["let go", "no answer", "no answer", "agent ended"]
 
 
 async def test_sessions_that_do_not_end_in_time_are_named_and_keep_their_agents() -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from gpu_balancer.cli.device_views import COLUMNS, capability_rows, codec_words, device_row
 from gpu_balancer.cli.screen import Column, make_table
 from gpu_balancer.runtime.failures import Reason, RequestFailure
-from gpu_balancer.v1 import device_pb2, media_pb2, placement_pb2
+from gpu_balancer.v1 import device_pb2, device_service_pb2, media_pb2, placement_pb2
 
 if TYPE_CHECKING:
     from conftest import Command
@@ -116,6 +116,7 @@ def test_a_device_is_shown_with_units_and_without_what_is_unknown(with_devices: 
     assert "encode: 0.31 of 0.90 engines (table)" in out
     assert "scale: 2.0M without a limit" in out
     assert "temperature" not in out
+    assert "agent" not in out
     assert "too old" in out
 
 
@@ -143,6 +144,81 @@ def test_an_impossible_weight_is_wrong_usage(with_devices: FakeBalancer, run: Co
 def test_a_device_is_closed_and_opened(with_devices: FakeBalancer, run: Command) -> None:
     assert run("devices", "cordon", "cpu-0").out == "cpu-0: cordoned\n"
     assert run("devices", "uncordon", "cpu-0").out == "cpu-0: ready\n"
+
+
+def test_devices_are_closed_and_opened_together_or_not_at_all(with_devices: FakeBalancer, run: Command) -> None:
+    assert run("devices", "cordon", "cpu-0", "cpu-2", "cpu-0").out == "cpu-0: cordoned\ncpu-2: cordoned\n"
+    refused = run("devices", "cordon", "cpu-1", "nope")
+    assert (refused.code, refused.out) == (3, "")
+    assert with_devices.devices["devices/cpu-1"].state != device_pb2.DEVICE_STATE_CORDONED
+    told = run("devices", "uncordon", "--all", "--json").document
+    assert [device["state"] for device in told["devices"]] == ["DEVICE_STATE_READY"] * 4
+
+
+@pytest.mark.parametrize("command", ["cordon", "uncordon", "drain"])
+def test_which_devices_are_meant_must_be_said_in_one_way(
+    with_devices: FakeBalancer, run: Command, command: str
+) -> None:
+    assert "Try their names, or --all" in run("devices", command).err
+    assert run("devices", command, "cpu-0", "--all").code == 2
+    assert with_devices.calls["UpdateDevice"] == with_devices.calls["DrainDevice"] == 0
+
+
+def gone(device: device_pb2.Device) -> None:
+    """One session of a draining device ends."""
+    device.drain.session_count -= 1
+    device.state_message = f"Being emptied: {device.drain.session_count} left."
+
+
+def stopped(device: device_pb2.Device) -> None:
+    """The deadline of a draining device is over."""
+    device.drain.stopped_count, device.drain.session_count = device.drain.session_count, 0
+
+
+def test_a_drain_is_followed_until_its_device_is_empty(with_devices: FakeBalancer, run: Command) -> None:
+    with_devices.drain_steps = [gone, gone, gone]
+    ran = run("devices", "drain", UUID, "--move", "--deadline", "10m")
+    assert (ran.code, ran.out) == (0, "GPU-7f3c2a10: empty\n")
+    assert ran.err.splitlines() == [f"GPU-7f3c2a10: Being emptied: {count} left." for count in (3, 2, 1, 0)]
+    (asked,) = [one for one in with_devices.received if isinstance(one, device_service_pb2.DrainDeviceRequest)]
+    assert (asked.mode, asked.deadline.seconds) == (device_pb2.DRAIN_MODE_MOVE, 600)
+    assert with_devices.calls["UpdateDevice"] == 0
+
+
+def test_a_drain_whose_deadline_stopped_sessions_says_so(with_devices: FakeBalancer, run: Command) -> None:
+    with_devices.drain_steps = [stopped]
+    ran = run("devices", "drain", UUID, "--deadline", "0")
+    assert (ran.code, ran.out) == (1, "GPU-7f3c2a10: empty, 3 stopped at the deadline\n")
+    (asked,) = [one for one in with_devices.received if isinstance(one, device_service_pb2.DrainDeviceRequest)]
+    assert (asked.mode, asked.HasField("deadline")) == (device_pb2.DRAIN_MODE_WAIT, True)
+
+
+def test_a_drain_may_be_left_to_the_daemon(with_devices: FakeBalancer, run: Command) -> None:
+    ran = run("devices", "drain", UUID, "--detach")
+    assert (ran.code, ran.out) == (0, "GPU-7f3c2a10: draining, 3 sessions left\n")
+    assert with_devices.calls["WatchDevices"] == 0
+
+
+def test_all_devices_are_closed_before_the_first_is_emptied(with_devices: FakeBalancer, run: Command) -> None:
+    """Its sessions would be moved to the next one else."""
+    with_devices.drain_steps = [gone, gone, gone]
+    ran = run("devices", "drain", "--all", "--move", "--json")
+    assert [device["drain"]["sessionCount"] for device in ran.document["devices"]] == [0] * 4
+    kinds = [type(one).__name__ for one in with_devices.received]
+    assert kinds.index("DrainDeviceRequest") > max(
+        place for place, kind in enumerate(kinds) if kind == "UpdateDeviceRequest"
+    )
+
+
+def test_a_drain_that_somebody_ended_is_no_success(with_devices: FakeBalancer, run: Command) -> None:
+    def opened(device: device_pb2.Device) -> None:
+        device.ClearField("drain")
+        device.state = device_pb2.DEVICE_STATE_READY
+
+    with_devices.drain_steps = [opened]
+    ran = run("devices", "drain", UUID)
+    assert (ran.code, ran.out) == (1, "GPU-7f3c2a10: ready, its drain was ended\n")
+    assert "somebody opened" in ran.err
 
 
 def test_a_device_is_probed_again(with_devices: FakeBalancer, run: Command) -> None:
@@ -273,7 +349,9 @@ def test_capacities_and_speeds_are_shown_with_their_origin(fake: FakeBalancer, r
     )
     device.calibration.figures.add(dimension=placement_pb2.DIMENSION_SCALE, problem="the time\x1b was up")
     fake.add_device(device)
+    device.agent_version = "0.9.1"
     out = run("devices", "-v").out
+    assert "0.9.1" in out
     assert "encode: 0.31 of 0.90 engines (table), 0.10 more taken by others" in out
     assert "encode: Table row RTX 4090: 2 encoder engines; H.264 fast 647 frames/s" in out
     assert "encode h264: fast 1.3G px/s per engine (table)" in out

@@ -16,7 +16,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gpu_balancer.v1 import session_pb2
+from gpu_balancer.v1 import device_pb2, session_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -337,3 +337,14 @@ def test_watching_all_shows_changes_until_ctrl_c(running: FakeBalancer) -> None:
         terminal.press_ctrl_c()
         terminal.expect("Interrupted.")
         assert terminal.end() == 130
+
+
+def test_a_drain_goes_on_without_the_command(fake: FakeBalancer) -> None:
+    fake.add_device(device_pb2.Device(name="devices/cpu-0", session_count=2, state=device_pb2.DEVICE_STATE_READY))
+    with terminal_of(fake, "devices", "drain", "cpu-0") as terminal:
+        terminal.expect("Being emptied: 2 left.")
+        terminal.press_ctrl_c()
+        terminal.expect("2 sessions left")
+        terminal.expect("gpu-balancer devices uncordon cpu-0")
+        assert terminal.end() == 130
+    assert fake.devices["devices/cpu-0"].state == device_pb2.DEVICE_STATE_DRAINING

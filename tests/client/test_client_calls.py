@@ -285,6 +285,15 @@ async def test_a_weight_of_zero_is_sent_and_an_absent_one_is_not(fake: FakeBalan
     assert answer.saved_path == "/etc/gpu-balancer/balancer.toml"
 
 
+async def test_a_drain_says_how_and_until_when(fake: FakeBalancer, client: AsyncClient) -> None:
+    fake.add_device(device_pb2.Device(name="devices/cpu-0", session_count=1))
+    assert (await client.drain_device("cpu-0")).state == device_pb2.DEVICE_STATE_DRAINING
+    await client.drain_device("cpu-0", move=True, deadline=timedelta(minutes=10))
+    waits, moves = [one for one in fake.received if isinstance(one, device_service_pb2.DrainDeviceRequest)]
+    assert (waits.mode, waits.HasField("deadline")) == (device_pb2.DRAIN_MODE_WAIT, False)
+    assert (moves.mode, moves.deadline.seconds) == (device_pb2.DRAIN_MODE_MOVE, 600)
+
+
 async def test_a_log_is_given_by_line_and_may_begin_late(fake: FakeBalancer, client: AsyncClient) -> None:
     fake.add_session("a")
     fake.logs["sessions/a"] = ["one", "two", "three"]

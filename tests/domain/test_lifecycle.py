@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,11 +13,15 @@ from hypothesis import strategies as st
 
 from balancer.domain.device import Dimension
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.lifecycle import RETRIES, advance
+from balancer.domain.lifecycle import advance
 from balancer.domain.placement import Reservation
+from balancer.domain.requeueing import RETRIES
+from balancer.domain.restart import LOST_REASONS, NO_RESTART, RestartMode, RestartRule
 from balancer.domain.session import (
     Condition,
+    EndedAttempt,
     Failure,
+    LastRestart,
     MeasuredUse,
     Priority,
     Progress,
@@ -26,6 +31,7 @@ from balancer.domain.session import (
 )
 from balancer.domain.session_events import (
     AgentHeard,
+    AgentLost,
     AgentSilent,
     Amended,
     AttemptMissing,
@@ -36,6 +42,7 @@ from balancer.domain.session_events import (
     LaunchAccepted,
     LaunchOnAgent,
     LaunchRefused,
+    MoveRequested,
     Paced,
     PaceOnAgent,
     Placed,
@@ -102,6 +109,8 @@ def reported(
 ENDED, LIVE = AttemptPhase.ENDED, AttemptPhase.RUNNING
 NEW_PLACE = Placed(reservation=replace(RESERVATION, device_id=OTHER_DEVICE))
 
+DRAINED = Failure(reason="DEVICE_DRAINED", message="The device is being emptied.")
+SICK = Failure(reason="DEVICE_UNHEALTHY", message="The device has failed: XID 79.")
 STANDING = QueueStanding(position=3, estimated_wait=None, message="Waits.")
 NOT_BEGUN = Failure(reason="DEVICE_LOST", message="Cannot use the GPU: it is lost.")
 
@@ -141,6 +150,10 @@ CELLS: dict[str, tuple[SessionEvent, str]] = {
     "stop forgotten": (StopForgotten(), ". . . .! . . ."),
     "silent": (AgentSilent(), ". starting running stopping . . ."),
     "heard": (AgentHeard(), ". . . . . . ."),
+    "lost": (AgentLost(device_id=DEVICE, silence=timedelta(minutes=2)), ". . . . . . ."),
+    "moved": (MoveRequested(device_id=DEVICE, failure=DRAINED), ". stopping- stopping- . . . ."),
+    "moved by no rule": (MoveRequested(device_id=DEVICE, failure=SICK), ". . . . . . ."),
+    "moved from elsewhere": (MoveRequested(device_id=OTHER_DEVICE, failure=DRAINED), ". . . . . . ."),
 }
 
 
@@ -154,7 +167,9 @@ def commands_of(marks: str, event: SessionEvent) -> tuple[Command, ...]:
         return (PaceOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT),)
     if marks == "?":
         assert isinstance(event, AttemptReported)
-        return (StopOnAgent(session_id=SESSION, device_id=OTHER_DEVICE, attempt=event.attempt),)
+        anew = event.attempt < ATTEMPT
+        command = StopOnAgent(session_id=SESSION, device_id=OTHER_DEVICE, attempt=event.attempt, discard_outputs=anew)
+        return (command,)
     if marks == "^":
         return (LaunchOnAgent(session_id=SESSION, device_id=OTHER_DEVICE, attempt=ATTEMPT),)
     assert not marks
@@ -189,9 +204,11 @@ def test_the_table_has_every_kind_of_event_and_every_state() -> None:
 
 
 def test_a_report_that_a_live_attempt_is_stale_goes_to_the_device_that_told_it() -> None:
-    """The session may have moved on to another device."""
-    _, commands = advance(record_in(RUNNING), reported(LIVE, attempt=1, device_id=OTHER_DEVICE), NOW)
-    assert commands == (StopOnAgent(session_id=SESSION, device_id=OTHER_DEVICE, attempt=1),)
+    """The session may have moved on to another device. What began anew must find no files of the old attempt's."""
+    stop = StopOnAgent(session_id=SESSION, device_id=OTHER_DEVICE, attempt=1)
+    stale = reported(LIVE, attempt=1, device_id=OTHER_DEVICE)
+    assert advance(record_in(RUNNING), stale, NOW)[1] == (replace(stop, discard_outputs=True),)
+    assert advance(live_record(RUNNING), stale, NOW)[1] == (stop,)
 
 
 def test_a_report_without_a_device_is_taken_for_the_sessions_own_device() -> None:
@@ -389,12 +406,148 @@ def test_an_agent_that_takes_a_session_late_is_told_its_pace_again() -> None:
     assert commands == (PaceOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT),)
 
 
-EVENTS = [event for event, _ in CELLS.values()]
+# ------------------------------------------------------------------------------------------------------------ restarts
+
+RULE = RestartRule(mode=RestartMode.ON_FAILURE, max_restarts=2, first_backoff=timedelta(seconds=4))
+KILLED = Failure(reason="KILLED", message="Cannot go on: the program was killed.")
+KILLED_NOW = reported(ENDED, AttemptOutcome.FAILED, failure=KILLED)
 
 
-@given(st.lists(st.sampled_from(EVENTS), max_size=12), st.sampled_from(list(SessionState)))
-def test_laws_hold_whatever_happens_in_whatever_order(events: list[SessionEvent], state: SessionState) -> None:
-    record = record_in(state)
+def live_record(state: SessionState, **changes: Any) -> SessionRecord:
+    """Makes a session of a live input that may begin again."""
+    return replace(record_in(state), **{"restart": RULE, "resumable": True, "folder": "/one", **changes})
+
+
+def test_a_failure_that_counts_begins_the_session_again_after_a_rest_that_doubles_until_it_is_too_often() -> None:
+    record = live_record(RUNNING)
+    for row, rest_s in enumerate((4, 8), start=1):
+        waiting, commands = advance(record, KILLED_NOW, NOW)
+        assert (waiting.state, commands, waiting.failure) == (QUEUED, (), KILLED)
+        assert (waiting.restart_count, waiting.restart_row) == (row, row)
+        assert waiting.not_before_time == NOW + timedelta(seconds=rest_s)
+        assert waiting.queue_deadline is not None
+        assert waiting.queue_deadline > waiting.not_before_time
+        assert [condition.type for condition in waiting.conditions] == ["RESTARTING"]
+        assert waiting.last_restart == LastRestart(attempt=ATTEMPT, device_id=DEVICE, failure=KILLED, restart_time=NOW)
+        placed, launch = advance(waiting, Placed(reservation=RESERVATION), NOW)
+        assert launch == (LaunchOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT + 1),)
+        assert (placed.failure, placed.conditions, placed.not_before_time, placed.folder) == (None, (), None, "")
+        record = replace(placed, attempt=ATTEMPT)
+    failed, _ = advance(record, KILLED_NOW, NOW)
+    assert failed.state is FAILED
+    assert failed.failure is not None
+    assert failed.failure.message == "Cannot go on: the program was killed. It was begun again 2 times before."
+
+
+def test_an_attempt_that_ran_for_long_ends_the_row_of_restarts() -> None:
+    tired = live_record(RUNNING, restart_row=2, restart_count=7, progress=Progress(out_time=timedelta(minutes=10)))
+    waiting, _ = advance(tired, KILLED_NOW, NOW)
+    assert (waiting.state, waiting.restart_row, waiting.restart_count) == (QUEUED, 1, 8)
+    brief = replace(tired, progress=Progress(out_time=timedelta(minutes=9)))
+    assert advance(brief, KILLED_NOW, NOW)[0].state is FAILED
+
+
+def test_what_does_not_pass_and_what_was_asked_to_end_does_not_begin_again() -> None:
+    assert (
+        advance(live_record(RUNNING), reported(ENDED, AttemptOutcome.FAILED, failure=FAILURE), NOW)[0].state is FAILED
+    )
+    chosen = replace(RULE, reasons=frozenset({"DEVICE_LOST"}))
+    assert advance(live_record(RUNNING, restart=chosen), KILLED_NOW, NOW)[0].state is FAILED
+    assert advance(live_record(STOPPING), KILLED_NOW, NOW)[0].state is FAILED
+
+
+def test_the_next_attempt_of_a_live_input_continues_all_earlier_ones_and_another_begins_anew() -> None:
+    ran = Progress(out_time=timedelta(seconds=30))
+    waiting, _ = advance(live_record(RUNNING, progress=ran), KILLED_NOW, NOW)
+    placed, _ = advance(waiting, NEW_PLACE, NOW)
+    running, _ = advance(placed, replace(reported(LIVE, attempt=ATTEMPT + 1), folder="/two", progress=ran), NOW)
+    again, _ = advance(running, replace(KILLED_NOW, attempt=ATTEMPT + 1), NOW)
+    assert again.ended_attempts == (
+        EndedAttempt(attempt=ATTEMPT, device_id=DEVICE, folder="/one"),
+        EndedAttempt(attempt=ATTEMPT + 1, device_id=OTHER_DEVICE, folder="/two"),
+    )
+    assert again.ran_for == timedelta(minutes=1)
+    anew, _ = advance(live_record(RUNNING, resumable=False, progress=ran), KILLED_NOW, NOW)
+    assert (anew.ended_attempts, anew.ran_for) == ((), timedelta())
+
+
+def test_of_very_many_attempts_the_last_ones_are_kept_in_mind() -> None:
+    earlier = tuple(EndedAttempt(attempt=number, device_id=DEVICE, folder=f"/{number}") for number in range(200))
+    waiting, _ = advance(live_record(RUNNING, ended_attempts=earlier), KILLED_NOW, NOW)
+    assert len(waiting.ended_attempts) == 200
+    assert waiting.ended_attempts[0].attempt == 1
+    assert waiting.ended_attempts[-1] == EndedAttempt(attempt=ATTEMPT, device_id=DEVICE, folder="/one")
+
+
+def test_a_live_input_that_ends_by_itself_is_awaited_again_only_where_that_was_asked_for() -> None:
+    done = reported(ENDED, AttemptOutcome.COMPLETED)
+    always = replace(RULE, mode=RestartMode.ALWAYS)
+    assert advance(live_record(RUNNING, restart=always), done, NOW)[0].state is QUEUED
+    losses = replace(always, reasons=LOST_REASONS)
+    assert advance(live_record(RUNNING, restart=losses), done, NOW)[0].state is QUEUED
+    assert advance(live_record(RUNNING), done, NOW)[0].state is SUCCEEDED
+    assert advance(live_record(RUNNING, restart=always, resumable=False), done, NOW)[0].state is SUCCEEDED
+    assert advance(live_record(STOPPING, restart=always), done, NOW)[0].state is SUCCEEDED
+    over = Progress(out_time=timedelta(seconds=59))
+    bound = live_record(RUNNING, restart=always, max_duration=timedelta(minutes=2), ran_for=timedelta(minutes=1))
+    assert advance(replace(bound, progress=over), done, NOW)[0].state is SUCCEEDED
+    assert advance(replace(bound, progress=Progress(out_time=timedelta(seconds=30))), done, NOW)[0].state is QUEUED
+
+
+def test_a_session_that_leaves_its_device_completes_its_outputs_and_goes_on_at_once() -> None:
+    leaving, commands = advance(live_record(RUNNING), MoveRequested(device_id=DEVICE, failure=SICK), NOW)
+    assert commands == (StopOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT),)
+    assert [condition.type for condition in leaving.conditions] == ["MOVING"]
+    for end in (reported(ENDED, AttemptOutcome.STOPPED), KILLED_NOW, AttemptMissing(attempt=ATTEMPT)):
+        waiting, _ = advance(leaving, end, NOW)
+        assert (waiting.state, waiting.not_before_time, waiting.restart_row) == (QUEUED, None, 0)
+        assert (waiting.restart_count, waiting.failure, waiting.moving) == (1, SICK, None)
+        assert waiting.ended_attempts == (EndedAttempt(attempt=ATTEMPT, device_id=DEVICE, folder="/one"),)
+    assert advance(leaving, reported(ENDED, AttemptOutcome.COMPLETED), NOW)[0].state is SUCCEEDED
+    asked, _ = advance(leaving, StopRequested(), NOW)
+    assert (asked.requeue, asked.moving, asked.conditions) == (False, None, ())
+    assert advance(asked, reported(ENDED, AttemptOutcome.STOPPED), NOW)[0].state is CANCELLED
+
+
+def test_a_session_whose_agent_is_lost_goes_on_elsewhere_if_it_may_and_else_stays_where_it_is() -> None:
+    lost = AgentLost(device_id=DEVICE, silence=timedelta(seconds=90))
+    waiting, commands = advance(live_record(RUNNING), lost, NOW)
+    assert (waiting.state, commands, waiting.reservation) == (QUEUED, (), None)
+    assert waiting.failure is not None
+    assert waiting.failure.reason == "AGENT_LOST"
+    assert (waiting.not_before_time, waiting.restart_row, waiting.restart_count) == (None, 0, 1)
+    deaf = replace(RULE, reasons=frozenset({"KILLED"}))
+    for kept in (record_in(RUNNING), live_record(RUNNING, restart=deaf), live_record(STOPPING, stop_requested=True)):
+        assert advance(kept, lost, NOW) == (kept, ())
+    leaving, _ = advance(live_record(RUNNING), MoveRequested(device_id=DEVICE, failure=DRAINED), NOW)
+    assert advance(leaving, lost, NOW)[0].state is QUEUED
+    assert advance(live_record(RUNNING), replace(lost, device_id=OTHER_DEVICE), NOW)[0].state is RUNNING
+
+
+def test_what_returns_after_it_was_given_up_is_stopped_where_it_is() -> None:
+    waiting, _ = advance(live_record(RUNNING), AgentLost(device_id=DEVICE, silence=timedelta(seconds=90)), NOW)
+    placed, _ = advance(waiting, NEW_PLACE, NOW)
+    _, commands = advance(placed, reported(LIVE, device_id=DEVICE), NOW)
+    assert commands == (StopOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT),)
+
+
+def test_giving_way_throws_away_what_a_live_input_would_have_continued() -> None:
+    stopping, commands = advance(live_record(RUNNING), Preempted(), NOW)
+    assert commands == (StopOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT, discard_outputs=True),)
+    waiting, _ = advance(stopping, reported(ENDED, AttemptOutcome.STOPPED), NOW)
+    assert (waiting.ended_attempts, waiting.resumable, waiting.ran_for) == ((), True, timedelta())
+
+
+EVENTS = [*(event for event, _ in CELLS.values()), KILLED_NOW]
+
+
+@given(
+    st.lists(st.sampled_from(EVENTS), max_size=12), st.sampled_from(list(SessionState)), st.booleans(), st.booleans()
+)
+def test_laws_hold_whatever_happens_in_whatever_order(
+    events: list[SessionEvent], state: SessionState, restarts: bool, resumable: bool
+) -> None:
+    record = replace(record_in(state), restart=RULE if restarts else NO_RESTART, resumable=resumable)
     for event in events:
         after, commands = advance(record, event, NOW)
         assert advance(record, event, NOW) == (after, commands)
@@ -404,6 +557,11 @@ def test_laws_hold_whatever_happens_in_whatever_order(events: list[SessionEvent]
         if after.state is not QUEUED:
             assert (after.reservation is not None) == (after.state in (STARTING, RUNNING, STOPPING))
         assert after.requeue <= (after.state is STOPPING)
+        assert (after.moving is not None) <= after.requeue
+        assert after.resumable or not after.ended_attempts
+        assert (after.not_before_time is not None) <= (after.state is QUEUED)
+        assert after.attempt >= record.attempt
+        assert after.restart_row <= RULE.max_restarts
         assert (after.speed_limit is None) or after.state in (STARTING, RUNNING, STOPPING)
         assert after.state.final == (after.end_time is not None)
         if after.state is not QUEUED:

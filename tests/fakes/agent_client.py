@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 from balancer.domain.calibration import Calibration, CalibrationProgress
-from balancer.domain.device import DeviceIdentity, DeviceKind, RecordingAbility
+from balancer.domain.device import DeviceIdentity, DeviceKind, DeviceView, RecordingAbility
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.session import Progress, SessionRecord
+from balancer.domain.session import Failure, Progress, SessionRecord
 from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
 from balancer.ports.agent_client import (
     AgentEvent,
@@ -34,6 +34,8 @@ class FakeAgentClient:
 
     def __init__(self, device_id: str = "cpu-0") -> None:
         self.device_id = DeviceId(device_id)
+        self.view: DeviceView | None = None
+        """What it tells of its device. None: nothing that could be placed on."""
         self.reachable = True
         self.silent = False
         """Accepts the stream but tells nothing, not even measurements."""
@@ -44,6 +46,8 @@ class FakeAgentClient:
         self.launch_asked = asyncio.Event()
         self.launches: list[tuple[SessionId, int]] = []
         """Every call, repeated ones too."""
+        self.launched_records: list[SessionRecord] = []
+        """What each of them was asked with."""
         self.stops: list[tuple[SessionId, int]] = []
         self.discarded: list[tuple[SessionId, int]] = []
         """Stops that threw outputs away."""
@@ -88,9 +92,11 @@ class FakeAgentClient:
             incarnation="one",
             version="0",
             process_id=1,
-            identity=DeviceIdentity(id=self.device_id, kind=DeviceKind.CPU, model="a test"),
+            identity=self.view.identity
+            if self.view is not None
+            else DeviceIdentity(id=self.device_id, kind=DeviceKind.CPU, model="a test"),
             ffmpeg_builds=(),
-            capabilities=(),
+            capabilities=self.view.capabilities if self.view is not None else (),
             probed=True,
             fault_message="",
             last_event_number=self.last_number,
@@ -105,6 +111,7 @@ class FakeAgentClient:
     async def launch(self, record: SessionRecord) -> str | None:
         self._check()
         self.launches.append((record.id, record.attempt))
+        self.launched_records.append(record)
         self.launch_asked.set()
         await self.launch_gate.wait()
         self._check()
@@ -209,6 +216,12 @@ class FakeAgentClient:
 
     def end(self, session_id: SessionId, attempt: int = 1, outcome: AttemptOutcome = AttemptOutcome.COMPLETED) -> None:
         self.tell(session_id, AttemptReported(attempt=attempt, phase=AttemptPhase.ENDED, outcome=outcome))
+
+    def fail(self, session_id: SessionId, attempt: int, failure: Failure) -> None:
+        report = AttemptReported(
+            attempt=attempt, phase=AttemptPhase.ENDED, outcome=AttemptOutcome.FAILED, failure=failure
+        )
+        self.tell(session_id, report)
 
     def progress(self, session_id: SessionId, frames: int) -> None:
         """Sends progress, which is not kept."""

@@ -38,6 +38,8 @@ class FakeAgentMedia(FakeAgentClient):
         self.checked: list[media_pb2.Output] = []
         self.described: list[session_pb2.Session] = []
         self.log: list[str] = []
+        self.logs_read: list[int] = []
+        """Attempts whose log was asked for."""
         self.artifacts: dict[str, bytes] = {}
         self.final = True
         self.cut_after_bytes: int | None = None
@@ -72,6 +74,7 @@ class FakeAgentMedia(FakeAgentClient):
         self, session_id: SessionId, attempt: int, *, tail_lines: int | None, follow: bool
     ) -> AsyncIterator[Sequence[str]]:
         self._check()
+        self.logs_read.append(attempt)
         self._opened()
         try:
             yield self.log[len(self.log) - tail_lines :] if tail_lines is not None else self.log

@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from balancer.calibrations import Calibrations
+from balancer.device_drains import DeviceDrains
 from balancer.device_registry import DeviceRegistry
 from balancer.domain.decision import PlacementSettings
 from balancer.domain.ids import DeviceId
@@ -227,12 +228,15 @@ async def balancer_house(
             in_use=lambda: {name for record in engine.live() if (name := upload_of(record.payload))},
         )
         calibrations = Calibrations(registry=registry, engine=engine, agents=agents)
+        drains = DeviceDrains(registry=registry, engine=engine, clock=clock)
+        tasks.spawn_eternal(drains.run(), name="drains")
         device = DeviceServicer(
             registry,
             engine=engine,
             agents=agents,
             settings=reloader,
             calibrations=calibrations,
+            drains=drains,
             watch_limits=watch_limits,
         )
         server = build_server(

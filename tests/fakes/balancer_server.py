@@ -99,6 +99,8 @@ class FakeBalancer:
         """Runs after a watcher of one session was told of it, on the server's loop."""
         self.on_stop: Callable[[session_pb2.Session], None] | None = None
         """Runs in the place of the end of a session that is asked to stop, on the server's loop."""
+        self.drain_steps: list[Callable[[device_pb2.Device], None]] = []
+        """What becomes of every draining device while devices are watched, one after the other."""
         self.calls: Counter[str] = Counter()
         self.received: list[Message] = []
         self.page_size = 2
@@ -511,6 +513,13 @@ class Devices(device_service_pb2_grpc.DeviceServiceServicer):
         async def answers() -> AsyncIterator[device_service_pb2.WatchDevicesResponse]:
             for device in self.fake.devices.values():
                 yield device_service_pb2.WatchDevicesResponse(device=device)
+            draining = [device for device in self.fake.devices.values() if device.drain.session_count]
+            while self.fake.drain_steps:
+                step = self.fake.drain_steps.pop(0)
+                for device in draining:
+                    step(device)
+                    yield device_service_pb2.WatchDevicesResponse(device=device)
+            await self.fake.until(lambda: not any(device.drain.session_count for device in draining))
 
         async for answer in self.fake.streamed("WatchDevices", answers(), context):
             yield answer
@@ -524,8 +533,19 @@ class Devices(device_service_pb2_grpc.DeviceServiceServicer):
         if request.HasField("cordoned"):
             ready, cordoned = device_pb2.DEVICE_STATE_READY, device_pb2.DEVICE_STATE_CORDONED
             device.state = cordoned if request.cordoned else ready
+            if not request.cordoned:
+                device.ClearField("drain")
         saved = "/etc/gpu-balancer/balancer.toml" if request.save else ""
         return device_service_pb2.UpdateDeviceResponse(device=device, saved_path=saved)
+
+    async def DrainDevice(self, request: device_service_pb2.DrainDeviceRequest, context: Context) -> Any:  # noqa: N802
+        await self.fake.enter("DrainDevice", request, context)
+        device = await self._device_of(request.name, context)
+        device.drain.mode = request.mode
+        device.drain.session_count = device.session_count
+        device.state = device_pb2.DEVICE_STATE_DRAINING if device.session_count else device_pb2.DEVICE_STATE_CORDONED
+        device.state_message = f"Being emptied: {device.session_count} left."
+        return device_service_pb2.DrainDeviceResponse(device=device)
 
     async def ProbeDevice(self, request: device_service_pb2.ProbeDeviceRequest, context: Context) -> Any:  # noqa: N802
         await self.fake.enter("ProbeDevice", request, context)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from balancer.domain.device import DeviceView
+from dataclasses import replace
+
+from balancer.domain.device import DeviceState, DeviceView
 from balancer.domain.ids import DeviceId
 from balancer.ports.agent_client import AgentReport, Measurements
 
@@ -28,8 +30,18 @@ class FakeDeviceNews:
 
     def mark_unreachable(self, device_id: DeviceId, message: str) -> None:
         self.unreachable[device_id] = message
+        self._change(device_id, DeviceState.READY, DeviceState.UNREACHABLE)
         self.diary.append(f"{device_id} unreachable")
 
     def mark_reachable(self, device_id: DeviceId) -> None:
         self.unreachable.pop(device_id, None)
+        self._change(device_id, DeviceState.UNREACHABLE, DeviceState.READY)
         self.diary.append(f"{device_id} reachable")
+
+    def _change(self, device_id: DeviceId, before: DeviceState, after: DeviceState) -> None:
+        changed = tuple(
+            replace(view, state=after) if view.id == device_id and view.state is before else view
+            for view in self.devices
+        )
+        if changed != self.devices:
+            self.devices = changed

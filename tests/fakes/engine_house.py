@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from types import MappingProxyType
 
 from balancer.admission import Admission
 from balancer.agent_watch import AgentWatch
+from balancer.device_registry import DeviceRegistry
 from balancer.domain.decision import PlacementSettings
 from balancer.domain.device import DeviceView
 from balancer.domain.ids import DeviceId
@@ -52,7 +54,7 @@ class EngineHouse:
     engine: SessionEngine
     store: SessionStore
     agents: dict[DeviceId, FakeAgentClient]
-    devices: FakeDeviceNews
+    devices: FakeDeviceNews | DeviceRegistry
     observer: FakeSessionObserver
     clock: VirtualClock
     tasks: TaskGuard
@@ -65,10 +67,17 @@ class EngineHouse:
     async def admit(self, request_id: str | None = None, **labels: str) -> SessionRecord:
         return await self.engine.admit(admission(request_id, **labels))
 
-    def watch(self, device_id: DeviceId | None = None) -> AgentWatch:
+    def watch(self, device_id: DeviceId | None = None, *, lost_after: timedelta | None = None) -> AgentWatch:
         """Watches a device's agent until the house is left."""
         agent = self.agents[device_id] if device_id else self.agent
-        watch = AgentWatch(agent.device_id, agent, sessions=self.engine, news=self.devices, clock=self.clock)
+        watch = AgentWatch(
+            agent.device_id,
+            agent,
+            sessions=self.engine,
+            news=self.devices,
+            clock=self.clock,
+            lost_after=lambda: lost_after,
+        )
         self.tasks.spawn_eternal(watch.run(), name=f"watch {agent.device_id}")
         return watch
 
@@ -81,6 +90,7 @@ async def engine_house(
     settings: EngineSettings | None = None,
     policy: Policy | None = None,
     queue: QueueSettings | None = None,
+    registry: DeviceRegistry | None = None,
 ) -> AsyncIterator[EngineHouse]:
     """Starts an engine; leaving kills it as it is: only what is durable survives.
 
@@ -91,10 +101,11 @@ async def engine_house(
         settings: The engine's.
         policy: Who chooses.
         queue: The queue's settings.
+        registry: A real one, to be told of the devices by their agents. None: a fake, where tests set devices.
     """
     views = views or (device_view(),)
     agents = agents if agents is not None else {view.id: FakeAgentClient(view.id) for view in views}
-    devices = FakeDeviceNews(*views)
+    devices = registry if registry is not None else FakeDeviceNews(*views)
     observer = FakeSessionObserver()
     clock = VirtualClock()
     try:

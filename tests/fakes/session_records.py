@@ -7,9 +7,12 @@ from datetime import timedelta
 from balancer.domain.decision import Reservation
 from balancer.domain.device import Dimension
 from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.restart import RestartMode, RestartRule
 from balancer.domain.session import (
     Condition,
+    EndedAttempt,
     Failure,
+    LastRestart,
     MeasuredUse,
     Priority,
     Progress,
@@ -97,6 +100,22 @@ def full_record(number: int = 1) -> SessionRecord:
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         measured_use=MeasuredUse(cores=700_000, memory_mib=600, measured_time=timedelta(seconds=15)),
         recording_report=b"\x08\xff\x01",
+        restart=RestartRule(mode=RestartMode.ON_FAILURE, max_restarts=7, reasons=frozenset({"KILLED", "INPUT_LOST"})),
+        resumable=True,
+        max_duration=timedelta(hours=2),
+        restart_count=9,
+        restart_row=2,
+        last_restart=LastRestart(
+            attempt=2,
+            device_id=DeviceId("GPU-1"),
+            failure=Failure(reason="KILLED", message="It was killed.", exit_code=137, log_tail=("a", "b")),
+            restart_time=START_TIME,
+        ),
+        not_before_time=START_TIME + timedelta(seconds=4),
+        moving=Failure(reason="DEVICE_DRAINED", message="The device is being emptied."),
+        folder="/state/sessions/one/3",
+        ended_attempts=(EndedAttempt(attempt=2, device_id=DeviceId("GPU-1"), folder="/state/sessions/one/2"),),
+        ran_for=timedelta(minutes=3, microseconds=7),
     )
 
 

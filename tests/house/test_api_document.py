@@ -9,6 +9,7 @@ from pathlib import Path
 from house_sources import python_files, text_of, tree_of
 
 from agents.pipelines.exit_reasons import FailureReason
+from balancer.domain.restart import INPUT_ENDED
 from gpu_balancer.client import methods
 from gpu_balancer.runtime.failures import Reason
 from gpu_balancer.v1 import (
@@ -84,7 +85,9 @@ def test_the_reasons_of_failed_sessions_are_those_that_agent_and_balancer_give()
     given |= reasons_given_by("agents/sessions/endings.py")
     given |= reasons_given_by("agents/recordings/failures.py")
     given |= reasons_of_faults()
-    given |= reasons_given_by("balancer/domain/lifecycle.py") - {"UNREACHABLE", "PREEMPTED"}
+    given |= reasons_given_by("balancer/domain/lifecycle.py") | {INPUT_ENDED}
+    given |= reasons_given_by("balancer/domain/reachability.py") - {"UNREACHABLE"}
+    given |= reasons_given_by("balancer/domain/drain.py")
     listed = [reason for reason, _ in rows("Why sessions fail")[1:]]
     assert set(listed) == given
     assert len(listed) == len(set(listed))
@@ -92,7 +95,8 @@ def test_the_reasons_of_failed_sessions_are_those_that_agent_and_balancer_give()
 
 def test_no_other_module_makes_failures_of_sessions_with_reasons_of_its_own() -> None:
     """The test above would not see them."""
-    known = {"agents/sessions/endings.py", "agents/recordings/failures.py", "balancer/domain/lifecycle.py"}
+    known = {"agents/sessions/endings.py", "agents/recordings/failures.py"}
+    known |= {"balancer/domain/lifecycle.py", "balancer/domain/reachability.py"}
     for path in python_files("balancer", "agents"):
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Failure":

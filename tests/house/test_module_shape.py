@@ -13,10 +13,10 @@ LONGEST_FUNCTION = 60
 
 LONG_MODULES: dict[str, tuple[int, str]] = {
     "balancer/session_engine.py": (
-        540,
+        560,
         (
             "the only writer of sessions: admissions, events and wishes share one book, one writer and one order; "
-            "what stands alone (book, commits, commands, listing, retention, placing) has modules of its own"
+            "what stands alone (book, commits, commands, listing, retention, placing, moving) has modules of its own"
         ),
     ),
 }

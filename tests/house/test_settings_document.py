@@ -65,6 +65,7 @@ CHANGES = {
     "placement": "[placement]\nheadroom = 0.5",
     "queue": "[queue]\nmax_sessions = 7",
     "quarantine": "[quarantine]\nfailures = 7",
+    "restart": "[restart]\nmax_restarts = 7",
     "agents": "[agents]\nstart_timeout_s = 7.0",
     "devices": '[[devices]]\nmatch = "0"\nweight = 7',
     "cpu_devices": '[[cpu_devices]]\nname = "a"\ncores = "0"\nweight = 7',

@@ -224,6 +224,21 @@ def test_units_leave_sessions_alone_and_have_no_privileges(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_units_take_nothing_from_sessions_when_they_are_restarted_or_memory_is_short(path: Path) -> None:
+    told = unit(path)
+    service = told["Service"]
+    assert service["OOMPolicy"] == "continue", "one ffmpeg too many must not end the others"
+    assert service["TasksMax"] == "infinity"
+    assert "PrivateTmp" not in service, "sockets of displays are in /tmp, and the next daemon needs them"
+    assert "/tmp" in service["ReadWritePaths"].split()
+    assert service["RuntimeDirectoryPreserve"] == "yes"
+    assert service["Environment"] == f"XDG_RUNTIME_DIR=/run/{service['RuntimeDirectory']}"
+    # An agent that ended in order is missed; a balancer that was told to end is not.
+    assert service["Restart"] == ("always" if "agent" in path.name else "on-failure")
+    assert told["Unit"]["StartLimitIntervalSec"] == "0", "it is never given up"
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
 @pytest.mark.process
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here to ask")
 def test_systemd_takes_the_units(path: Path, tmp_path: Path) -> None:

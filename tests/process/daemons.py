@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -173,6 +172,7 @@ def daemon_running(
     environment: Mapping[str, str] | None = None,
     *,
     probe_results: Path | None = None,
+    probed_devices: Sequence[str] = ("cpu-0",),
     arguments: Sequence[str] = (),
 ) -> Iterator[RunningDaemon]:
     """Starts a daemon in a folder and ends it, its sessions and its agents.
@@ -182,15 +182,17 @@ def daemon_running(
         settings: Its settings; addresses of its own come before them, unless they have a [server].
         environment: Variables besides this process's own.
         probe_results: What another daemon's device "cpu-0" found out, so that this one is ready at once.
+        probed_devices: The devices that are to know it.
         arguments: Further ones for its command line.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state_dir, settings_path, log_path = folder / "state", folder / "balancer.toml", folder / "gpu-balancerd.log"
     settings_path.write_text(settings if "[server]" in settings else f"{LISTEN}{settings}")
     if probe_results is not None:
-        device = state_dir / "agents" / "cpu-0"
-        device.mkdir(mode=0o700, parents=True)
-        shutil.copy(probe_results, device / probe_results.name)
+        for name in probed_devices:
+            device = state_dir / "agents" / name
+            device.mkdir(mode=0o700, parents=True)
+            (device / probe_results.name).write_text(probe_results.read_text().replace('"cpu-0|', f'"{name}|'))
     command = [sys.executable, "-m", "balancer", "--config", str(settings_path), "--state-dir", str(state_dir)]
     command += arguments
     with log_path.open("wb") as log:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
+from balancer.domain.restart import LOSSES_ONLY, RestartMode, RestartRule
 from balancer.settings import BUILT_IN_PROFILES, BalancerSettings, parse_frame_rate
+from balancer.settings_reload import lost_after, restart_rule
 from gpu_balancer.runtime.settings_file import SettingsError, load_settings, parse_settings
 from gpu_balancer.runtime.settings_sections import format_cores, parse_cores, parse_ports
 
@@ -253,6 +257,46 @@ def test_a_stop_waits_longer_than_a_stalled_input() -> None:
 )
 def test_other_impossible_values_are_refused_with_their_line(text: str) -> None:
     assert all(mistake.startswith("line ") for mistake in _mistakes(text))
+
+
+def test_sessions_outlive_losses_by_default_and_nothing_else() -> None:
+    assert restart_rule(BalancerSettings()) == LOSSES_ONLY
+    assert lost_after(BalancerSettings()) == timedelta(minutes=1)
+
+
+def test_restarts_are_set_as_they_are_written() -> None:
+    settings = _parsed(
+        '[restart]\nmode = "always"\nmax_restarts = 9\nfirst_backoff_s = 0\nlongest_backoff_s = 0.5\n'
+        'reasons = ["KILLED"]\nlost_after_s = 0'
+    )
+    assert restart_rule(settings) == RestartRule(
+        mode=RestartMode.ALWAYS,
+        max_restarts=9,
+        first_backoff=timedelta(),
+        longest_backoff=timedelta(seconds=0.5),
+        reasons=frozenset({"KILLED"}),
+    )
+    assert lost_after(settings) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('mode = "sometimes"', "mode"),
+        ("max_restarts = 0", "max_restarts"),
+        ("max_restarts = 1001", "max_restarts"),
+        ("first_backoff_s = -1", "first_backoff_s"),
+        ("first_backoff_s = 3601", "first_backoff_s"),
+        ("longest_backoff_s = 0.5", "longest_backoff_s"),
+        ("reasons = []", "reasons"),
+        ('reasons = ["KILLED", "DISK_FULL"]', "reasons[1]"),
+        ('reasons = ["KILLED", "KILLED"]', "reasons[1]"),
+        ("lost_after_s = -1", "lost_after_s"),
+    ],
+)
+def test_a_restart_that_cannot_be_is_refused_by_key(text: str, key: str) -> None:
+    (mistake,) = _mistakes(f"[restart]\n{text}")
+    assert mistake.startswith(f"line 2: restart.{key}: ")
 
 
 def test_ports_are_a_range() -> None:

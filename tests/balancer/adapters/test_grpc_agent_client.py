@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 
 from balancer.adapters.grpc_agent_client import GrpcAgentClient
 from balancer.domain.device import RecordingAbility
-from balancer.domain.ids import SessionId
-from balancer.domain.session import MeasuredUse
+from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.session import EndedAttempt, MeasuredUse
 from balancer.ports.agent_client import AgentReport, AgentUnreachableError, AttemptEvent
 from fakes.session_records import session_record
 from fakes.session_texts import session
@@ -127,6 +128,32 @@ async def test_a_transcode_is_launched_with_its_upload_as_a_path(tmp_path: Path)
         assert not plan.HasField("recording")
 
 
+async def test_a_further_attempt_is_told_what_it_continues_and_what_is_left_of_its_time(tmp_path: Path) -> None:
+    source = 'input { uri: "rtmp://camera.example/live" duration { seconds: 50 } }'
+    asked = session(f"transcode {{ {source} renditions {{ encode {{}} }} }} max_duration {{ seconds: 60 }}")
+    first = session_record(payload=asked.SerializeToString())
+    ended = (
+        EndedAttempt(attempt=1, device_id=DeviceId("GPU-1"), folder="/one"),
+        EndedAttempt(attempt=2, device_id=DeviceId("cpu-0"), folder=""),
+    )
+    async with spoken_to(tmp_path) as (client, agent):
+        await client.launch(first)
+        await client.launch(replace(first, attempt=3, ended_attempts=ended, ran_for=timedelta(seconds=20.5)))
+        await client.launch(replace(first, attempt=4, ended_attempts=ended, ran_for=timedelta(seconds=59.5)))
+        plans = [request.plan for request in agent.asked]
+    assert not plans[0].continues
+    assert [(one.attempt, one.device, one.folder) for one in plans[1].continues] == [
+        (1, "devices/GPU-1", "/one"),
+        (2, "devices/cpu-0", ""),
+    ]
+    left = [(plan.max_duration.ToTimedelta(), plan.transcode.input.duration.ToTimedelta()) for plan in plans]
+    assert left == [
+        (timedelta(seconds=60), timedelta(seconds=50)),
+        (timedelta(seconds=39.5), timedelta(seconds=29.5)),
+        (timedelta(seconds=1), timedelta(seconds=1)),
+    ]
+
+
 async def test_what_is_done_to_a_recording_names_its_attempt(tmp_path: Path) -> None:
     async with spoken_to(tmp_path) as (client, agent):
         await client.pause(SESSION, 2)
@@ -178,6 +205,7 @@ async def test_an_attempts_report_and_measurement_are_read(tmp_path: Path) -> No
         phase=pb.ATTEMPT_PHASE_RUNNING,
         recording_report=report,
         measured_use=recording_pb2.MeasuredUse(cores=5, memory_mib=6),
+        folder="/state/sessions/s1/1",
     )
     status.measured_use.measured_time.seconds = 15
     bare = pb.AttemptStatus(id=status.id, phase=pb.ATTEMPT_PHASE_RUNNING)
@@ -191,4 +219,5 @@ async def test_an_attempts_report_and_measurement_are_read(tmp_path: Path) -> No
     assert isinstance(second, AttemptEvent)
     assert first.report.recording_report == report.SerializeToString()
     assert first.report.measured_use == MeasuredUse(cores=5, memory_mib=6, measured_time=timedelta(seconds=15))
+    assert (first.report.folder, second.report.folder) == ("/state/sessions/s1/1", "")
     assert (second.report.recording_report, second.report.measured_use) == (None, None)

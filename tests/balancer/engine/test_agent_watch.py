@@ -9,7 +9,7 @@ import pytest
 
 from balancer.agent_watch import AgentWatch
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.lifecycle import UNREACHABLE
+from balancer.domain.reachability import UNREACHABLE
 from balancer.domain.session import SessionState
 from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
 from balancer.ports.agent_client import AgentEvent, AgentReport, CaughtUp

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,7 @@ async def test_a_device_is_found_by_its_name_with_or_without_its_folder(pair: Ba
         device = (await pair.devices.GetDevice(pb.GetDeviceRequest(name=name))).device
         assert device.name == "devices/cpu-1"
         assert device.state == device_pb2.DEVICE_STATE_READY
+        assert device.agent_version == "0", "as its agent tells it"
     failure = await failure_of(pair.devices.GetDevice(pb.GetDeviceRequest(name="devices/nope")))
     assert failure.reason is Reason.DEVICE_NOT_FOUND
 
@@ -68,6 +70,31 @@ async def test_a_device_is_closed_and_opened_and_its_weight_stays(pair: Balancer
     assert closed.device.weight == before
     opened = await pair.devices.UpdateDevice(pb.UpdateDeviceRequest(name="cpu-0", cordoned=False))
     assert opened.device.state == device_pb2.DEVICE_STATE_READY
+
+
+async def test_a_device_is_emptied_and_tells_how_far_it_is(pair: BalancerHouse) -> None:
+    asked = pb.DrainDeviceRequest(name="cpu-0", mode=device_pb2.DRAIN_MODE_MOVE)
+    asked.deadline.seconds = 600
+    told = (await pair.devices.DrainDevice(asked)).device
+    assert told.state == device_pb2.DEVICE_STATE_CORDONED, "it was empty"
+    assert (told.drain.mode, told.drain.session_count) == (device_pb2.DRAIN_MODE_MOVE, 0)
+    assert told.drain.deadline.seconds - told.drain.start_time.seconds in (599, 600, 601)
+    assert pair.store.findings.keys() == {"closed/cpu-0"}
+    opened = await pair.devices.UpdateDevice(pb.UpdateDeviceRequest(name="cpu-0", cordoned=False))
+    assert (opened.device.state, opened.device.HasField("drain")) == (device_pb2.DEVICE_STATE_READY, False)
+    assert pair.store.findings == {}
+    told = (await pair.devices.DrainDevice(pb.DrainDeviceRequest(name="cpu-0"))).device
+    assert (told.drain.mode, told.drain.HasField("deadline")) == (device_pb2.DRAIN_MODE_WAIT, False)
+
+
+@pytest.mark.parametrize(("mode", "seconds", "field"), [(7, 1, "mode"), (1, -1, "deadline"), (2, 10**9, "deadline")])
+async def test_a_bad_drain_changes_nothing(pair: BalancerHouse, mode: Any, seconds: int, field: str) -> None:
+    asked = pb.DrainDeviceRequest(name="cpu-0", mode=mode)
+    asked.deadline.seconds = seconds
+    before = pair.registry.entries()
+    failure = await failure_of(pair.devices.DrainDevice(asked))
+    assert [violation.field for violation in failure.violations] == [field]
+    assert pair.registry.entries() == before
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from balancer.domain.device import Dimension
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.session import Condition, MeasuredUse
+from balancer.domain.session import Condition, Failure, MeasuredUse, Progress
 from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
 from balancer.simulation.trace_lines import parse_trace
 from fakes.agent_client import RECORDS, SNAPSHOT
@@ -236,6 +236,26 @@ async def test_more_time_is_told_to_the_agent_and_kept(house: BalancerHouse) -> 
     assert kept.max_duration.seconds == 300
     assert not (await extend(house, made, None)).HasField("max_duration")
     assert house.agent.durations == {id_of(made): None}
+
+
+async def test_of_more_time_a_further_attempt_gets_what_is_left(house: BalancerHouse) -> None:
+    policy = "restart { mode: RESTART_MODE_ON_FAILURE first_backoff {} }"
+    made = await running(house, around=f"max_duration {{ seconds: 60 }} {policy}")
+    session_id = id_of(made)
+    killed = Failure(reason="KILLED", message="It was killed.")
+    ran = AttemptReported(
+        attempt=1,
+        phase=AttemptPhase.ENDED,
+        outcome=AttemptOutcome.FAILED,
+        failure=killed,
+        progress=Progress(out_time=timedelta(seconds=40)),
+    )
+    await house.engine.apply(session_id, ran)
+    async for change in house.sessions.WatchSession(pb.WatchSessionRequest(name=made.name)):
+        if change.session.attempt == 2:
+            break
+    assert (await extend(house, made, 300)).max_duration.seconds == 300
+    assert house.agent.durations == {session_id: timedelta(seconds=260)}
 
 
 async def test_a_recording_that_waits_is_extended_where_it_waits(tmp_path: Path) -> None:

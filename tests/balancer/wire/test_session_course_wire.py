@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
 from balancer.domain.ids import SessionId
+from balancer.domain.restart import LOST_REASONS, RestartMode
 from balancer.domain.session import Failure, Progress
 from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
 from fakes.agent_media import FULL_HD
@@ -314,3 +316,34 @@ async def test_an_agent_that_dies_while_it_is_read_is_told_of(house: BalancerHou
     house.agent.cut_after_bytes = 256 * 1024
     failure = await failure_of(read(house, pb.ReadArtifactRequest(name=f"{name}/artifacts/a.mp4")))
     assert failure.reason is Reason.AGENT_UNREACHABLE
+
+
+async def test_a_policy_that_is_asked_for_is_kept_and_shown(house: BalancerHouse) -> None:
+    text = f"{LADDER} restart {{ mode: RESTART_MODE_ON_FAILURE max_restarts: 2 first_backoff {{ seconds: 7 }} }}"
+    created = (await house.sessions.CreateSession(pb.CreateSessionRequest(session=session(text)))).session
+    record = house.engine.get(SessionId(created.name.removeprefix("sessions/")))
+    assert (record.restart.mode, record.restart.max_restarts) == (RestartMode.ON_FAILURE, 2)
+    assert (record.restart.first_backoff, record.resumable) == (timedelta(seconds=7), False)
+    shown = (await house.sessions.GetSession(pb.GetSessionRequest(name=created.name))).session
+    assert shown.restart == created.restart
+    assert (shown.restart.max_restarts, shown.restart.longest_backoff.seconds) == (2, 60)
+    assert not shown.HasField("last_restart")
+
+
+async def test_who_says_nothing_of_restarts_is_shown_what_holds(house: BalancerHouse) -> None:
+    created = (await house.sessions.CreateSession(pb.CreateSessionRequest(session=session(LADDER)))).session
+    assert created.restart.mode == session_pb2.RESTART_MODE_ON_FAILURE
+    assert set(created.restart.reasons) == LOST_REASONS
+    planned = await house.sessions.PlanSession(pb.PlanSessionRequest(session=session(LADDER)))
+    assert planned.session.restart == created.restart
+
+
+async def test_a_policy_that_cannot_be_meant_is_refused_before_anything_is_asked_or_booked(
+    house: BalancerHouse,
+) -> None:
+    text = f'{LADDER} restart {{ mode: RESTART_MODE_ALWAYS reasons: "DISK_FULL" }}'
+    failure = await failure_of(house.sessions.CreateSession(pb.CreateSessionRequest(session=session(text))))
+    assert failure.reason is Reason.INVALID_REQUEST
+    assert [one.field for one in failure.violations] == ["session.restart.reasons[0]", "session.restart.mode"]
+    assert not house.store.records
+    assert not house.agent.probed
