@@ -11,10 +11,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.chaos.history_file import write_history
 from bench.measuring import report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from bench.chaos.figures import Judged
 
 EXPERIMENTS: Mapping[str, str] = {
     "kills": "kill -9 of balancer and agents while sessions run",
@@ -47,6 +50,7 @@ def main() -> int:
         "--set", action="append", default=[], metavar="NAME=NUMBER", help="an argument, such as kills=20"
     )
     parser.add_argument("--probe-results", type=Path, help="of an earlier daemon's device, so that none is probed")
+    parser.add_argument("--history", type=Path, help="adds everything that was seen to this JSON lines file")
     parser.add_argument("--output", type=Path, help="adds the figures to this JSON lines file")
     options = parser.parse_args()
     unknown = set(options.names) - EXPERIMENTS.keys()
@@ -63,13 +67,15 @@ def main() -> int:
             load_before = os.getloadavg()[0]
             measure = import_module(f"bench.chaos.{name}").measure
             probe_results = options.probe_results or Path(scratch) / "probe.json"
-            figures, violations = measure(seed=seed, probe_results=probe_results, **arguments)
+            judged: Judged = measure(seed=seed, probe_results=probe_results, **arguments)
             load = " to ".join(f"{value:.1f}" for value in (load_before, os.getloadavg()[0]))
-            report(f"{EXPERIMENTS[name]} (load {load}, {os.cpu_count()} cores)", figures, options.output)
-            print(f"  violations of invariants: {len(violations)}")
-            for violation in violations[:50]:
+            report(f"{EXPERIMENTS[name]} (load {load}, {os.cpu_count()} cores)", judged.figures, options.output)
+            print(f"  violations of invariants: {len(judged.violations)}")
+            for violation in judged.violations[:50]:
                 print(f"    {violation}")
-            count += len(violations)
+            for history in judged.histories if options.history else ():
+                write_history(history, options.history)
+            count += len(judged.violations)
     return 1 if count else 0
 
 

@@ -7,11 +7,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from bench.chaos.figures import count_figure, times_figure
+from bench.chaos.figures import Judged, count_figure, times_figure
 from bench.chaos.film import make_film
 from bench.chaos.history import History
 from bench.chaos.house import house_running
-from bench.chaos.invariants import check
 from bench.chaos.observer import Observer, session_view
 from bench.chaos.work import Asked, Work, read_output
 
@@ -21,17 +20,13 @@ if TYPE_CHECKING:
 
     from bench.chaos.history import OutputView
     from bench.chaos.house import House
-    from bench.chaos.invariants import Violation
-    from bench.measuring import Figure
 
 _RATE = 5
 _KINDS = ("mp4", "hls", "file", "shared hls")
 _RUN_S = 3.0
 
 
-def measure(
-    *, seed: int, probe_results: Path, sessions: int = 64, runs: int = 3
-) -> tuple[list[Figure], list[Violation]]:
+def measure(*, seed: int, probe_results: Path, sessions: int = 64, runs: int = 3) -> Judged:
     """Ends and looks.
 
     Args:
@@ -40,19 +35,19 @@ def measure(
         sessions: How many at once.
         runs: How often, each with a house of its own.
     """
-    times_s, incomplete, violations, frames = [], 0, [], 0
-    for _ in range(runs):
-        history = History(seed=seed)
+    times_s, incomplete, frames = [], 0, 0
+    histories = [History(seed=seed) for _ in range(runs)]
+    for history in histories:
         with house_running(probe_results=probe_results, leftovers=history.leftovers) as house:
             times_s.append(_shut_down(house, history, sessions))
             for output in history.outputs:
                 frames += output.frames
                 incomplete += not (output.whole and output.frames and not output.complaints)
-        violations += check(history)
-    return [
+    figures = [
         times_figure(f"shutdown --stop-sessions with {sessions} sessions", times_s, "<= 12"),
         count_figure("… files that are not complete", incomplete, detail=f"{frames} frames read back"),
-    ], violations
+    ]
+    return Judged(figures=figures, histories=histories)
 
 
 def _shut_down(house: House, history: History, count: int) -> float:

@@ -1,14 +1,33 @@
-"""Figures of many like measurements: how many, the middle one, the 95th of a hundred, the worst."""
+"""What an experiment gives; and figures of many like measurements: the middle one, the 95th of a hundred, the worst."""
 
 from __future__ import annotations
 
 import statistics
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.chaos.invariants import check
 from bench.measuring import Figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from bench.chaos.history import History
+    from bench.chaos.invariants import Violation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What an experiment found."""
+
+    figures: Sequence[Figure]
+    histories: Sequence[History]
+    """One for each house."""
+
+    @property
+    def violations(self) -> list[Violation]:
+        """Gives those of all histories."""
+        return [violation for history in self.histories for violation in check(history)]
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from balancer.simulation.chance import seeded
-from bench.chaos.figures import count_figure, times_figure
+from bench.chaos.figures import Judged, count_figure, times_figure
 from bench.chaos.film import make_film
 from bench.chaos.history import Act, History
 from bench.chaos.house import house_running
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from random import Random
 
     from bench.chaos.house import House
-    from bench.chaos.invariants import Violation
     from bench.measuring import Figure
 
 _RATE = 25
@@ -29,9 +28,7 @@ _AGAIN_SHARE = 0.25
 """Of kills that are followed by another before all is well."""
 
 
-def measure(
-    *, seed: int, probe_results: Path, kills: int = 100, sessions: int = 6, film_s: int = 300
-) -> tuple[list[Figure], list[Violation]]:
+def measure(*, seed: int, probe_results: Path, kills: int = 100, sessions: int = 6, film_s: int = 300) -> Judged:
     """Kills and counts.
 
     Args:
@@ -59,7 +56,7 @@ def measure(
             work.stop_all(client)
             observer.take_snapshot(client)
             work.close(client, Path(scratch))
-    return _figures(history, times, kills), check(history)
+    return Judged(figures=_figures(history, times, kills), histories=[history])
 
 
 class Times:

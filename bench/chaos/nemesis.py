@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,6 +32,8 @@ T = TypeVar("T")
 _HURRIED = RetryPolicy(patience=timedelta(0))
 _MOST_SESSIONS = 10
 """That live at once: more would measure the machine."""
+_MOVING_DRAINS = 0.7
+"""Share of drains that move sessions, as against those that wait for them."""
 _SETTLE_S = 60.0
 _GOES_ON_S = 4.0
 """In which whatever runs has told of further frames: progress comes every second, on a busy machine later."""
@@ -68,6 +72,7 @@ class Nemesis:
         self._house, self._history, self._work, self._restart = house, history, work, restart
         self._disks = {disk.kind: disk for disk in disks}
         self._lasting: list[_Lasting] = []
+        self._clients = ThreadPoolExecutor(16, "client")
         self._client = Client(house.address, retry_policy=_HURRIED, stream_policy=_HURRIED)
         self.skipped = 0
         """Acts that had no victim, or one that suffered already."""
@@ -88,6 +93,7 @@ class Nemesis:
         for lasting in list(self._lasting):
             self._undo(lasting)
         self._house.heal()
+        self._clients.shutdown()
         if self._house.process is None or self._house.process.poll() is not None:
             self._house.start()
         self._house.await_serving()
@@ -114,7 +120,8 @@ class Nemesis:
         self._history.healed.append(Snapshot(at_s=time.monotonic(), sessions=views, devices=()))
 
     def close(self) -> None:
-        """Lets go of its connection."""
+        """Lets go of its connections."""
+        self._clients.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
     def _wait_until(self, then_s: float) -> None:
@@ -213,21 +220,18 @@ class Nemesis:
         device = _one_of(sorted(self._house.devices), act)
         if device is None or self._suffers(f"doors of {device}"):
             return False
-        drain = getattr(self._client, "drain_device", None)
-        try:
-            if act.kind == "drain" and drain is not None:
-                drain(device, move=act.victim * 1000 % 1 < 0.7)
-            else:
-                self._client.update_device(device, cordoned=True)
-        except RequestFailure:
-            return False
-        self._last(act, f"doors of {device}", lambda: self._open_device(device))
+        move = act.victim * 1000 % 1 < _MOVING_DRAINS
+        if act.kind == "drain":
+            self._ask(lambda: self._client.drain_device(device, move=move))
+        else:
+            self._ask(lambda: self._client.update_device(device, cordoned=True))
+        # A balancer that is dead just then opens them when all is healed.
+        self._last(
+            act,
+            f"doors of {device}",
+            lambda: self._ask(lambda: self._client.update_device(device, cordoned=False)),
+        )
         return True
-
-    def _open_device(self, device: str) -> None:
-        # A balancer that is killed just now opens them when all is healed.
-        with suppress(RequestFailure):
-            self._client.update_device(device, cordoned=False)
 
     def _fill(self, act: PlannedAct) -> bool:
         disk = self._disks.get(act.kind)
@@ -238,35 +242,36 @@ class Nemesis:
         return True
 
     def _hang_up(self, act: PlannedAct) -> bool:
-        """Begins to watch, reads a little and goes away; asks for a session and does not await the answer."""
-        try:
-            with Client(self._house.address, retry_policy=_HURRIED, stream_policy=_HURRIED) as client:
-                for number, _ in enumerate(client.watch_sessions()):
-                    if number > act.victim * 5:
-                        break
-        except RequestFailure:
-            return False
-        self._once(act)
+        """Begins to watch and goes away in the middle of it."""
+        leaving = Client(self._house.address, retry_policy=_HURRIED, stream_policy=_HURRIED)
+        self._ask(lambda: deque(leaving.watch_sessions(), maxlen=0))
+        self._last(act, "a client", leaving.close)
         return True
 
     def _create(self, act: PlannedAct) -> bool:
         if len({process.session for process in self._programs()}) >= _MOST_SESSIONS:
             return False
         kind = KINDS[int(act.victim * len(KINDS))]
-        asked = self._work.create(self._client, kind, self._restart)
-        self._once(act, asked.name if asked else "")
-        return asked is not None
+        self._ask(lambda: self._work.create(self._client, kind, self._restart))
+        self._once(act, kind)
+        return True
 
     def _stop_session(self, act: PlannedAct) -> bool:
         asked = _one_of(self._work.asked, act)
         if asked is None:
             return False
-        try:
-            self._client.stop_session(asked.name)
-        except RequestFailure:
-            return False
+        self._ask(lambda: self._client.stop_session(asked.name))
         self._once(act, asked.name)
         return True
+
+    def _ask(self, request: Callable[[], object]) -> None:
+        """Has a client ask, whether anybody answers or not; nothing here waits for it."""
+
+        def asked() -> None:
+            with suppress(RequestFailure, ValueError):
+                request()
+
+        self._clients.submit(asked)
 
     def _programs(self) -> list[SeenProcess]:
         there = [process for process in self._house.sighter.look().processes if process.program]

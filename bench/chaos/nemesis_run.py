@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from balancer.simulation.chance import seeded
-from bench.chaos.figures import count_figure
+from bench.chaos.figures import Judged, count_figure
 from bench.chaos.film import make_film
 from bench.chaos.history import History
 from bench.chaos.house import house_running
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bench.chaos.house import House
-    from bench.chaos.invariants import Violation
     from bench.measuring import Figure
 
 _RATE = 25
@@ -39,7 +38,7 @@ def measure(
     devices: int = 3,
     longest_s: int = 20,
     kinds: Mapping[str, int] = WEIGHTS,
-) -> tuple[list[Figure], list[Violation]]:
+) -> Judged:
     """Breaks, heals and judges.
 
     Args:
@@ -74,7 +73,7 @@ def measure(
                 work.stop_all(client)
                 observer.take_snapshot(client)
                 work.close(client, Path(scratch))
-    return [*_figures(history, done, seconds), _partition_figure(history)], check(history)
+    return Judged(figures=[*_figures(history, done, seconds), _partition_figure(history)], histories=[history])
 
 
 def _break(house: House, history: History, work: Work, acts: list) -> int:  # type: ignore[type-arg]

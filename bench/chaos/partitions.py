@@ -10,17 +10,14 @@ from bench.chaos.plan import PARTITIONS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.chaos.invariants import Violation
-    from bench.measuring import Figure
+    from bench.chaos.figures import Judged
 
 _EVERY_MS = 5000
 _SHARE_DONE = 0.6
 """Of planned partitions; others meet an agent that is cut off already."""
 
 
-def measure(
-    *, seed: int, probe_results: Path, partitions: int = 200, devices: int = 3, longest_s: int = 25
-) -> tuple[list[Figure], list[Violation]]:
+def measure(*, seed: int, probe_results: Path, partitions: int = 200, devices: int = 3, longest_s: int = 25) -> Judged:
     """Cuts and judges.
 
     Args:

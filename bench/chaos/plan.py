@@ -44,6 +44,7 @@ _LASTING_S: Mapping[str, tuple[float, float]] = {
     "drain": (1.0, 20.0),
     "fill outputs": (1.0, 10.0),
     "fill state": (1.0, 10.0),
+    "hang up": (0.0, 2.0),
 }
 """Kinds that last, and how long at least and at most. Of a killed balancer: until it is started again."""
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from gpu_balancer.v1 import session_pb2
 
-RESTART_SETTINGS = ""
+RESTART_SETTINGS = "[restart]\nlost_after_s = 12.0\n"
 """Settings of the balancer that make it move sessions soon."""
 
 

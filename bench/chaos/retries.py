@@ -10,19 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from balancer.simulation.chance import seeded
-from bench.chaos.figures import count_figure, times_figure
+from bench.chaos.figures import Judged, count_figure, times_figure
 from bench.chaos.film import make_film
 from bench.chaos.history import Act, Created, History
 from bench.chaos.house import house_running
-from bench.chaos.invariants import check
 from bench.chaos.observer import Observer
 from bench.chaos.work import KINDS, Asked, Work, wanted
 from gpu_balancer import AsyncClient, RequestFailure, RetryPolicy
 
 if TYPE_CHECKING:
     from bench.chaos.house import House
-    from bench.chaos.invariants import Violation
-    from bench.measuring import Figure
     from gpu_balancer.v1 import session_pb2
 
 _PATIENT = RetryPolicy(patience=timedelta(seconds=60))
@@ -31,9 +28,7 @@ _EARLIEST_S, _LATEST_S = 0.0, 1.0
 """When the balancer is killed, after the first request: while most of them are under way."""
 
 
-def measure(
-    *, seed: int, probe_results: Path, rounds: int = 10, requests: int = 1000
-) -> tuple[list[Figure], list[Violation]]:
+def measure(*, seed: int, probe_results: Path, rounds: int = 10, requests: int = 1000) -> Judged:
     """Asks and kills.
 
     Args:
@@ -67,7 +62,7 @@ def measure(
                 work.stop_all(client)
             told = len(list(client.list_sessions()))
             work.close(client, Path(scratch))
-    return [
+    figures = [
         count_figure(
             f"{requests} requests with one id, a kill among them: answered",
             answered,
@@ -77,7 +72,8 @@ def measure(
         count_figure("… sessions there are afterwards", told, f"= {rounds}"),
         count_figure("… programs that ran, of all rounds the most", max(programs), "= 1", detail=f"{programs}"),
         times_figure("… until all were answered", times_s, "(none)"),
-    ], check(history)
+    ]
+    return Judged(figures=figures, histories=[history])
 
 
 async def _ask(
