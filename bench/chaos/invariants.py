@@ -295,13 +295,17 @@ def untrue_ends(history: History) -> Iterator[tuple[float, str]]:
 
 
 def lost_frames(history: History) -> Iterator[tuple[float, str]]:
-    """Within an attempt every frame of the input is in the output once, in order."""
+    """Within an attempt every frame of the input is in the output once, in order.
+
+    What failed may end in the middle of a picture, for which a decoder shows the one before again.
+    """
     for output in history.outputs:
-        wrong = (output.lost, output.repeated, output.backwards, output.unreadable)
+        view = history.last.get(output.session)
+        repeated = output.repeated - (view is not None and view.state == "FAILED" and output.repeated == 1)
+        wrong = (output.lost, repeated, output.backwards, output.unreadable)
         if any(wrong) and not output.cuts:
             told = "{} lost, {} repeated, {} backwards, {} unreadable".format(*wrong)
-            at_s = history.last[output.session].at_s if output.session in history.last else 0.0
-            yield at_s, f"{output.session} {output.path}: {told} of {output.frames} frames"
+            yield view.at_s if view else 0.0, f"{output.session} {output.path}: {told} of {output.frames} frames"
 
 
 def orphans(history: History) -> Iterator[tuple[float, str]]:

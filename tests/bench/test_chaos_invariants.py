@@ -198,6 +198,10 @@ def repeat_frames_at_no_joint(history: History) -> None:
     history.outputs[0] = OutputView(session=NAME, path="out.mp4", frames=95, backwards=1)
 
 
+def repeat_the_last_frame(history: History) -> None:
+    history.outputs[0] = OutputView(session=NAME, path="out.mp4", frames=95, repeated=1)
+
+
 def leave_a_lock(history: History) -> None:
     history.leftovers.append("lock agent.lock is held")
 
@@ -230,6 +234,7 @@ WRONGS: list[tuple[str, Callable[[History], None]]] = [
     ("UNTRUE_ENDS", complete_what_does_not_decode),
     ("LOST_FRAMES", lose_a_frame),
     ("LOST_FRAMES", repeat_frames_at_no_joint),
+    ("LOST_FRAMES", repeat_the_last_frame),
     ("ORPHANS", leave_a_lock),
 ]
 
@@ -270,4 +275,11 @@ def test_a_stopped_process_that_has_an_output_open_does_not_write_it() -> None:
     held = program(writes=frozenset({"film"}), stopped=True)
     history.sightings.insert(2, seen(24.0, held, program(2, 8, "two", writes=frozenset({"film"}))))
     history.sightings.insert(3, seen(24.5, held))
+    assert check(history) == []
+
+
+def test_a_file_that_is_torn_by_a_failure_may_show_its_last_picture_twice() -> None:
+    history = peaceful()
+    repeat_the_last_frame(history)
+    history.sessions[-1] = history.last[NAME] = view(31.0, "FAILED", 8, attempt=2, failure="DISK_FULL")
     assert check(history) == []
