@@ -7,37 +7,47 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
-from agents.devices.device_access import open_meter, take_device
+from agents.devices.device_access import open_health_watch, open_meter, take_device
+from agents.devices.driver_calls import driver_call, driver_call_within
 from agents.devices.golden_probe import ProbeResult, probe_device
 from agents.devices.identity import DeviceIdentity
 from agents.devices.measurements import DeviceFault
+from agents.process_marks import Mark, OwnerKind, name_of_agent
 from agents.recordings.assembly import Recordings
 from agents.servicers.agent_servicer import AgentServicer
 from agents.servicers.calibrator import Calibrator
 from agents.servicers.media_guards import SettingsGuards
 from agents.servicers.probed_device import ProbedDevice
 from agents.servicers.upkeep import end_when_orphaned, measure_for_watchers
+from agents.sessions.attempt_health import health_bounds
+from agents.sessions.disk_watch import DiskWatch
 from agents.sessions.event_numbers import EventNumbers
 from agents.sessions.folder import SessionFolders
 from agents.sessions.launcher import Launcher, LaunchSettings
+from agents.sessions.orphans import OrphanSweep
 from agents.sessions.records import LaunchRecord, RecordingRecord
 from agents.sessions.registry import SessionRegistry
 from agents.sessions.runner import AttemptRunner, RunnerSettings
 from agents.sessions.status_book import StatusBook
 from agents.settings import AgentSettings
-from gpu_balancer.runtime.clock import SystemClock
+from gpu_balancer.runtime.disk_reserve import DiskReserve
+from gpu_balancer.runtime.disk_room import RoomBounds
 from gpu_balancer.runtime.failures import RequestFailure
 from gpu_balancer.runtime.folder_lock import FolderUnusableError, owned_folder
 from gpu_balancer.runtime.grpc_server import MIB, ServedService, ServerLimits, build_server
+from gpu_balancer.runtime.ids import random_id
 from gpu_balancer.runtime.log import configure_logging
 from gpu_balancer.runtime.settings_file import load_settings
 from gpu_balancer.runtime.settings_sections import parse_ports
+from gpu_balancer.runtime.steady_clock import SteadyClock, keep_time
 from gpu_balancer.runtime.task_guard import TaskGuard
 from gpu_balancer.runtime.telemetry import Telemetry, build_telemetry
 from gpu_balancer.v1 import agent_service_pb2
@@ -54,7 +64,13 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.grpc_server import GrpcServer
 
 _LOG = logging.getLogger("agents")
+_RESERVE_BYTES = 1 * MIB
+"""Room for the ends of many sessions: a status takes some kilobytes."""
 _STOP_GRACE = timedelta(seconds=1)
+_SWEPT_WITHIN = timedelta(seconds=1)
+"""How long the agent waits at its start for orphans to go that do not go at once."""
+_DEVICE_PATIENCE = timedelta(seconds=6)
+"""For the driver to name its cards; sooner than the balancer takes the agent for one that does not start."""
 
 
 class StartFault(Exception):
@@ -83,20 +99,28 @@ def run_agent(config: Path | None) -> None:
 
 
 def _run(settings: AgentSettings, state_dir: Path) -> None:
+    life = Mark(agent=name_of_agent(state_dir), kind=OwnerKind.AGENT, name=random_id())
+    # What is started inherits it; attempts and displays, which may outlive this agent, get marks of their own.
+    os.environ.update(life.environment)
     identity = _take_device(settings)
     telemetry = build_telemetry(settings.telemetry, component="agent", instance=identity.id, prometheus=False)
     try:
-        asyncio.run(_serve(settings, state_dir, identity, telemetry))
+        asyncio.run(_serve(settings, state_dir, identity, telemetry, life))
     finally:
         telemetry.shutdown()
 
 
-async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdentity, telemetry: Telemetry) -> None:
-    clock = SystemClock()
+async def _serve(
+    settings: AgentSettings, state_dir: Path, identity: DeviceIdentity, telemetry: Telemetry, life: Mark
+) -> None:
+    clock = SteadyClock(state_dir / "clock")
     stopping = asyncio.Event()
-    book = StatusBook(EventNumbers(state_dir / "event-number", clock))
-    device = ProbedDevice(identity, _Prober(settings, state_dir), changed=book.feed.agent_changed)
-    folders = SessionFolders(root=state_dir / "sessions")
+    reserve = DiskReserve(state_dir / "disk-reserve", size_bytes=_RESERVE_BYTES)
+    book = StatusBook(EventNumbers(state_dir / "event-number", clock), reserve=reserve)
+    changed = book.feed.agent_changed
+    health = open_health_watch(identity, state_folder=state_dir, clock=clock, changed=changed)
+    device = ProbedDevice(identity, _Prober(settings, state_dir), changed=changed, clock=clock, health_watch=health)
+    folders = SessionFolders(root=state_dir / "sessions", agent=life.agent)
     launcher = Launcher(
         folders,
         device=device.pipeline_device,
@@ -115,11 +139,10 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
                 tracer=telemetry.tracer,
                 tasks=tasks,
                 clock=clock,
-                changed=book.feed.agent_changed,
+                changed=changed,
             )
-            registry = await _adopted(settings, folders, book, recordings, tasks, telemetry, clock)
-            schemes = settings.recordings.url_schemes
-            guards = SettingsGuards(settings.inputs, settings.outputs, url_schemes=schemes, ffmpeg=device.ffmpeg)
+            registry = await _adopted(settings, folders, book, recordings, tasks, telemetry, clock, life)
+            disk = DiskWatch(state_dir, _room_bounds(settings), reserve=reserve, sessions=registry.live_sessions)
             calibrator = Calibrator(
                 device,
                 work=state_dir / "calibration-work",
@@ -133,15 +156,18 @@ async def _serve(settings: AgentSettings, state_dir: Path, identity: DeviceIdent
                 registry,
                 launcher,
                 book,
-                guards=guards,
+                guards=_guards(settings, device),
                 calibrator=calibrator,
                 recordings=recordings,
+                disk=disk,
                 shut_down=stopping.set,
             )
             async with _server(settings, state_dir, servicer) as server:
                 await server.set_serving(serving=True)
                 _LOG.info("Serving %s on %s", identity.id, ", ".join(server.addresses))
                 tasks.spawn(_first_probe(device), name="probe")
+                tasks.spawn_eternal(disk.watch(), name="disk watch")
+                tasks.spawn_eternal(keep_time(clock), name="keep the time")
                 _keep_up(tasks, settings, device, registry, book, clock, stopping)
                 await stopping.wait()
                 registry.close()
@@ -158,17 +184,28 @@ async def _adopted(
     tasks: TaskGuard,
     telemetry: Telemetry,
     clock: Clock,
+    life: Mark,
 ) -> SessionRegistry:
-    """Makes the registry with everything that an earlier agent left.
+    """Makes the registry with everything that an earlier agent left, and ends what it left without a record.
 
-    Before anybody can ask: an attempt that is not known yet would be launched a second time.
+    Before anybody can ask: an attempt that is not known yet would be launched a second time, and one that will never
+    be known must not run when that is told.
     """
     runners = Runners(recordings, book, clock=clock, settings=_runner_settings(settings))
+    orphans = OrphanSweep(life, is_live=lambda key: registry.is_live(key), clock=clock)
     registry = SessionRegistry(
-        folders, book, make_runner=runners.make, tasks=tasks, tracer=telemetry.tracer, clock=clock
+        folders,
+        book,
+        make_runner=runners.make,
+        tasks=tasks,
+        tracer=telemetry.tracer,
+        clock=clock,
+        on_ended=orphans.wake,
     )
     await recordings.start()
     await registry.adopt()
+    await orphans.sweep(within=_SWEPT_WITHIN)
+    tasks.spawn_eternal(orphans.run(), name="end orphans")
     return registry
 
 
@@ -181,6 +218,8 @@ def _keep_up(
     clock: Clock,
     stopping: asyncio.Event,
 ) -> None:
+    if device.health_watch is not None:
+        tasks.spawn_eternal(device.health_watch.run(), name="health")
     meter = open_meter(device.identity, clock=clock)
     tasks.spawn_eternal(measure_for_watchers(meter, book.feed, device, registry), name="measure")
     if settings.server.orphan_exit_s is not None:
@@ -228,7 +267,7 @@ class _Prober:
 
     async def __call__(self, refresh: bool) -> tuple[DeviceIdentity, ProbeResult]:
         try:
-            identity = await asyncio.to_thread(take_device, self._settings.device)
+            identity = await driver_call(lambda: take_device(self._settings.device))
         except DeviceFault as fault:
             missing = ProbeResult(ffmpeg_builds=(), capabilities=(), fault_message=fault.message)
             return _unknown_device(self._settings), missing
@@ -244,12 +283,16 @@ class _Prober:
 
 
 def _take_device(settings: AgentSettings) -> DeviceIdentity:
-    try:
-        return take_device(settings.device)
-    except DeviceFault as fault:
-        if settings.device.kind == "cpu":
+    if settings.device.kind == "cpu":
+        try:
+            return take_device(settings.device)  # in this thread, which it pins to the device's cores
+        except DeviceFault as fault:
             raise StartFault(fault.message) from fault
-        # A GPU that is gone must not silence what is to be told of its sessions; the probe tells of the GPU.
+    try:
+        return driver_call_within(partial(take_device, settings.device), _DEVICE_PATIENCE)
+    except (DeviceFault, TimeoutError):
+        # A GPU that is gone, or whose driver hangs, must not silence what is to be told of its sessions; the probe and
+        # the health watch tell of the GPU.
         return _unknown_device(settings)
 
 
@@ -291,11 +334,21 @@ def _launch_settings(settings: AgentSettings) -> LaunchSettings:
     )
 
 
+def _guards(settings: AgentSettings, device: ProbedDevice) -> SettingsGuards:
+    schemes = settings.recordings.url_schemes
+    return SettingsGuards(settings.inputs, settings.outputs, url_schemes=schemes, ffmpeg=device.ffmpeg)
+
+
+def _room_bounds(settings: AgentSettings) -> RoomBounds:
+    return RoomBounds(low_bytes=settings.disk.low_mib * MIB, least_bytes=settings.disk.least_mib * MIB)
+
+
 def _runner_settings(settings: AgentSettings) -> RunnerSettings:
     return RunnerSettings(
         stop_timeout=timedelta(seconds=settings.sessions.stop_timeout_s),
         log_limit_bytes=settings.sessions.log_max_mib * MIB,
         log_tail_lines=settings.sessions.log_tail_lines,
+        health=health_bounds(settings.sessions),
     )
 
 

@@ -18,6 +18,7 @@ from gpu_balancer.runtime.settings_sections import (
     AgentDeviceSettings,
     AgentServerSettings,
     CalibrationSettings,
+    DiskSettings,
     FfmpegSettings,
     IngestSettings,
     InputSettings,
@@ -46,6 +47,7 @@ class AgentSettings(Section):
     deliveries: DeliverySettings = DeliverySettings()
     destinations: Annotated[Destinations, AfterValidator(named_once)] = ()
     sessions: Annotated[SessionSettings, Field(validate_default=True)] = SessionSettings()
+    disk: DiskSettings = DiskSettings()
     log: LogSettings = LogSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 

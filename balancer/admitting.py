@@ -123,7 +123,8 @@ class Admitting:
         record = replace(
             queued,
             queued_time=queued.create_time,
-            queue_deadline=queued.create_time + wait,
+            # From now on: a session that comes after another in the same instant is dated after it.
+            queue_deadline=self._clock.now() + wait,
             reservation=room.reservation if room is not None else None,
             revision=1,
         )

@@ -1,9 +1,9 @@
 """Watches the agent of one device, for ever: its events go to the engine, its news to the registry.
 
 The stream begins after the last event that was taken, so nothing is missed or kept twice. When the agent has told all
-it kept, both sides compare what lives: what only the balancer believes in is missing, what only the agent has is
-stopped. An agent that says nothing for a while counts as unreachable; its sessions may well run on, so nothing is
-released, only said. One that says nothing for long counts as lost, and sessions whose rule lets them go on elsewhere.
+it kept, both sides compare what lives, and `domain.reconciliation` tells what becomes of each attempt. An agent that
+says nothing for a while counts as unreachable; its sessions may well run on, so nothing is released, only said. One
+that says nothing for long counts as lost, and sessions whose rule lets them go on elsewhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 import structlog
 
-from balancer.domain.session import SessionState
+from balancer.domain.reconciliation import AgentSays, Outcome, fit_of, reconcile, store_says
 from balancer.domain.session_events import (
     AgentHeard,
     AgentSilent,
@@ -59,7 +59,7 @@ class WatchTimes:
     describe_timeout: timedelta = timedelta(seconds=5)
     first_pause: timedelta = timedelta(milliseconds=100)
     """Before the second try to connect; doubled after each further one."""
-    longest_pause: timedelta = timedelta(seconds=2)
+    longest_pause: timedelta = timedelta(milliseconds=500)
 
 
 class WatchedSessions(Protocol):
@@ -115,6 +115,7 @@ class AgentWatch:
         clock: Clock,
         times: WatchTimes | None = None,
         lost_after: Callable[[], timedelta | None] = lambda: None,
+        on_reconciled: Callable[[DeviceId], None] = lambda _: None,
     ) -> None:
         """Begins unconnected.
 
@@ -127,6 +128,7 @@ class AgentWatch:
             times: How patient to be.
             lost_after: Gives the silence, as this process has seen it, after which sessions go on elsewhere. None:
                 never.
+            on_reconciled: Called whenever the agent was heard up to the present and compared with.
         """
         self._device_id = device_id
         self._agent = agent
@@ -135,9 +137,15 @@ class AgentWatch:
         self._clock = clock
         self._times = times or WatchTimes()
         self._lost_after = lost_after
+        self._on_reconciled = on_reconciled
         self._heard_s = clock.monotonic_s()
         self._silent = False
         self._unflushed = 0
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the agent was heard, or since it has been watched."""
+        return self._clock.monotonic_s() - self._heard_s
 
     async def run(self) -> None:
         """Watches until cancelled."""
@@ -207,6 +215,7 @@ class AgentWatch:
                 self._news.update_agent(body)
             case CaughtUp():
                 self._reconcile(body.live_attempts, expected)
+                self._on_reconciled(self._device_id)
             case _:
                 assert_never(body)
         # Not before: waiting for the store is no silence of the agent's.
@@ -214,8 +223,10 @@ class AgentWatch:
 
     async def _take_attempt(self, number: int, event: AttemptEvent) -> None:
         report = replace(event.report, device_id=self._device_id)
-        if self._sessions.current(event.session_id) is None and report.phase is not AttemptPhase.ENDED:
-            self._sessions.stop_stray(event.session_id, self._device_id, report.attempt)
+        if self._sessions.current(event.session_id) is None:
+            # Of sessions that there are, the lifecycle tells what an event makes of them.
+            says = AgentSays.ENDED if report.phase is AttemptPhase.ENDED else AgentSays.LIVE
+            self._settle(event.session_id, report.attempt, says, {})
         self._sessions.post(event.session_id, report, (self._device_id, number) if number else None)
         if number:
             self._unflushed += 1
@@ -224,23 +235,44 @@ class AgentWatch:
                 await self._sessions.flush()
 
     def _reconcile(self, listed: Mapping[SessionId, int], expected: Mapping[SessionId, int]) -> None:
-        """Compares what lives on the agent with what should."""
-        for session_id, attempt in expected.items():
-            record = self._sessions.current(session_id)
-            if record is None or record.state.final or record.attempt != attempt or listed.get(session_id) == attempt:
-                continue
-            _log.warning("the agent lost an attempt", session=session_id, attempt=attempt, device=self._device_id)
-            self._sessions.post(session_id, AttemptMissing(attempt=attempt))
+        """Compares what lives on the agent with what should.
+
+        Args:
+            listed: Attempts that live there.
+            expected: Those whose launch was answered before the agent was asked.
+        """
         for session_id, attempt in listed.items():
-            record = self._sessions.current(session_id)
-            if record is None or record.state.final or record.attempt != attempt or record.device_id != self._device_id:
-                self._sessions.stop_stray(session_id, self._device_id, attempt)
+            self._settle(session_id, attempt, AgentSays.LIVE, expected)
         for record in self._sessions.live(self._device_id):
-            if record.state is SessionState.STOPPING:
-                # The agent may have restarted since it was told.
-                self._sessions.post(record.id, StopForgotten())
-        # Launches that were never acknowledged wait for just this moment.
+            if listed.get(record.id) != record.attempt:
+                self._settle(record.id, record.attempt, AgentSays.UNKNOWN, expected)
+        # Launches that were never answered, and stops, wait for just this moment.
         self._sessions.hurry(self._device_id)
+
+    def _settle(self, session_id: SessionId, attempt: int, says: AgentSays, expected: Mapping[SessionId, int]) -> None:
+        """Does what is to be done about an attempt of which the agent said something."""
+        record = self._sessions.current(session_id)
+        store = store_says(record, answered=expected.get(session_id) == attempt)
+        outcome = reconcile(store, fit_of(record, self._device_id, attempt), says)
+        told = {"session": session_id, "attempt": attempt, "device": self._device_id}
+        match outcome:
+            case Outcome.STOP_STRAY:
+                self._sessions.stop_stray(session_id, self._device_id, attempt)
+            case Outcome.POST_MISSING if expected.get(session_id) == attempt:
+                _log.warning("the agent lost an attempt", **told)
+                self._sessions.post(session_id, AttemptMissing(attempt=attempt))
+            case Outcome.POST_MISSING:
+                # It began to run since the agent was asked, whose answer is too old to be about it.
+                _log.debug("an attempt is newer than what the agent says", **told)
+            case Outcome.STOP_AGAIN:
+                self._sessions.post(session_id, StopForgotten())
+            case Outcome.TELL_UNREACHABLE:
+                self._sessions.post(session_id, AgentSilent())
+            case Outcome.LAUNCH | Outcome.GO_ON | Outcome.TAKE_END | Outcome.AWAIT | Outcome.NOTHING:
+                # A launch is tried until it is answered; what was told of an end was taken as it came.
+                pass
+            case _:
+                assert_never(outcome)
 
     def _note_sound(self) -> None:
         self._silent = False
@@ -249,7 +281,7 @@ class AgentWatch:
             self._sessions.post(record.id, AgentHeard())
 
     def _note_silence(self, problem: str) -> None:
-        silence_s = self._clock.monotonic_s() - self._heard_s
+        silence_s = self.silence_s
         if self._silent or silence_s < self._times.silence.total_seconds():
             return
         self._silent = True
@@ -258,7 +290,7 @@ class AgentWatch:
             self._device_id, f"Its agent has not been heard for {silence_s:.0f} s: {problem.rstrip('.')}."
         )
         for record in self._sessions.live(self._device_id):
-            self._sessions.post(record.id, AgentSilent())
+            self._settle(record.id, record.attempt, AgentSays.UNREACHABLE, {})
 
     def _note_loss(self) -> None:
         """Has sessions go on elsewhere once that is due, and again and again, for such as found no room."""

@@ -1,7 +1,8 @@
 """The daemon, wired by hand: what is made, in which order, and in which order it ends.
 
-It serves as soon as it can answer, not when every device is ready: devices come in as their agents answer and their
-probes end. It ends in the opposite order; sessions and agents stay unless it was asked to end those too.
+It serves once it has compared notes with the agents that have sessions, for which it waits a bounded time, not when
+every device is ready: devices come in as their agents answer and their probes end. It ends in the opposite order;
+sessions and agents stay unless it was asked to end those too.
 """
 
 from __future__ import annotations
@@ -15,21 +16,26 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from balancer.absent_agents import AbsentAgents
 from balancer.adapters.grpc_agent_client import GrpcAgentClient
 from balancer.adapters.local_agent_launcher import AgentLaunchError, LocalAgent, LocalAgentLauncher, list_local_gpus
 from balancer.adapters.sqlite_session_store import SqliteSessionStore
 from balancer.agent_directory import AgentDirectory
 from balancer.agent_watch import AgentWatch
 from balancer.announcement import announce_devices, announce_listening
+from balancer.artifact_retention import keep_within
 from balancer.calibrations import Calibrations
 from balancer.device_drains import DeviceDrains
+from balancer.device_health import DeviceHealthWatch, SessionsLeave
 from balancer.device_metrics import DeviceMetrics
 from balancer.device_plan import agent_device, device_rules, host_capacity, local_devices
+from balancer.device_probes import DeviceProbes
 from balancer.device_quarantine import DeviceQuarantine
 from balancer.device_registry import DeviceRegistry
 from balancer.domain.device import DeviceIdentity, DeviceKind
 from balancer.encoder_caps import EncoderCaps
 from balancer.foreign_load import ForeignLoad
+from balancer.hung_agents import replace_when_hung
 from balancer.ports.agent_client import AgentUnreachableError
 from balancer.ports.session_observer import SeveralObservers
 from balancer.ports.session_store import StoreError
@@ -41,14 +47,16 @@ from balancer.session_telemetry import SessionTelemetry
 from balancer.settings.agent_file import agent_file_text
 from balancer.settings_reload import SettingsReload, lost_after, placement_rules, quarantine_settings
 from balancer.shutdown import Shutdown
+from balancer.start_reconciliation import StartReconciliation
 from balancer.uploads import UploadStore
 from balancer.web.application import web_application
 from balancer.web.server import WebServer
-from gpu_balancer.runtime.clock import SystemClock
+from gpu_balancer.runtime.folder_lock import lock_owner
 from gpu_balancer.runtime.garbage import collect_seldom
 from gpu_balancer.runtime.grpc_server import MIB, ServerLimits, build_server
 from gpu_balancer.runtime.listening import ListenFault
 from gpu_balancer.runtime.log import configure_logging, set_log_level
+from gpu_balancer.runtime.steady_clock import SteadyClock, keep_time
 from gpu_balancer.runtime.task_guard import TaskFault, TaskGuard
 from gpu_balancer.runtime.telemetry import TelemetryFault, build_telemetry
 
@@ -105,12 +113,13 @@ class _Daemon:
 
     def __init__(self, options: DaemonOptions) -> None:
         self.options = options
-        self.clock = SystemClock()
+        self.clock = SteadyClock(options.state_dir / "clock")
         self.serving = False
         self.lost_after = lost_after(options.settings)
         self.launches: list[asyncio.Task[None]] = []
         self.registry = DeviceRegistry(device_rules(options.settings))
         self.agents: AgentDirectory[GrpcAgentClient] = AgentDirectory()
+        self.reconciliation = StartReconciliation()
         self.uploads = UploadStore(
             options.state_dir / "uploads",
             max_bytes=options.settings.uploads.max_size_mib * MIB,
@@ -125,8 +134,16 @@ class _Daemon:
         stack.push_async_callback(asyncio.to_thread, telemetry.shutdown)
         observer = SessionTelemetry(telemetry, clock=self.clock)
         tasks = await stack.enter_async_context(TaskGuard("balancer"))
+        probes = DeviceProbes(self.registry, self.agents, tasks=tasks)
         quarantine = DeviceQuarantine(
-            self.registry, self.agents, clock=self.clock, tasks=tasks, settings=quarantine_settings(settings)
+            self.registry, probes, clock=self.clock, tasks=tasks, settings=quarantine_settings(settings)
+        )
+        health_watch = DeviceHealthWatch(
+            self.registry,
+            probes,
+            clock=self.clock,
+            tasks=tasks,
+            settings=quarantine_settings(settings),
         )
         encoder_caps = EncoderCaps(self.registry, tasks)
         engine = SessionEngine(
@@ -145,7 +162,7 @@ class _Daemon:
             settings=EngineSettings(
                 retention=RetentionSettings(keep_ended=timedelta(hours=settings.sessions.keep_ended_h))
             ),
-            observer=SeveralObservers(observer, quarantine, encoder_caps),
+            observer=SeveralObservers(observer, quarantine, health_watch, encoder_caps),
         )
         self.foreign_load = ForeignLoad(
             self.registry,
@@ -159,7 +176,7 @@ class _Daemon:
             settings=settings,
             registry=self.registry,
             engine=engine,
-            on_applied=lambda fresh: self._settings_applied(fresh, quarantine),
+            on_applied=lambda fresh: self._settings_applied(fresh, quarantine, health_watch),
             on_policy_fault=observer.on_policy_fault,
         )
         stop_timeout = timedelta(seconds=settings.sessions.stop_timeout_s + 4)
@@ -181,7 +198,9 @@ class _Daemon:
                 agents=self.agents,
                 calibrations=calibrations,
                 drains=drains,
+                probes=probes,
                 uploads=self.uploads,
+                opened=self.reconciliation.over,
                 reload=reload,
                 shutdown=shutdown,
                 tracer=observer,
@@ -208,11 +227,23 @@ class _Daemon:
         await engine.start()
         encoder_caps.attach(engine)
         tasks.spawn_eternal(encoder_caps.watch(), name="encoder session cap")
+        health_watch.attach(SessionsLeave(engine))
+        tasks.spawn_eternal(health_watch.watch(), name="device health")
+        tasks.spawn_eternal(health_watch.keep_moving(), name="leave sick devices")
+        tasks.spawn_eternal(keep_time(self.clock), name="keep the time")
         calibrations.load()
         drains.load()
         tasks.spawn_eternal(drains.run(), name="drains")
         stack.push_async_callback(engine.close)
         tasks.spawn_eternal(self.uploads.expire(in_use=serving.uploads_in_use), name="expire uploads")
+        if (keep_gib := settings.sessions.keep_artifacts_gib) is not None:
+            keeping = keep_within(
+                engine,
+                serving.files.artifact_bytes,
+                keep_bytes=round(keep_gib * 1024 * MIB),
+                look_every=timedelta(minutes=1),
+            )
+            tasks.spawn_eternal(keeping, name="retention by size")
         await server.start()
         stack.push_async_callback(server.stop, timedelta(seconds=settings.server.shutdown_grace_s))
         http_address = ""
@@ -221,6 +252,7 @@ class _Daemon:
             http_address = await stack.enter_async_context(WebServer(settings.server.http, app))
         serving.balancer.listens_on(server.addresses, http_address)
         await self._start_agents(await listing, engine, tasks)
+        await self.reconciliation.run(timedelta(seconds=settings.agents.reconcile_timeout_s), engine.flush)
         await server.set_serving(serving=True)
         self.serving = True
         collect_seldom()
@@ -230,10 +262,12 @@ class _Daemon:
         self.serving = False
         await server.set_serving(serving=False)
 
-    def _settings_applied(self, fresh: BalancerSettings, quarantine: DeviceQuarantine) -> None:
+    def _settings_applied(
+        self, fresh: BalancerSettings, quarantine: DeviceQuarantine, health_watch: DeviceHealthWatch
+    ) -> None:
         set_log_level(fresh.log.level)
-        quarantine.settings = quarantine_settings(fresh)
         self.lost_after = lost_after(fresh)
+        quarantine.settings = health_watch.settings = quarantine_settings(fresh)
         self.foreign_load.use(_foreign_kinds(fresh))
 
     async def _devices(self) -> tuple[DeviceIdentity, ...]:
@@ -242,28 +276,51 @@ class _Daemon:
 
     async def _start_agents(self, devices: tuple[DeviceIdentity, ...], engine: SessionEngine, tasks: TaskGuard) -> None:
         settings = self.options.settings
+        self.reconciliation.expect(self._to_reconcile({identity.id for identity in devices}, engine))
         for identity in devices:
             folder = self.options.state_dir / "agents" / identity.id
             text = agent_file_text(settings, agent_device(identity), state_dir=folder, uploads=self.uploads.folder)
             agent = LocalAgent(identity=identity, folder=folder, settings_toml=text)
             launcher = LocalAgentLauncher(agent, clock=self.clock)
             self.launches.append(tasks.spawn_eternal(launcher.keep_running(), name=f"keep agent {identity.id}"))
-            self._watch_local(identity, engine, tasks)
+            self._replace_when_hung(identity.id, launcher, self._watch_local(identity, engine, tasks), tasks)
         if settings.agents.launch == "local":
             self._watch_forsaken({identity.id for identity in devices}, engine, tasks)
+        else:
+            absent = AbsentAgents(engine, self.agents, clock=self.clock, lost_after=lambda: self.lost_after)
+            tasks.spawn_eternal(absent.watch(), name="absent agents")
         for address in settings.agents.addresses:
             target = address.format(state_dir=self.options.state_dir)
             tasks.spawn(self._find_external(target, engine, tasks), name=f"find agent {target}")
+
+    def _to_reconcile(self, present: set[DeviceId], engine: SessionEngine) -> set[DeviceId]:
+        """Tells whose agents are to be heard before anybody is served: those that have sessions, or run already."""
+        with_sessions = {record.device_id for record in engine.live() if record.device_id}
+        if self.options.settings.agents.launch != "local":
+            return with_sessions
+        folders = self.options.state_dir / "agents"
+        # One that runs may have what nobody knows of. Nobody starts that of a device which is not here any more.
+        running = {one for one in present | with_sessions if lock_owner(folders / one / "agent.lock") is not None}
+        return with_sessions & present | running
 
     def _let_agents_go(self) -> None:
         """Starts no agent again from now on."""
         for launch in self.launches:
             launch.cancel()
 
-    def _watch_local(self, identity: DeviceIdentity, engine: SessionEngine, tasks: TaskGuard) -> None:
+    def _replace_when_hung(
+        self, device_id: DeviceId, launcher: LocalAgentLauncher, watch: AgentWatch, tasks: TaskGuard
+    ) -> None:
+        agent = self.agents.get(device_id)
+        assert agent is not None
+        after = timedelta(seconds=self.options.settings.agents.replace_hung_after_s)
+        replacing = replace_when_hung(device_id, launcher, heard=watch, agent=agent, after=after, clock=self.clock)
+        self.launches.append(tasks.spawn_eternal(replacing, name=f"replace agent {device_id} when it hangs"))
+
+    def _watch_local(self, identity: DeviceIdentity, engine: SessionEngine, tasks: TaskGuard) -> AgentWatch:
         self.registry.expect(identity)
         socket = self.options.state_dir / "agents" / identity.id / "agent.sock"
-        self._watch(identity, self._client(f"device {identity.id}", f"unix:{socket}"), engine, tasks)
+        return self._watch(identity, self._client(f"device {identity.id}", f"unix:{socket}"), engine, tasks)
 
     def _watch_forsaken(self, present: set[DeviceId], engine: SessionEngine, tasks: TaskGuard) -> None:
         """Watches devices that are here no longer, or no longer in the settings, but have sessions that live.
@@ -299,7 +356,7 @@ class _Daemon:
 
     def _watch(
         self, identity: DeviceIdentity, client: GrpcAgentClient, engine: SessionEngine, tasks: TaskGuard
-    ) -> None:
+    ) -> AgentWatch:
         self.agents.add(identity.id, client)
         watch = AgentWatch(
             identity.id,
@@ -308,8 +365,10 @@ class _Daemon:
             news=self.foreign_load,
             clock=self.clock,
             lost_after=lambda: self.lost_after,
+            on_reconciled=self.reconciliation.reconciled,
         )
         tasks.spawn_eternal(watch.run(), name=f"watch agent {identity.id}")
+        return watch
 
     def _handle_signals(self, shutdown: Shutdown, reload: SettingsReload, tasks: TaskGuard) -> None:
         loop = asyncio.get_running_loop()

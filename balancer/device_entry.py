@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from balancer.domain.calibration import Calibration
     from balancer.domain.device import Capability, DeviceCapacity, DeviceIdentity, FigureSource, RecordingAbility
     from balancer.domain.drain import DeviceDrain
+    from balancer.domain.health import DeviceHealth
     from balancer.domain.quarantine import Quarantine
     from balancer.ports.agent_client import FfmpegBuild, Measurements
 
@@ -48,6 +49,10 @@ class DeviceEntry:
     """Why it is put aside although its operator lets it take sessions. None: it is not."""
     quarantine_retry_time: datetime | None = None
     """When it is probed then."""
+    health: DeviceHealth | None = None
+    """How well its driver says it is. None: it is not watched."""
+    shared_fault: str = ""
+    """What took it together with all GPUs of its host. Empty: nothing did."""
     recording: RecordingAbility | None = None
     """None: its agent has not told what it records."""
     ready_display_count: int = 0
@@ -58,6 +63,8 @@ class DeviceEntry:
         """Whether the device takes sessions; the most serious hindrance is named."""
         if not self.reachable:
             return DeviceState.UNREACHABLE if self.silence_message else DeviceState.PROBING
+        if self.health is not None and self.health.bars:
+            return DeviceState.UNHEALTHY
         if not self.probed:
             return DeviceState.PROBING
         if self.fault_message or self.quarantine is not None:
@@ -81,7 +88,8 @@ class DeviceEntry:
             case DeviceState.UNREACHABLE:
                 return self.silence_message
             case _:
-                return self.fault_message or _put_aside(self.quarantine)
+                barred = self.health.message if self.health is not None and self.health.bars else ""
+                return (barred and self.shared_fault) or barred or self.fault_message or _put_aside(self.quarantine)
 
 
 def _put_aside(quarantine: Quarantine | None) -> str:

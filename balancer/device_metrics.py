@@ -45,6 +45,7 @@ class DeviceMetrics:
         self._gauge(f"{prefix}.foreign", "1", "Taken by others, as measured, by dimension, in its unit.", self._foreign)
         self._gauge(f"{prefix}.weight", "1", "Relative capacity; 0 takes no new session.", self._weights)
         self._gauge(f"{prefix}.state", "1", "1 for the state that the device is in.", self._states)
+        self._gauge(f"{prefix}.health", "1", "1 for how well the driver says that it is.", self._healths)
         self._gauge(f"{prefix}.utilization", "%", "Busy share of an engine, as measured.", self._utilizations)
         for field, name, unit, description in (
             ("encoder_sessions", "encoder_sessions", "{session}", "Open encoder sessions, of anybody."),
@@ -103,6 +104,13 @@ class DeviceMetrics:
     def _states(self) -> Iterator[Observation]:
         for entry in self._registry.entries():
             yield Observation(1, {**_of(entry), "device.state": entry.state.value})
+
+    def _healths(self) -> Iterator[Observation]:
+        for entry in self._registry.entries():
+            health = entry.health
+            if health is not None:
+                told = {"device.health": health.state.value, "error.type": health.reason}
+                yield Observation(1, {**_of(entry), **told})
 
     def _utilizations(self) -> Iterator[Observation]:
         for entry in self._registry.entries():

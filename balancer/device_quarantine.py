@@ -14,17 +14,14 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from balancer.domain.quarantine import Breaker, Quarantine, QuarantineSettings
-from balancer.ports.agent_client import AgentUnreachableError
 from balancer.ports.session_observer import SilentObserver
-from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from balancer.device_probes import DeviceProbes
     from balancer.domain.ids import DeviceId, SessionId
     from balancer.domain.session import Failure, SessionRecord
-    from balancer.ports.agent_client import AgentReport
-    from balancer.ports.agent_clients import AgentClients
     from gpu_balancer.runtime.clock import Clock
     from gpu_balancer.runtime.task_guard import TaskGuard
 
@@ -32,6 +29,9 @@ _log = structlog.stdlib.get_logger(__name__)
 
 _OWN = frozenset({"DEVICE_LOST"})
 """Failures that no session can cause."""
+_HEALTH = frozenset({"DEVICE_UNHEALTHY", "ENGINE_FAULT"})
+"""What `device_health` acts on, from what the driver itself says: here it would put all of a device aside for one
+engine, or for what is known already."""
 
 
 class QuarantinedDevices(Protocol):
@@ -41,10 +41,6 @@ class QuarantinedDevices(Protocol):
         """Puts a device aside, or lets it back."""
         ...
 
-    def update_agent(self, report: AgentReport) -> None:
-        """Takes what a probe showed."""
-        ...
-
 
 class DeviceQuarantine(SilentObserver):
     """Listens to what becomes of sessions, and probes the devices that are put aside."""
@@ -52,7 +48,7 @@ class DeviceQuarantine(SilentObserver):
     def __init__(
         self,
         devices: QuarantinedDevices,
-        agents: AgentClients,
+        probes: DeviceProbes,
         *,
         clock: Clock,
         tasks: TaskGuard,
@@ -62,16 +58,18 @@ class DeviceQuarantine(SilentObserver):
 
         Args:
             devices: Told of those that are put aside.
-            agents: Probe them.
+            probes: Probe them.
             clock: Tells when.
             tasks: Owns the probes.
             settings: What the operator tuned.
         """
         self._devices = devices
-        self._agents = agents
+        self._probes = probes
+        probes.on_passed_for_operator(self._passed)
         self._clock = clock
         self._tasks = tasks
         self._breaker = Breaker(settings)
+        self._waiting: dict[DeviceId, asyncio.Task[None]] = {}
         self._suspects: dict[SessionId, dict[DeviceId, str]] = {}
         """Where sessions failed that may yet run elsewhere, and how."""
 
@@ -86,7 +84,7 @@ class DeviceQuarantine(SilentObserver):
 
     def on_not_begun(self, record: SessionRecord, failure: Failure) -> None:
         """Blames a device for a failure before the first frame, or suspects it."""
-        if record.device_id is None:
+        if record.device_id is None or failure.reason in _HEALTH:
             return
         if failure.reason in _OWN:
             self._failed(record.device_id, failure.message)
@@ -113,7 +111,8 @@ class DeviceQuarantine(SilentObserver):
                 problem=message,
             )
             self._tell(device_id, quarantine)
-            self._tasks.spawn(self._probe_until_passed(device_id), name=f"quarantine {device_id}")
+            task = self._tasks.spawn(self._probe_until_passed(device_id), name=f"quarantine {device_id}")
+            self._waiting[device_id] = task
 
     def _tell(self, device_id: DeviceId, quarantine: Quarantine | None) -> None:
         retry_time = None
@@ -125,27 +124,21 @@ class DeviceQuarantine(SilentObserver):
     async def _probe_until_passed(self, device_id: DeviceId) -> None:
         while (quarantine := self._breaker.quarantine(device_id)) is not None:
             await asyncio.sleep(max(0.0, quarantine.probe_s - self._clock.monotonic_s()))
-            problem = await self._probe(device_id)
+            problem = await self._probes.probe(device_id)
             if problem is None:
-                self._breaker.probe_passed(device_id)
-                _log.info("the device passed its probe and takes sessions again", device=device_id)
-            else:
-                self._breaker.probe_failed(device_id, self._clock.monotonic_s(), problem)
-                _log.warning("the device failed its probe and stays aside", device=device_id, problem=problem)
+                self._passed(device_id)
+                return
+            self._breaker.probe_failed(device_id, self._clock.monotonic_s(), problem)
+            _log.warning("the device failed its probe and stays aside", device=device_id, problem=problem)
             self._tell(device_id, self._breaker.quarantine(device_id))
 
-    async def _probe(self, device_id: DeviceId) -> str | None:
-        """Probes a device. Gives what is wrong with it, as a sentence; None: nothing."""
-        agent = self._agents.get(device_id)
-        if agent is None:
-            return "No agent speaks for it."
-        try:
-            report = await agent.probe()
-        except (AgentUnreachableError, RequestFailure) as error:
-            return str(error) or type(error).__name__
-        self._devices.update_agent(report)
-        if report.fault_message:
-            return report.fault_message
-        if not any(one.works for one in report.capabilities):
-            return "Its golden probe saw nothing work."
-        return None
+    def _passed(self, device_id: DeviceId) -> None:
+        """Lets a device back, whoever had it probed."""
+        waiting = self._waiting.pop(device_id, None)
+        if self._breaker.quarantine(device_id) is None:
+            return
+        self._breaker.probe_passed(device_id)
+        _log.info("the device passed its probe and takes sessions again", device=device_id)
+        self._tell(device_id, None)
+        if waiting is not None and waiting is not asyncio.current_task():
+            waiting.cancel()

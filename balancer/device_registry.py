@@ -21,7 +21,7 @@ from balancer.settings.device_entries import DeviceNames, entry_fits, pci_spelli
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterator, Sequence
     from datetime import datetime
 
     from balancer.domain.calibration import Calibration
@@ -91,6 +91,7 @@ class DeviceRegistry:
             silence_message="",
             fault_message=report.fault_message,
             recording=report.recording,
+            health=report.health,
         )
         self._reweigh()
         entry = self._entries[identity.id]
@@ -143,6 +144,11 @@ class DeviceRegistry:
         entry = self._entries.get(device_id)
         if entry is not None:
             self._change(entry, quarantine=quarantine, quarantine_retry_time=retry_time)
+
+    def set_shared_fault(self, device_ids: Collection[DeviceId], message: str) -> None:
+        """Says of some devices, and of no others, that one fault took them all."""
+        for device_id, entry in tuple(self._entries.items()):
+            self._change(entry, shared_fault=message if device_id in device_ids else "")
 
     def set_calibration(self, device_id: DeviceId, calibration: Calibration | None) -> None:
         """Places by a calibration from now on, also of a device that is not here yet. None: by what is published."""
@@ -253,6 +259,8 @@ class DeviceRegistry:
             drain=self._closed.get(identity.id),
             quarantine=known.quarantine if known is not None else None,
             quarantine_retry_time=known.quarantine_retry_time if known is not None else None,
+            health=known.health if known is not None else None,
+            shared_fault=known.shared_fault if known is not None else "",
         )
         self._put(entry)
         self._reweigh()

@@ -104,7 +104,7 @@ class ForeignLoad:
     def update_agent(self, report: AgentReport) -> None:
         """Takes what an agent tells of itself. A device that cannot work is not measured any more either."""
         self._news.update_agent(report)
-        if report.fault_message:
+        if report.fault_message or (report.health is not None and report.health.bars):
             self._forget(report.identity.id)
 
     def update_measurements(self, device_id: DeviceId, measurements: Measurements) -> None:

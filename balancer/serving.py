@@ -25,12 +25,14 @@ from gpu_balancer.v1.session_service_pb2_grpc import add_SessionServiceServicer_
 from gpu_balancer.v1.upload_service_pb2_grpc import add_UploadServiceServicer_to_server
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from datetime import timedelta
 
     from balancer.adapters.grpc_agent_client import GrpcAgentClient
     from balancer.agent_directory import AgentDirectory
     from balancer.calibrations import Calibrations
     from balancer.device_drains import DeviceDrains
+    from balancer.device_probes import DeviceProbes
     from balancer.device_registry import DeviceRegistry
     from balancer.ports.session_tracer import SessionTracer
     from balancer.session_engine import SessionEngine
@@ -47,7 +49,10 @@ class Parts:
     agents: AgentDirectory[GrpcAgentClient]
     calibrations: Calibrations
     drains: DeviceDrains
+    probes: DeviceProbes
     uploads: UploadStore
+    opened: Callable[[], Awaitable[None]]
+    """Returns when new sessions may be taken."""
     reload: SettingsReload
     shutdown: DaemonShutdown
     tracer: SessionTracer
@@ -61,7 +66,7 @@ class Serving:
     def __init__(self, parts: Parts) -> None:
         """Makes every servicer."""
         self._engine = parts.engine
-        self.files = SessionFiles(parts.engine.get, parts.agents)
+        self.files = SessionFiles(parts.engine.get, parts.agents, changes=parts.engine.changes.watch_session)
         profiles = KnownProfiles(lambda: parts.reload.settings.profiles)
         sessions = SessionServicer(
             parts.engine,
@@ -70,6 +75,7 @@ class Serving:
             uploads=parts.uploads,
             profiles=profiles,
             tracer=parts.tracer,
+            opened=parts.opened,
             controls=RecordingControls(parts.engine, parts.agents, with_duration=with_duration),
             rules=recording_rules(parts.reload.settings),
             restart=lambda: restart_rule(parts.reload.settings),
@@ -77,7 +83,7 @@ class Serving:
         devices = DeviceServicer(
             parts.registry,
             engine=parts.engine,
-            agents=parts.agents,
+            probes=parts.probes,
             settings=parts.reload,
             calibrations=parts.calibrations,
             drains=parts.drains,

@@ -21,10 +21,10 @@ import structlog
 from balancer.admission import Admission
 from balancer.admitting import Admitting, decision_line, store_failure
 from balancer.agent_commands import AgentCommands, CommandTimes
-from balancer.domain.attempt_reports import failure_to_begin
 from balancer.domain.ids import SessionId
 from balancer.domain.lifecycle import advance, stale_stop
-from balancer.domain.session import SessionRecord, SessionState
+from balancer.domain.requeueing import NOT_BEGUN
+from balancer.domain.session import Failure, SessionRecord, SessionState
 from balancer.domain.session_events import (
     Amended,
     AttemptReported,
@@ -60,7 +60,6 @@ if TYPE_CHECKING:
     from balancer.domain.device import Utilization
     from balancer.domain.ids import DeviceId
     from balancer.domain.ledger import Ledger
-    from balancer.domain.session import Failure
     from balancer.domain.workload import Workload
     from balancer.ports.agent_clients import AgentClients
     from balancer.ports.device_news import DeviceViews
@@ -361,8 +360,8 @@ class SessionEngine:
         after, commands = advance(before, event, self._clock.now())
         if after is before:
             return commands
-        if (failure := failure_to_begin(before, event, after)) is not None:
-            self._observer.on_not_begun(before, failure)
+        if after.failure is not None and after.failure is not before.failure and _not_begun(before, after.failure):
+            self._observer.on_not_begun(before, after.failure)
         after, kept = self._moves.arrive(before, after)
         decision = decision or kept
         self._book.change(entry, after)
@@ -553,3 +552,8 @@ class SessionEngine:
             await asyncio.sleep(1)
             self._queue.tick()
             self._pacing.tick()
+
+
+def _not_begun(before: SessionRecord, failure: Failure) -> bool:
+    """Whether an attempt failed before its first frame, in a way for which its device may be to blame."""
+    return before.running_time is None and before.moving is None and failure.reason in NOT_BEGUN

@@ -6,7 +6,8 @@ Nothing is kept here: pieces pass through one at a time, as fast as they are rea
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from contextlib import aclosing
+from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
 import structlog
@@ -16,7 +17,7 @@ from balancer.ports.agent_client import AgentUnreachableError
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
     from balancer.domain.ids import DeviceId, SessionId
     from balancer.domain.session import SessionRecord
@@ -33,15 +34,23 @@ _LAST_BYTE = 2**63 - 1
 class SessionFiles:
     """Reads from the agents that have a session's files."""
 
-    def __init__(self, session: Callable[[SessionId], SessionRecord], agents: AgentMediaDirectory) -> None:
+    def __init__(
+        self,
+        session: Callable[[SessionId], SessionRecord],
+        agents: AgentMediaDirectory,
+        *,
+        changes: Callable[[SessionId], AsyncIterator[SessionRecord]] | None = None,
+    ) -> None:
         """Makes the reader.
 
         Args:
             session: Gives a session, or raises SESSION_NOT_FOUND: `SessionEngine.get`.
             agents: Read for it.
+            changes: Gives a session at each change, last its end. None: logs are not followed beyond an attempt.
         """
         self._session = session
         self._agents = agents
+        self._changes = changes
 
     async def artifacts(self, session_id: SessionId) -> Sequence[Artifact]:
         """Lists everything a session left, by path: of its present attempt, and of earlier ones that it continues.
@@ -77,6 +86,14 @@ class SessionFiles:
                 "files of an earlier attempt cannot be seen", device=device_id, session=session_id, why=str(error)
             )
             return ()
+
+    async def artifact_bytes(self, session_id: SessionId) -> int:
+        """Sums the sizes of everything a session left.
+
+        Raises:
+            RequestFailure: As `artifacts`.
+        """
+        return sum(artifact.size_bytes for artifact in await self.artifacts(session_id))
 
     async def artifact(
         self, session_id: SessionId, path: str, *, offset_bytes: int = 0, limit_bytes: int = 0
@@ -127,7 +144,7 @@ class SessionFiles:
         Args:
             session_id: Whose.
             tail_lines: Begins with this many last lines. None: with the first.
-            follow: Goes on until the attempt ends.
+            follow: Goes on until the session ends, over further attempts as they begin.
 
         Raises:
             RequestFailure: SESSION_NOT_FOUND; AGENT_UNREACHABLE.
@@ -135,14 +152,28 @@ class SessionFiles:
         what = f"read the log of sessions/{session_id}"
         record = self._session(session_id)
         last = record.last_restart
-        device_id = record.device_id or (last.device_id if last is not None else None)
+        device_id, attempt = record.device_id, record.attempt
+        if device_id is None and last is not None:
+            device_id, attempt = last.device_id, last.attempt
         agent = self._required(device_id, what)
-        if agent is None:
+        if agent is not None:
+            first = agent.read_session_log(session_id, attempt, tail_lines=tail_lines, follow=follow)
+            async for lines in forwarded(first, what):
+                yield lines
+        if not follow or self._changes is None:
             return
-        attempt = last.attempt if record.device_id is None and last is not None else record.attempt
-        stream = agent.read_session_log(session_id, attempt, tail_lines=tail_lines, follow=follow)
-        async for lines in forwarded(stream, what):
-            yield lines
+        # A feed is a generator, which must be closed at once and not when it is collected.
+        changes = cast("AsyncGenerator[SessionRecord, None]", self._changes(session_id))
+        async with aclosing(changes) as records:
+            async for now in records:
+                agent = self._required(now.device_id, what)
+                # Before its first frame the agent may not have heard of it.
+                if agent is None or now.attempt <= attempt or not (now.running_time or now.state.final):
+                    continue
+                attempt = now.attempt
+                further = agent.read_session_log(session_id, attempt, tail_lines=None, follow=True)
+                async for lines in forwarded(further, what):
+                    yield lines
 
     def _agent(self, record: SessionRecord, what: str) -> AgentMedia | None:
         """Gives the agent of a session's present attempt. None: it has none."""

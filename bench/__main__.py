@@ -13,14 +13,17 @@ BENCHMARKS = {
     "create_session": "CreateSession against a bare gRPC echo",
     "transcode": "Transcoding through the daemon against ffmpeg by hand",
     "footprint": "Start times and memory",
+    "restarts": "Kills of balancer and agent: until everything is known again",
     "calibration": "Calibrating this machine's cores: time and repeatability",
     "recording": "Recordings: begin, truth, faults; against a script",
+    "health": "GPU health: the XID table on a fake driver",
     "placement": "Placement against the rules of others, replayed",
 }
 SMOKE = {
     "create_session": {"pair_count": 1, "requests": 64},
     "transcode": {"pair_count": 1, "seconds": 1},
     "footprint": {"runs": 1, "gpu_count": 1},
+    "restarts": {"runs": 1, "session_count": 1, "attempt_count": 4},
     "calibration": {"runs": 1, "window_s": 0.02, "rounds": 1, "step_count": 3},
     "recording": {
         "start_runs": 2,
@@ -32,6 +35,7 @@ SMOKE = {
         "cycles": 2,
         "naive_runs": 1,
     },
+    "health": {"xids": (45, 46, 47, 79), "placements": 2, "retries": 1},
     "placement": {
         "seeds": (1, 2),
         "hours": 3,

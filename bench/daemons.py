@@ -20,7 +20,7 @@ from gpu_balancer.runtime.folder_lock import lock_owner
 from gpu_balancer.v1 import device_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,6 +30,8 @@ class BenchDaemon:
     process: subprocess.Popen[bytes]
     state_dir: Path
     started_s: float
+    start: Callable[[], subprocess.Popen[bytes]]
+    """Starts it as it was started."""
 
     @property
     def address(self) -> str:
@@ -39,6 +41,13 @@ class BenchDaemon:
     def client(self) -> Client:
         """Makes a client of it."""
         return Client(self.address)
+
+    def restart(self) -> None:
+        """Kills it and starts it anew; its agents and sessions run on."""
+        self.process.kill()
+        self.process.wait()
+        self.started_s = time.monotonic()
+        self.process = self.start()
 
     def agent_pids(self) -> list[int]:
         """Gives the pids of its living agents."""
@@ -86,12 +95,14 @@ def bench_daemon(
             f'[server]\nlisten = ["unix:{{state_dir}}/balancer.sock"]\nhttp = "127.0.0.1:0"\n{settings}'
         )
         command = [sys.executable, "-m", "balancer", "--config", str(settings_path), "--state-dir", str(state_dir)]
+
+        def start() -> subprocess.Popen[bytes]:
+            whole = {**os.environ, **(environment or {})}
+            with (home / "gpu-balancerd.log").open("ab") as log:
+                return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=whole)
+
         started_s = time.monotonic()
-        with (home / "gpu-balancerd.log").open("wb") as log:
-            process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
-            )
-        daemon = BenchDaemon(process=process, state_dir=state_dir, started_s=started_s)
+        daemon = BenchDaemon(process=start(), state_dir=state_dir, started_s=started_s, start=start)
         try:
             yield daemon
         finally:
@@ -99,8 +110,8 @@ def bench_daemon(
                 with daemon.client() as client:
                     client.shutdown(stop_sessions=True)
             except RequestFailure:
-                process.terminate()
-            process.wait(30)
+                daemon.process.terminate()
+            daemon.process.wait(30)
             deadline = time.monotonic() + 10
             while daemon.agent_pids() and time.monotonic() < deadline:
                 time.sleep(0.05)

@@ -1,14 +1,17 @@
-"""From an agent's settings to its device: what it is, and something to measure it with."""
+"""From an agent's settings to its device: what it is, and what measures it and watches its health."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 from agents.devices.cpu import CpuMeter, cpu_identity, pin_process
+from agents.devices.health_store import HealthStore
+from agents.devices.health_watch import HealthWatch
 from agents.devices.measurements import DeviceFault
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
+    from pathlib import Path
 
     from agents.devices.identity import DeviceIdentity
     from agents.devices.measurements import Measurements
@@ -73,3 +76,25 @@ def open_meter(identity: DeviceIdentity, *, clock: Clock) -> DeviceMeter:
     from agents.devices.nvml import GpuMeter  # here, because an agent of a CPU device needs no NVML
 
     return GpuMeter(identity, clock=clock)
+
+
+def open_health_watch(
+    identity: DeviceIdentity, *, state_folder: Path, clock: Clock, changed: Callable[[], None]
+) -> HealthWatch | None:
+    """Makes what watches a device's health; opens nothing that can fail. Blocks for the disk.
+
+    Args:
+        identity: The device.
+        state_folder: The agent's own, where what must outlive it is kept.
+        clock: Tells when.
+        changed: Called in the event loop when the health is another.
+
+    Returns:
+        The watch, not running yet. None: cores are not watched.
+    """
+    if identity.kind == "cpu":
+        return None
+    from agents.devices.nvml_health import GpuHealthEye  # here, because an agent of a CPU device needs no NVML
+
+    store = HealthStore(state_folder / "health.json")
+    return HealthWatch(identity, GpuHealthEye(identity), store=store, clock=clock, changed=changed)

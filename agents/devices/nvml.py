@@ -20,6 +20,7 @@ from agents.devices.identity import DeviceIdentity
 from agents.devices.measurements import DeviceFault, Measurements
 from agents.devices.nvml_processes import ForeignUse, read_foreign_use
 from agents.devices.own_processes import own_processes
+from agents.health.driver_words import CONTAINER_MESSAGE, error_fault
 from gpu_balancer.hardware import model_row
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 _BYTES_PER_MIB = 1024 * 1024
 _ABSENT = frozenset({pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED})
-_UNKNOWN_VALUE = frozenset(
+UNKNOWN_VALUE = frozenset(
     {
         pynvml.NVML_ERROR_NOT_SUPPORTED,
         pynvml.NVML_ERROR_NO_PERMISSION,
@@ -44,6 +45,7 @@ _UNKNOWN_VALUE = frozenset(
         pynvml.NVML_ERROR_NOT_FOUND,
     }
 )
+"""Errors by which a query says that this card or driver does not tell."""
 _ARCHITECTURES = {
     pynvml.NVML_DEVICE_ARCH_KEPLER: "Kepler",
     pynvml.NVML_DEVICE_ARCH_MAXWELL: "Maxwell",
@@ -54,13 +56,6 @@ _ARCHITECTURES = {
     pynvml.NVML_DEVICE_ARCH_ADA: "Ada",
     pynvml.NVML_DEVICE_ARCH_HOPPER: "Hopper",
     10: "Blackwell",  # named only in newer bindings
-}
-_RECOVERY_ACTION_FIELD = 230  # NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, named only in newer bindings
-_RECOVERY_ACTIONS = {
-    1: "reset the GPU (nvidia-smi --gpu-reset)",
-    2: "reboot the machine",
-    3: "drain its peer-to-peer traffic, then reset it",
-    4: "let its work end, then reset it",
 }
 
 
@@ -115,15 +110,14 @@ class GpuMeter:
             What is known; a call that the card does not support leaves None.
 
         Raises:
-            DeviceFault: When the card is lost, gone from this container, or asks for a reset.
+            DeviceFault: When the card does not answer: it is lost, say, or gone from this container.
         """
         try:
             handle = self._handle()
-            _require_no_recovery(self._identity, handle)
             return self._read(handle, sessions)
         except pynvml.NVMLError as error:
             self.close()  # the next measurement starts anew: a card may come back after a reset
-            raise DeviceFault(_fault(self._identity.id, error)) from error
+            raise DeviceFault(_fault(f"GPU {self._identity.id}", error)) from error
 
     def close(self) -> None:
         """Lets NVML go. May be called twice."""
@@ -194,10 +188,10 @@ def _inspect_all(count: int, driver: str | None) -> GpuInspection:
         try:
             gpus.append(_inspect(index, driver))
         except pynvml.NVMLError as error:
-            errors.append((f"number {index}", error))
+            errors.append((f"GPU number {index}", error))
     unknown = [error for _, error in errors if error.value == pynvml.NVML_ERROR_UNKNOWN]
     if count > 1 and len(unknown) == count:
-        return GpuInspection(gpus=(), faults=(_CONTAINER_LOST_GPUS,))
+        return GpuInspection(gpus=(), faults=(CONTAINER_MESSAGE,))
     return GpuInspection(gpus=tuple(gpus), faults=tuple(_fault(name, error) for name, error in errors))
 
 
@@ -237,62 +231,21 @@ def _temperature_celsius(handle: Any) -> int:
     return int(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
 
 
-def _require_no_recovery(identity: DeviceIdentity, handle: Any) -> None:
-    values = _unless_unsupported(lambda: pynvml.nvmlDeviceGetFieldValues(handle, [_RECOVERY_ACTION_FIELD]))
-    if values is None or values[0].nvmlReturn in _UNKNOWN_VALUE:
-        return  # drivers before R570 do not know the field
-    if values[0].nvmlReturn != pynvml.NVML_SUCCESS:
-        raise pynvml.NVMLError(values[0].nvmlReturn)
-    action = int(values[0].value.uiVal)
-    if action:
-        cure = _RECOVERY_ACTIONS.get(action, f"see the driver's recovery action {action}")
-        raise DeviceFault(f"Cannot use GPU {identity.id}: its driver says that it must be recovered. Try: {cure}.")
-
-
-_CONTAINER_LOST_GPUS = (
-    'Cannot use any GPU: NVML answers "Unknown Error" for all of them, as in a container that lost its devices '
-    "(a systemd daemon-reload does that). Try restarting the container."
-)
-
-
 def _system_fault(error: pynvml.NVMLError) -> str:
-    if error.value == pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
-        return (
-            "Cannot use any GPU: the NVIDIA driver in the kernel is of another version than its libraries, as after an "
-            "upgrade. Try rebooting the machine."
-        )
     if error.value == pynvml.NVML_ERROR_UNKNOWN:
-        return _CONTAINER_LOST_GPUS
-    return f'Cannot use any GPU: NVML says "{error}". Try nvidia-smi and the kernel\'s log.'
+        return CONTAINER_MESSAGE
+    return _fault("any GPU", error)
 
 
 def _fault(name: str, error: pynvml.NVMLError) -> str:
-    match error.value:
-        case pynvml.NVML_ERROR_GPU_IS_LOST:
-            return (
-                f"Cannot use GPU {name}: it is lost (fallen off the bus or otherwise unreachable). Try rebooting the "
-                "machine; if it comes back, check its power, its cooling and its seat."
-            )
-        case pynvml.NVML_ERROR_RESET_REQUIRED:
-            return f"Cannot use GPU {name}: it needs a reset. Try nvidia-smi --gpu-reset, or reboot the machine."
-        case pynvml.NVML_ERROR_UNKNOWN:
-            return (
-                f'Cannot use GPU {name}: NVML says "Unknown Error", as when a container lost the device. Try '
-                "restarting the container, then the kernel's log for Xid lines."
-            )
-        case pynvml.NVML_ERROR_NOT_FOUND:
-            return f"Cannot use GPU {name}: NVML no longer shows it. Try nvidia-smi -L."
-        case _ if error.value in _ABSENT:
-            return f"Cannot use GPU {name}: the NVIDIA driver is gone ({error}). Try nvidia-smi."
-        case _:
-            return f'Cannot use GPU {name}: NVML says "{error}". Try nvidia-smi and the kernel\'s log.'
+    return error_fault(int(error.value), str(error)).message.replace("use it", f"use {name}", 1)
 
 
 def _unless_unsupported(query: Callable[[], T]) -> T | None:
     try:
         return query()
     except pynvml.NVMLError as error:
-        if error.value in _UNKNOWN_VALUE:
+        if error.value in UNKNOWN_VALUE:
             return None
         raise
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from agents.displays.display_folder import DisplayFolder, DisplayRecordUnreadableError
 from agents.displays.making import MadeDisplay
-from agents.displays.process_search import living, mark_of
 from agents.displays.spawning import DisplayProcesses
+from agents.process_marks import OwnerKind, find_marked
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -49,6 +49,24 @@ async def adopt_displays(root: Path, ender: DisplayEnder, *, used: Collection[st
     return tuple(adopted.values())
 
 
+async def end_orphans(root: Path, ender: DisplayEnder, *, used: Collection[str]) -> None:
+    """Ends what carries the mark of a display that has no folder, which is there as long as anything of a display is.
+
+    Args:
+        root: Folder of the displays' folders.
+        ender: Ends displays.
+        used: Ids of displays that are in use, whose folders may have been removed under them.
+    """
+    marked = await asyncio.to_thread(_marked, ender) - set(used)
+    without_folder = {display_id for display_id in marked if not await asyncio.to_thread((root / display_id).exists)}
+    if not without_folder:
+        return
+    # Looked for again: a display may have been ended in good order meanwhile.
+    for display_id in sorted(without_folder & await asyncio.to_thread(_marked, ender)):
+        _LOG.error("Ending processes of display %s: there is no such display", display_id)
+        await ender.end(DisplayFolder(path=root / display_id), user_id=None)
+
+
 def _adopt(path: Path) -> MadeDisplay | None:
     folder = DisplayFolder(path=path)
     try:
@@ -69,9 +87,13 @@ def _adopt(path: Path) -> MadeDisplay | None:
 def _find(root: Path, ender: DisplayEnder) -> set[str]:
     """Lists the ids of all displays of which there is something."""
     folders = {path.name for path in root.iterdir()} if root.is_dir() else set()
-    marks = [mark.partition("/") for pid in living() if (mark := mark_of(pid)) is not None]
-    marked = {display_id for agent, _, display_id in marks if agent == ender.run.agent and _is_id(display_id)}
-    return folders | set(ender.run.found()) | marked
+    return folders | set(ender.run.found()) | _marked(ender)
+
+
+def _marked(ender: DisplayEnder) -> set[str]:
+    """Lists the ids of displays that processes claim to be of."""
+    marks = find_marked(ender.run.agent).values()
+    return {mark.name for mark in marks if mark.kind is OwnerKind.DISPLAY and _is_id(mark.name)}
 
 
 def _is_id(text: str) -> bool:

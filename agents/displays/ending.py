@@ -62,7 +62,7 @@ class DisplayEnder:
         """
         if processes is not None:
             processes.end()
-        marks = ProcessMarks(mark=f"{self.run.agent}/{folder.id}", user_id=user_id, lock=folder.lock)
+        marks = ProcessMarks(mark=self.run.mark_of(folder.id), user_id=user_id, lock=folder.lock)
         killed = {pid for _, pid in folder.read_processes()}
         give_up_s = self.clock.monotonic_s() + _GIVE_UP_AFTER.total_seconds()
         while more := await asyncio.to_thread(_kill_once, marks, processes):

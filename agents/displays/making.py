@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from agents.displays.display import Display, DisplayUnavailable
 from agents.displays.display_folder import DisplayFolder, DisplayRecord
-from agents.displays.process_search import MARK_VARIABLE
 from agents.displays.run_folders import DISPLAY_ID_LENGTH, give_to
 from agents.displays.screens import AUTHORITY, own_authority
 from agents.displays.sound_server import SOURCE, find_sound_fault, sound_address, sound_environment, start_sound
@@ -162,7 +161,7 @@ class DisplayMaker:
             "NO_AT_BRIDGE": "1",
             **sound_environment(work),
             **self.backend.environment(),
-            MARK_VARIABLE: f"{run.agent}/{folder.id}",
+            **run.mark_of(folder.id).environment,
         }
         return DisplayProcesses(folder, work=work, user_id=user_id, environment=environment)
 

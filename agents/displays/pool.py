@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.displays.ability import PoolAbility
-from agents.displays.adoption import adopt_displays
+from agents.displays.adoption import adopt_displays, end_orphans
 from agents.displays.display import Display, DisplayUnavailable
 from agents.displays.display_folder import DisplayFolder
 from agents.displays.ending import DisplayEnder
@@ -45,6 +45,7 @@ _TOO_LITTLE_BYTES = 32 << 20
 """A browser writes that much before it shows its first page."""
 _ANSWER_WITHIN = timedelta(seconds=2)
 _TEND_EVERY_S = 10.0
+_TURNS_BETWEEN_SWEEPS = 6
 _DISPLAY_ID = re.compile(r"[0-9a-z]{1,32}")
 
 
@@ -307,9 +308,13 @@ class DisplayPool:
                 return made
 
     async def _tend(self) -> None:
-        """Keeps logs bounded, and no ended child waiting."""
+        """Keeps logs bounded, no ended child waiting, and nothing running that belongs to no display."""
+        turn = 0
         while True:
             await asyncio.sleep(_TEND_EVERY_S)
+            turn += 1
+            if turn % _TURNS_BETWEEN_SWEEPS == 0:
+                await end_orphans(self._root, self._ender, used=self._lent)
             for made in tuple(self._lent.values()):
                 made.folder.bound_log()
                 made.processes.reap()

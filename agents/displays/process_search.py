@@ -1,8 +1,8 @@
 """Finds and kills every process of a display, also those that let go of its lock file.
 
 Chromium's zygotes and crash handlers close what they inherited, and a program may start others that do. So a process is
-a display's when it has the display's lock open, or carries its mark in the environment it was started with, or belongs
-to its user when it has one of its own.
+a display's when it has the display's lock open, or carries its mark (see `process_marks`), or belongs to its user when
+it has one of its own.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.lock_holders import has_ended, is_held, kill_holders, send
+from agents.process_marks import living, mark_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-MARK_VARIABLE = "GPU_BALANCER_DISPLAY"
-"""Set in every process of a display: "{agent}/{display}"."""
+    from agents.process_marks import Mark
+
 _PROC = Path("/proc")
 _ROOT = 0
 
@@ -30,8 +31,7 @@ _ROOT = 0
 class ProcessMarks:
     """What tells a display's processes."""
 
-    mark: str
-    """Value of their variable, "{agent}/{display}"."""
+    mark: Mark
     user_id: int | None
     """Their own user. None: they run as the agent's, which tells nothing."""
     lock: Path
@@ -73,17 +73,6 @@ def belongs(pid: int, marks: ProcessMarks) -> bool:
     return mark_of(pid) == marks.mark
 
 
-def mark_of(pid: int) -> str | None:
-    """Reads the mark of a process. None: it has none, has ended, or does not let itself be read."""
-    try:
-        content = (_PROC / str(pid) / "environ").read_bytes()
-    except OSError:
-        return None
-    prefix = f"{MARK_VARIABLE}=".encode()
-    values = [entry.removeprefix(prefix) for entry in content.split(b"\0") if entry.startswith(prefix)]
-    return values[0].decode(errors="replace") if values else None
-
-
 def user_ids_of(pid: int) -> frozenset[int]:
     """Reads the real, effective, saved and file system user of a living process. Empty: it has ended.
 
@@ -98,13 +87,6 @@ def user_ids_of(pid: int) -> frozenset[int]:
 def is_gone(pid: int) -> bool:
     """Tells whether a process id names no living process: nobody, or one that waits for its parent."""
     return not user_ids_of(pid)
-
-
-def living() -> Iterator[int]:
-    """Lists process ids, but the agent's own."""
-    for entry in _PROC.iterdir():
-        if entry.name.isdecimal() and int(entry.name) != os.getpid():
-            yield int(entry.name)
 
 
 def _status(pid: int) -> dict[str, str]:

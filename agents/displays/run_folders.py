@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agents.process_marks import Mark, OwnerKind
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -75,6 +77,10 @@ class RunFolders:
     def work_of(self, display_id: str) -> Path:
         """Gives the work folder of a display, which need not exist."""
         return self.root / display_id
+
+    def mark_of(self, display_id: str) -> Mark:
+        """Gives the mark that every process of a display carries."""
+        return Mark(agent=self.agent, kind=OwnerKind.DISPLAY, name=display_id)
 
     def prepare(self) -> None:
         """Makes the folders that all work folders need.

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agents.displays.process_search import living, user_ids_of
+from agents.displays.process_search import user_ids_of
+from agents.process_marks import living
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -83,6 +83,7 @@ def classify_exit(
     published: bool = False,
     input_name: str | None = None,
     captured: bool = False,
+    pushes: bool = False,
 ) -> Outcome:
     """Tells what became of an ffmpeg. Total: every combination has an answer.
 
@@ -95,6 +96,7 @@ def classify_exit(
         input_name: Its input as it stands in the log, redacted alike. Tells inputs from outputs in the log of
             ffmpeg 5.1, where both are named alone. None: a bare name is taken for the input's.
         captured: Whether it captured a display. Being stopped is then how it ends in order.
+        pushes: Whether an output is pushed to a server.
 
     Returns:
         The outcome; see the module's table.
@@ -105,7 +107,9 @@ def classify_exit(
     if code == _KILLED:
         return _failed(FailureReason.KILLED, _KILLED_BY_US if stopping else _KILLED_BY_OTHERS)
     found = find_capture_reason(log_tail) if captured else None
-    found = found or find_reason(log_tail, made_output=made_output, published=published, input_name=input_name)
+    found = found or find_reason(
+        log_tail, made_output=made_output, published=published, input_name=input_name, pushes=pushes
+    )
     if code in (0, _INTERRUPTED) and (code == 0 or stopping):
         return _ended_in_order(code, found, log_tail, made_output, published=published, stopping=stopping)
     if code == _TERMINATED and stopping and not made_output:

@@ -37,6 +37,8 @@ class FailureReason(StrEnum):
     """The encoder does not work here, or not as asked."""
     DEVICE_MEMORY = "DEVICE_MEMORY"
     """The device's memory is used up."""
+    ENGINE_FAULT = "ENGINE_FAULT"
+    """An encoder or decoder of the device failed in the middle of its work."""
     DEVICE_LOST = "DEVICE_LOST"
     """The device or its driver is gone."""
     DISPLAY_LOST = "DISPLAY_LOST"
@@ -95,15 +97,30 @@ _BARE = re.compile(
     r"Connection \w[\w ]*|Network is unreachable|No route to host|End of file|Server returned .+|"
     r"Immediate exit requested|Address already in use|Read-only file system|Invalid argument)\s*$"
 )
+_LOST_MESSAGE = "Cannot use the GPU: {line}. Try another device, and look at this one's driver."
 _DEVICE_REASONS: tuple[tuple[re.Pattern[str], FailureReason, str], ...] = (
     (
         re.compile(
             r"GPU is lost|CUDA_ERROR_(?:NO_DEVICE|INVALID_DEVICE|DEVICE_UNAVAILABLE|DEVICE_NOT_LICENSED|"
-            r"ECC_UNCORRECTABLE|SYSTEM_NOT_READY|SYSTEM_DRIVER_MISMATCH|HARDWARE_STACK_ERROR|NOT_INITIALIZED|"
-            r"LAUNCH_FAILED|ILLEGAL_ADDRESS|UNKNOWN)|Cannot load (?:lib)?(?:cuda|nvcuda)"
+            r"ECC_UNCORRECTABLE|SYSTEM_NOT_READY|SYSTEM_DRIVER_MISMATCH|HARDWARE_STACK_ERROR|NOT_INITIALIZED)|"
+            r"Cannot load (?:lib)?(?:cuda|nvcuda)"
         ),
         FailureReason.DEVICE_LOST,
-        "Cannot use the GPU: {line}. Try another device, and look at this one's driver.",
+        _LOST_MESSAGE,
+    ),
+    (
+        # Of one engine, where the errors below may be of anything on the device.
+        re.compile(
+            r"cuvid\w+\(.* failed -> CUDA_ERROR_(?:UNKNOWN|LAUNCH_FAILED|LAUNCH_TIMEOUT|ILLEGAL_ADDRESS)|"
+            r"(?:EncodePicture failed!?|Failed (?:un)?locking bitstream buffer): generic error"
+        ),
+        FailureReason.ENGINE_FAULT,
+        "Cannot go on: an engine of the GPU failed: {line}. Try another device.",
+    ),
+    (
+        re.compile(r"CUDA_ERROR_(?:LAUNCH_FAILED|ILLEGAL_ADDRESS|UNKNOWN)"),
+        FailureReason.DEVICE_LOST,
+        _LOST_MESSAGE,
     ),
     (
         re.compile(r"OpenEncodeSessionEx failed: (?:out of memory|incompatible client key)"),
@@ -128,7 +145,9 @@ _DEVICE_REASONS: tuple[tuple[re.Pattern[str], FailureReason, str], ...] = (
 )
 
 
-def find_reason(log: Sequence[str], *, made_output: bool, published: bool, input_name: str | None) -> Finding | None:
+def find_reason(
+    log: Sequence[str], *, made_output: bool, published: bool, input_name: str | None, pushes: bool = False
+) -> Finding | None:
     """Looks for the reason of a failure.
 
     Args:
@@ -136,6 +155,8 @@ def find_reason(log: Sequence[str], *, made_output: bool, published: bool, input
         made_output: Whether it wrote anything.
         published: Whether its input was published to it.
         input_name: Its input as it stands in the log. None: not known.
+        pushes: Whether an output is pushed to a server: SRT says no more of one that left than "Input/output error",
+            which a disk hardly ever says.
 
     Returns:
         What was found. None: no line says anything that is known here.
@@ -152,7 +173,7 @@ def find_reason(log: Sequence[str], *, made_output: bool, published: bool, input
             if pattern.search(line):
                 return Finding(reason=reason, message=message.format(line=_quoted(line)))
     opened = None if made_output else _input_reason(errors, published=published, input_name=input_name)
-    return opened or _output_reason(errors, input_name) or _encoder_reason(errors)
+    return opened or _output_reason(errors, input_name, pushes=pushes) or _encoder_reason(errors)
 
 
 def find_input_end(log: Sequence[str], *, published: bool) -> Finding | None:
@@ -211,7 +232,7 @@ def _bare_input(line: str, input_name: str | None) -> str | None:
     return found["why"]
 
 
-def _output_reason(errors: Sequence[str], input_name: str | None) -> Finding | None:
+def _output_reason(errors: Sequence[str], input_name: str | None, *, pushes: bool) -> Finding | None:
     for line in errors:
         found = _OUTPUT_OPENING.search(line) or _OUTPUT_WRITING.search(line)
         bare = None if found or input_name is None else _BARE.match(line)
@@ -224,7 +245,7 @@ def _output_reason(errors: Sequence[str], input_name: str | None) -> Finding | N
                 message=f"Cannot push to the server: {_quoted(line)}. Try checking its address, key and network.",
             )
         reached = _NETWORK.search(line)
-        if reached and not re.search(r"Input/output error", line):
+        if reached and (pushes or not re.search(r"Input/output error", line)):
             return Finding(
                 reason=FailureReason.OUTPUT_UNREACHABLE,
                 message=f"Cannot go on pushing to the server: {_quoted(line)}. Try checking it and the network.",

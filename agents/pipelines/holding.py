@@ -1,4 +1,5 @@
-"""Whether a program can be held, stopped and continued, without losing anything of what it reads or where it writes.
+"""Whether a program can be held, stopped and continued, without losing anything of what it reads or where it writes;
+and whether it has to keep up, which is the other side of it.
 
 A publisher, a display and a live protocol go on whether or not they are read, so such an input is never held. A file
 waits for ever. Everything else on a network waits for a while only.
@@ -10,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from agents.pipelines.input_guards import input_scheme
-from agents.pipelines.job import CaptureInput, IngestInput, PushOutput
+from agents.pipelines.job import CaptureInput, IngestInput, PushOutput, UriInput
 
 if TYPE_CHECKING:
     from agents.pipelines.job import Job
@@ -35,3 +36,8 @@ def hold_of(job: Job) -> Hold | None:
         return None
     pushed = any(isinstance(output, PushOutput) for output in job.outputs)
     return Hold.FOR_A_MOMENT if pushed or scheme != "file" else Hold.FOR_EVER
+
+
+def keeps_real_time(job: Job) -> bool:
+    """Tells whether a job's input comes in real time, so that a slower program falls behind."""
+    return hold_of(job) is None or (isinstance(job.input, UriInput) and job.input.native_rate)

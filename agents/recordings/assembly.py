@@ -30,6 +30,7 @@ from agents.recordings.state import used_display
 from agents.recordings.take_run import TakeBounds
 from agents.recordings.takes import Takes
 from agents.recordings.use_meter import UseMeter
+from agents.sessions.attempt_health import health_bounds
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _MIB = 1 << 20
 _FOUND_WITHIN_S = 3.0
+_TAKEN_OVER_WITHIN_S = 2.0
+_NOT_TAKEN_OVER = "Cannot record yet: what an earlier agent left of displays is still being looked at. Try again soon."
 
 
 class Recordings:
@@ -86,6 +89,8 @@ class Recordings:
         self._book = book
         self._clock = clock
         self._tasks = tasks
+        self._changed = changed
+        self._displays_known = asyncio.Event()
         self._browsers = Browsers(settings, clock=clock, changed=changed)
         self._pool = DisplayPool(
             state_dir / "displays",
@@ -124,10 +129,17 @@ class Recordings:
         finding = self._tasks.spawn(self._browsers.find(), name="find a browser")
         # One that takes longer to say what it is must not keep the agent from its sessions.
         await asyncio.wait({finding}, timeout=_FOUND_WITHIN_S)
-        used = await asyncio.to_thread(self._used_displays)
-        await self._pool.start(used=used)
+        taking_over = self._tasks.spawn(self._take_over_displays(), name="take over displays")
+        # Nor may a sick disk, or a process that does not go.
+        await asyncio.wait({taking_over}, timeout=_TAKEN_OVER_WITHIN_S)
         if fault := self.ability().fault_message:
             _LOG.info("%s", fault)
+
+    async def _take_over_displays(self) -> None:
+        used = await asyncio.to_thread(self._used_displays)
+        await self._pool.start(used=used)
+        self._displays_known.set()
+        self._changed()
 
     async def close(self) -> None:
         """Ends the displays that nobody uses, and lets go of the others."""
@@ -139,6 +151,8 @@ class Recordings:
         pool = self._pool.ability()
         browser, applications = self._browsers.name, tuple(sorted(self._applications()))
         fault = "" if pool.available else pool.fault_message
+        if not self._displays_known.is_set():
+            fault = _NOT_TAKEN_OVER
         if not fault and not browser and not applications:
             fault = self._browsers.fault
         return RecordingAbility(
@@ -188,6 +202,7 @@ class Recordings:
             stop_timeout=timedelta(seconds=settings.sessions.stop_timeout_s),
             log_limit_bytes=settings.sessions.log_max_mib * _MIB,
             first_picture_timeout=timedelta(seconds=settings.inputs.first_frame_timeout_s),
+            health=health_bounds(settings.sessions),
         )
         direction = Direction(record, Narration(attempt, self._book, trace, clock=clock), stage)
         takes = Takes(direction, self._shooting, meter=UseMeter(clock), clock=clock, bounds=bounds)
@@ -201,6 +216,7 @@ class Recordings:
             closing=self._closing,
             clock=clock,
             find_excess=partial(find_excess, bounds=largest),
+            displays_known=self._displays_known.wait,
         )
 
     def _applications(self) -> dict[str, tuple[str, ...]]:

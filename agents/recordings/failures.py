@@ -52,6 +52,22 @@ NO_PICTURE = Failure(
     "in [inputs].",
 )
 
+CAPTURE_STALLED = Failure(
+    reason="STALLED",
+    message="Cannot go on recording: nothing was written for too long, although the recording did not rest. What was "
+    "recorded until then is kept. Try again, or a longer stalled_timeout_s in [sessions].",
+)
+OUTPUT_STALLED = Failure(
+    reason="OUTPUT_STALLED",
+    message="Cannot go on recording: an output has taken nothing for too long. What was recorded until then is kept. "
+    "Try whether the disk answers, and the server that is pushed to reads.",
+)
+DISK_LOW = Failure(
+    reason="DISK_LOW",
+    message="Cannot go on recording: hardly any room is left on the disk, so the recording was ended while its files "
+    "could be finished. Try deleting sessions, or freeing space; [disk] least_mib says how much is kept free.",
+)
+
 
 def memory_exceeded(taken_mib: int, bound_mib: int) -> Failure:
     """Makes the failure of a display that takes more memory than it may."""

@@ -56,6 +56,8 @@ class RecordingOrder:
     """Of what is recorded. None: no bound."""
     traceparent: str = ""
     """W3C trace context of the session's trace. Empty: not traced."""
+    urgent: bool = True
+    """Whether it is LIVE."""
 
 
 class RecordingLauncher:
@@ -130,6 +132,7 @@ class RecordingLauncher:
             secrets=secrets_of(order.job),
             max_duration=order.max_duration,
             traceparent=order.traceparent,
+            urgent=order.urgent,
         )
         state = RecordingState(max_duration=order.max_duration)
         files = {

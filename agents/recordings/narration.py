@@ -10,17 +10,18 @@ import contextlib
 import logging
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agents.pipelines.progress import Progress
 from agents.pipelines.recording_report import RecordingPhase
 from agents.recordings.state import RecordingState, write_state
 from agents.sessions.attempt import Condition, Ending, Phase, StopCause
+from agents.sessions.attempt_health import DEGRADED, STALLED
 from agents.sessions.progress_file import bytes_on_disk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from datetime import datetime
 
     from agents.browsers.page import PageFigures
     from agents.pipelines.recording_report import MeasuredUse, RecordedFile
@@ -35,8 +36,6 @@ _LOG = logging.getLogger(__name__)
 _TOLD_AFTER_S = 0.3
 """What is over sooner is told to nobody: a recording that begins at once has other things to do."""
 _SIZED_EVERY_S = 5.0
-_STALLED_AFTER_S = 10.0
-_STALLED = "STALLED"
 
 
 class Narration:
@@ -59,7 +58,6 @@ class Narration:
         self._progress = Progress()
         self._written_bytes = 0
         self._sized_s = 0.0
-        self._advanced_s = clock.monotonic_s()
 
     @property
     def folder(self) -> AttemptFolder:
@@ -82,7 +80,7 @@ class Narration:
         """Changes the state, durably. A full disk must not end a recording: what cannot be kept holds until the end."""
         self.note(**changes)
         try:
-            await asyncio.to_thread(write_state, self.folder, self.state)
+            await self._book.write_down(partial(write_state, self.folder, self.state))
         except OSError as error:
             _LOG.error("Cannot write down where %s stands: %s", self.status.key, error.strerror)
 
@@ -135,12 +133,12 @@ class Narration:
         self._change(conditions=(*self.status.conditions, condition))
         await self._book.publish(self._attempt)
 
-    async def begin_running(self, first_picture_time: datetime | None) -> None:
-        """Tells that the first picture was taken, and when. None: that is not known, it was just now."""
+    async def begin_running(self, first_picture_age: timedelta | None) -> None:
+        """Tells that the first picture was taken, and how long ago. None: that is not known, it was just now."""
         now = self._clock.now()
         launched = self.status.launch_time or now
         passed = sum((phase.duration for phase in self.state.phases), timedelta())
-        start = max(min(first_picture_time or now, now) - launched, passed)
+        start = max(now - max(first_picture_age or timedelta(), timedelta()) - launched, passed)
         first = RecordingPhase(name="first_frame", duration=start - passed)
         self.note(start_time=start, phases=(*self.state.phases, first))
         await self.keep()
@@ -152,8 +150,6 @@ class Narration:
 
     def progressed(self, take: Take, progress: Progress) -> None:
         """Tells how far it is: all takes together."""
-        if all(take.is_beyond(known) for known in self.state.takes if known.number == take.number):
-            self._advanced_s = self._clock.monotonic_s()
         self.note(takes=self.state.with_take(take).takes)
         self._progress = progress
         self._change(progress=self._total(), recording_report=self.state.report())
@@ -174,23 +170,11 @@ class Narration:
             self._sized_s = now_s + _SIZED_EVERY_S
             self._written_bytes = await asyncio.to_thread(bytes_on_disk, self.folder.artifacts, ())
 
-    async def note_stall(self) -> None:
-        """Tells that no picture was taken for long, or that they are taken again."""
-        idle_s = self._clock.monotonic_s() - self._advanced_s
-        stalled = self.status.phase is Phase.RUNNING and idle_s >= _STALLED_AFTER_S
-        others = tuple(condition for condition in self.status.conditions if condition.type != _STALLED)
-        if stalled == (len(others) < len(self.status.conditions)):
-            return
-        if stalled:
-            since = self._clock.now() - timedelta(seconds=idle_s)
-            message = f"No picture was taken for {_STALLED_AFTER_S:g} s."
-            others = (*others, Condition(type=_STALLED, message=message, since_time=since))
-        self._change(conditions=others)
+    async def tell_health(self, conditions: tuple[Condition, ...]) -> None:
+        """Tells how recording does, in the place of what was told of that before."""
+        others = tuple(one for one in self.status.conditions if one.type not in (STALLED, DEGRADED))
+        self._change(conditions=(*others, *conditions))
         await self._book.publish(self._attempt)
-
-    def rested(self) -> None:
-        """Notes that it goes on after a pause, in which nothing could advance."""
-        self._advanced_s = self._clock.monotonic_s()
 
     async def publish_use(self, use: MeasuredUse) -> None:
         """Keeps and tells what the display was seen to take."""

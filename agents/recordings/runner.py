@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING
 
 from agents.browsers.page import PageFault
 from agents.displays.display import DisplayUnavailable
-from agents.recordings.failures import DISPLAY_LOST, STAGE_BROKEN, STATE_DAMAGED, told_failure
+from agents.recordings.failures import DISK_LOW, DISPLAY_LOST, STAGE_BROKEN, STATE_DAMAGED, told_failure
 from agents.recordings.interruption import beside, beside_it, unless
 from agents.recordings.stage import StageFault
 from agents.recordings.state import RecordingEnd, read_state
 from agents.recordings.take_folder import link_over
+from agents.sessions.attempt import StopCause
 from agents.sessions.records import RecordUnreadableError
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from datetime import timedelta
 
     from agents.displays.display import Display
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from agents.recordings.shooting import Shooting
     from agents.recordings.state import RecordingState
     from agents.recordings.takes import Takes
-    from agents.sessions.attempt import Failure, StopCause
+    from agents.sessions.attempt import Failure
     from gpu_balancer.runtime.clock import Clock
 
 _GUARDED_EVERY_S = 2.0
@@ -51,6 +52,7 @@ class RecordingRunner:
         closing: Closing,
         clock: Clock,
         find_excess: Callable[[Display], Failure | None],
+        displays_known: Callable[[], Awaitable[object]],
     ) -> None:
         """Directs nothing yet.
 
@@ -61,8 +63,10 @@ class RecordingRunner:
             closing: Makes the finished files.
             clock: For times.
             find_excess: Tells why a display takes more than it may; None when it does not. Blocks.
+            displays_known: Returns when the displays that an earlier agent has lent were taken over.
         """
         self._find_excess = find_excess
+        self._displays_known = displays_known
         self._direction = direction
         self._told = direction.told
         self._stage = direction.stage
@@ -76,6 +80,10 @@ class RecordingRunner:
 
     async def stop(self, cause: StopCause, *, discard_outputs: bool = False) -> None:
         """Asks the recording to end; durable before it returns. The first cause holds."""
+        if cause is StopCause.DISK_LOW:
+            await self._loaded.wait()
+            await self._direction.fail(DISK_LOW)
+            return
         await self._told.stop(cause, discard_outputs=discard_outputs)
         self._direction.note_stop()
 
@@ -143,6 +151,7 @@ class RecordingRunner:
         """Directs the recording to its end."""
         del shim  # takes have shims of their own
         try:
+            await self._displays_known()
             await self._load()
             async with beside_it(self._guard()):
                 if not self._direction.ended.is_set():

@@ -134,8 +134,9 @@ def write_state(folder: AttemptFolder, state: RecordingState) -> None:
 def used_display(folder: AttemptFolder) -> str | None:
     """Gives the id of the display that a folder's recording uses. None: it uses none, or is none, or has ended."""
     try:
-        status = load_status(folder.status.read_bytes())
+        # The state first: a transcode has none, and there may be thousands of those.
         state = read_state(folder)
+        status = load_status(folder.status.read_bytes())
     except (OSError, RecordUnreadableError):
         return None
     return state.display.id if status.live and state.display is not None else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from agents.pipelines.frame_lines import parse_frame_lines
@@ -35,14 +35,18 @@ class TakeFigures:
         """
         self.take = take
         self.progress: Progress | None = None
+        self._told_s: float | None = None
         self._progress_file = ProgressFile(folder.progress)
         self._frames = GrowingText(folder.path / FRAMES)
         self._truth: FrameTruth | None = None
         self._frames_left = ""
         self._still = {name: _StillnessFile(GrowingText(folder.path / name)) for name in (SILENCE, IDLENESS)}
 
-    def read(self) -> bool:
+    def read(self, at_s: float) -> bool:
         """Reads what is new. Returns whether anything is.
+
+        Args:
+            at_s: Monotonic seconds now.
 
         Raises:
             OSError: When a file cannot be read.
@@ -56,29 +60,33 @@ class TakeFigures:
         if progress is None or progress is self.progress:
             return False
         self.progress = progress
+        self._told_s = at_s - self._progress_file.unread_s
         self.take = self._known(progress)
         return True
 
-    @property
-    def first_picture_time(self) -> datetime | None:
-        """When the first picture was taken, as the latest report tells. None: there is none.
+    def first_picture_age(self, at_s: float) -> timedelta | None:
+        """Tells how long ago the first picture was taken, as the latest report tells. None: there is none.
 
         What is captured is captured in real time, so it is as old as the report says that there is of it.
-        """
-        written_s = self._progress_file.written_s
-        if written_s is None or not self.take.begun:
-            return None
-        return datetime.fromtimestamp(written_s, UTC) - self.take.out_time
 
-    def out_time_at(self, now: datetime) -> timedelta:
+        Args:
+            at_s: Monotonic seconds now.
+        """
+        if self._told_s is None or not self.take.begun:
+            return None
+        return self.take.out_time + timedelta(seconds=at_s - self._told_s)
+
+    def out_time_at(self, at_s: float) -> timedelta:
         """Estimates how much there is of it at a time: what was told last, and what has passed since.
 
         It is recorded in real time: an ffmpeg that hangs makes up for it when it goes on, or is told to end.
+
+        Args:
+            at_s: Monotonic seconds.
         """
-        written_s = self._progress_file.written_s
-        if written_s is None or not self.take.begun:
+        if self._told_s is None or not self.take.begun:
             return self.take.out_time
-        return self.take.out_time + max(now - datetime.fromtimestamp(written_s, UTC), timedelta())
+        return self.take.out_time + timedelta(seconds=max(at_s - self._told_s, 0.0))
 
     def end_by(self, rules: StopRules) -> str | None:
         """Tells by which of its rules the recording is to end. None: by none."""

@@ -22,7 +22,7 @@ _TAKES = "takes"
 
 def take_folder(attempt: AttemptFolder, number: int) -> AttemptFolder:
     """Gives the folder of a take, which need not exist."""
-    return AttemptFolder(path=attempt.path / _TAKES / str(number), key=attempt.key)
+    return AttemptFolder(path=attempt.path / _TAKES / str(number), key=attempt.key, agent=attempt.agent)
 
 
 def make_take_folder(attempt: AttemptFolder, number: int) -> AttemptFolder:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from agents.precedence import give_precedence
 from agents.recordings.take_figures import TakeFigures
+from agents.sessions.attempt_health import USUAL_BOUNDS, HealthBounds
 from agents.sessions.bounded_files import bound_file
 from agents.sessions.processes import AttemptProcesses
 from agents.sessions.spawning import spawn_shim
@@ -40,6 +41,8 @@ class TakeBounds:
     log_limit_bytes: int
     first_picture_timeout: timedelta
     """How long the first picture may take."""
+    health: HealthBounds = USUAL_BOUNDS
+    """What is still taken for healthy."""
 
 
 class TakeRun:
@@ -137,7 +140,7 @@ class TakeRun:
         Raises:
             OSError: When a file cannot be read.
         """
-        further = self.figures.read()
+        further = self.figures.read(self._clock.monotonic_s())
         limit = self._bounds.log_limit_bytes
         bound_file(self._folder.log, limit_bytes=limit, keep_bytes=limit // 2)
         return further

@@ -8,12 +8,21 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agents.recordings.failures import MACHINE_LOST, NO_PICTURE, STAGE_BROKEN, start_failure, told_failure
+from agents.recordings.failures import (
+    CAPTURE_STALLED,
+    MACHINE_LOST,
+    NO_PICTURE,
+    OUTPUT_STALLED,
+    STAGE_BROKEN,
+    start_failure,
+    told_failure,
+)
 from agents.recordings.state import RecordingEnd, Take
 from agents.recordings.take_folder import flush_take, make_take_folder, take_folder, take_outputs
 from agents.recordings.take_run import TakeRun
 from agents.recordings.thumbnails import Thumbnails
-from agents.sessions.attempt import Phase
+from agents.sessions.attempt import Phase, StopCause
+from agents.sessions.attempt_health import AttemptHealth
 from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
@@ -55,6 +64,7 @@ class Takes:
         self._bounds = bounds
         self._thumbnails = Thumbnails(shooting, direction.folder)
         self._prepared: dict[int, tuple[AttemptFolder, Command]] = {}
+        self._health = _health(direction, clock, bounds)
 
     async def shoot(self) -> None:
         """Records take after take, until the recording ends. One that runs is looked after in any case."""
@@ -182,7 +192,7 @@ class Takes:
         if cause is not None:
             await self._now.end_with(RecordingEnd(cause=cause))
         await self._now.told.note_size()
-        await self._now.told.note_stall()
+        await self._note_health(run)
         self._now.told.note_page(self._now.stage.figures)
         await self._thumbnails.take_due(self._now.record.job, self._now.display, self._now.told.recorded)
         if run.take.frames and self._now.state.measured_use is None:
@@ -191,8 +201,26 @@ class Takes:
                 await self._now.told.publish_use(use)
 
     def _tell_progress(self, run: TakeRun) -> None:
-        if run.look() and run.figures.progress is not None:
-            self._now.told.progressed(run.take, run.figures.progress)
+        if not run.look() or run.figures.progress is None:
+            return
+        known = [take for take in self._now.state.takes if take.number == run.take.number]
+        if all(run.take.is_beyond(take) for take in known):
+            self._health.advanced(self._clock.monotonic_s())
+        self._now.told.progressed(run.take, run.figures.progress)
+        if (progress := self._now.told.status.progress) is not None:
+            lost = progress.duplicated_frames + progress.dropped_frames
+            self._health.progressed(progress, written_s=self._clock.monotonic_s(), lost_frames=lost)
+
+    async def _note_health(self, run: TakeRun) -> None:
+        now_s = self._clock.monotonic_s()
+        if self._is_to_end(run) or self._now.told.status.phase is not Phase.RUNNING:
+            return
+        self._health.examine(run.program_pid, now_s)
+        if self._health.judge(now_s):
+            await self._now.told.tell_health(self._health.conditions)
+        cause = self._health.end_cause(now_s)
+        if cause is not None:
+            await self._now.fail(OUTPUT_STALLED if cause is StopCause.OUTPUT_STALLED else CAPTURE_STALLED)
 
     def _is_to_end(self, run: TakeRun) -> bool:
         """Tells whether a take is to end; one that was told to ends also when the recording is resumed meanwhile."""
@@ -200,11 +228,11 @@ class Takes:
 
     def _recorded(self, run: TakeRun) -> timedelta:
         """How much there is now of all takes together; ffmpeg tells only now and then."""
-        return self._now.told.recorded - run.take.out_time + run.figures.out_time_at(self._clock.now())
+        return self._now.told.recorded - run.take.out_time + run.figures.out_time_at(self._clock.monotonic_s())
 
     async def _note_first_picture(self, run: TakeRun) -> None:
         if self._now.told.status.phase is Phase.STARTING and run.take.begun:
-            await self._now.told.begin_running(run.figures.first_picture_time)
+            await self._now.told.begin_running(run.figures.first_picture_age(self._clock.monotonic_s()))
 
     async def _pause(self, run: TakeRun) -> None:
         """Waits for the next turn: soon while something is expected, at once when ffmpeg ends or something is asked."""
@@ -234,4 +262,17 @@ class Takes:
             while self._now.resting and not self._now.ended.is_set():
                 await self._now.wake.wait()
                 self._now.wake.clear()
-        self._now.told.rested()
+        self._health.begin_anew(self._clock.monotonic_s())
+
+
+def _health(direction: Direction, clock: Clock, bounds: TakeBounds) -> AttemptHealth:
+    job = direction.record.job
+    rate = job.capture.frame_rate
+    return AttemptHealth(
+        clock,
+        bounds.health,
+        active_s=clock.monotonic_s(),
+        real_time=True,
+        frame_rate=rate.numerator / rate.denominator if job.pictures else None,
+        published=False,
+    )

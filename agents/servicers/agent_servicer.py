@@ -21,12 +21,13 @@ from agents.servicers.report_translation import (
     capability_message,
     event_message,
     facts_message,
+    health_message,
     identity_message,
 )
 from agents.servicers.request_fields import artifact_name, session_id, speed_limit
 from agents.sessions.artifacts import ArtifactFile, list_artifacts, read_artifact
 from agents.sessions.attempt import AttemptKey
-from agents.sessions.launching import LaunchOrder
+from agents.sessions.launching import LaunchOrder, leaves_artifacts
 from agents.sessions.logs import follow_log
 from gpu_balancer import __version__
 from gpu_balancer.runtime.clock import SystemClock
@@ -35,6 +36,7 @@ from gpu_balancer.runtime.ids import random_id
 from gpu_balancer.runtime.redaction import Redactor
 from gpu_balancer.v1 import agent_service_pb2 as pb
 from gpu_balancer.v1.agent_service_pb2_grpc import AgentServiceServicer
+from gpu_balancer.v1.session_pb2 import PRIORITY_LIVE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from agents.servicers.calibrator import Calibrator
     from agents.servicers.media_guards import MediaGuards
     from agents.servicers.probed_device import ProbedDevice
+    from agents.sessions.disk_watch import DiskWatch
     from agents.sessions.launcher import Launcher
     from agents.sessions.registry import SessionRegistry
     from agents.sessions.running import Launched
@@ -54,7 +57,7 @@ _LOG_INTERVAL = timedelta(seconds=0.5)
 class AgentServicer(AgentServiceServicer):
     """Answers the balancer."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the agent's parts, each by its name
         self,
         device: ProbedDevice,
         registry: SessionRegistry,
@@ -64,6 +67,7 @@ class AgentServicer(AgentServiceServicer):
         guards: MediaGuards,
         calibrator: Calibrator,
         recordings: Recordings,
+        disk: DiskWatch,
         shut_down: Callable[[], None],
     ) -> None:
         """Makes the servicer of an agent that has just started.
@@ -76,6 +80,7 @@ class AgentServicer(AgentServiceServicer):
             guards: What may be read and written.
             calibrator: Measures what the device carries.
             recordings: Displays, browsers and who directs them.
+            disk: Tells whether there is room for a session.
             shut_down: Makes the agent end.
         """
         self._device = device
@@ -85,7 +90,8 @@ class AgentServicer(AgentServiceServicer):
         self._guards = guards
         self._calibrator = calibrator
         self._recordings = recordings
-        self._controls = RecordingControls(recordings, registry, guards)
+        self._controls = RecordingControls(recordings, registry, guards, disk)
+        self._disk = disk
         self._shut_down = shut_down
         self._incarnation = random_id()
 
@@ -102,6 +108,7 @@ class AgentServicer(AgentServiceServicer):
             fault_message=self._device.fault_message or "",
             last_event_number=self._book.last_number,
             recording=ability_message(self._recordings.ability()),
+            health=health_message(self._device.health),
         )
 
     async def GetAgent(self, _request: pb.GetAgentRequest, _: object) -> pb.GetAgentResponse:  # noqa: N802
@@ -144,6 +151,7 @@ class AgentServicer(AgentServiceServicer):
         async def start(used_ports: Collection[int]) -> Launched:
             source = await self._guards.guard_input(order.job.input)
             await self._guards.check_outputs(order.job.outputs)
+            await self._disk.require_room(key, leaves_files=leaves_artifacts(order.job))
             guarded = replace(order, job=replace(order.job, input=source))
             return await self._launcher.launch(key, guarded, used_ports=used_ports)
 
@@ -270,11 +278,11 @@ class AgentServicer(AgentServiceServicer):
                 yield pb.AgentServiceReadArtifactResponse(data=part)
 
     async def ProbeDevice(  # noqa: N802
-        self, _request: pb.AgentServiceProbeDeviceRequest, _: object
+        self, request: pb.AgentServiceProbeDeviceRequest, _: object
     ) -> pb.AgentServiceProbeDeviceResponse:
         """Runs the golden probe again."""
         self._calibrator.refuse_meanwhile("probe the device")
-        await self._device.probe(refresh=True)
+        await self._device.probe(refresh=True, by_operator=request.by_operator)
         return pb.AgentServiceProbeDeviceResponse(agent=self.describe_agent())
 
     async def CalibrateDevice(  # noqa: N802
@@ -308,4 +316,5 @@ def _order(plan: pb.LaunchPlan) -> LaunchOrder:
         max_duration=plan.max_duration.ToTimedelta() if plan.HasField("max_duration") else None,
         traceparent=plan.traceparent,
         speed_limit=speed_limit(plan, path="plan.speed_limit"),
+        urgent=plan.priority == PRIORITY_LIVE,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agents.deliveries.status import DeliveriesPending
@@ -11,6 +12,7 @@ from agents.servicers.recording_translation import recording_from_plan
 from agents.servicers.request_fields import session_id
 from agents.sessions.attempt import AttemptKey
 from gpu_balancer.runtime.failures import Reason, RequestFailure
+from gpu_balancer.v1.session_pb2 import PRIORITY_BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from agents.pipelines.command import Command
     from agents.recordings.assembly import Recordings
     from agents.servicers.media_guards import MediaGuards
+    from agents.sessions.disk_watch import DiskWatch
     from agents.sessions.registry import SessionRegistry
     from agents.sessions.running import Launched
     from gpu_balancer.v1 import agent_service_pb2 as pb
@@ -27,14 +30,16 @@ if TYPE_CHECKING:
 class RecordingControls:
     """Answers about recordings for the servicer."""
 
-    def __init__(self, recordings: Recordings, registry: SessionRegistry, guards: MediaGuards) -> None:
+    def __init__(self, recordings: Recordings, registry: SessionRegistry, guards: MediaGuards, disk: DiskWatch) -> None:
         """Makes the controls.
 
         Args:
             recordings: Displays, browsers and directors.
             registry: The agent's sessions.
             guards: What may be recorded, read and written.
+            disk: Tells whether there is room for one.
         """
+        self._disk = disk
         self._recordings = recordings
         self._registry = registry
         self._guards = guards
@@ -52,10 +57,8 @@ class RecordingControls:
             self._recordings.require_able(order.job)
             job = await self._guards.guard_recording(order.job)
             await self._guards.check_outputs(job.outputs)
-            guarded = RecordingOrder(
-                job=job, plan=order.plan, max_duration=order.max_duration, traceparent=order.traceparent
-            )
-            return await self._recordings.launcher.launch(key, guarded)
+            await self._disk.require_room(key, leaves_files=True)
+            return await self._recordings.launcher.launch(key, replace(order, job=job))
 
         await self._registry.launch(key, start)
 
@@ -129,4 +132,5 @@ def _order(plan: pb.LaunchPlan) -> RecordingOrder:
         plan=plan.SerializeToString(),
         max_duration=plan.max_duration.ToTimedelta() if plan.HasField("max_duration") else None,
         traceparent=plan.traceparent,
+        urgent=plan.priority != PRIORITY_BATCH,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from agents.health.device_health import DeviceHealth, Engine, HealthState
 from agents.pipelines.job import Direction
 from agents.servicers.recording_translation import report_message, use_message
 from agents.sessions.attempt import Ending, Phase
@@ -36,6 +37,16 @@ _ENDINGS = {
 _DIRECTIONS = {
     Direction.DECODE: device_pb2.CODING_DIRECTION_DECODE,
     Direction.ENCODE: device_pb2.CODING_DIRECTION_ENCODE,
+}
+_HEALTH_STATES = {
+    HealthState.OK: device_pb2.HEALTH_STATE_OK,
+    HealthState.DEGRADED: device_pb2.HEALTH_STATE_DEGRADED,
+    HealthState.UNHEALTHY: device_pb2.HEALTH_STATE_UNHEALTHY,
+    HealthState.LOST: device_pb2.HEALTH_STATE_LOST,
+}
+_ENGINES = {
+    Engine.DECODE: device_pb2.CODING_DIRECTION_DECODE,
+    Engine.ENCODE: device_pb2.CODING_DIRECTION_ENCODE,
 }
 
 
@@ -133,6 +144,22 @@ def identity_message(identity: DeviceIdentity) -> device_pb2.DeviceIdentity:
         video_clock_mhz=identity.video_clock_mhz,
         table_model=identity.table_model or "",
     )
+
+
+def health_message(health: DeviceHealth | None) -> device_pb2.DeviceHealth | None:
+    """Makes the message of how well the device is. None: it is not watched."""
+    if health is None:
+        return None
+    message = device_pb2.DeviceHealth(
+        state=_HEALTH_STATES[health.state],
+        reason=health.reason,
+        message=health.message,
+        xid=health.xid,
+        faulty_engines=[_ENGINES[engine] for engine in sorted(health.faulty_engines)],
+    )
+    if health.since_time is not None:
+        message.since_time.FromDatetime(health.since_time)
+    return message
 
 
 def build_message(build: FfmpegBuild) -> device_pb2.FfmpegBuild:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
+from agents.devices.driver_calls import driver_call
 from agents.devices.measurements import DeviceFault
 
 if TYPE_CHECKING:
@@ -25,15 +27,22 @@ _INTERVAL_S = 1.0
 async def measure_for_watchers(
     meter: DeviceMeter, feed: EventFeed, device: ProbedDevice, registry: SessionRegistry
 ) -> None:
-    """Measures the device at 1 Hz for as long as somebody watches, and not at all otherwise. Never returns."""
+    """Measures the device at 1 Hz for as long as somebody watches, and not at all otherwise. Never returns.
+
+    A device that its health keeps from working is let go instead: a GPU can be reset only while nobody holds it.
+    """
     while True:
         await asyncio.sleep(_INTERVAL_S)
         if not feed.watcher_count:
             continue
+        if device.barred:
+            await driver_call(meter.close)
+            continue
         try:
-            measurements = await asyncio.to_thread(_measure, meter, registry.live_folders())
+            measurements = await driver_call(partial(_measure, meter, registry.live_folders()))
         except DeviceFault as fault:
-            device.note_fault(fault.message)
+            if device.health is None:  # else its watch sees the same, and says it better
+                device.note_fault(fault.message)
         else:
             device.note_fault(None)
             feed.measured(measurements)

@@ -55,6 +55,9 @@ class StopCause(StrEnum):
     WRONG_STREAM_KEY = "wrong_stream_key"
     NO_FIRST_FRAME = "no_first_frame"
     SHIM_LOST = "shim_lost"
+    STALLED = "stalled"
+    OUTPUT_STALLED = "output_stalled"
+    DISK_LOW = "disk_low"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,7 @@ class Condition:
     """Something true of an attempt besides its phase."""
 
     type: str
-    """"AWAITING_PUBLISHER", "STALLED", or for a recording "AWAITING_DISPLAY", "AWAITING_GATE", "PAUSED" or
+    """"AWAITING_PUBLISHER", "STALLED", "DEGRADED", or for a recording "AWAITING_DISPLAY", "AWAITING_GATE", "PAUSED" or
     "FINALISING"."""
     message: str
     since_time: datetime

@@ -41,6 +41,27 @@ _CAUSES = {
             "first_frame_timeout_s in [inputs]."
         ),
     ),
+    StopCause.STALLED: (
+        "STALLED",
+        (
+            "Cannot go on: no frame was written for too long, so the program was ended; what was made until then is "
+            "kept. Try whether the input still delivers, or a longer stalled_timeout_s in [sessions]."
+        ),
+    ),
+    StopCause.OUTPUT_STALLED: (
+        "OUTPUT_STALLED",
+        (
+            "Cannot go on: an output has taken nothing for too long, so the program was ended; what was made until "
+            "then is kept. Try whether the server that is pushed to reads, and whether the disk answers."
+        ),
+    ),
+    StopCause.DISK_LOW: (
+        "DISK_LOW",
+        (
+            "Cannot go on: hardly any room is left on the disk, so the session was ended while its outputs could be "
+            "completed. Try deleting sessions, or freeing space; [disk] least_mib says how much is kept free."
+        ),
+    ),
     StopCause.SHIM_LOST: (
         "SHIM_LOST",
         (
@@ -140,6 +161,7 @@ def _classified(
         log_tail=lines,
         made_output=has_output(launch, status),
         published=launch.ingest_protocol is not None,
+        pushes=launch.pushes,
         input_name=None if launch.input_name is None else redactor.redact(launch.input_name),
     )
 

@@ -14,6 +14,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agents.process_marks import Mark, OwnerKind
 from agents.sessions.attempt import AttemptKey
 from gpu_balancer.runtime.durable_file import flush_folder, write_durably
 from gpu_balancer.runtime.ids import random_id
@@ -40,6 +41,13 @@ class AttemptFolder:
 
     path: Path
     key: AttemptKey
+    agent: str = ""
+    """Whose it is, by `process_marks.name_of_agent`. Empty: its processes carry no mark."""
+
+    @property
+    def mark(self) -> Mark | None:
+        """The mark that every process of the attempt carries. None: they carry none."""
+        return session_mark(self.agent, self.key) if self.agent else None
 
     @property
     def plan(self) -> Path:
@@ -136,6 +144,8 @@ class SessionFolders:
     """All attempts' folders of an agent: `{root}/{session}/{attempt}`."""
 
     root: Path
+    agent: str = ""
+    """Whose they are, by `process_marks.name_of_agent`. Empty: their processes carry no mark."""
 
     def of(self, key: AttemptKey) -> AttemptFolder:
         """Gives the folder of an attempt, which need not exist.
@@ -145,7 +155,7 @@ class SessionFolders:
         """
         if not is_session_id(key.session):
             raise ValueError(f"Cannot use {key.session!r} as a session's id: it is no plain name.")
-        return AttemptFolder(path=self.root / key.session / str(key.attempt), key=key)
+        return AttemptFolder(path=self.root / key.session / str(key.attempt), key=key, agent=self.agent)
 
     def found(self) -> tuple[AttemptFolder, ...]:
         """Lists the folders that exist, by session and attempt. Leftovers of interrupted launches are removed."""
@@ -174,6 +184,19 @@ class SessionFolders:
     def remove(self, session: str) -> None:
         """Removes all folders of a session; one that is not there is no mistake."""
         shutil.rmtree(self.of(AttemptKey(session=session, attempt=1)).path.parent, ignore_errors=True)
+
+
+def session_mark(agent: str, key: AttemptKey) -> Mark:
+    """Gives the mark of an attempt's processes."""
+    return Mark(agent=agent, kind=OwnerKind.SESSION, name=f"{key.session}:{key.attempt}")
+
+
+def marked_attempt(mark: Mark) -> AttemptKey | None:
+    """Tells whose attempt's a mark is. None: it is no attempt's, whatever it looks like."""
+    session, _, number = mark.name.partition(":")
+    if mark.kind is not OwnerKind.SESSION or not is_session_id(session) or not _ATTEMPT.fullmatch(number):
+        return None
+    return AttemptKey(session=session, attempt=int(number))
 
 
 def _read_number(path: Path) -> int | None:

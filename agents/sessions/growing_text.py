@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agents.sessions.bounded_files import bound_file, first_data_offset
+from agents.sessions.file_ages import written_ago_s
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 _READ_BYTES = 256 * 1024
 _LIMIT_BYTES = 1024 * 1024
 _KEEP_BYTES = 16 * 1024
+_LONGEST_UNREAD_S = 2.0
+"""Seconds: everybody reads more often. A stamp that tells of hours is of another clock."""
 
 
 class GrowingText:
@@ -22,12 +25,12 @@ class GrowingText:
         """Reads nothing yet; the file may be missing, now and later."""
         self._path = path
         self._offset: int | None = None
-        self._written_s: float | None = None
+        self._unread_s = 0.0
 
     @property
-    def written_s(self) -> float | None:
-        """When what was last read had been written, in seconds of the wall clock since 1970. None: nothing was read."""
-        return self._written_s
+    def unread_s(self) -> float:
+        """For how many seconds what was last read had lain there when it was read."""
+        return self._unread_s
 
     def read(self) -> str:
         """Gives what is new.
@@ -45,7 +48,7 @@ class GrowingText:
                 self._offset = first_data_offset(descriptor)
             while data := os.pread(descriptor, _READ_BYTES, self._offset):
                 self._offset += len(data)
-                self._written_s = os.fstat(descriptor).st_mtime
+                self._unread_s = written_ago_s(os.fstat(descriptor).st_mtime, most_s=_LONGEST_UNREAD_S)
                 pieces.append(data)
         finally:
             os.close(descriptor)

@@ -7,8 +7,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from agents.pipelines.command_builder import build_command
-from agents.pipelines.holding import hold_of
-from agents.pipelines.job import CaptureInput, IngestInput, Job, UriInput
+from agents.pipelines.holding import hold_of, keeps_real_time
+from agents.pipelines.job import CaptureInput, IngestInput, Job, PushOutput, UriInput, VideoEncoding
 from agents.pipelines.pipeline_error import PipelineError
 from agents.sessions.records import LaunchRecord
 from agents.sessions.refusals import pipeline_refusal
@@ -35,6 +35,8 @@ class LaunchOrder:
     """W3C trace context of the session's trace. Empty: not traced."""
     speed_limit: float | None = None
     """The speed at which it begins, in times real time, above 0. None: as fast as it goes."""
+    urgent: bool = False
+    """Whether it is LIVE."""
 
 
 def named_folder(folders: SessionFolders, key: AttemptKey) -> AttemptFolder:
@@ -100,7 +102,26 @@ def make_record(
         ingest_port=None if point is None else point.port,
         traceparent=order.traceparent,
         hold=hold_of(order.job),
+        real_time=order.urgent or keeps_real_time(order.job),
+        frame_rate=_frame_rate(order.job),
+        leaves_artifacts=leaves_artifacts(order.job),
+        pushes=any(isinstance(output, PushOutput) for output in order.job.outputs),
+        urgent=order.urgent,
     )
+
+
+def _frame_rate(job: Job) -> float | None:
+    """Tells how many frames per second the program counts: those of its first video."""
+    videos = (rendition.video for rendition in job.renditions if rendition.video is not None)
+    asked = next((video.frame_rate for video in videos if isinstance(video, VideoEncoding)), None)
+    rate = asked or job.facts.frame_rate
+    return None if rate is None else rate.numerator / rate.denominator
+
+
+def leaves_artifacts(job: Job) -> bool:
+    """Tells whether a job writes files into its attempt's folder."""
+    written = (output for output in job.outputs if not isinstance(output, PushOutput))
+    return any(not output.path.startswith("/") for output in written)
 
 
 def total_time(job: Job) -> timedelta | None:

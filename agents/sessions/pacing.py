@@ -99,6 +99,11 @@ class Pacer:
         self._line_is_guessed = False
 
     @property
+    def holding(self) -> bool:
+        """Whether the program is stopped just now."""
+        return self._held
+
+    @property
     def held_s(self) -> float:
         """Seconds for which the program was stopped, all stops together."""
         return self._held_s + (self._clock.monotonic_s() - self._marked_s if self._held else 0.0)

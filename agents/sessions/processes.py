@@ -13,6 +13,8 @@ import signal
 from typing import TYPE_CHECKING, Self
 
 from agents.lock_holders import has_ended, is_held, kill_holders, open_holder, send
+from agents.sessions.blockage import awaited_sockets
+from agents.sessions.connection_cut import cut_connection
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -94,6 +96,17 @@ class AttemptProcesses:
             As `signal_program`.
         """
         return self.signal_program(signal.SIGCONT)
+
+    def cut_inputs(self) -> None:
+        """Closes the network connections that the program waits to read from, as far as the system lets us.
+
+        Without the right to (Yama, a container without CAP_SYS_PTRACE) nothing happens.
+        """
+        program, pid = self.program_fd, self._folder.program_pid()
+        if program is None or pid is None or has_ended(program):
+            return
+        for descriptor in awaited_sockets(pid):
+            cut_connection(program, descriptor)
 
     def kill_but_shim(self) -> None:
         """Kills everything of the attempt but its shim, which then writes how the program ended."""

@@ -26,9 +26,9 @@ class ProgressFile:
         self._rest = ""
 
     @property
-    def written_s(self) -> float | None:
-        """When what was last read had been written, in seconds of the wall clock since 1970. None: nothing was read."""
-        return self._text.written_s
+    def unread_s(self) -> float:
+        """For how many seconds what was last read had lain there when it was read."""
+        return self._text.unread_s
 
     def read(self, previous: Progress | None) -> Progress | None:
         """Reads what is new.

@@ -49,6 +49,16 @@ class LaunchRecord:
     traceparent: str = ""
     hold: Hold | None = None
     """How its program can be held at a speed. None: not at all."""
+    real_time: bool = False
+    """Whether it is to keep up with real time."""
+    frame_rate: float | None = None
+    """Frames per second of its first video. None: not known."""
+    leaves_artifacts: bool = True
+    """Whether it writes files into its folder, besides its log."""
+    pushes: bool = False
+    """Whether an output is pushed to a server."""
+    urgent: bool = False
+    """Whether it is LIVE, and so goes after all others when disks run full."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +77,8 @@ class RecordingRecord:
     max_duration: timedelta | None = None
     """Of what is recorded. None: no bound."""
     traceparent: str = ""
+    urgent: bool = True
+    """As of a transcode. What a recording misses is gone, so it is LIVE unless the balancer says otherwise."""
 
 
 AnyRecord = LaunchRecord | RecordingRecord

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agents.sessions.adoption import read_attempt
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Ending, Phase, StopCause
-from agents.sessions.endings import conclude_damaged
+from agents.sessions.disk_watch import LiveSession
 from agents.sessions.launching import named_folder
-from agents.sessions.output_discards import remove_artifacts
 from agents.sessions.output_moves import remove_parts
 from agents.sessions.processes import end_processes
-from agents.sessions.records import LaunchRecord, RecordUnreadableError, dump_status
+from agents.sessions.records import LaunchRecord, dump_status
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.status_book import Attempt, StatusBook
+from agents.sessions.takeover import KILLED_WITHIN, Takeover
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, invalid
 from gpu_balancer.runtime.log import bind_session
 
@@ -40,6 +38,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+_ADOPTED_WITHIN = timedelta(seconds=2)
+_NEVER = datetime.min.replace(tzinfo=UTC)
 _KILLED_WITHIN = timedelta(seconds=10)
 
 Result = TypeVar("Result")
@@ -57,6 +57,7 @@ class SessionRegistry:
         tasks: TaskGuard,
         tracer: Tracer,
         clock: Clock,
+        on_ended: Callable[[], None] = lambda: None,
     ) -> None:
         """Makes an empty registry; `adopt` fills it.
 
@@ -67,6 +68,7 @@ class SessionRegistry:
             tasks: Owns the watchers.
             tracer: Makes spans.
             clock: For deadlines and times.
+            on_ended: Called when a watched attempt has ended.
         """
         self._folders = folders
         self._book = book
@@ -74,27 +76,37 @@ class SessionRegistry:
         self._tasks = tasks
         self._tracer = tracer
         self._clock = clock
+        self._on_ended = on_ended
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._launches: dict[AttemptKey, AnyRecord] = {}
         self._runners: dict[AttemptKey, Runner] = {}
         self._flights: dict[AttemptKey, asyncio.Future[str | None]] = {}
         self._closed = False
+        self._takeover = Takeover(folders, book, door=self, tasks=tasks, clock=clock)
 
     @property
     def live_count(self) -> int:
-        """How many attempts have not ended, launches on their way included."""
-        return sum(attempt.status.live for attempt in self._attempts.values()) + len(self._flights)
+        """How many attempts have not ended, launches on their way and folders not read yet included."""
+        live = sum(attempt.status.live for attempt in self._attempts.values())
+        return live + len(self._flights) + len(self._takeover.unread)
 
-    async def adopt(self) -> None:
-        """Watches every attempt whose folder is found, live or ended while no agent was there.
+    async def adopt(self, *, within: timedelta = _ADOPTED_WITHIN) -> None:
+        """Takes over every attempt whose folder is found, live or ended while no agent was there; see `Takeover`.
 
-        What still runs in a folder that says too little to be watched is ended.
+        Args:
+            within: How long to wait for a disk that gives nothing.
         """
-        for folder in await asyncio.to_thread(self._folders.found):
-            try:
-                await self._adopt(folder)
-            except (RecordUnreadableError, OSError) as error:
-                _LOG.error("Cannot adopt %s: %s Its folder is left as it is: %s", folder.key, error, folder.path)
+        await self._takeover.run(within)
+
+    def enter(self, attempt: Attempt, record: AnyRecord | None) -> None:
+        """Takes in an attempt that was found; for `Takeover` alone."""
+        self._attempts[attempt.key] = attempt
+        if record is not None:
+            self._launches[attempt.key] = record
+
+    def watch(self, attempt: Attempt, record: AnyRecord) -> Runner:
+        """Has an attempt watched that was found; for `Takeover` alone."""
+        return self._watch(attempt, record, SessionTrace(self._tracer, record.traceparent, attempt.key), None)
 
     def close(self) -> None:
         """Refuses launches from now on."""
@@ -113,6 +125,7 @@ class SessionRegistry:
         Raises:
             RequestFailure: When it cannot be started; then nothing of it is left.
         """
+        await self._takeover.read(key.session)
         flight = self._flights.get(key)
         if flight is None:
             if (known := self._attempts.get(key)) is not None:
@@ -160,11 +173,25 @@ class SessionRegistry:
         """Gives who watches over an attempt. None: it has ended, or is not known."""
         return self._runners.get(key)
 
+    def is_live(self, key: AttemptKey) -> bool:
+        """Tells whether an attempt is known and has not ended; launches and folders not read yet count as such."""
+        return self._is_live(key) or key in self._takeover.unread
+
+    def live_sessions(self) -> tuple[LiveSession, ...]:
+        """Lists the attempts that somebody watches over."""
+        found = ((key, runner, self._attempts[key].status) for key, runner in self._runners.items())
+        return tuple(
+            _live_session(key, runner, status, self._launches[key])
+            for key, runner, status in found
+            if status.live and key in self._launches
+        )
+
     def live_folders(self) -> tuple[AttemptFolder, ...]:
         """Lists the folders of attempts that have not ended."""
         return tuple(attempt.folder for attempt in self._attempts.values() if attempt.status.live)
 
     async def _stop(self, key: AttemptKey, discard_outputs: bool) -> None:
+        await self._takeover.read(key.session)
         if (flight := self._flights.get(key)) is not None:
             await asyncio.wait([flight])
         if (runner := self._runners.get(key)) is not None:
@@ -183,6 +210,7 @@ class SessionRegistry:
         await self._uninterrupted(self._delete(session), first, name=f"delete sessions/{session}")
 
     async def _delete(self, session: str) -> None:
+        await self._takeover.read(session)
         keys = tuple(key for key in self._attempts if key.session == session)
         live = [key for key in (*keys, *self._flights) if key.session == session and self._is_live(key)]
         if live:
@@ -279,43 +307,7 @@ class SessionRegistry:
             status = attempt.status
             reason = "" if status.failure is None else f": {status.failure.reason}: {status.failure.message}"
             _LOG.info("Ended %s%s", status.ending, reason)
-
-    async def _adopt(self, folder: AttemptFolder) -> None:
-        found = await asyncio.to_thread(read_attempt, folder)
-        status, record = found.status, found.launch
-        attempt = Attempt(folder, status)
-        self._attempts[folder.key] = attempt
-        if record is not None:
-            self._launches[folder.key] = record
-        self._book.enter(attempt)
-        if status.event_number == 0:
-            await self._book.publish(attempt)
-        if status.discard_outputs and not status.live:
-            # A predecessor may have been killed before it came to it.
-            await asyncio.to_thread(remove_artifacts, folder)
-        if found.unwatchable:
-            self._tasks.spawn(self._end_damaged(attempt), name=f"end {folder.key}")
-        elif record is not None and status.live:
-            with _logging(folder.key):
-                _LOG.info("Adopted")
-            self._watch(attempt, record, SessionTrace(self._tracer, record.traceparent, folder.key), None)
-
-    async def _end_damaged(self, attempt: Attempt) -> None:
-        """Ends what runs of an attempt that cannot be watched, however long that takes, and tells how it ended."""
-        with _logging(attempt.key):
-            while not await end_processes(attempt.folder, within=_KILLED_WITHIN, clock=self._clock):
-                _LOG.error("Cannot end what runs of %s; trying again", attempt.key)
-            conclusion = await asyncio.to_thread(conclude_damaged, attempt.folder)
-            attempt.status = replace(
-                attempt.status,
-                phase=Phase.ENDED,
-                ending=conclusion.ending,
-                failure=conclusion.failure,
-                conditions=(),
-                end_time=self._clock.now(),
-            )
-            await self._book.publish(attempt)
-            _LOG.error("Ended what ran of %s: its records are damaged", attempt.key)
+            self._on_ended()
 
     async def _end_remains(self, session: str) -> None:
         """Ends what still runs in folders that could not be adopted.
@@ -324,7 +316,7 @@ class SessionRegistry:
             RequestFailure: SESSION_NOT_ENDED when something of it cannot be ended.
         """
         for folder in await asyncio.to_thread(self._folders.of_session, session):
-            if not await end_processes(folder, within=_KILLED_WITHIN, clock=self._clock):
+            if not await end_processes(folder, within=KILLED_WITHIN, clock=self._clock):
                 raise RequestFailure(
                     reason=Reason.SESSION_NOT_ENDED,
                     message=f"Cannot delete sessions/{session}: a process of {folder.key} cannot be ended. Try again.",
@@ -335,7 +327,7 @@ class SessionRegistry:
         status = AttemptStatus(key=key, phase=Phase.ENDED, ending=Ending.STOPPED, end_time=now)
         attempt = Attempt(named_folder(self._folders, key), status)
         self._attempts[key] = attempt
-        if not await end_processes(attempt.folder, within=_KILLED_WITHIN, clock=self._clock):
+        if not await end_processes(attempt.folder, within=KILLED_WITHIN, clock=self._clock):
             _LOG.error("Cannot end what runs of %s", key)
         try:
             await asyncio.to_thread(attempt.folder.create, {"status.json": dump_status(status)})
@@ -362,6 +354,17 @@ class SessionRegistry:
 
     def _is_live(self, key: AttemptKey) -> bool:
         return key in self._flights or (key in self._attempts and self._attempts[key].status.live)
+
+
+def _live_session(key: AttemptKey, runner: Runner, status: AttemptStatus, record: AnyRecord) -> LiveSession:
+    return LiveSession(
+        key=key,
+        runner=runner,
+        urgent=record.urgent,
+        begin_time=status.launch_time or _NEVER,
+        leaves_files=record.leaves_artifacts if isinstance(record, LaunchRecord) else True,
+        stopping=status.stop_cause is not None,
+    )
 
 
 def _logging(key: AttemptKey) -> AbstractContextManager[None]:

@@ -10,13 +10,16 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from agents.pipelines.job import IngestProtocol
-from agents.sessions.attempt import Condition, Phase, StopCause
+from agents.sessions.attempt import Phase, StopCause
+from agents.sessions.attempt_health import USUAL_BOUNDS, AttemptHealth, HealthBounds
+from agents.sessions.blockage import Blockage
 from agents.sessions.bounded_files import bound_file
 from agents.sessions.endings import conclude, has_output, tidy_outputs
+from agents.sessions.file_ages import written_ago_s
 from agents.sessions.logs import read_tail
 from agents.sessions.output_discards import remove_artifacts
 from agents.sessions.pacing import Pacer
@@ -28,6 +31,7 @@ from gpu_balancer.runtime.redaction import Redactor
 
 if TYPE_CHECKING:
     import signal
+    from datetime import datetime
 
     from agents.pipelines.progress import Progress
     from agents.sessions.attempt import AttemptStatus
@@ -40,8 +44,6 @@ _LOG = logging.getLogger(__name__)
 _BRISK_S = 0.1
 _STEADY_S = 1.0
 _MEASURED_EVERY_S = 5.0
-_LONGEST_UNREAD_S = 2.0
-"""Seconds that a report can have lain unread: a wall clock that was set tells of hours."""
 _UNEXPECTED_KEY = "Unexpected stream"
 """How ffmpeg's RTMP listener says that a publisher used another key; it goes on all the same (rtmpproto.c)."""
 _KEY_LOG_LINES = 200
@@ -55,8 +57,8 @@ class RunnerSettings:
     """How long a program may complete its outputs before it is killed."""
     log_limit_bytes: int = 16 * 1024 * 1024
     log_tail_lines: int = 20
-    stalled_after: timedelta = timedelta(seconds=10)
-    """Without a new frame for so long a running attempt counts as stalled."""
+    health: HealthBounds = USUAL_BOUNDS
+    """What is still taken for healthy."""
 
 
 class AttemptRunner:
@@ -101,7 +103,14 @@ class AttemptRunner:
         self._wake = asyncio.Event()
         self._watched_fd: int | None = None
         self._deadline_s = self._next_deadline_s()
-        self._advanced_s = self._active_s()
+        self._health = AttemptHealth(
+            clock,
+            settings.health,
+            active_s=self._active_s(),
+            real_time=launch.real_time,
+            frame_rate=launch.frame_rate,
+            published=launch.ingest_protocol is not None,
+        )
         self._written_bytes = 0
         self._measure_s = 0.0
 
@@ -173,7 +182,7 @@ class AttemptRunner:
         self._read_progress()
         await self._note_size()
         await self._note_phase()
-        await self._note_stall()
+        await self._note_health(processes)
         await self._note_lost_shim(processes)
         if self._deadline_s is not None and self._active_s() >= self._deadline_s:
             self._deadline_s = None
@@ -202,15 +211,11 @@ class AttemptRunner:
             return
         self._noted = read
         if before is None or (read.frames, read.out_time) != (before.frames, before.out_time):
-            self._advanced_s = self._active_s()
-        self._change(progress=self._measured(self._recent_speed.note(read, self._written_s())))
+            self._health.advanced(self._active_s())
+        written_s = self._clock.monotonic_s() - self._progress.unread_s
+        self._health.progressed(read, written_s=written_s)
+        self._change(progress=self._measured(self._recent_speed.note(read, written_s)))
         self._book.progressed(self._attempt)
-
-    def _written_s(self) -> float:
-        """Tells when the latest progress was written, in monotonic seconds."""
-        written_s, now_s = self._progress.written_s, self._clock.now().timestamp()
-        unread_s = 0.0 if written_s is None else min(max(now_s - written_s, 0.0), _LONGEST_UNREAD_S)
-        return self._clock.monotonic_s() - unread_s
 
     async def _note_size(self) -> None:
         now_s = self._clock.monotonic_s()
@@ -245,20 +250,20 @@ class AttemptRunner:
         lines = read_tail(self._folder.log, self._redactor, _KEY_LOG_LINES)
         return any(_UNEXPECTED_KEY in line for line in lines)
 
-    async def _note_stall(self) -> None:
+    async def _note_health(self, processes: AttemptProcesses) -> None:
+        if self._status.stop_cause is not None:
+            return
+        if not self._pacer.holding and processes.program_fd is not None:
+            self._health.examine(self._folder.program_pid(), self._active_s())
         if self._status.phase is not Phase.RUNNING:
             return
-        idle_s = self._active_s() - self._advanced_s
-        stalled = idle_s >= self._settings.stalled_after.total_seconds()
-        if stalled == bool(self._status.conditions):
-            return
-        conditions: tuple[Condition, ...] = ()
-        if stalled:
-            message = f"No frame was written for {self._settings.stalled_after.total_seconds():g} s."
-            since = self._clock.now() - timedelta(seconds=idle_s)
-            conditions = (Condition(type="STALLED", message=message, since_time=since),)
-        self._change(conditions=conditions)
-        await self._book.publish(self._attempt)
+        if self._health.judge(self._active_s()):
+            self._change(conditions=self._health.conditions)
+            await self._book.publish(self._attempt)
+        cause = self._health.end_cause(self._active_s())
+        if cause is not None:
+            _LOG.warning("Ending %s: nothing was written for too long (%s)", self._status.key, cause)
+            await self.stop(cause)
 
     async def _note_lost_shim(self, processes: AttemptProcesses) -> None:
         if processes.shim_alive() is not False:
@@ -284,6 +289,8 @@ class AttemptRunner:
     def _deadline_cause(self) -> StopCause:
         if self._status.phase is Phase.RUNNING:
             return StopCause.MAX_DURATION
+        if self._health.blockage is Blockage.OUTPUT:
+            return StopCause.OUTPUT_STALLED
         return StopCause.NO_FIRST_FRAME if self._launch.ingest_protocol is None else StopCause.NO_PUBLISHER
 
     def _next_deadline_s(self) -> float | None:
@@ -359,6 +366,9 @@ class AttemptRunner:
             self._trace.first_frame(self._status)
 
     def _end_time(self) -> datetime:
+        now = self._clock.now()
         if self._folder.exit_code() is None:
-            return self._clock.now()
-        return datetime.fromtimestamp(self._folder.exit.stat().st_mtime, UTC)
+            return now
+        begun = self._status.running_time or self._status.launch_time or now
+        lived_s = max((now - begun).total_seconds(), 0.0)
+        return now - timedelta(seconds=written_ago_s(self._folder.exit.stat().st_mtime, most_s=lived_s))

@@ -55,7 +55,7 @@ def spawn_shim(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=folder.path,
-            env={**os.environ, **env},
+            env={**os.environ, **env, **({} if folder.mark is None else folder.mark.environment)},
             pass_fds=(lock,),
             start_new_session=True,
         )

@@ -7,21 +7,25 @@ never before they are on the disk. A watcher that stores number 7 has therefore 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agents.sessions.event_feed import EventFeed
 from agents.sessions.records import dump_status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from agents.sessions.attempt import AttemptKey, AttemptStatus
     from agents.sessions.event_numbers import EventNumbers
     from agents.sessions.folder import AttemptFolder
+    from gpu_balancer.runtime.disk_reserve import DiskReserve
 
 _LOG = logging.getLogger(__name__)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Attempt:
@@ -40,12 +44,14 @@ class Attempt:
 class StatusBook:
     """What was told of each attempt, by number."""
 
-    def __init__(self, numbers: EventNumbers) -> None:
+    def __init__(self, numbers: EventNumbers, *, reserve: DiskReserve | None = None) -> None:
         """Makes an empty book.
 
         Args:
             numbers: The agent's counter.
+            reserve: Room that is given up when there is none for a status. None: there is no such room.
         """
+        self._reserve = reserve
         self._numbers = numbers
         self._told: dict[AttemptKey, AttemptStatus] = {}
         self._door = asyncio.Lock()
@@ -87,6 +93,23 @@ class StatusBook:
             self._told[attempt.key] = replace(told, progress=status.progress, recording_report=status.recording_report)
             self.feed.progress_made(attempt.key)
 
+    async def write_down(self, write: Callable[[], None]) -> None:
+        """Writes something that must not be lost for want of room: at the worst the agent's reserve is used for it.
+
+        Args:
+            write: Writes it. Blocks; may be called twice.
+
+        Raises:
+            OSError: When the disk refuses all the same.
+        """
+        try:
+            await asyncio.to_thread(write)
+        except OSError as error:
+            if error.errno not in _FULL or self._reserve is None or not await asyncio.to_thread(self._reserve.give_up):
+                raise
+            _LOG.warning("The disk is full; the agent uses its reserve")
+            await asyncio.to_thread(write)
+
     async def forget(self, keys: tuple[AttemptKey, ...]) -> None:
         """Strikes attempts out."""
         async with self._door:
@@ -96,7 +119,7 @@ class StatusBook:
     async def _write(self, attempt: Attempt) -> AttemptStatus:
         status = attempt.status
         try:
-            await asyncio.to_thread(attempt.folder.write_status, dump_status(status))
+            await self.write_down(partial(attempt.folder.write_status, dump_status(status)))
         except OSError as error:
             # A full disk must not silence the truth. A successor finds the way it ended in the exit file anyway.
             _LOG.error("Cannot write the status of %s: %s", status.key, error.strerror)

@@ -1,6 +1,8 @@
 """Ends a program: one signal, a bounded wait, then death. Never a second signal, which would cost the file its index.
 
 A stopped program hears no signal, so it is continued before it gets its one. To a program that runs that is nothing.
+A program that waits for its input hears it only when something comes: so what it waits for is cut off after a moment,
+and it finds its input at an end, as it would if the other side had left.
 
 It is climbed by small steps from a loop, and what was done is told to the caller, who keeps it, so that an agent that
 starts anew goes on from the same rung.
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from agents.sessions.processes import AttemptProcesses
     from gpu_balancer.runtime.clock import Clock
 
+_CUT_AFTER_S = 1.0
+"""Seconds after the signal. Who still waits for bytes then has not heard it: it asks for none once it has."""
 _SHIM_GRACE_S = 2.0
 """Seconds that a shim gets to write down that its program was killed."""
 
@@ -75,6 +79,8 @@ class StopLadder:
             self._signalled = True
             self._since_s = now_s
             return Step.SIGNALLED
+        if self._signalled and _CUT_AFTER_S < now_s - self._since_s <= self._grace_s:
+            processes.cut_inputs()
         if now_s - self._since_s > self._grace_s:
             processes.kill_but_shim()
             self._killed_s = now_s

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from balancer.domain.device import Capability, DeviceIdentity, DeviceKind, Direction, RecordingAbility
+from balancer.domain.health import DeviceHealth, HealthState
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.session import Condition, Failure, MeasuredUse, Progress
 from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
@@ -32,6 +33,16 @@ _CODECS = {
     number: VideoCodec(name.removeprefix("VIDEO_CODEC_").lower())
     for name, number in media_pb2.VideoCodec.items()
     if number != media_pb2.VIDEO_CODEC_UNSPECIFIED
+}
+_DIRECTIONS = {
+    device_pb2.CODING_DIRECTION_DECODE: Direction.DECODE,
+    device_pb2.CODING_DIRECTION_ENCODE: Direction.ENCODE,
+}
+_HEALTH_STATES = {
+    device_pb2.HEALTH_STATE_OK: HealthState.OK,
+    device_pb2.HEALTH_STATE_DEGRADED: HealthState.DEGRADED,
+    device_pb2.HEALTH_STATE_UNHEALTHY: HealthState.UNHEALTHY,
+    device_pb2.HEALTH_STATE_LOST: HealthState.LOST,
 }
 
 
@@ -70,10 +81,6 @@ def identity_from_proto(message: device_pb2.DeviceIdentity) -> DeviceIdentity:
 
 def agent_from_proto(message: agent_service_pb2.Agent) -> AgentReport:
     """Reads what an agent is and what its device can do. Capabilities of unknown codecs or directions are left out."""
-    directions = {
-        device_pb2.CODING_DIRECTION_DECODE: Direction.DECODE,
-        device_pb2.CODING_DIRECTION_ENCODE: Direction.ENCODE,
-    }
     return AgentReport(
         incarnation=message.incarnation,
         version=message.version,
@@ -86,7 +93,7 @@ def agent_from_proto(message: agent_service_pb2.Agent) -> AgentReport:
         capabilities=tuple(
             Capability(
                 codec=_CODECS[item.codec],
-                direction=directions[item.direction],
+                direction=_DIRECTIONS[item.direction],
                 bit_depth=item.bit_depth,
                 works=item.works,
                 hardware=item.hardware,
@@ -95,13 +102,28 @@ def agent_from_proto(message: agent_service_pb2.Agent) -> AgentReport:
                 ffmpeg=item.ffmpeg,
             )
             for item in message.capabilities
-            if item.codec in _CODECS and item.direction in directions
+            if item.codec in _CODECS and item.direction in _DIRECTIONS
         ),
         probed=message.probed,
         fault_message=message.fault_message,
         last_event_number=message.last_event_number,
         recording=ability_from_proto(message.recording) if message.HasField("recording") else None,
         ready_display_count=message.recording.ready_display_count,
+        health=health_from_proto(message.health) if message.HasField("health") else None,
+    )
+
+
+def health_from_proto(message: device_pb2.DeviceHealth) -> DeviceHealth | None:
+    """Reads how well a device is. None: nothing was said that is known here."""
+    if message.state not in _HEALTH_STATES:
+        return None
+    return DeviceHealth(
+        state=_HEALTH_STATES[message.state],
+        reason=message.reason,
+        message=message.message,
+        xid=message.xid if message.HasField("xid") else None,
+        since_time=_time(message.since_time) if message.HasField("since_time") else None,
+        faulty_engines=tuple(_DIRECTIONS[item] for item in message.faulty_engines if item in _DIRECTIONS),
     )
 
 

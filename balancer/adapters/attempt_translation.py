@@ -27,6 +27,7 @@ def fill_course(plan: LaunchPlan, record: SessionRecord) -> None:
         plan.speed_limit = float(record.speed_limit)
     for ended in record.ended_attempts:
         plan.continues.add(attempt=ended.attempt, device=f"devices/{ended.device_id}", folder=ended.folder)
+    plan.may_continue = record.may_continue
     if plan.HasField("max_duration"):
         _shorten(plan.max_duration, record.ran_for)
     if plan.HasField("transcode") and plan.transcode.input.HasField("duration"):

@@ -46,7 +46,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
+    # An agent that was killed is back within a second or two; to try its socket costs nothing.
+    ("grpc.max_reconnect_backoff_ms", 500),
 )
 _SILENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
@@ -128,9 +129,9 @@ class GrpcAgentClient:
                 yield event
         raise AgentUnreachableError(f"The agent of {self._told} ended its event stream.")
 
-    async def probe(self) -> AgentReport:
+    async def probe(self, *, by_operator: bool = False) -> AgentReport:
         """Runs the golden probe again."""
-        request = pb.AgentServiceProbeDeviceRequest()
+        request = pb.AgentServiceProbeDeviceRequest(by_operator=by_operator)
         answer = await self._call(self._stub.ProbeDevice(request, timeout=_PROBE_TIMEOUT_S))
         return agent_from_proto(answer.agent)
 
@@ -192,7 +193,7 @@ class GrpcAgentClient:
             yield message
 
     def _plan(self, session: session_pb2.Session, session_id: SessionId, attempt: int) -> pb.LaunchPlan:
-        plan = pb.LaunchPlan(id=_attempt(session_id, attempt))
+        plan = pb.LaunchPlan(id=_attempt(session_id, attempt), priority=session.priority)
         if session.WhichOneof("spec") == "recording":
             plan.recording.CopyFrom(session.recording)
         else:

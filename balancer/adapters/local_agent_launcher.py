@@ -1,7 +1,8 @@
 """Starts the agents of this machine and keeps them running.
 
 An agent outlives the balancer, so it is started detached, in a process group of its own, and one that already runs is
-used as it is. A pidfd tells when it ends, whoever started it; then it is started again, less and less often.
+used as it is. A pidfd tells when it ends, whoever started it; then it is started again, less and less often. The same
+pidfd kills one that hangs: it cannot hit anybody else.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -116,14 +119,44 @@ class LocalAgentLauncher:
         self._environment = dict(os.environ if environment is None else environment)
         self._backoff = _FIRST_BACKOFF
         self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd: int | None = None
+        self._since_s = 0.0
+
+    @property
+    def running_s(self) -> float | None:
+        """Seconds since the agent was started or found. None: it does not run now."""
+        return None if self._pidfd is None else self._clock.monotonic_s() - self._since_s
+
+    def listens(self) -> bool:
+        """Tells whether the agent's socket takes connections, whether or not anybody serves them."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(str(self._agent.socket_path))
+            except BlockingIOError:
+                # So many wait to be served that there is no room for another.
+                return True
+            except OSError:
+                return False
+        return True
+
+    def kill(self) -> bool:
+        """Kills the agent, which is started anew then. Returns False when it has ended by itself."""
+        if self._pidfd is None:
+            return False
+        try:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        return True
 
     async def keep_running(self) -> None:
         """Starts the agent, and again whenever it ends, until cancelled. The agent itself is left running then."""
         while True:
             began_s = self._clock.monotonic_s()
             try:
-                running = lock_owner(self._agent.folder / "agent.lock") or self._spawn()
-                await _await_end(running)
+                running = self._owner() or self._spawn()
+                await self._await_end(running)
                 status = self._reap(running)
                 _log.warning(
                     "agent ended; it is started again",
@@ -139,6 +172,31 @@ class LocalAgentLauncher:
                 self._backoff = _FIRST_BACKOFF
             await asyncio.sleep(self._backoff.total_seconds())
             self._backoff = min(self._backoff * 2, _LONGEST_BACKOFF)
+
+    def _owner(self) -> int | None:
+        """Gives the process id of an agent that runs. None: there is none."""
+        return lock_owner(self._agent.folder / "agent.lock")
+
+    async def _await_end(self, pid: int) -> None:
+        """Returns when a process has ended, child or not."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(pidfd, ended.set)
+        try:
+            # In this order: an id that was found may be somebody else's before its pidfd is held.
+            if self._process is None and self._owner() != pid:
+                return
+            self._pidfd, self._since_s = pidfd, self._clock.monotonic_s()
+            await ended.wait()
+        finally:
+            self._pidfd = None
+            loop.remove_reader(pidfd)
+            with suppress(OSError):
+                os.close(pidfd)
 
     def _reap(self, pid: int) -> int | None:
         """Takes the exit status of an agent that was started here; None for one that was found."""
@@ -162,20 +220,3 @@ class LocalAgentLauncher:
             )
         _log.info("agent started", device=self._agent.identity.id, pid=self._process.pid)
         return self._process.pid
-
-
-async def _await_end(pid: int) -> None:
-    """Returns when a process has ended, child or not."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(pidfd, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(pidfd)
-        with suppress(OSError):
-            os.close(pidfd)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 
 from balancer.adapters.session_codec import SessionRow, decode_session, encode_session
+from balancer.adapters.sqlite_backup import BackupError, back_up
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.ports.session_store import (
     Change,
@@ -250,6 +251,12 @@ class SqliteSessionStore:
                 f"Cannot use {self._path}: its schema is version {present}, of a newer program; this one knows up to "
                 f"{len(_MIGRATIONS)}. Try the newer program, or another state folder."
             )
+        if 0 < present < len(_MIGRATIONS):
+            try:
+                copy = back_up(connection, self._path, version=present)
+            except BackupError as error:
+                raise StoreError(str(error)) from error
+            _log.info("copied the store before its schema changes", copy=str(copy))
         for version, statements in enumerate(_MIGRATIONS[present:], start=present + 1):
             _log.info("bringing the store's schema up to date", path=str(self._path), version=version)
             record_version = ("INSERT INTO schema_versions (version) VALUES (?)", (version,))

@@ -9,8 +9,8 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from balancer.domain.rebooking import differs, rebooked
-from balancer.domain.session import Condition, Failure, MeasuredUse, Progress, SessionRecord, SessionState
-from balancer.domain.session_events import AgentLost, AttemptReported, SessionEvent
+from balancer.domain.session import Condition, MeasuredUse, Progress, SessionRecord
+from balancer.domain.session_events import AttemptReported
 
 
 def with_report(record: SessionRecord, event: AttemptReported, own_conditions: Collection[str]) -> SessionRecord:
@@ -27,18 +27,6 @@ def with_report(record: SessionRecord, event: AttemptReported, own_conditions: C
         ingest_url=event.ingest_url or record.ingest_url,
     )
     return changed if event.measured_use is None else _measured(changed, event.measured_use)
-
-
-def failure_to_begin(before: SessionRecord, event: SessionEvent, after: SessionRecord) -> Failure | None:
-    """Gives why an attempt failed before its first frame, for a reason that its device may be blamed for.
-
-    Returns:
-        None: it did not, or we ended it, or do not wait for it any more.
-    """
-    ours = before.requeue or after.state is SessionState.STOPPING or isinstance(event, AgentLost)
-    if ours or before.running_time is not None or after.failure is before.failure:
-        return None
-    return after.failure
 
 
 def with_end(record: SessionRecord, event: AttemptReported) -> SessionRecord:

@@ -23,6 +23,7 @@ from balancer.domain.requeueing import (
     begins_elsewhere,
     ends_too_early,
     given_up,
+    last_words,
     may_move,
     restarted,
     retried,
@@ -97,7 +98,7 @@ def advance(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple[
     changed, commands = _changed(record, event, now)
     if changed is record or changed == record:
         return record, commands
-    return replace(changed, revision=record.revision + 1), commands
+    return replace(changed, revision=record.revision + 1), (*commands, *last_words(record, changed))
 
 
 def _changed(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:
@@ -223,7 +224,8 @@ def _ended(record: SessionRecord, event: AttemptReported, now: datetime) -> Sess
     told = replace(with_end(record, event), running_time=record.running_time or event.running_time)
     if event.outcome is not AttemptOutcome.COMPLETED and record.requeue:
         return given_up(told, now)
-    end_time = event.end_time or now
+    # No agent sees an end before it was: a later instant is one of another clock, and would be kept for longer.
+    end_time = min(event.end_time or now, now)
     match event.outcome:
         case AttemptOutcome.COMPLETED:
             if ends_too_early(told) and (again := restarted(told, _INPUT_ENDED, now)) is not None:

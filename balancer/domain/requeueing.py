@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from balancer.domain.restart import RestartMode, row_after
 from balancer.domain.session import Condition, EndedAttempt, Failure, LastRestart, SessionRecord, SessionState
+from balancer.domain.session_events import StopOnAgent
 
 PREEMPTED = "PREEMPTED"
 """Type of the condition of a session that gives way to work in real time, until it is placed again."""
@@ -32,14 +33,15 @@ _RETRY_WAIT = timedelta(seconds=10)
 """How long such a session waits for another device, if its client would not have waited longer."""
 _RESTART_WAIT = timedelta(minutes=5)
 """How long a session that restarts or moves waits for room, its rest not counted."""
-_NOT_BEGUN = frozenset(
+NOT_BEGUN = frozenset(
     {
         *("ENCODER_SESSION_LIMIT", "ENCODER_UNAVAILABLE", "DEVICE_LOST", "DEVICE_MEMORY", "FFMPEG_CRASHED"),
         *("DISPLAY_TIMEOUT", "DISPLAY_FAILED", "BROWSER_FAILED", "BROWSER_MISSING", "RECORDING_UNAVAILABLE"),
-        "DEVICE_UNHEALTHY",
+        *("DEVICE_UNHEALTHY", "ENGINE_FAULT", "DISK_LOW"),
     }
 )
-"""Failures before the first frame that another device may not have. What is wrong with a page is wrong everywhere."""
+"""Failures before the first frame that another device may not have, so that the device may be to blame. What is wrong
+with an input or a page is wrong everywhere."""
 _LEAST_LEFT = timedelta(seconds=2)
 """A live input that ends so shortly before the longest time is over has run for as long as it was to."""
 
@@ -59,7 +61,7 @@ def preempted(record: SessionRecord, now: datetime) -> SessionRecord:
 def begins_elsewhere(record: SessionRecord, failure: Failure) -> bool:
     """Tells whether another device is tried after a failure before the first frame."""
     return (
-        failure.reason in _NOT_BEGUN
+        failure.reason in NOT_BEGUN
         and record.running_time is None
         and not record.stop_requested
         and record.retry_count < RETRIES
@@ -125,6 +127,21 @@ def given_up(record: SessionRecord, now: datetime) -> SessionRecord:
     return preempted(record, now) if record.moving is None else moved(record, record.moving, now)
 
 
+def last_words(before: SessionRecord, after: SessionRecord) -> tuple[StopOnAgent, ...]:
+    """Has what an attempt left for the next one completed after all, because there will be none.
+
+    Args:
+        before: The session.
+        after: The same a moment later.
+    """
+    ended = after.state.final and not before.state.final and after.may_continue
+    # Who completed its outputs itself, done or asked to end, left nothing open.
+    if not ended or not (after.state is SessionState.FAILED or before.state is SessionState.QUEUED):
+        return ()
+    left = (*after.ended_attempts, *_attempt_of(after))[-1:]
+    return tuple(StopOnAgent(session_id=after.id, device_id=one.device_id, attempt=one.attempt) for one in left)
+
+
 def used_up(record: SessionRecord, failure: Failure) -> Failure:
     """Adds to a failure that it was not the first, where restarts came before."""
     if not record.restart_row or record.stop_requested:
@@ -181,8 +198,14 @@ def _continued(record: SessionRecord) -> tuple[EndedAttempt, ...]:
     """Gives what the next attempt continues: this one's folder has what it took over, even if it did not begin."""
     if not record.resumable or record.device_id is None:
         return ()
-    ended = EndedAttempt(attempt=record.attempt, device_id=record.device_id, folder=record.folder)
-    return (*record.ended_attempts, ended)[-MOST_CONTINUED:]
+    return (*record.ended_attempts, *_attempt_of(record))[-MOST_CONTINUED:]
+
+
+def _attempt_of(record: SessionRecord) -> tuple[EndedAttempt, ...]:
+    """Gives a session's present attempt, if it has one, as one that has ended."""
+    if record.device_id is None:
+        return ()
+    return (EndedAttempt(attempt=record.attempt, device_id=record.device_id, folder=record.folder),)
 
 
 def _ran(record: SessionRecord) -> timedelta | None:

@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from balancer.domain.decision import Reservation
 from balancer.domain.ids import DeviceId, SessionId
-from balancer.domain.restart import NO_RESTART, RestartRule
+from balancer.domain.restart import NO_RESTART, RestartMode, RestartRule
 from balancer.domain.workload import Workload
 
 
@@ -196,3 +196,8 @@ class SessionRecord:
     other changes: what is in it of progress is true again a second later. None: nothing was told."""
     revision: int = 1
     traceparent: str | None = None
+
+    @property
+    def may_continue(self) -> bool:
+        """Whether a further attempt may go on with what the present one leaves, should that fail or be moved."""
+        return self.resumable and self.restart.mode is not RestartMode.NEVER

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from balancer.domain.calibration import Calibration, CalibrationProgress
 from balancer.domain.device import Capability, DeviceIdentity, RecordingAbility
+from balancer.domain.health import DeviceHealth
 from balancer.domain.ids import SessionId
 from balancer.domain.session import SessionRecord
 from balancer.domain.session_events import AttemptReported
@@ -49,6 +50,8 @@ class AgentReport:
     """What it records. None: it has not found out yet."""
     ready_display_count: int = 0
     """Displays that stand ready, unused."""
+    health: DeviceHealth | None = None
+    """How well its device is. None: it is not watched, as cores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +136,12 @@ class AgentClient(Protocol):
         """Streams events after a cursor; ends by AgentUnreachableError only."""
         ...
 
-    async def probe(self) -> AgentReport:
-        """Runs the golden probe again."""
+    async def probe(self, *, by_operator: bool = False) -> AgentReport:
+        """Runs the golden probe again.
+
+        Args:
+            by_operator: Whether an operator asked for it: only then a lost device comes back.
+        """
         ...
 
     def calibrate(self) -> AsyncIterator[CalibrationProgress | Calibration]:

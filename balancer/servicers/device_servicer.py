@@ -6,7 +6,6 @@ from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, cast
 
-from balancer.agent_answers import agent_failures, unreachable
 from balancer.device_registry import MAX_WEIGHT
 from balancer.domain.calibration import CalibrationProgress
 from balancer.domain.drain import DrainMode
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from balancer.device_entry import DeviceEntry
     from balancer.device_registry import DeviceRegistry
     from balancer.domain.ids import DeviceId
-    from balancer.ports.agent_clients import AgentClients
     from balancer.session_engine import SessionEngine
     from gpu_balancer.v1.device_pb2 import Device
 
@@ -40,6 +38,14 @@ _MODES: dict[int, DrainMode] = {
     device_pb2.DRAIN_MODE_MOVE: DrainMode.MOVE,
 }
 _LONGEST_PATIENCE = 366 * DAY
+
+
+class OperatorProbes(Protocol):
+    """Probes devices for operators."""
+
+    async def probe_for_operator(self, device_id: DeviceId) -> None:
+        """Has a device tried again; raises RequestFailure when its agent cannot."""
+        ...
 
 
 class Reloaded(Protocol):
@@ -86,7 +92,7 @@ class DeviceServicer(DeviceServiceServicer):
         registry: DeviceRegistry,
         *,
         engine: SessionEngine,
-        agents: AgentClients,
+        probes: OperatorProbes,
         settings: SettingsReloader,
         calibrations: Calibrations,
         drains: DeviceDrains,
@@ -97,7 +103,7 @@ class DeviceServicer(DeviceServiceServicer):
         Args:
             registry: The devices.
             engine: Tells what is booked on them.
-            agents: Try them again.
+            probes: Try them again.
             settings: Reads and writes the settings file.
             calibrations: Measures devices and keeps what came of it.
             drains: Closes and empties devices.
@@ -105,7 +111,7 @@ class DeviceServicer(DeviceServiceServicer):
         """
         self._registry = registry
         self._engine = engine
-        self._agents = agents
+        self._probes = probes
         self._settings = settings
         self._calibrations = calibrations
         self._drains = drains
@@ -172,13 +178,7 @@ class DeviceServicer(DeviceServiceServicer):
     async def ProbeDevice(self, request: pb.ProbeDeviceRequest, _context: object) -> pb.ProbeDeviceResponse:  # noqa: N802
         """Has a device tried again by its agent."""
         device_id = self._registry.find(request.name).identity.id
-        what = f"probe device {device_id}"
-        agent = self._agents.get(device_id)
-        if agent is None:
-            raise unreachable(what)
-        with agent_failures(what):
-            report = await agent.probe()
-        self._registry.update_agent(report)
+        await self._probes.probe_for_operator(device_id)
         return pb.ProbeDeviceResponse(device=self._told(self._registry.find(device_id)))
 
     async def CalibrateDevice(  # noqa: N802

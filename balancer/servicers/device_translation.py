@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from balancer.device_entry import DeviceEntry
     from balancer.domain.device import Capability, DeviceIdentity, RecordingAbility
     from balancer.domain.drain import DeviceDrain
+    from balancer.domain.health import DeviceHealth
     from balancer.domain.ledger import Ledger
     from balancer.domain.workload import VideoCodec
     from balancer.ports.agent_client import Measurements
@@ -73,6 +74,8 @@ def device_to_proto(
             device.quarantine.retry_time.FromDatetime(entry.quarantine_retry_time)
     if entry.drain is not None:
         device.drain.CopyFrom(_drain(entry.drain))
+    if entry.health is not None:
+        device.health.CopyFrom(_health(entry.health))
     if entry.calibration is not None:
         device.calibration.CopyFrom(calibration_message(entry.calibration))
     if entry.recording is not None:
@@ -90,6 +93,19 @@ def _drain(drain: DeviceDrain) -> device_pb2.DeviceDrain:
     if drain.deadline_time is not None:
         told.deadline.FromDatetime(drain.deadline_time)
     return told
+
+
+def _health(health: DeviceHealth) -> device_pb2.DeviceHealth:
+    message = device_pb2.DeviceHealth(
+        state=device_pb2.HealthState.Value(f"HEALTH_STATE_{health.state.name}"),
+        reason=health.reason,
+        message=health.message,
+        xid=health.xid,
+        faulty_engines=[_DIRECTIONS[direction] for direction in health.faulty_engines],
+    )
+    if health.since_time is not None:
+        message.since_time.FromDatetime(health.since_time)
+    return message
 
 
 def _recording(ability: RecordingAbility, ready_display_count: int) -> recording_pb2.RecordingAbility:

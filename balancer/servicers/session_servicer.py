@@ -42,7 +42,7 @@ from gpu_balancer.v1 import session_service_pb2 as pb
 from gpu_balancer.v1.session_service_pb2_grpc import SessionServiceServicer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from balancer.change_feed import FeedItem
     from balancer.domain.ids import SessionId
@@ -71,6 +71,10 @@ _MAX_PLANNED_VERDICTS = 512
 size."""
 
 
+async def _at_once() -> None:
+    """Holds nothing back."""
+
+
 class SessionServicer(SessionServiceServicer):
     """Answers clients about sessions."""
 
@@ -84,6 +88,7 @@ class SessionServicer(SessionServiceServicer):
         profiles: KnownProfiles,
         tracer: SessionTracer,
         controls: RecordingControls,
+        opened: Callable[[], Awaitable[None]] = _at_once,
         rules: RecordingRules | None = None,
         restart: Callable[[], RestartRule] = lambda: LOSSES_ONLY,
         watch_limits: WatchLimits | None = None,
@@ -98,6 +103,7 @@ class SessionServicer(SessionServiceServicer):
             profiles: The ladders of the settings in force.
             tracer: Begins traces.
             controls: Pause, extend and look at recordings.
+            opened: Holds new sessions back while the balancer does not know yet what its agents run.
             rules: What the settings say of recordings. None: what they say where nothing is given.
             restart: Gives what the settings in force say of restarts.
             watch_limits: Numbers of watches at most. None: the usual ones.
@@ -109,6 +115,7 @@ class SessionServicer(SessionServiceServicer):
         self._profiles = profiles
         self._tracer = tracer
         self._controls = controls
+        self._opened = opened
         self._rules = rules
         self._restart = restart
         self._ladders = LadderMemory()
@@ -124,6 +131,7 @@ class SessionServicer(SessionServiceServicer):
         """Checks, looks at the input, admits."""
         check_request_id(request.request_id)
         draft = self._draft(request.session)
+        await self._opened()
         record = None
         if request.request_id and self._questions.needs_agent(draft):
             # A retry must not fail where its first try has made the outputs, or where the input has gone since.

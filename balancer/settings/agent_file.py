@@ -46,6 +46,7 @@ def agent_file_text(settings: BalancerSettings, device: AgentDeviceSettings, *, 
             "deliveries": settings.deliveries,
             "destinations": settings.destinations,
             "sessions": SessionSettings(**settings.sessions.model_dump(include=set(SessionSettings.model_fields))),
+            "disk": settings.disk,
             "log": settings.log,
             "telemetry": settings.telemetry,
         }

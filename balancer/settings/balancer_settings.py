@@ -24,6 +24,7 @@ from gpu_balancer.runtime.recording_sections import (
 from gpu_balancer.runtime.settings_sections import (
     CalibrationSettings,
     CoreSet,
+    DiskSettings,
     FfmpegSettings,
     IngestSettings,
     InputSettings,
@@ -167,6 +168,10 @@ class AgentsSettings(Section):
     """Seconds until an agent asked to end must be gone."""
     call_timeout_s: Seconds = 10.0
     """Seconds for an agent's answer to a call that does not stream."""
+    reconcile_timeout_s: Seconds = 3.0
+    """Seconds for which a balancer that starts waits for its agents to tell what they run, before it serves."""
+    replace_hung_after_s: Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)] = 20.0
+    """Seconds without an answer after which a local agent is killed and started anew; its sessions run on."""
     orphan_exit_s: Seconds = 60.0
     """Seconds without a balancer after which a local agent without sessions exits."""
 
@@ -217,6 +222,9 @@ class BalancerSessionSettings(SessionSettings):
 
     keep_ended_h: Hours = 168.0
     """Hours that an ended session, its log and its artifacts are kept."""
+    keep_artifacts_gib: Annotated[float, Field(gt=0, le=2**20, allow_inf_nan=False)] | None = None
+    """Gibibytes that artifacts of ended sessions may take together; the sessions that ended first go. Not given: not
+    bounded."""
 
 
 class UploadSettings(Section):
@@ -262,6 +270,7 @@ class BalancerSettings(Section):
     calibration: CalibrationSettings = CalibrationSettings()
     ingest: IngestSettings = IngestSettings()
     profiles: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")], ProfileSettings] = BUILT_IN_PROFILES
+    disk: DiskSettings = DiskSettings()
     log: LogSettings = LogSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 

@@ -175,6 +175,8 @@ class UploadStore:
             async for data in pieces:
                 if data:
                     await asyncio.to_thread(writer.append, data)
+                    # What the kernel stamped is of a clock that may have been set.
+                    self._touch(upload)
         finally:
             # Also when the client has hung up: what it sent counts.
             await asyncio.to_thread(writer.close)

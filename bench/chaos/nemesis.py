@@ -35,6 +35,9 @@ _MOST_SESSIONS = 10
 _MOVING_DRAINS = 0.7
 """Share of drains that move sessions, as against those that wait for them."""
 _SETTLE_S = 60.0
+_PASSING_STATES = frozenset({"QUEUED", "STARTING", "STOPPING"})
+_PASSING = frozenset({"STALLED", "UNREACHABLE", "RESTARTING", "MOVING"})
+"""Conditions of a session that is on its way to another state: somebody is going to do something about it."""
 _GOES_ON_S = 4.0
 """In which whatever runs has told of further frames: progress comes every second, on a busy machine later."""
 
@@ -103,12 +106,12 @@ class Nemesis:
         self._house.await_adopted(frozenset(), timeout_s=_SETTLE_S)
 
     def await_settled(self) -> None:
-        """Waits until no session is queued, starting or stopping, as long as that may take, and watches for a while."""
+        """Waits until no session is on its way anywhere, as long as that may take, and watches for a while."""
         deadline_s = time.monotonic() + _SETTLE_S
         with self._house.client() as client:
             while time.monotonic() < deadline_s:
-                states = {session_view(session).state for session in client.list_sessions()}
-                if not states & {"QUEUED", "STARTING", "STOPPING"}:
+                views = [session_view(session) for session in client.list_sessions()]
+                if not any(view.state in _PASSING_STATES or _PASSING.intersection(view.conditions) for view in views):
                     break
                 time.sleep(0.2)
             self._look(client)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpu_balancer.cli.device_views import CAPABILITY_COLUMNS, COLUMNS, capability_rows, device_facts, device_row
-from gpu_balancer.cli.words import device_state, device_word
+from gpu_balancer.cli.device_views import CAPABILITY_COLUMNS, COLUMNS, capability_rows, device_facts, device_row, notes
+from gpu_balancer.cli.words import device_word
 from gpu_balancer.v1 import device_service_pb2
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ def list_devices(invocation: Invocation, *, verbose: bool) -> None:
             _show(screen, device)
     else:
         screen.table(COLUMNS, [device_row(device) for device in devices], none=_NONE)
-        for device in devices:
-            if device.state_message and screen.terminal:
-                screen.note(f"{device_word(device.name)} is {device_state(device.state)}: {device.state_message}")
+        if screen.terminal:
+            for note in notes(devices):
+                screen.note(note)
 
 
 def show_device(invocation: Invocation, name: str) -> None:

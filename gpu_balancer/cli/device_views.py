@@ -59,6 +59,21 @@ def device_row(device: Device) -> tuple[str, ...]:
     )
 
 
+def notes(devices: Sequence[Device]) -> Iterator[str]:
+    """Tells why devices do not take sessions, or should be looked at; what holds of several is said once."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for device in devices:
+        if device.state_message:
+            said = (device_state(device.state), clean(device.state_message))
+        elif device.health.state == device_pb2.HEALTH_STATE_DEGRADED:
+            said = ("to be looked at", clean(device.health.message))
+        else:
+            continue
+        told.setdefault(said, []).append(device_word(device.name))
+    for (what, why), names in told.items():
+        yield f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {what}: {why}"
+
+
 def model_words(device: Device) -> str:
     """Names a device's model without what every model of its maker begins with."""
     model = clean(device.identity.model).removeprefix("NVIDIA ").strip()
@@ -153,6 +168,21 @@ def calibration_lines(calibration: device_pb2.DeviceCalibration) -> Iterator[str
         yield f"{' '.join(words)}: {'; '.join(told)}"
 
 
+def health_words(health: device_pb2.DeviceHealth) -> str:
+    """Tells how well a device is, since when and why; a reason's name is what docs and metrics call it."""
+    words = device_pb2.HealthState.Name(health.state).removeprefix("HEALTH_STATE_")
+    if health.reason:
+        words += f" {clean(health.reason)}"
+    if health.HasField("since_time"):
+        words += f" since {health.since_time.ToDatetime(tzinfo=UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if health.faulty_engines:
+        engines = [
+            "encoders" if one == device_pb2.CODING_DIRECTION_ENCODE else "decoders" for one in health.faulty_engines
+        ]
+        words += f", {' and '.join(engines)} out of use"
+    return f"{words}: {clean(health.message)}" if health.message else words
+
+
 def device_facts(device: Device) -> Iterator[tuple[str, str]]:
     """Gives everything about a device, name by name; what is unknown has no value."""
     identity, measured = device.identity, device.measurements
@@ -162,6 +192,7 @@ def device_facts(device: Device) -> Iterator[tuple[str, str]]:
         " ".join(filter(None, (clean(identity.model), f"({identity.architecture})" if identity.architecture else ""))),
     )
     yield "state", " ".join(filter(None, (device_state(device.state), clean(device.state_message))))
+    yield "health", health_words(device.health) if device.HasField("health") else ""
     yield "weight", f"{device.weight} (from {device.weight_source or 'nowhere'})"
     yield "PCI address", identity.pci_address
     yield "index", str(identity.index) if identity.HasField("index") else ""

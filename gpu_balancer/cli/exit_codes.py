@@ -41,7 +41,10 @@ MEANINGS = {
 """In few words, for the help."""
 
 _NO_ROOM = frozenset(
-    {Reason.NO_CAPACITY, Reason.NO_DEVICE_READY, Reason.QUEUE_FULL, Reason.QUEUE_TIMEOUT, Reason.DISK_FULL}
+    {
+        *(Reason.NO_CAPACITY, Reason.NO_DEVICE_READY, Reason.QUEUE_FULL, Reason.QUEUE_TIMEOUT),
+        *(Reason.DISK_FULL, Reason.DISK_LOW),
+    }
 )
 
 

@@ -9,6 +9,7 @@ from gpu_balancer.cli.invocation import Misuse, spelled
 from gpu_balancer.cli.job_options import IngestChoice, PriorityChoice
 from gpu_balancer.cli.job_outputs import other_outputs, typed_delivery
 from gpu_balancer.cli.job_renditions import typed_renditions
+from gpu_balancer.cli.restart_options import typed_restart
 from gpu_balancer.cli.typed_times import typed_duration
 from gpu_balancer.client.specs import VIDEO_CODECS, input_uri, local_file
 from gpu_balancer.client.spelling import parse_facts, parse_label, parse_reserved_speed
@@ -70,6 +71,7 @@ def make_job(
         max_wait=typed_duration("--wait-for-device", session.wait_for_device),
         preemptible=session.preemptible,
         reserved_speed=_reserved_speed(given, session),
+        restart=typed_restart(session),
     )
     if session.priority is not None:
         asked.priority = session_pb2.Priority.Value(f"PRIORITY_{session.priority.value.upper()}")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gpu_balancer.cli.completions import complete_profile
+from gpu_balancer.cli.restart_options import RestartOptions
 
 
 class IngestChoice(StrEnum):
@@ -201,7 +202,7 @@ class OutputOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionOptions:
+class SessionOptions(RestartOptions):
     """What the session is like besides."""
 
     priority: Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gpu_balancer.cli.job_options import LabelOption, SoftwareEncodeOption, WaitOption
+from gpu_balancer.cli.restart_options import RestartOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +130,7 @@ class PageOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinishOptions:
+class FinishOptions(RestartOptions):
     """What is added to it, and what the session is like besides."""
 
     watermark: Annotated[

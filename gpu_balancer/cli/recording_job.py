@@ -10,6 +10,7 @@ from gpu_balancer.cli.job import typed_labels
 from gpu_balancer.cli.job_options import AudioChoice
 from gpu_balancer.cli.job_outputs import other_outputs, typed_delivery
 from gpu_balancer.cli.job_renditions import typed_renditions
+from gpu_balancer.cli.restart_options import RestartChoice, typed_restart
 from gpu_balancer.cli.typed_times import bounded_duration, typed_duration
 from gpu_balancer.client.deliveries import Delivery, Fetch
 from gpu_balancer.client.recording_specs import (
@@ -80,6 +81,8 @@ def make_recording_job(
         _refuse_copies(renditions, made)
         spec.renditions.extend(renditions)
     spec.profile = made.profile
+    if finish.restart is RestartChoice.ALWAYS:
+        raise Misuse("Cannot use --restart always for a recording: it ends when it is told to. Try on-failure.")
     said = out.output or out.hls or out.push or out.server_output
     chosen = out if said or not fetches else dataclasses.replace(out, output=DEFAULT_OUTPUT)
     names = [rendition.id for rendition in renditions]
@@ -92,6 +95,7 @@ def make_recording_job(
         labels=typed_labels(finish.label),
         max_duration=bounded_duration("--duration", capture.duration, DURATION_BOUNDS),
         max_wait=typed_duration("--wait-for-device", finish.wait_for_device),
+        restart=typed_restart(finish),
     )
     return RecordingJob(session=session, delivery=delivery)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
+from gpu_balancer.cli.restart_views import way_words
 from gpu_balancer.cli.session_words import (
     PHASE_CONDITIONS,
     done_share,
@@ -121,8 +122,8 @@ def _waiting_words(session: Session) -> str:
     """Tells what a session waits for, and its place; nothing when it does not wait."""
     if session.state != session_pb2.SESSION_STATE_QUEUED:
         return ""
-    place = queue_words(session)
-    return f"waiting for a device: {place}" if place else "waiting for a device"
+    place, way = queue_words(session), way_words(session) or "waiting for a device"
+    return f"{way}: {place}" if place else way
 
 
 def _fitting_words(session: Session, width: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gpu_balancer.cli.recording_views import recording_facts, report_facts
+from gpu_balancer.cli.restart_views import rest_words, restart_facts, way_words
 from gpu_balancer.cli.screen import Column
 from gpu_balancer.cli.session_words import (
     input_words,
@@ -125,6 +126,7 @@ def session_facts(session: Session) -> Iterator[tuple[str, str]]:
     yield "waits", f"{clock(session.max_wait)} at most for a device" if session.max_wait.ToNanoseconds() else ""
     yield "speed", _speed_facts(session)
     yield "preempted", _times(session.preemption_count)
+    yield from restart_facts(session)
     yield "done", _progress_facts(session)
     if session.HasField("recording_report"):
         yield from report_facts(session.recording_report)
@@ -162,7 +164,8 @@ def _queue_facts(session: Session) -> str:
     queue = session.queue
     since = f"since {moment(queue.queued_time)}" if queue.HasField("queued_time") else ""
     until = f"given up at {moment(queue.deadline)}" if queue.HasField("deadline") else "never given up"
-    return "\n".join(filter(None, (queue_words(session), since, until, clean(queue.message))))
+    facts = (way_words(session), rest_words(session), queue_words(session), since, until, clean(queue.message))
+    return "\n".join(filter(None, facts))
 
 
 def _times(number: int) -> str:

@@ -59,6 +59,7 @@ class RecordingRequests(FetchingRequests, LadderRequests):
         wait: bool = True,
         labels: Mapping[str, str] | None = None,
         max_wait: timedelta | None = None,
+        restart: session_pb2.RestartPolicy | None = None,
         allow_software_encode: bool = False,
         request_id: str | None = None,
         on_change: Callable[[Session], object] | None = None,
@@ -95,6 +96,8 @@ class RecordingRequests(FetchingRequests, LadderRequests):
             labels: The caller's own notes.
             max_wait: Lets the session wait this long for a device when none has room; the daemon's settings may allow
                 less. After it the session is FAILED with QUEUE_TIMEOUT. None: it is refused at once.
+            restart: What becomes of it when an attempt ends short of its work, see docs/restarts.md. None: what the
+                daemon's settings say.
             allow_software_encode: Lets a GPU without a fitting encoder leave encoding to the host's cores.
             request_id: A name under which repeating the request gives the same session. None: a new one.
             on_change: Is told the session after each change while waiting.
@@ -129,9 +132,8 @@ class RecordingRequests(FetchingRequests, LadderRequests):
         delivery = _delivery_of(save_to, ladder, overwrite=overwrite)
         spec.renditions.extend(() if profile else ladder)
         spec.outputs.extend((*outputs, *delivery.outputs))
-        asked = session_pb2.Session(
-            recording=spec, labels=labels or {}, max_duration=to_duration(duration), max_wait=to_duration(max_wait)
-        )
+        asked = session_pb2.Session(recording=spec, labels=labels or {}, restart=restart)
+        _bound(asked, duration, max_wait)
         session = await self.create_session(asked, request_id)
         if not wait:
             return session
@@ -207,3 +209,11 @@ def _delivery_of(
     delivery = hls_delivery(save_to) if names_folder(save_to) else file_delivery(save_to, names)
     check_places(delivery.fetches, overwrite=overwrite)
     return delivery
+
+
+def _bound(session: Session, duration: timedelta | None, max_wait: timedelta | None) -> None:
+    """Says how long a session may run and wait. None: without a bound, or not at all."""
+    if duration is not None:
+        session.max_duration.FromTimedelta(duration)
+    if max_wait is not None:
+        session.max_wait.FromTimedelta(max_wait)

@@ -45,6 +45,7 @@ class TranscodingRequests(FetchingRequests, LadderRequests, UploadRequests):
         max_wait: timedelta | None = None,
         preemptible: bool = False,
         reserved_speed: float | None = None,
+        restart: session_pb2.RestartPolicy | None = None,
         allow_software_encode: bool = False,
         on_change: Callable[[Session], object] | None = None,
     ) -> Session:
@@ -71,6 +72,8 @@ class TranscodingRequests(FetchingRequests, LadderRequests, UploadRequests):
                 room. For BATCH only.
             reserved_speed: Speed that is kept free for the session whatever else comes, in times real time, 0.01 to
                 1,000. Only for work that is not bound to real time. None: what its device has left, at most real time.
+            restart: What becomes of it when an attempt ends short of its work, see docs/restarts.md. None: what the
+                daemon's settings say.
             allow_software_encode: Lets a GPU without a fitting encoder leave encoding to the host's cores.
             on_change: Is told the session after each change while waiting.
 
@@ -106,6 +109,7 @@ class TranscodingRequests(FetchingRequests, LadderRequests, UploadRequests):
             max_wait=to_duration(max_wait),
             preemptible=preemptible,
             reserved_speed=reserved_speed,
+            restart=restart,
         )
         session = await self.submit(session)
         if not wait:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _PLENTY = 4
 
 
 class DiskReserve:
-    """A file that is there for its size alone. Blocks for the disk; not for several threads at once."""
+    """A file that is there for its size alone. Blocks for the disk."""
 
     def __init__(self, path: Path, *, size_bytes: int) -> None:
         """Takes nothing yet.
@@ -30,12 +31,13 @@ class DiskReserve:
         self._path = path
         self._size_bytes = size_bytes
         self._held = False
+        self._door = threading.Lock()
 
     def take(self) -> None:
         """Takes the room where there is plenty and it is not taken already; otherwise it is left for another time."""
-        if self._held:
-            return
-        with contextlib.suppress(OSError):
+        with self._door, contextlib.suppress(OSError):
+            if self._held:
+                return
             if self._path.exists() and self._path.stat().st_blocks * 512 >= self._size_bytes:
                 self._held = True
                 return
@@ -47,12 +49,13 @@ class DiskReserve:
 
     def give_up(self) -> bool:
         """Frees the room. Returns False when there was none."""
-        self._held = False
-        try:
-            self._path.unlink()
-        except OSError:
-            return False
-        return True
+        with self._door:
+            self._held = False
+            try:
+                self._path.unlink()
+            except OSError:
+                return False
+            return True
 
     def _allocate(self) -> None:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

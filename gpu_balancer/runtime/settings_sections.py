@@ -227,10 +227,32 @@ class SessionSettings(Section):
     stop_timeout_s: Seconds = 8.0
     """Seconds to complete outputs after a stop before processes are killed. Above [inputs] read_timeout_s: a stalled
     input keeps ffmpeg from hearing a stop until then."""
+    stalled_timeout_s: Seconds = 30.0
+    """Seconds without a new frame after which a session fails with STALLED, or OUTPUT_STALLED. A publisher who pauses,
+    a recording that rests and a program that is held at a speed are not counted."""
+    degraded_below: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.97
+    """Speed in times real time, over 10 seconds, below which a live session is told as DEGRADED."""
     log_max_mib: Annotated[int, Field(ge=1, le=1024)] = 16
     """Mebibytes of log kept per attempt."""
     log_tail_lines: Annotated[int, Field(ge=1, le=200)] = 20
     """Last lines of its log that a failure carries."""
+
+
+class DiskSettings(Section):
+    """How much of the disk that has the state folder is kept free. Of small disks less: see the keys."""
+
+    low_mib: Annotated[int, Field(ge=1, le=2**24)] = 512
+    """Mebibytes below which no session begins that leaves artifacts there; a twentieth of the disk at most."""
+    least_mib: Annotated[int, Field(ge=1, le=2**24)] = 128
+    """Mebibytes below which the least important session is stopped, outputs completed; a fiftieth at most."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.least_mib > self.low_mib:
+            key = "least_mib" if "least_mib" in self.model_fields_set else "low_mib"
+            word = "not be above low_mib" if key == "least_mib" else "not be below least_mib"
+            refuse([((key,), f"must {word}: {self.least_mib} of {self.low_mib}")])
+        return self
 
 
 AnySessionSettings = TypeVar("AnySessionSettings", bound=SessionSettings)

@@ -329,10 +329,18 @@ class LaunchPlan(_message.Message):
     SPEED_LIMIT_FIELD_NUMBER: _builtins.int
     RECORDING_FIELD_NUMBER: _builtins.int
     CONTINUES_FIELD_NUMBER: _builtins.int
+    MAY_CONTINUE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     traceparent: _builtins.str
     """W3C trace context of the session's trace. Empty when tracing is off."""
     speed_limit: _builtins.float
     """The speed at which it begins, in times real time. Unset: as fast as it goes."""
+    may_continue: _builtins.bool
+    """Whether another attempt may go on with what this one makes, should it fail: then its HLS playlists are left without
+    an end, and nothing is copied to destinations. StopSession makes up for both when none will.
+    """
+    priority: _session_pb2.Priority.ValueType
+    """Of the session. What a disk that runs full costs first: BATCH before LIVE. Unspecified: BATCH for a transcode."""
     @_builtins.property
     def id(self) -> Global___AttemptId:
         """Which attempt."""
@@ -368,10 +376,12 @@ class LaunchPlan(_message.Message):
         speed_limit: _builtins.float | None = ...,
         recording: _recording_pb2.RecordingSpec | None = ...,
         continues: _abc.Iterable[Global___EarlierAttempt] | None = ...,
+        may_continue: _builtins.bool = ...,
+        priority: _session_pb2.Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit", "id", b"id", "input_facts", b"input_facts", "max_duration", b"max_duration", "recording", b"recording", "speed_limit", b"speed_limit", "transcode", b"transcode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit", "continues", b"continues", "id", b"id", "input_facts", b"input_facts", "max_duration", b"max_duration", "recording", b"recording", "speed_limit", b"speed_limit", "traceparent", b"traceparent", "transcode", b"transcode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit", "continues", b"continues", "id", b"id", "input_facts", b"input_facts", "max_duration", b"max_duration", "may_continue", b"may_continue", "priority", b"priority", "recording", b"recording", "speed_limit", b"speed_limit", "traceparent", b"traceparent", "transcode", b"transcode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__speed_limit: _TypeAlias = _typing.Literal["speed_limit"]  # noqa: Y015
     _WhichOneofArgType__speed_limit: _TypeAlias = _typing.Literal["_speed_limit", b"_speed_limit"]  # noqa: Y015
@@ -1169,12 +1179,17 @@ class AgentServiceProbeDeviceRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    BY_OPERATOR_FIELD_NUMBER: _builtins.int
+    by_operator: _builtins.bool
+    """Whether an operator asked for it: only such a probe brings back a device that is LOST."""
     def __init__(
         self,
+        *,
+        by_operator: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_operator", b"by_operator"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from balancer.device_registry import DeviceRegistry, DeviceRule
 from balancer.domain.device import DeviceIdentity, DeviceKind, DeviceState, FigureSource
+from balancer.domain.drain import DeviceDrain, DrainMode
 from balancer.domain.ids import DeviceId
 from balancer.domain.quarantine import Quarantine
 from balancer.ports.agent_client import AgentReport, Measurements
@@ -64,6 +66,24 @@ def test_what_was_said_of_a_device_holds_whatever_else_its_agent_knows_of_it() -
     registry.update_agent(report(replace(T4, driver_version="999")))
     states = {entry.identity.id: entry.state for entry in registry.entries()}
     assert states == {L4.id: DeviceState.CORDONED, T4.id: DeviceState.UNHEALTHY}
+
+
+def test_a_device_that_was_closed_before_it_is_here_comes_closed() -> None:
+    """As after a restart, when the store is read before any agent answers."""
+    registry = DeviceRegistry()
+    drain = DeviceDrain(mode=DrainMode.WAIT, start_time=datetime(2030, 1, 1, tzinfo=UTC), session_count=1, message="1!")
+    registry.set_drain(L4.id, drain)
+    registry.set_cordoned(T4.id, cordoned=True)
+    for identity in (L4, T4):
+        registry.expect(identity)
+        registry.update_agent(report(identity))
+    told = {entry.identity.id: (entry.state, entry.state_message) for entry in registry.entries()}
+    assert told[L4.id] == (DeviceState.DRAINING, "1!")
+    assert told[T4.id] == (DeviceState.CORDONED, "Closed to new sessions by an operator.")
+    registry.set_cordoned(L4.id, cordoned=True)
+    assert registry.find("0").drain == drain, "closing it once more ends nothing"
+    registry.set_cordoned(L4.id, cordoned=False)
+    assert (registry.find("0").state, registry.find("0").drain) == (DeviceState.READY, None)
 
 
 def registry_of(*rules: DeviceRule) -> DeviceRegistry:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -96,6 +98,29 @@ async def test_a_session_that_waits_to_begin_again_has_its_files_and_its_last_lo
     log = places.files.log(SESSION, tail_lines=None, follow=False)
     assert [lines async for lines in log] == [["it was killed"]]
     assert places.agents[OLD].logs_read == [3]
+
+
+async def test_a_log_that_is_followed_goes_on_with_the_attempts_that_come() -> None:
+    """Whether or not it had begun when it was asked for; an attempt that begins twice is read once."""
+    places = Places(RESTING)
+    first = replace(PLACED, state=SessionState.STARTING)
+    began = replace(first, state=SessionState.RUNNING, running_time=START_TIME)
+    elsewhere = replace(began, attempt=5, device_id=MIDDLE)
+    waiting = replace(began, state=SessionState.QUEUED, device_id=None, running_time=None)
+    ended = replace(elsewhere, state=SessionState.FAILED, attempt=6, device_id=NEW, running_time=None)
+
+    async def changes(_: SessionId) -> AsyncIterator[SessionRecord]:
+        for record in (RESTING, first, began, began, waiting, elsewhere, waiting, ended):
+            yield record
+
+    files = SessionFiles(lambda _: RESTING, places.agents, changes=changes)
+    for name, agent in places.agents.items():
+        agent.log, agent.follows_for_ever = [f"on {name}"], False
+    followed = [line async for lines in files.log(SESSION, tail_lines=None, follow=True) for line in lines]
+    assert followed == ["on cpu-0", "on cpu-2", "on cpu-1", "on cpu-2"]
+    assert [agent.logs_read for agent in places.agents.values()] == [[3], [5], [4, 6]]
+    plain = [line async for lines in files.log(SESSION, tail_lines=None, follow=False) for line in lines]
+    assert plain == ["on cpu-0"]
 
 
 async def test_a_session_that_was_never_placed_has_neither_files_nor_log() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from gpu_balancer.cli.device_views import COLUMNS, capability_rows, codec_words, device_row
+from gpu_balancer.cli.device_views import COLUMNS, capability_rows, codec_words, device_facts, device_row, notes
 from gpu_balancer.cli.screen import Column, make_table
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.v1 import device_pb2, device_service_pb2, media_pb2, placement_pb2
@@ -54,6 +54,47 @@ def gpu() -> device_pb2.Device:
             device_pb2.DimensionLoad(dimension=placement_pb2.DIMENSION_SCALE, used=2_000_000),
         ],
     )
+
+
+def ill(number: int, **fields: object) -> device_pb2.Device:
+    """A GPU with something against it."""
+    device = gpu()
+    device.name = f"devices/GPU-{number}"
+    device.MergeFrom(device_pb2.Device(**fields))  # type: ignore[arg-type]
+    return device
+
+
+def test_what_holds_of_several_devices_is_said_once() -> None:
+    unhealthy = device_pb2.DEVICE_STATE_UNHEALTHY
+    hot = device_pb2.DeviceHealth(state=device_pb2.HEALTH_STATE_DEGRADED, message="It is hot.")
+    devices = [
+        ill(1, state=unhealthy, state_message="All were lost."),
+        ill(2, state=unhealthy, state_message="All were lost."),
+        ill(3, health=hot),
+        gpu(),
+    ]
+    assert list(notes(devices)) == [
+        "GPU-1, GPU-2 are unhealthy: All were lost.",
+        "GPU-3 is to be looked at: It is hot.",
+    ]
+
+
+def test_health_is_told_with_its_reason_and_time() -> None:
+    health = device_pb2.DeviceHealth(
+        state=device_pb2.HEALTH_STATE_DEGRADED,
+        reason="ENCODER_OUT_OF_USE",
+        message="They failed twice.",
+        faulty_engines=[ENCODE],
+    )
+    health.since_time.FromJsonString("2030-01-01T12:00:00Z")
+    told = dict(device_facts(ill(1, health=health)))
+    assert told["health"] == (
+        "DEGRADED ENCODER_OUT_OF_USE since 2030-01-01 12:00:00 UTC, encoders out of use: They failed twice."
+    )
+    assert (
+        dict(device_facts(ill(1, health=device_pb2.DeviceHealth(state=device_pb2.HEALTH_STATE_OK))))["health"] == "OK"
+    )
+    assert dict(device_facts(gpu()))["health"] == ""
 
 
 @pytest.fixture

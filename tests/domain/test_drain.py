@@ -7,12 +7,18 @@ from datetime import timedelta
 
 import pytest
 
-from balancer.domain.attempt_reports import failure_to_begin
 from balancer.domain.drain import DeviceDrain, DrainMode, Staying, moving_failure, staying, stopping_failure, told
 from balancer.domain.ids import DeviceId
+from balancer.domain.lifecycle import advance
 from balancer.domain.reachability import UNREACHABLE
 from balancer.domain.session import Condition, Progress, SessionRecord, SessionState
-from balancer.domain.session_events import AgentLost, AttemptPhase, AttemptReported, StopRequested
+from balancer.domain.session_events import (
+    AttemptMissing,
+    AttemptOutcome,
+    AttemptPhase,
+    AttemptReported,
+    StopRequested,
+)
 from fakes.session_records import session_record
 from fakes.virtual_time import START_TIME
 
@@ -70,16 +76,17 @@ def test_a_wall_clock_that_was_set_makes_nobody_wait_longer_than_was_asked(later
     assert replace(drain, deadline_time=None, patience=None).left(START_TIME) is None
 
 
-def test_what_we_end_ourselves_did_not_fail_to_begin() -> None:
-    """A device must not be blamed for what left it because it is being emptied."""
-    starting = session_record(state=SessionState.STARTING, running_time=None, failure=None)
-    stopping = replace(starting, state=SessionState.STOPPING, failure=stopping_failure(DeviceId("cpu-0")))
-    told_at_last = AttemptReported(attempt=1, phase=AttemptPhase.ENDED)
-    assert failure_to_begin(starting, StopRequested(failure=stopping.failure), stopping) is None
-    leaving = replace(starting, state=SessionState.STOPPING, requeue=True, moving=moving_failure(DeviceId("cpu-0")))
-    left = replace(leaving, state=SessionState.QUEUED, failure=leaving.moving)
-    assert failure_to_begin(leaving, told_at_last, left) is None
-    failed = replace(starting, state=SessionState.FAILED, failure=stopping.failure)
-    assert failure_to_begin(starting, told_at_last, failed) is failed.failure
-    lost = AgentLost(device_id=DeviceId("cpu-0"), silence=MINUTE)
-    assert failure_to_begin(starting, lost, replace(failed, state=SessionState.QUEUED)) is None
+def test_whoever_was_stopped_for_it_is_told_so_however_the_end_is_heard_of() -> None:
+    running_one = replace(running(), running_time=START_TIME)
+    stopping, _ = advance(running_one, StopRequested(failure=stopping_failure(DeviceId("cpu-0"))), START_TIME)
+    for event in (
+        AttemptMissing(attempt=1),
+        AttemptReported(attempt=1, phase=AttemptPhase.ENDED, outcome=AttemptOutcome.STOPPED),
+    ):
+        ended, _ = advance(stopping, event, START_TIME)
+        assert ended.state is SessionState.CANCELLED
+        assert ended.failure is not None
+        assert ended.failure.reason == "DEVICE_DRAINED"
+    waiting = replace(running_one, state=SessionState.QUEUED, device_id=None, reservation=None)
+    ended, _ = advance(waiting, StopRequested(failure=stopping.failure), START_TIME)
+    assert (ended.state, ended.failure) == (SessionState.CANCELLED, stopping.failure)

@@ -112,6 +112,7 @@ NEW_PLACE = Placed(reservation=replace(RESERVATION, device_id=OTHER_DEVICE))
 DRAINED = Failure(reason="DEVICE_DRAINED", message="The device is being emptied.")
 SICK = Failure(reason="DEVICE_UNHEALTHY", message="The device has failed: XID 79.")
 STANDING = QueueStanding(position=3, estimated_wait=None, message="Waits.")
+UNHEALTHY = Failure(reason="DEVICE_UNHEALTHY", message="Cannot use it: the driver says so.")
 NOT_BEGUN = Failure(reason="DEVICE_LOST", message="Cannot use the GPU: it is lost.")
 
 # One row per event, one cell per state, in the order of SessionState: the state afterwards ("." unchanged) and the
@@ -134,6 +135,7 @@ CELLS: dict[str, tuple[SessionEvent, str]] = {
     "accepted": (LaunchAccepted(attempt=ATTEMPT), ". . . .! . . ."),
     "older accepted": (LaunchAccepted(attempt=1), ". . . . . . ."),
     "refused": (LaunchRefused(attempt=ATTEMPT, failure=FAILURE), ". failed . . . . ."),
+    "refused, unhealthy": (LaunchRefused(attempt=ATTEMPT, failure=UNHEALTHY), ". queued . . . . ."),
     "older refused": (LaunchRefused(attempt=1, failure=FAILURE), ". . . . . . ."),
     "missing": (AttemptMissing(attempt=ATTEMPT), ". failed failed cancelled . . ."),
     "older missing": (AttemptMissing(attempt=1), ". . . . . . ."),
@@ -273,6 +275,16 @@ def test_a_lost_attempt_is_named_as_such() -> None:
 def test_a_refused_launch_fails_for_the_agents_reason() -> None:
     after, _ = advance(record_in(STARTING), LaunchRefused(attempt=ATTEMPT, failure=FAILURE), NOW)
     assert (after.failure, after.reservation) == (FAILURE, None)
+
+
+def test_a_launch_that_one_agents_disk_has_no_room_for_is_tried_elsewhere() -> None:
+    full = replace(FAILURE, reason="DISK_LOW")
+    before = replace(record_in(STARTING), running_time=None)
+    after, _ = advance(before, LaunchRefused(attempt=ATTEMPT, failure=full), NOW)
+    assert (after.state, after.reservation, after.avoided_device_ids) == (QUEUED, None, (before.device_id,))
+    tired = replace(before, retry_count=2)
+    after, _ = advance(tired, LaunchRefused(attempt=ATTEMPT, failure=full), NOW)
+    assert (after.state, after.failure) == (FAILED, full)
 
 
 def test_a_launch_refused_after_a_stop_is_the_stop_that_was_asked_for() -> None:
@@ -469,6 +481,24 @@ def test_the_next_attempt_of_a_live_input_continues_all_earlier_ones_and_another
     assert again.ran_for == timedelta(minutes=1)
     anew, _ = advance(live_record(RUNNING, resumable=False, progress=ran), KILLED_NOW, NOW)
     assert (anew.ended_attempts, anew.ran_for) == ((), timedelta())
+
+
+def test_what_was_left_for_a_next_attempt_is_completed_when_there_will_be_none() -> None:
+    ended = StopOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT)
+    tired = live_record(RUNNING, restart_row=2)
+    assert advance(tired, KILLED_NOW, NOW)[1] == (ended,)
+    resting, _ = advance(live_record(RUNNING), KILLED_NOW, NOW)
+    for end, state in ((WaitEnded(), FAILED), (StopRequested(), CANCELLED)):
+        given_up, commands = advance(resting, end, NOW)
+        assert (given_up.state, commands) == (state, (ended,))
+    never = replace(RULE, mode=RestartMode.NEVER)
+    for record in (live_record(RUNNING, restart=never), live_record(RUNNING, restart_row=2, resumable=False)):
+        assert advance(record, KILLED_NOW, NOW)[0].state is FAILED
+        assert advance(record, KILLED_NOW, NOW)[1] == ()
+    for outcome in (AttemptOutcome.COMPLETED, AttemptOutcome.STOPPED):
+        assert advance(live_record(STOPPING), reported(ENDED, outcome), NOW)[1] == ()
+    waiting = replace(record_in(QUEUED), restart=RULE, resumable=True)
+    assert advance(waiting, StopRequested(), NOW)[1] == ()
 
 
 def test_of_very_many_attempts_the_last_ones_are_kept_in_mind() -> None:

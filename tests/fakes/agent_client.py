@@ -178,7 +178,7 @@ class FakeAgentClient:
         finally:
             self._streams.discard(queue)
 
-    async def probe(self) -> AgentReport:
+    async def probe(self, *, by_operator: bool = False) -> AgentReport:
         self._check()
         return self.report()
 

@@ -38,6 +38,8 @@ class FakeAgentMedia(FakeAgentClient):
         self.checked: list[media_pb2.Output] = []
         self.described: list[session_pb2.Session] = []
         self.log: list[str] = []
+        self.follows_for_ever = True
+        """Whether the attempt whose log is followed never ends."""
         self.logs_read: list[int] = []
         """Attempts whose log was asked for."""
         self.artifacts: dict[str, bytes] = {}
@@ -78,7 +80,7 @@ class FakeAgentMedia(FakeAgentClient):
         self._opened()
         try:
             yield self.log[len(self.log) - tail_lines :] if tail_lines is not None else self.log
-            while follow:
+            while follow and self.follows_for_ever:
                 await asyncio.Event().wait()
         finally:
             self._closed()

@@ -16,6 +16,7 @@ import pytest
 
 from balancer.calibrations import Calibrations
 from balancer.device_drains import DeviceDrains
+from balancer.device_probes import DeviceProbes
 from balancer.device_registry import DeviceRegistry
 from balancer.domain.decision import PlacementSettings
 from balancer.domain.ids import DeviceId
@@ -197,7 +198,7 @@ async def balancer_house(
             folder / "uploads", max_bytes=MAX_UPLOAD_BYTES, expire_after=timedelta(hours=1), clock=clock
         )
         await uploads.start()
-        files = SessionFiles(engine.get, agents)
+        files = SessionFiles(engine.get, agents, changes=engine.changes.watch_session)
         reloader, shutdown, tracer = FakeReloader(registry), FakeShutdown(), FakeTracer()
         profiles = KnownProfiles(lambda: BUILT_IN_PROFILES)
         balancer = BalancerServicer(
@@ -233,7 +234,7 @@ async def balancer_house(
         device = DeviceServicer(
             registry,
             engine=engine,
-            agents=agents,
+            probes=DeviceProbes(registry, agents, tasks=tasks),
             settings=reloader,
             calibrations=calibrations,
             drains=drains,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,7 +12,7 @@ from balancer.admission import Admission
 from balancer.agent_watch import AgentWatch
 from balancer.device_registry import DeviceRegistry
 from balancer.domain.decision import PlacementSettings
-from balancer.domain.device import DeviceView
+from balancer.domain.device import DeviceView, Dimension
 from balancer.domain.ids import DeviceId
 from balancer.domain.ledger import Ledger
 from balancer.domain.policies import LeastWeightedLoad, Policy
@@ -28,6 +28,7 @@ from fakes.device_views import device_view
 from fakes.session_observer import FakeSessionObserver
 from fakes.session_records import LADDER
 from fakes.virtual_time import VirtualClock
+from gpu_balancer.runtime.clock import Clock
 from gpu_balancer.runtime.task_guard import TaskGuard
 
 _NO_HOST_LIMITS = MappingProxyType({})
@@ -56,7 +57,7 @@ class EngineHouse:
     agents: dict[DeviceId, FakeAgentClient]
     devices: FakeDeviceNews | DeviceRegistry
     observer: FakeSessionObserver
-    clock: VirtualClock
+    clock: Clock
     tasks: TaskGuard
 
     @property
@@ -91,6 +92,8 @@ async def engine_house(
     policy: Policy | None = None,
     queue: QueueSettings | None = None,
     registry: DeviceRegistry | None = None,
+    host_capacity: Mapping[Dimension, int] = _NO_HOST_LIMITS,
+    clock: Clock | None = None,
 ) -> AsyncIterator[EngineHouse]:
     """Starts an engine; leaving kills it as it is: only what is durable survives.
 
@@ -102,12 +105,14 @@ async def engine_house(
         policy: Who chooses.
         queue: The queue's settings.
         registry: A real one, to be told of the devices by their agents. None: a fake, where tests set devices.
+        host_capacity: What the host has. An absent dimension is not limited.
+        clock: The time. None: virtual, and never set.
     """
     views = views or (device_view(),)
     agents = agents if agents is not None else {view.id: FakeAgentClient(view.id) for view in views}
     devices = registry if registry is not None else FakeDeviceNews(*views)
     observer = FakeSessionObserver()
-    clock = VirtualClock()
+    clock = clock or VirtualClock()
     try:
         async with TaskGuard("test") as tasks:
             engine = SessionEngine(
@@ -117,7 +122,7 @@ async def engine_house(
                 rules=PlacementRules(
                     policy=policy or LeastWeightedLoad(),
                     settings=PlacementSettings(),
-                    host_capacity=_NO_HOST_LIMITS,
+                    host_capacity=host_capacity,
                     queue=queue or QueueSettings(),
                 ),
                 clock=clock,

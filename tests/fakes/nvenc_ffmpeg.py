@@ -3,7 +3,8 @@
 `install` writes a program; an agent that takes it as a candidate sees cards that work, on a machine without any. It is
 strict where a real card is: a GPU must be chosen by UUID in CUDA_VISIBLE_DEVICES, a filter or encoder that works on the
 processor may not be given pictures in CUDA memory, nor the other way round, and each card may lack encoders and
-decoders. Everything that does not mention CUDA goes to the real ffmpeg as it is.
+decoders, and may be broken altogether. What a card lacks may be changed while daemons run: it is read at each start.
+Everything that does not mention CUDA goes to the real ffmpeg as it is.
 
 Run as: nvenc_ffmpeg.py REAL_FFMPEG SETTINGS_JSON ARGUMENTS...
 """
@@ -38,6 +39,9 @@ _NO_VALUE = {
 }  # fmt: skip
 
 
+_SETTINGS = "nvenc-ffmpeg.json"
+
+
 class RefusedError(Exception):
     """What a real card would refuse, in ffmpeg's words."""
 
@@ -57,13 +61,26 @@ def install(folder: Path, *, lacking: dict[str, list[str]] | None = None, real: 
         import imageio_ffmpeg  # not when run as a program: it would cost every start
 
         real = imageio_ffmpeg.get_ffmpeg_exe()
-    settings = folder / "nvenc-ffmpeg.json"
-    settings.write_text(json.dumps({"lacking": lacking or {}}))
+    settings = folder / _SETTINGS
+    change(folder, lacking=lacking)
     program = folder / "nvenc-ffmpeg"
     command = shlex.join([sys.executable, "-I", "-S", str(Path(__file__).resolve()), real, str(settings)])
     program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     program.chmod(0o755)
     return program
+
+
+def change(folder: Path, *, lacking: dict[str, list[str]] | None = None, broken: dict[str, str] | None = None) -> None:
+    """Has cards be otherwise from the next start of the program on.
+
+    Args:
+        folder: Where it was installed.
+        lacking: As for `install`.
+        broken: GPU UUID -> the error with which everything fails that touches the card.
+    """
+    part = folder / f"{_SETTINGS}.part"
+    part.write_text(json.dumps({"lacking": lacking or {}, "broken": broken or {}}))
+    part.replace(folder / _SETTINGS)
 
 
 class _Rewriting:
@@ -294,10 +311,13 @@ def main(real: str, settings_path: str, arguments: list[str]) -> None:
     """Becomes the real ffmpeg with other arguments, or fails as a card does."""
     if uses_cuda(arguments):
         uuid = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        lacking = json.loads(Path(settings_path).read_text())["lacking"].get(uuid, [])
+        settings = json.loads(Path(settings_path).read_text())
+        lacking = settings["lacking"].get(uuid, [])
         try:
             if not uuid.startswith("GPU-"):
                 raise RefusedError("cuInit(0) failed -> CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected")
+            if uuid in settings["broken"]:
+                raise RefusedError(settings["broken"][uuid])
             arguments = _Rewriting(real, arguments, lacking).result()
         except RefusedError as refused:
             print(f"[fake_nvenc @ 0x55] [error] {refused}", file=sys.stderr)

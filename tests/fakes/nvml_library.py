@@ -1,7 +1,8 @@
 """A fake `libnvidia-ml.so.1` for tests: any list of unequal GPUs, told to the real nvidia-ml-py.
 
 In the test's own process `preload` puts it where the bindings find it; for a daemon, `environment` is added to its
-variables. `describe` may be called at any time: the library reads the description at every call.
+variables. `describe` may be called at any time: the library reads the description at every call. `report` has the
+driver report an error of a card, once, and `change` has it tell something else of it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,16 @@ if TYPE_CHECKING:
 NOT_SUPPORTED = 3
 GPU_IS_LOST = 15
 RESET_REQUIRED = 16
+DRIVER_NOT_LOADED = 9
 LIBRARY_VERSION_MISMATCH = 18
 UNKNOWN_ERROR = 999
 
 TURING, AMPERE, ADA, HOPPER, BLACKWELL = 6, 7, 8, 9, 10
+
+XID_EVENT, DOUBLE_BIT_EVENT, RECOVERY_EVENT = 0x8, 0x2, 0x8000
+"""Types of events."""
+THERMAL_SLOWDOWN, POWER_BRAKE = 0x40, 0x80
+"""Reasons for clocks that are held down, both by the hardware."""
 
 _SOURCE = Path(__file__).parent / "nvml" / "fake_nvml.c"
 _CONFIG_VARIABLE = "FAKE_NVML_CONFIG"
@@ -49,6 +56,18 @@ class FakeProcess:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FakeEvent:
+    """Something that the driver reports of a card, once."""
+
+    number: int
+    type: int
+    data: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.type}/{self.data}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FakeGpu:
     """One card, as its driver tells of it. Architecture numbers are NVML's."""
 
@@ -67,6 +86,19 @@ class FakeGpu:
     encoder_sessions: int = 0
     temperature: int = 40
     recovery_action: int = 0
+    uncorrected_errors: int = 0
+    remap_pending: int = 0
+    remap_failed: int = 0
+    retired_pending: int = 0
+    clock_reasons: int = 0
+    slowdown_temperature: int = 90
+    """0: it does not tell, as newer cards."""
+    shutdown_temperature: int = 95
+    supported_events: int = 0xFF9F
+    """As an H100 has them."""
+    events: tuple[FakeEvent, ...] = ()
+    hangs: tuple[str, ...] = ()
+    """NVML symbols that do not return. "*": every call about the card."""
     processes: tuple[FakeProcess, ...] = ()
     errors: Mapping[str, int] = field(default_factory=dict)
     """NVML symbol -> error code it returns. "*": every call about the card; "recovery_action": that field alone."""
@@ -78,6 +110,10 @@ class FakeNvml:
     def __init__(self, *, library_folder: Path, config_path: Path) -> None:
         self.library_folder = library_folder
         self.config_path = config_path
+        self.gpus: tuple[FakeGpu, ...] = ()
+        """As described last."""
+        self._driver_version = ""
+        self._event_number = 0
 
     @classmethod
     def build(cls, folder: Path) -> FakeNvml:
@@ -94,6 +130,7 @@ class FakeNvml:
         errors: Mapping[str, int] | None = None,
     ) -> None:
         """Replaces the whole description at once; `errors` are those of calls about the whole machine."""
+        self.gpus, self._driver_version = tuple(gpus), driver_version
         lines = [f"driver_version = {driver_version}", f"errors = {_errors_text(errors or {})}"]
         for gpu in gpus:
             lines.append("[gpu]")
@@ -102,6 +139,22 @@ class FakeNvml:
         part = self.config_path.with_suffix(".part")
         part.write_text("\n".join(lines) + "\n")
         part.replace(self.config_path)
+
+    def change(self, uuid: str, **fields: object) -> None:
+        """Has the driver tell something else of one card from now on."""
+        gpus = [replace(gpu, **fields) if gpu.uuid == uuid else gpu for gpu in self.gpus]  # type: ignore[arg-type]
+        self.describe(gpus, driver_version=self._driver_version)
+
+    def report(self, uuid: str, xid: int, **fields: object) -> None:
+        """Has the driver report an XID of one card, and tell what follows from it in the same moment."""
+        self._event_number += 1
+        event = FakeEvent(number=self._event_number, type=XID_EVENT, data=xid)
+        (gpu,) = [gpu for gpu in self.gpus if gpu.uuid == uuid]
+        self.change(uuid, events=(*gpu.events, event)[-32:], **fields)
+
+    def fall_off_the_bus(self, uuid: str) -> None:
+        """Has a card be lost as a real one is: one XID, and every call about it fails from then on."""
+        self.report(uuid, 79, errors={"*": GPU_IS_LOST})
 
     @property
     def environment(self) -> dict[str, str]:

@@ -10,7 +10,10 @@ import asyncio
 import selectors
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
+
+from gpu_balancer.runtime.steady_clock import SteadyClock
 
 START_TIME = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -63,6 +66,40 @@ class VirtualClock:
 
     def now(self) -> datetime:
         return START_TIME + timedelta(seconds=self.monotonic_s()) + self.wall_offset
+
+    def monotonic_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+class JumpingMachine:
+    """A machine in virtual time whose wall clock can be set, and that can be rebooted."""
+
+    def __init__(self, path: Path) -> None:
+        """Begins with the right time.
+
+        Args:
+            path: Where its daemon keeps the time.
+        """
+        self.clock = VirtualClock()
+        self.boot = "first"
+        self._path = path
+
+    def set_by(self, jump: timedelta) -> None:
+        """Sets the wall clock forward, or back."""
+        self.clock.wall_offset += jump
+
+    def start(self) -> SteadyClock:
+        """Starts a daemon: gives its clock."""
+        return SteadyVirtualClock(
+            self._path,
+            wall_time=self.clock.now,
+            since_boot_s=self.clock.monotonic_s,
+            boot_id=lambda: self.boot,
+        )
+
+
+class SteadyVirtualClock(SteadyClock):
+    """The daemons' clock in virtual time."""
 
     def monotonic_s(self) -> float:
         return asyncio.get_running_loop().time()

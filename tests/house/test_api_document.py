@@ -87,7 +87,7 @@ def test_the_reasons_of_failed_sessions_are_those_that_agent_and_balancer_give()
     given |= reasons_of_faults()
     given |= reasons_given_by("balancer/domain/lifecycle.py") | {INPUT_ENDED}
     given |= reasons_given_by("balancer/domain/reachability.py") - {"UNREACHABLE"}
-    given |= reasons_given_by("balancer/domain/drain.py")
+    given |= reasons_given_by("balancer/domain/drain.py") | reasons_given_by("balancer/device_health.py")
     listed = [reason for reason, _ in rows("Why sessions fail")[1:]]
     assert set(listed) == given
     assert len(listed) == len(set(listed))

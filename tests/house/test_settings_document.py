@@ -83,6 +83,7 @@ CHANGES = {
     "destinations": '[[destinations]]\nname = "archive"\nkind = "folder"\npath = "/srv/archive"',
     "host": "[host]\nmemory_mib = 7000",
     "profiles": '[[profiles.p.renditions]]\nid = "r"\nheight = 90',
+    "disk": "[disk]\nlow_mib = 700",
     "log": '[log]\nlevel = "debug"',
     "telemetry": "[telemetry]\ntrace_ratio = 0.5",
 }

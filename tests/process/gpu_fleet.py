@@ -17,7 +17,7 @@ from agents.devices.ffmpeg_builds import find_ffmpeg_builds
 from agents.devices.identity import DeviceIdentity
 from agents.devices.probe_store import ProbeStore, TrialOutcome, outcome_key
 from agents.devices.probe_trials import Trial, trials_of
-from fakes.nvenc_ffmpeg import install
+from fakes import nvenc_ffmpeg
 from fakes.nvml_library import FakeGpu, FakeNvml
 
 if TYPE_CHECKING:
@@ -44,10 +44,25 @@ class Fleet:
     daemon: RunningDaemon
     nvml: FakeNvml
     gpus: tuple[FakeGpu, ...]
+    folder: Path
+    lacking: dict[str, list[str]]
+    """By UUID, what cards never could."""
 
     def describe(self, *gpus: FakeGpu) -> None:
         """Has the driver tell something else of the cards from now on."""
         self.nvml.describe(gpus, driver_version=DRIVER)
+
+    def mend(self) -> None:
+        """Has all cards do again what they can."""
+        nvenc_ffmpeg.change(self.folder, lacking=self.lacking)
+
+    def break_card(self, uuid: str, message: str) -> None:
+        """Has everything fail that touches a card."""
+        nvenc_ffmpeg.change(self.folder, lacking=self.lacking, broken={uuid: message})
+
+    def break_engines(self, uuid: str, what: Sequence[str]) -> None:
+        """Has a card's engines fail at what they could do before."""
+        nvenc_ffmpeg.change(self.folder, lacking={**self.lacking, uuid: [*self.lacking.get(uuid, ()), *what]})
 
 
 @contextlib.contextmanager
@@ -68,7 +83,7 @@ def fleet_running(
         lacking: By UUID, what a card cannot do, as `nvenc_ffmpeg.install` takes it.
         probed: Whether the cards were probed by an earlier daemon.
     """
-    program = install(folder, lacking={name: list(what) for name, what in lacking.items()})
+    program = nvenc_ffmpeg.install(folder, lacking={name: list(what) for name, what in lacking.items()})
     nvml = FakeNvml.build(folder)
     nvml.describe(gpus, driver_version=DRIVER)
     if probed:
@@ -76,7 +91,8 @@ def fleet_running(
     settings = f'{settings}\n[ffmpeg]\ncandidates = ["{program}"]\n'
     with daemon_running(folder, settings, nvml.environment) as daemon:
         daemon.await_serving(timeout_s=60)
-        yield Fleet(daemon=daemon, nvml=nvml, gpus=tuple(gpus))
+        abilities = {name: list(what) for name, what in lacking.items()}
+        yield Fleet(daemon=daemon, nvml=nvml, gpus=tuple(gpus), folder=folder, lacking=abilities)
 
 
 def kept_outcomes(gpu: FakeGpu, fingerprint: str, lacking: Sequence[str]) -> dict[str, TrialOutcome]:

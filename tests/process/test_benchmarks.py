@@ -11,9 +11,12 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+_NAMES = ["create_session", "transcode", "footprint", "restarts", "calibration", "recording", "health"]
+
+
 @pytest.mark.process
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("name", ["create_session", "transcode", "footprint", "calibration", "recording"])
+@pytest.mark.parametrize("name", _NAMES)
 def test_a_benchmark_runs_to_its_end_and_prints_its_figures(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench", name, "--smoke"],

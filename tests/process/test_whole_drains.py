@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,11 +158,19 @@ def further(client: Client, name: str) -> int:
     return frames
 
 
-def replace_agent(daemon: RunningDaemon, device: str) -> None:
-    """Has an agent end as service managers do it, and waits for the next one."""
-    before = daemon.agent_pids()[device]
-    os.kill(before, signal.SIGTERM)
-    eventually(lambda: daemon.agent_pids().get(device, before) != before, f"the agent of {device} is another one")
+def replace_agents(daemon: RunningDaemon) -> None:
+    """Has every agent end as docs/upgrades.md shows it, and waits for the next ones."""
+    before = daemon.agent_pids()
+    text = (Path(__file__).parents[2] / "docs" / "upgrades.md").read_text()
+    loop = re.search(r"^for lock in .*?^done$", text, re.MULTILINE | re.DOTALL)
+    assert loop
+    # Without its pause, which is for people: both end at once here.
+    program = loop[0].replace("/var/lib/gpu-balancer", str(daemon.state_dir)).replace("sleep 5", "true")
+    subprocess.run(["sh", "-euc", program], check=True, timeout=60)
+    eventually(
+        lambda: len(daemon.agent_pids()) == len(before) and not daemon.agent_pids().items() & before.items(),
+        "every agent is another one",
+    )
 
 
 def test_every_daemon_is_replaced_one_after_the_other_and_no_frame_is_lost(
@@ -177,10 +186,9 @@ def test_every_daemon_is_replaced_one_after_the_other_and_no_frame_is_lost(
     pair.await_serving()
     assert pair.agent_pids() == agents, "they outlive the balancer"
     with pair.client() as client:
-        for device, name in sessions.items():
-            replace_agent(pair, device)
+        replace_agents(pair)
+        for name in sessions.values():
             assert further(client, name), "the next agent has it"
-        assert not agents.items() & pair.agent_pids().items(), "every one is another one"
         for device, name in sessions.items():
             frames = further(client, name)
             client.stop_session(name)

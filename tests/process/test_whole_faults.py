@@ -9,12 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from asked import FAILED, FFMPEG, SUCCEEDED, encoded, live_input, to_file, transcode_of
+from asked import (
+    CANCELLED,
+    FAILED,
+    FFMPEG,
+    RUNNING,
+    SUCCEEDED,
+    await_state,
+    encoded,
+    live_input,
+    to_file,
+    transcode_of,
+)
 from daemons import daemon_running, eventually
 from decoded import decode
 
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.v1.placement_pb2 import Placement
+from gpu_balancer.v1.session_pb2 import PRIORITY_BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -203,3 +215,51 @@ def test_a_film_that_turns_out_damaged_fails_or_ends_with_what_could_be_decoded(
         assert list(open_client.read_session_log(ended.name)), "what was wrong stands in the log"
     else:
         assert ended.failure.log_tail
+
+
+LITTLE = "[disk]\nlow_mib = 8\nleast_mib = 4\n"
+"""Bounds that a disk of 200 MiB is not too small for."""
+
+
+@pytest.fixture
+def state_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 MiB, of which what is not used can be filled at once."""
+    place = tmp_path / "state-disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200m", "gpu-balancer-test", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_hardly_any_room_stops_the_least_important_session_with_its_files_whole(
+    media: Path, probe_results: Path, state_disk: Path, tmp_path: Path
+) -> None:
+    """A live session goes on; the file goes, and nothing new comes until there is room again."""
+    settings = f'[inputs]\nroots = ["{media}"]\n{LITTLE}'
+    with daemon_running(state_disk, settings, probe_results=probe_results) as daemon:
+        daemon.await_devices_ready()
+        with daemon.client() as client:
+            live = client.create_session(transcode_of(live_input(media / "clip.mp4"), encoded(height=90)))
+            slow = transcode_of(live_input(media / "clip.mp4"), encoded(height=54))
+            slow.priority = PRIORITY_BATCH
+            batch = client.create_session(slow)
+            for session in (live, batch):
+                await_state(client, session.name, RUNNING)
+            filler = fill(state_disk, leave_bytes=3 * 1024 * 1024)
+            ended = client.wait(batch)
+            assert (ended.state, ended.failure.reason) == (FAILED, "DISK_LOW")
+            client.download_artifacts(batch.name, tmp_path / "batch")
+            assert decode(tmp_path / "batch" / "out.mp4").frames >= ended.progress.frames > 0
+            assert client.get_session(live.name).state == RUNNING
+            filler.unlink()
+            filler = fill(state_disk, leave_bytes=6 * 1024 * 1024)
+            refused = client.wait(client.create_session(transcode_of(media / "clip.mp4", encoded(height=54))))
+            assert (refused.state, refused.failure.reason) == (FAILED, "DISK_LOW")
+            assert client.get_session(live.name).state == RUNNING
+            filler.unlink()
+            client.stop_session(live.name)
+            assert client.wait(live).state == CANCELLED

@@ -274,23 +274,6 @@ def test_a_card_that_vanished_is_a_fault(fake_nvml: FakeNvml, l4_meter: GpuMeter
         l4_meter.measure()
 
 
-def test_a_recovery_action_of_the_driver_is_a_fault(fake_nvml: FakeNvml, l4_meter: GpuMeter) -> None:
-    fake_nvml.describe([replace(L4, recovery_action=2)])
-    with pytest.raises(DeviceFault, match="reboot the machine"):
-        l4_meter.measure()
-
-
-def test_a_driver_that_knows_no_recovery_action_is_well(fake_nvml: FakeNvml, l4_meter: GpuMeter) -> None:
-    fake_nvml.describe([replace(L4, recovery_action=2, errors={"recovery_action": NOT_SUPPORTED})])
-    assert l4_meter.measure().temperature_celsius == 40
-
-
-def test_a_recovery_action_that_cannot_be_asked_is_a_fault(fake_nvml: FakeNvml, l4_meter: GpuMeter) -> None:
-    fake_nvml.describe([replace(L4, errors={"recovery_action": GPU_IS_LOST})])
-    with pytest.raises(DeviceFault, match="lost"):
-        l4_meter.measure()
-
-
 def test_an_agent_takes_its_gpu_and_measures_it(fake_nvml: FakeNvml) -> None:
     fake_nvml.describe([T4, replace(L4, temperature=51)])
     identity = take_device(AgentDeviceSettings(kind="nvidia", id=L4.uuid))

@@ -21,10 +21,11 @@ from agents.displays.backend import DisplayBackend
 from agents.displays.display import BrowserEndpoint, Display
 from agents.displays.display_folder import DisplayFolder
 from agents.displays.pool import DisplayPool
-from agents.displays.process_search import living, mark_of, user_ids_of
+from agents.displays.process_search import user_ids_of
 from agents.displays.spawning import BROWSER
 from agents.displays.x_sockets import TMP, socket_of
 from agents.displays.xvfb import Xvfb
+from agents.process_marks import living, mark_of
 from gpu_balancer.runtime.clock import Clock, SystemClock
 from gpu_balancer.runtime.recording_sections import RecordingSettings
 from gpu_balancer.runtime.task_guard import TaskGuard
@@ -139,7 +140,7 @@ def processes_of(display: Display) -> list[int]:
     return [
         pid
         for pid in living()
-        if (mark_of(pid) or "").endswith(f"/{display.id}")
+        if str(mark_of(pid)).endswith(f":display:{display.id}")
         or (display.user_id is not None and display.user_id in user_ids_of(pid))
     ]
 

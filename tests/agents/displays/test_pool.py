@@ -90,7 +90,7 @@ async def test_processes_know_nothing_of_the_agents_environment(
         for pid in processes_of(display):
             environment = environment_of(pid)
             assert "CLOUD_SECRET=hunter2" not in environment
-            assert f"GPU_BALANCER_DISPLAY={display.environment['GPU_BALANCER_DISPLAY']}" in environment
+            assert f"GPU_BALANCER_OWNER={display.environment['GPU_BALANCER_OWNER']}" in environment
         assert "CLOUD_SECRET" not in display.environment
         await rig.pool.release(display.id)
 

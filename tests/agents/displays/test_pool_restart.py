@@ -25,12 +25,13 @@ from display_rig import (
     traces_of,
 )
 
+from agents.displays import pool
 from agents.displays.display import BrowserEndpoint, Display
 from agents.displays.display_folder import DisplayFolder
-from agents.displays.process_search import MARK_VARIABLE
 from agents.displays.run_folders import agent_name
 from agents.displays.screens import screen_size
 from agents.displays.spawning import BROWSER, X_SERVER
+from agents.process_marks import Mark, OwnerKind
 
 pytestmark = pytest.mark.process
 WITHIN = timedelta(seconds=30)
@@ -115,14 +116,28 @@ async def test_what_has_lost_its_record_is_ended_all_the_same(root: Path, run_di
 
 async def marked_process(root: Path) -> asyncio.subprocess.Process:
     """A process of a display of which there is nothing else."""
-    mark = {MARK_VARIABLE: f"{agent_name(root)}/forgotten"}
-    return await asyncio.create_subprocess_exec(SLEEP, "1000", env=mark)
+    mark = Mark(agent=agent_name(root), kind=OwnerKind.DISPLAY, name="forgotten")
+    return await asyncio.create_subprocess_exec(SLEEP, "1000", env=mark.environment)
 
 
 async def test_a_marked_process_without_any_folder_is_ended(root: Path, run_dir: Path) -> None:
     forgotten = await marked_process(root)
     async with opened_pool(root, run_dir):
         assert await forgotten.wait() == -signal.SIGKILL
+
+
+async def test_a_process_of_no_display_is_ended_while_the_agent_runs_and_displays_stay(
+    root: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_TEND_EVERY_S", 0.01)
+    async with opened_pool(root, run_dir) as rig:
+        lent = await rig.acquire()
+        before = set(processes_of(lent))
+        forgotten = await marked_process(root)
+        assert await forgotten.wait() == -signal.SIGKILL
+        assert set(processes_of(lent)) == before
+        assert rig.pool.alive(lent.id)
+        await rig.pool.release(lent.id)
 
 
 async def test_an_agent_leaves_the_displays_of_another_alone(root: Path, run_dir: Path, tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from display_rig import is_root, open_window, short_folder, x_connection
 from agents.displays.display import Display, DisplayUnavailable
 from agents.displays.display_folder import DisplayFolder, DisplayRecord
 from agents.displays.ending import DisplayEnder
-from agents.displays.process_search import MARK_VARIABLE
 from agents.displays.run_folders import RunFolders, agent_name, give_to
 from agents.displays.screens import await_window, list_windows, own_authority, resize_screen, screen_size
 from agents.displays.sound_server import start_sound
@@ -79,7 +78,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
             "XDG_RUNTIME_DIR": str(work / "run"),
             "XAUTHORITY": str(work / "authority"),
             "PULSE_SERVER": f"unix:{work / 'sound'}",
-            MARK_VARIABLE: f"{run.agent}/abc",
+            **run.mark_of("abc").environment,
         }
         processes = DisplayProcesses(folder, work=work, user_id=user_id, environment=environment)
         yield Bench(processes=processes, authority=work / "authority")

@@ -217,7 +217,27 @@ def test_a_bare_name_is_the_input_s_unless_the_input_is_known_by_another() -> No
     assert known.failure_reason is FailureReason.OUTPUT_UNREACHABLE
 
 
+def test_an_srt_server_that_left_is_no_disk_that_failed() -> None:
+    line = "[vost#0:0/libx264 @ 0x5568] [error] Error submitting a packet to the muxer: Input/output error"
+    assert _classify(251, line, made=True).failure_reason is FailureReason.OUTPUT_UNWRITABLE
+    assert _classify(251, line, made=True, pushes=True).failure_reason is FailureReason.OUTPUT_UNREACHABLE
+
+
 _DEVICES: list[tuple[FailureReason, str]] = [
+    (
+        FailureReason.ENGINE_FAULT,
+        "[h264 @ 0x55] [error] cvdl->cuvidDecodePicture(decoder, &params) failed -> CUDA_ERROR_UNKNOWN: unknown error",
+    ),
+    (
+        FailureReason.ENGINE_FAULT,
+        "[h264_nvenc @ 0x1a] [error] EncodePicture failed!: generic error (20): (no details)",
+    ),
+    (FailureReason.ENGINE_FAULT, "[av1_nvenc @ 0x1a] [error] Failed locking bitstream buffer: generic error (20): x"),
+    (FailureReason.DEVICE_LOST, "[CUDA @ 0x5639] [error] cu->cuInit(0) failed -> CUDA_ERROR_UNKNOWN: unknown error"),
+    (
+        FailureReason.DEVICE_LOST,
+        "[h264_nvenc @ 0x1a] [error] dl->cuCtxPushCurrent(ctx->cu_context) failed -> CUDA_ERROR_LAUNCH_FAILED: launch",
+    ),
     (FailureReason.DEVICE_LOST, "[CUDA @ 0x5639] [error] cu->cuInit(0) failed -> CUDA_ERROR_NO_DEVICE: no device"),
     (FailureReason.DEVICE_LOST, "[h264_nvenc @ 0x5639ede1f940] [error] Cannot load libcuda.so.1"),
     (

@@ -1,6 +1,6 @@
 # Does as ffmpeg does: writes how far it is ten times a second, and completes its file when it is told to end.
-#   camera.sh PROGRESS FILE [sound]
-# With "sound" it takes no pictures.
+#   camera.sh PROGRESS FILE [sound] [LOST]
+# With "sound" it takes no pictures. Of three pictures, LOST are lost; others stand in for them.
 progress=$1
 file=$2
 pictures=1
@@ -10,7 +10,7 @@ trap 'printf "[end %s]" "$frames" >> "$file"; exit 255' TERM
 printf "[begin]" > "$file"
 while [ "$frames" -lt 100000 ]; do
     frames=$((frames + 3))
-    printf 'frame=%s\ndup_frames=0\ndrop_frames=0\nout_time_us=%s\nprogress=continue\n' \
-        "$((frames * pictures))" "$((frames * 33333))" >> "$progress"
+    printf 'frame=%s\ndup_frames=%s\ndrop_frames=0\nout_time_us=%s\nprogress=continue\n' \
+        "$((frames * pictures))" "$((frames / 3 * ${4:-0}))" "$((frames * 33333))" >> "$progress"
     sleep 0.05
 done

@@ -37,6 +37,7 @@ from agents.recordings.take_run import TakeBounds
 from agents.recordings.takes import Takes
 from agents.recordings.use_meter import UseMeter
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Failure, Phase
+from agents.sessions.attempt_health import HealthBounds
 from agents.sessions.event_feed import StatusTold
 from agents.sessions.event_numbers import EventNumbers
 from agents.sessions.folder import AttemptFolder, SessionFolders
@@ -176,6 +177,7 @@ class FakeShooting(Shooting):
 
     def __init__(self) -> None:
         """Knows no device."""
+        self.lost_of_three = 0
 
     async def ready(self) -> None:
         return
@@ -188,9 +190,8 @@ class FakeShooting(Shooting):
     ) -> Command:
         file = attempt.artifacts / take_file(0, Container.MP4, number)
         file.parent.mkdir(parents=True, exist_ok=True)
-        return Command(
-            argv=("/bin/sh", str(CAMERA), str(folder.progress), str(file), "" if record.job.pictures else "sound")
-        )
+        sound = "" if record.job.pictures else "sound"
+        return Command(argv=("/bin/sh", str(CAMERA), str(folder.progress), str(file), sound, str(self.lost_of_three)))
 
     def moves(self, job: RecordingJob) -> tuple[OutputMove, ...]:
         return final_moves(job)
@@ -315,6 +316,9 @@ class RecordingRigs:
         self.shooting = FakeShooting()
         self.stop_timeout = timedelta(seconds=5)
         self.excess: Failure | None = None
+        self.displays_known = asyncio.Event()
+        self.displays_known.set()
+        self.health = HealthBounds()
         self._former: FakeDisplays | None = None
 
     @asynccontextmanager
@@ -331,7 +335,10 @@ class RecordingRigs:
             folders, self.shooting, tracer=NoOpTracer(), clock=clock, output_roots=(str(self.state_dir.parent),)
         )
         bounds = TakeBounds(
-            stop_timeout=self.stop_timeout, log_limit_bytes=1 << 20, first_picture_timeout=timedelta(seconds=10)
+            stop_timeout=self.stop_timeout,
+            log_limit_bytes=1 << 20,
+            first_picture_timeout=timedelta(seconds=10),
+            health=self.health,
         )
 
         def runner(attempt: Attempt, record: AnyRecord, trace: SessionTrace) -> RecordingRunner:
@@ -355,6 +362,7 @@ class RecordingRigs:
                 closing=closing,
                 clock=clock,
                 find_excess=lambda _: self.excess,
+                displays_known=self.displays_known.wait,
             )
 
         async with TaskGuard("rig") as tasks:

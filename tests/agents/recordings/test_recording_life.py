@@ -15,6 +15,7 @@ from agents.displays.display import DisplayUnavailable
 from agents.lock_holders import is_held
 from agents.pipelines.job import AudioRendition, Rendition
 from agents.sessions.attempt import AttemptStatus, Ending, Failure, Phase, StopCause
+from agents.sessions.attempt_health import HealthBounds
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 pytestmark = pytest.mark.process
@@ -331,6 +332,26 @@ async def test_a_new_agent_goes_on_with_a_recording_that_runs(rigs: RecordingRig
     assert (rig.folder(job).artifacts / "recording.mp4").read_text() == f"[begin][end {report.encoded_frames}]"
 
 
+async def test_a_new_agent_touches_no_recording_before_it_knows_the_displays(rigs: RecordingRigs) -> None:
+    """One that did would take its display for lost."""
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+    rigs.displays_known.clear()
+    async with rigs.start() as rig:
+        assert rig.registry.live_count == 1
+        await rig.registry.stop(key_of(job))
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(rig.ended(job))
+            # Everything but what waits for the displays has its turn.
+            await asyncio.to_thread(rig.state, job)
+            assert not waiting.done()
+            assert rig.state(job).end is None
+            rigs.displays_known.set()
+        assert (waiting.result().ending, cause_of(waiting.result())) == (Ending.COMPLETED, "STOPPED")
+
+
 async def test_a_new_agent_begins_anew_what_had_not_begun(rigs: RecordingRigs) -> None:
     job = recording()
     async with rigs.start() as rig:
@@ -453,3 +474,37 @@ async def test_what_another_attempt_makes_anew_is_thrown_away(rigs: RecordingRig
         ended = await rig.ended(job)
         assert ended.failure is None
         assert not rig.folder(job).artifacts.exists()
+
+
+def conditions_of(status: AttemptStatus) -> list[str]:
+    return [condition.type for condition in status.conditions]
+
+
+async def test_a_recording_without_new_pictures_is_told_as_stalled_and_then_ended_with_its_file(
+    rigs: RecordingRigs,
+) -> None:
+    rigs.health = HealthBounds(stalled_after=timedelta(seconds=1), stalled_timeout=timedelta(seconds=2))
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+        signal_program(rig, job, 1, signal.SIGSTOP)
+        stalled = await rig.until(job, lambda status: "STALLED" in conditions_of(status))
+        [told] = stalled.conditions
+        assert told.message == "No frame was written for 1 s: its process is stopped."
+        ended = await rig.ended(job)
+    assert ended.failure is not None
+    assert (ended.ending, ended.failure.reason, cause_of(ended)) == (Ending.FAILED, "STALLED", "STALLED")
+    assert (rig.folder(job).artifacts / "recording.mp4").read_text().startswith("[begin][end ")
+
+
+async def test_a_recording_that_loses_pictures_tells_how_many(rigs: RecordingRigs) -> None:
+    rigs.shooting.lost_of_three = 1
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        degraded = await rig.until(job, lambda status: "DEGRADED" in conditions_of(status))
+        [told] = [one for one in degraded.conditions if one.type == "DEGRADED"]
+        assert "It lost " in told.message
+        await rig.registry.stop(key_of(job))
+        assert (await rig.ended(job)).failure is None

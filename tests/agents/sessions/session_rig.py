@@ -32,6 +32,7 @@ from agents.pipelines.job import (
     VideoCodec,
     VideoEncoding,
 )
+from agents.process_marks import name_of_agent
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Phase
 from agents.sessions.event_feed import StatusTold
 from agents.sessions.event_numbers import EventNumbers
@@ -62,8 +63,8 @@ FACTS = InputFacts(
 )
 
 
-def cpu_device() -> PipelineDevice:
-    """A CPU device that was proved to decode and encode H.264."""
+def cpu_device(ffmpeg: str = FFMPEG) -> PipelineDevice:
+    """A CPU device that was proved to decode and encode H.264, by an ffmpeg."""
     proved = [
         Capability(
             codec=VideoCodec.H264,
@@ -72,11 +73,11 @@ def cpu_device() -> PipelineDevice:
             implementation=implementation,
             works=True,
             hardware=False,
-            ffmpeg=FFMPEG,
+            ffmpeg=ffmpeg,
         )
         for direction, implementation in ((Direction.DECODE, "h264"), (Direction.ENCODE, "libx264"))
     ]
-    build = FfmpegBuild(path=FFMPEG, version=imageio_ffmpeg.get_ffmpeg_version(), candidate="bundled")
+    build = FfmpegBuild(path=ffmpeg, version=imageio_ffmpeg.get_ffmpeg_version(), candidate="bundled")
     return PipelineDevice(kind="cpu", id="cpu-0", core_count=2, capabilities=tuple(proved), ffmpeg_builds=(build,))
 
 
@@ -95,6 +96,7 @@ class Rig:
     book: StatusBook
     launcher: Launcher
     folders: SessionFolders
+    tasks: TaskGuard
     heard: list[AttemptStatus] = field(default_factory=list)
     """Every numbered status that was told."""
 
@@ -151,6 +153,7 @@ class Rigs:
         )
         self.runner_settings = RunnerSettings(stop_timeout=timedelta(seconds=8))
         self.tracer: Tracer = NoOpTracer()
+        self.ffmpeg = FFMPEG
 
     def settle(self, *, launch: dict[str, object] | None = None, runner: dict[str, object] | None = None) -> None:
         """Changes settings of the rigs that follow."""
@@ -158,12 +161,18 @@ class Rigs:
         self.runner_settings = replace(self.runner_settings, **(runner or {}))  # type: ignore[arg-type]
 
     @asynccontextmanager
-    async def start(self) -> AsyncIterator[Rig]:
+    async def start(self, *, adopted_within: timedelta = timedelta(seconds=20)) -> AsyncIterator[Rig]:
         """An agent from start to end."""
         clock = SystemClock()
-        folders = SessionFolders(root=self.state_dir / "sessions")
+        folders = SessionFolders(root=self.state_dir / "sessions", agent=name_of_agent(self.state_dir))
         book = StatusBook(EventNumbers(self.state_dir / "event-number", clock))
-        launcher = Launcher(folders, device=cpu_device, tracer=self.tracer, clock=clock, settings=self.launch_settings)
+        launcher = Launcher(
+            folders,
+            device=lambda: cpu_device(self.ffmpeg),
+            tracer=self.tracer,
+            clock=clock,
+            settings=self.launch_settings,
+        )
 
         def runner(attempt: Attempt, record: AnyRecord, trace: SessionTrace) -> AttemptRunner:
             assert isinstance(record, LaunchRecord)
@@ -172,8 +181,8 @@ class Rigs:
 
         async with TaskGuard("rig") as tasks:
             registry = SessionRegistry(folders, book, make_runner=runner, tasks=tasks, tracer=self.tracer, clock=clock)
-            await registry.adopt()
-            yield Rig(registry=registry, book=book, launcher=launcher, folders=folders)
+            await registry.adopt(within=adopted_within)
+            yield Rig(registry=registry, book=book, launcher=launcher, folders=folders, tasks=tasks)
 
 
 def job_of(

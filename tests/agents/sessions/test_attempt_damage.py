@@ -142,7 +142,7 @@ async def test_a_deletion_is_refused_while_something_cannot_be_ended(
     async with rigs.start() as rig:
         job, _ = await left_running(rigs, clip)
         monkeypatch.setattr(AttemptProcesses, "kill_all", lambda _: None)
-        monkeypatch.setattr("agents.sessions.registry._KILLED_WITHIN", timedelta(seconds=0.2))
+        monkeypatch.setattr("agents.sessions.registry.KILLED_WITHIN", timedelta(seconds=0.2))
         with pytest.raises(RequestFailure) as refused:
             await rig.registry.delete(job.session)
         assert refused.value.reason is Reason.SESSION_NOT_ENDED

@@ -16,6 +16,7 @@ from session_rig import Rigs, endless, job_of, key_of
 
 from agents.pipelines.progress import Progress
 from agents.sessions.attempt import Ending
+from agents.sessions.attempt_health import HealthBounds
 from agents.sessions.progress_file import ProgressFile, bytes_on_disk
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -23,7 +24,7 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @pytest.mark.process
 async def test_a_program_without_a_new_frame_is_told_as_stalled_until_it_goes_on(rigs: Rigs, clip: Path) -> None:
-    rigs.settle(runner={"stalled_after": timedelta(seconds=2)})
+    rigs.settle(runner={"health": HealthBounds(stalled_after=timedelta(seconds=2))})
     job = job_of(endless(clip))
     async with rigs.start() as rig:
         await rig.launch(job)
@@ -32,7 +33,9 @@ async def test_a_program_without_a_new_frame_is_told_as_stalled_until_it_goes_on
         assert program is not None
         os.kill(program, signal.SIGSTOP)
         stalled = await rig.until(job, lambda status: bool(status.conditions))
-        assert [condition.type for condition in stalled.conditions] == ["STALLED"]
+        assert [(one.type, one.message) for one in stalled.conditions] == [
+            ("STALLED", "No frame was written for 2 s: its process is stopped.")
+        ]
         os.kill(program, signal.SIGCONT)
         moving = await rig.until(job, lambda status: status.running_time is not None and not status.conditions)
         assert moving.event_number > stalled.event_number

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from balancer.adapters.grpc_agent_client import GrpcAgentClient
-from balancer.domain.device import RecordingAbility
+from balancer.domain.device import Direction, RecordingAbility
+from balancer.domain.health import DeviceHealth, HealthState
 from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.restart import RestartMode, RestartRule
 from balancer.domain.session import EndedAttempt, MeasuredUse
 from balancer.ports.agent_client import AgentReport, AgentUnreachableError, AttemptEvent
 from fakes.session_records import session_record
@@ -22,7 +24,7 @@ from fakes.session_texts import session
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.runtime.grpc_server import ServedService, build_server
 from gpu_balancer.v1 import agent_service_pb2 as pb
-from gpu_balancer.v1 import media_pb2, recording_pb2
+from gpu_balancer.v1 import device_pb2, media_pb2, recording_pb2
 from gpu_balancer.v1.agent_service_pb2_grpc import AgentServiceServicer, add_AgentServiceServicer_to_server
 
 SESSION = SessionId("s1")
@@ -37,6 +39,7 @@ class NotingAgent(AgentServiceServicer):
         self.asked: list[Any] = []
         self.events: list[pb.WatchEventsResponse] = []
         self.failure: RequestFailure | None = None
+        self.health: device_pb2.DeviceHealth | None = None
 
     def _note(self, request: Any) -> None:
         self.asked.append(request)
@@ -53,7 +56,11 @@ class NotingAgent(AgentServiceServicer):
             largest_width=3840,
             largest_height=2160,
         )
-        return pb.GetAgentResponse(agent=pb.Agent(incarnation="one", recording=ability))
+        return pb.GetAgentResponse(agent=pb.Agent(incarnation="one", recording=ability, health=self.health))
+
+    async def ProbeDevice(self, request: Any, _: Any) -> pb.AgentServiceProbeDeviceResponse:  # noqa: N802
+        self._note(request)
+        return pb.AgentServiceProbeDeviceResponse(agent=pb.Agent(incarnation="one"))
 
     async def LaunchSession(self, request: Any, _: Any) -> pb.LaunchSessionResponse:  # noqa: N802
         self._note(request)
@@ -138,10 +145,12 @@ async def test_a_further_attempt_is_told_what_it_continues_and_what_is_left_of_i
     )
     async with spoken_to(tmp_path) as (client, agent):
         await client.launch(first)
+        first = replace(first, resumable=True, restart=RestartRule(mode=RestartMode.ON_FAILURE))
         await client.launch(replace(first, attempt=3, ended_attempts=ended, ran_for=timedelta(seconds=20.5)))
         await client.launch(replace(first, attempt=4, ended_attempts=ended, ran_for=timedelta(seconds=59.5)))
         plans = [request.plan for request in agent.asked]
     assert not plans[0].continues
+    assert [plan.may_continue for plan in plans] == [False, True, True]
     assert [(one.attempt, one.device, one.folder) for one in plans[1].continues] == [
         (1, "devices/GPU-1", "/one"),
         (2, "devices/cpu-0", ""),
@@ -221,3 +230,35 @@ async def test_an_attempts_report_and_measurement_are_read(tmp_path: Path) -> No
     assert first.report.measured_use == MeasuredUse(cores=5, memory_mib=6, measured_time=timedelta(seconds=15))
     assert (first.report.folder, second.report.folder) == ("/state/sessions/s1/1", "")
     assert (second.report.recording_report, second.report.measured_use) == (None, None)
+
+
+async def test_how_well_a_device_is_is_read_as_far_as_it_is_known(tmp_path: Path) -> None:
+    told = device_pb2.DeviceHealth(
+        state=device_pb2.HEALTH_STATE_LOST,
+        reason="XID_79",
+        message="It has fallen off the bus.",
+        xid=79,
+        faulty_engines=[device_pb2.CODING_DIRECTION_ENCODE, 99],  # type: ignore[list-item]
+    )
+    told.since_time.FromDatetime(TAKEN)
+    async with spoken_to(tmp_path) as (client, agent):
+        assert (await client.describe()).health is None
+        agent.health = told
+        assert (await client.describe()).health == DeviceHealth(
+            state=HealthState.LOST,
+            reason="XID_79",
+            message="It has fallen off the bus.",
+            xid=79,
+            since_time=TAKEN,
+            faulty_engines=(Direction.ENCODE,),
+        )
+        agent.health = device_pb2.DeviceHealth(state=99)  # type: ignore[arg-type]
+        assert (await client.describe()).health is None
+
+
+@pytest.mark.parametrize("by_operator", [False, True])
+async def test_a_probe_says_whether_an_operator_asked_for_it(tmp_path: Path, by_operator: bool) -> None:
+    async with spoken_to(tmp_path) as (client, agent):
+        await client.probe(by_operator=by_operator)
+        (asked,) = agent.asked
+        assert asked == pb.AgentServiceProbeDeviceRequest(by_operator=by_operator)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -15,11 +16,13 @@ from balancer.admission import PlacementRefused
 from balancer.device_drains import DeviceDrains, DrainTimes
 from balancer.device_entry import DeviceEntry
 from balancer.device_registry import DeviceRegistry
-from balancer.domain.device import DeviceState
-from balancer.domain.drain import DrainMode
-from balancer.domain.ids import DeviceId
+from balancer.domain.device import DeviceState, Dimension
+from balancer.domain.drain import DrainMode, moving_failure
+from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.policies import LeastWeightedLoad
 from balancer.domain.session import Priority, Progress, SessionRecord, SessionState
 from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
+from balancer.domain.workload import Workload
 from balancer.ports.session_store import StoreError
 from fakes.agent_client import FakeAgentClient
 from fakes.device_views import device_view
@@ -90,6 +93,7 @@ async def drain_house(
     *,
     agents: dict[DeviceId, FakeAgentClient] | None = None,
     times: DrainTimes | None = None,
+    **house_settings: Any,
 ) -> AsyncIterator[DrainHouse]:
     """Starts an engine on two real devices; leaving kills it as it is."""
     registry = DeviceRegistry()
@@ -98,7 +102,7 @@ async def drain_house(
     for view in views:
         made[view.id].view = view
         registry.expect(view.identity)
-    async with engine_house(store, *views, agents=made, registry=registry) as house:
+    async with engine_house(store, *views, agents=made, registry=registry, **house_settings) as house:
         drains = DeviceDrains(registry=registry, engine=house.engine, clock=house.clock, times=times)
         drains.load()
         house.tasks.spawn_eternal(drains.run(), name="drains")
@@ -221,6 +225,71 @@ async def test_a_stop_on_the_way_is_the_end_and_gives_the_room_back(store: FakeS
         assert dict(pair.house.engine.ledger.used(CPU1)) == {}
 
 
+async def test_what_a_session_has_of_the_host_is_its_own_when_it_moves(store: FakeSessionStore) -> None:
+    """The host has no room for a second one; a move needs none."""
+    async with drain_house(store, ROOMY, host_capacity={Dimension.CORES: 2_000_000}) as pair:
+        (moving,) = await pair.running(1)
+        before = dict(pair.house.engine.ledger.host_used())
+        with pytest.raises(PlacementRefused):
+            await pair.house.admit()
+        pair.house.agents[CPU0].keeps_stopping = True
+        await pair.drains.drain(CPU0, DrainMode.MOVE, None)
+        await pair.passing(1)
+        assert pair.state(moving).state is SessionState.STOPPING
+        assert dict(pair.house.engine.ledger.host_used()) == before, "and it is booked once"
+        pair.house.agents[CPU0].end(moving.id, 1, AttemptOutcome.STOPPED)
+        await pair.passing(5)
+        assert (pair.state(moving).device_id, pair.state(moving).state) == (CPU1, SessionState.RUNNING)
+        assert dict(pair.house.engine.ledger.host_used()) == before
+
+
+async def test_who_ends_anyway_is_not_moved_and_no_room_is_kept(pair: DrainHouse) -> None:
+    (record,) = await pair.running(1)
+    pair.house.agents[CPU0].keeps_stopping = True
+    await pair.house.engine.stop(record.id)
+    assert not pair.house.engine.move(record.id, moving_failure(CPU0))
+    assert dict(pair.house.engine.ledger.used(CPU1)) == {}
+
+
+class CountingPolicy(LeastWeightedLoad):
+    """Counts where sessions are by what it is told alone."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, DeviceId] = {}
+        self.faults: list[str] = []
+
+    def on_session_placed(self, session_id: SessionId, device_id: DeviceId, workload: Workload) -> None:
+        if session_id in self.places:
+            self.faults.append(f"{session_id} is placed on {device_id} and never left {self.places[session_id]}")
+        self.places[session_id] = device_id
+
+    def on_session_ended(self, session_id: SessionId) -> None:
+        self.places.pop(session_id, None)
+
+
+async def test_a_policy_hears_that_a_session_left_before_it_is_placed_again(store: FakeSessionStore) -> None:
+    policy = CountingPolicy()
+    async with drain_house(store, ROOMY, policy=policy) as pair:
+        (record,) = await pair.running(1)
+        await pair.drains.drain(CPU0, DrainMode.MOVE, None)
+        await pair.passing(5)
+    assert (policy.places, policy.faults) == ({record.id: CPU1}, [])
+
+
+async def test_a_file_that_is_moved_to_where_live_work_runs_is_held_there(store: FakeSessionStore) -> None:
+    async with drain_house(store, {CPU0: 4, CPU1: 2}) as pair:
+        (film,) = await pair.running(1, workload=replace(LADDER, real_time=False))
+        await pair.drains.set_cordoned(CPU0, cordoned=True)
+        on_air = await pair.house.admit()
+        await pair.passing(2)
+        assert (on_air.device_id, pair.state(film).speed_limit) == (CPU1, None)
+        await pair.drains.drain(CPU0, DrainMode.MOVE, None)
+        await pair.passing(5)
+        moved = pair.state(film)
+        assert (moved.device_id, moved.state) == (CPU1, SessionState.RUNNING)
+        assert moved.speed_limit is not None
+
+
 async def test_files_more_than_half_done_and_sessions_of_publishers_stay(pair: DrainHouse) -> None:
     nearly, begun, published = await pair.running(3, workload=replace(LADDER, real_time=False))
     pair.progress(nearly, timedelta(seconds=51), timedelta(seconds=100))
@@ -237,6 +306,38 @@ async def test_files_more_than_half_done_and_sessions_of_publishers_stay(pair: D
     assert "2 sessions are left" in message
     assert "1 more than half done" in message
     assert "1 fed by publishers" in message
+
+
+async def test_what_continues_its_earlier_attempts_keeps_what_they_made(pair: DrainHouse) -> None:
+    pair.registry.set_weight(CPU1, 0)
+    record = await pair.house.engine.admit(replace(admission(), resumable=True))
+    pair.registry.set_weight(CPU1, 100)
+    await pair.passing(1)
+    await pair.drains.drain(CPU0, DrainMode.MOVE, None)
+    await pair.passing(5)
+    after = pair.state(record)
+    assert (after.device_id, after.state) == (CPU1, SessionState.RUNNING)
+    assert [(one.attempt, one.device_id) for one in after.ended_attempts] == [(1, CPU0)]
+    assert pair.house.agents[CPU0].discarded == []
+    assert (after.restart_count, after.restart_row) == (1, 0), "its rule of restarts is not used up by it"
+
+
+async def test_who_is_on_the_way_to_a_device_that_is_closed_meanwhile_goes_where_there_is_room_then(
+    pair: DrainHouse,
+) -> None:
+    (record,) = await pair.running(1)
+    pair.house.agents[CPU0].keeps_stopping = True
+    await pair.drains.drain(CPU0, DrainMode.MOVE, None)
+    await pair.passing(1)
+    await pair.drains.set_cordoned(CPU1, cordoned=True)
+    pair.house.agents[CPU0].end(record.id, 1, AttemptOutcome.STOPPED)
+    await pair.passing(5)
+    assert pair.state(record).state is SessionState.QUEUED
+    assert pair.entry().state is DeviceState.CORDONED, "nothing is booked there for it"
+    await pair.drains.set_cordoned(CPU0, cordoned=False)
+    await pair.passing(5)
+    assert (pair.state(record).device_id, pair.state(record).state) == (CPU0, SessionState.RUNNING)
+    assert dict(pair.house.engine.ledger.used(CPU1)) == {}
 
 
 async def test_nobody_is_moved_whose_agent_does_not_answer(pair: DrainHouse) -> None:

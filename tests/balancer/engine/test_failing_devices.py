@@ -12,6 +12,7 @@ import pytest
 
 from balancer.admission import PlacementRefused
 from balancer.agent_watch import AgentWatch
+from balancer.device_probes import DeviceProbes
 from balancer.device_quarantine import DeviceQuarantine
 from balancer.device_registry import DeviceRegistry
 from balancer.domain.decision import PlacementSettings
@@ -69,9 +70,9 @@ class GpuAgent(FakeAgentClient):
             super().report(), identity=self.identity, capabilities=self.capabilities, fault_message=self.fault
         )
 
-    async def probe(self) -> AgentReport:
+    async def probe(self, *, by_operator: bool = False) -> AgentReport:
         self.probes += 1
-        return await super().probe()
+        return await super().probe(by_operator=by_operator)
 
 
 @dataclass
@@ -109,7 +110,8 @@ async def host(store: FakeSessionStore, *agents: GpuAgent) -> AsyncIterator[Host
     registry, clock = DeviceRegistry(), VirtualClock()
     by_id = {agent.device_id: agent for agent in agents}
     async with TaskGuard("test") as tasks:
-        quarantine = DeviceQuarantine(registry, by_id, clock=clock, tasks=tasks, settings=QuarantineSettings())
+        probes = DeviceProbes(registry, by_id, tasks=tasks)
+        quarantine = DeviceQuarantine(registry, probes, clock=clock, tasks=tasks, settings=QuarantineSettings())
         caps = EncoderCaps(registry, tasks)
         engine = SessionEngine(
             store=store,

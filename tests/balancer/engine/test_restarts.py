@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import pytest
 
+from balancer.absent_agents import AbsentAgents
 from balancer.admission import Admission
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.restart import LOSSES_ONLY, RestartMode, RestartRule
@@ -226,6 +227,19 @@ async def test_a_live_session_that_begins_again_makes_a_preemptible_one_give_way
         assert house.agent.discarded == [(victim.id, 1)]
 
 
+async def test_an_input_that_comes_late_counts_against_no_device(store: FakeSessionStore) -> None:
+    """A camera that is off: whichever device the session runs on at last, the others did nothing wrong."""
+    unreadable = Failure(reason="INPUT_UNREADABLE", message="Cannot read the input: nobody answers.")
+    async with engine_house(store, ONE) as house:
+        house.watch()
+        record = await house.engine.admit(live(replace(RULE, reasons=frozenset({"INPUT_UNREADABLE"}))))
+        await settle()
+        house.agent.fail(record.id, 1, unreadable)
+        await asyncio.sleep(5)
+        assert (await run(house, record.id)).attempt == 2
+        assert house.observer.not_begun == []
+
+
 async def test_who_says_nothing_outlives_losses_and_nothing_else(store: FakeSessionStore) -> None:
     async with engine_house(store, device_view()) as house:
         house.watch()
@@ -407,3 +421,42 @@ async def test_a_launch_that_was_never_answered_is_made_elsewhere_and_blames_no_
         await asyncio.sleep(61)
         assert (await run(house, record.id)).device_id == CPU_1
         assert house.observer.not_begun == []
+
+
+async def test_the_sessions_of_an_agent_that_is_not_found_after_a_start_are_not_forgotten(
+    store: FakeSessionStore,
+) -> None:
+    async with two_devices(store) as house:
+        agents = house.agents
+        record = await running(house, live(LOSSES_ONLY))
+    found = {CPU_1: agents[CPU_1]}
+    async with engine_house(store, OTHER, agents=found) as house:
+        house.tasks.spawn_eternal(heartbeats(house), name="heartbeats")
+        house.watch(CPU_1)
+        absent = AbsentAgents(house.engine, found, clock=house.clock, lost_after=lambda: MINUTE)
+        house.tasks.spawn_eternal(absent.watch(), name="absent agents")
+        await asyncio.sleep(9)
+        assert house.engine.get(record.id).conditions == ()
+        await asyncio.sleep(2)
+        assert [condition.type for condition in house.engine.get(record.id).conditions] == ["UNREACHABLE"]
+        await asyncio.sleep(48)
+        assert house.engine.get(record.id).device_id == CPU_0
+        await asyncio.sleep(3)
+        assert (await run(house, record.id)).device_id == CPU_1
+
+
+async def test_an_agent_that_is_found_after_a_while_has_its_sessions_as_before(store: FakeSessionStore) -> None:
+    async with two_devices(store) as house:
+        agents = house.agents
+        record = await running(house, live(LOSSES_ONLY))
+    found = {CPU_1: agents[CPU_1]}
+    async with engine_house(store, ONE, OTHER, agents=found) as house:
+        house.tasks.spawn_eternal(heartbeats(house), name="heartbeats")
+        absent = AbsentAgents(house.engine, found, clock=house.clock, lost_after=lambda: MINUTE)
+        house.tasks.spawn_eternal(absent.watch(), name="absent agents")
+        await asyncio.sleep(30)
+        found[CPU_0] = agents[CPU_0]
+        house.watch(CPU_0, lost_after=MINUTE)
+        await asyncio.sleep(120)
+        back = house.engine.get(record.id)
+        assert (back.state, back.device_id, back.conditions) == (SessionState.RUNNING, CPU_0, ())

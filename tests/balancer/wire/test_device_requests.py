@@ -130,7 +130,7 @@ async def test_a_reload_tells_what_changed_and_what_waits_for_a_restart(pair: Ba
 
 
 async def test_a_device_is_tried_again_by_its_agent(pair: BalancerHouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def probe() -> AgentReport:
+    async def probe(*, by_operator: bool = False) -> AgentReport:
         return report_of("cpu-0", 8)
 
     monkeypatch.setattr(pair.agent, "probe", probe)

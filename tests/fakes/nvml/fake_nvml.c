@@ -5,11 +5,14 @@
  *
  * The file: lines "key = value"; those before the first "[gpu]" are the system's, the others that card's. The key
  * "errors" lists "symbol:code" pairs that fail; the symbol "*" stands for every call about that card, its handle too.
+ * "hangs" lists symbols that do not return while they stand there. "events" lists "number/type/data", numbers rising: an
+ * event set is told those that come after the card was registered with it.
  */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SUCCESS 0
 #define INVALID_ARGUMENT 2
@@ -17,10 +20,18 @@
 #define NOT_FOUND 6
 #define INSUFFICIENT_SIZE 7
 #define DRIVER_NOT_LOADED 9
+#define TIMEOUT 10
+#define GPU_IS_LOST 15
+#define AMPERE 7
+#define NO_INSTANCE 0xffffffffu
+#define RECOVERY_ACTION 230
+#define RECOVERY_ACTION_DRIVER 570
 #define UNKNOWN 999
 #define MOST_GPUS 16
 #define TEXT 512
 #define MOST_PROCESSES 16
+#define MOST_EVENTS 64
+#define LOOK_AGAIN_US 10000
 
 /* A process that uses a card. One that draws is in the list of graphics, any other in that of computing. */
 typedef struct {
@@ -28,15 +39,26 @@ typedef struct {
     unsigned long long memory_bytes;
 } Process;
 
+/* Something that the driver reports of a card: 8 is an XID, which is its data. */
+typedef struct {
+    unsigned number;
+    unsigned long long type, data;
+} Event;
+
 typedef struct {
     char uuid[96];
     char name[96];
     char errors[TEXT];
+    char hangs[TEXT];
     unsigned domain, bus, device, architecture, video_clock_mhz;
     unsigned encoder_utilization, decoder_utilization, gpu_utilization, encoder_sessions, temperature, recovery_action;
+    unsigned remap_pending, remap_failed, retired_pending, clock_reasons, slowdown_temperature, shutdown_temperature;
+    unsigned long long uncorrected_errors, supported_events;
     unsigned long long memory_total_bytes, memory_used_bytes;
     unsigned process_count;
     Process processes[MOST_PROCESSES];
+    unsigned event_count;
+    Event events[MOST_EVENTS];
 } Gpu;
 
 typedef struct {
@@ -63,6 +85,14 @@ static void set_gpu_number(Gpu *gpu, const char *key, const char *value) {
     else if (!strcmp(key, "encoder_sessions")) gpu->encoder_sessions = (unsigned)number;
     else if (!strcmp(key, "temperature")) gpu->temperature = (unsigned)number;
     else if (!strcmp(key, "recovery_action")) gpu->recovery_action = (unsigned)number;
+    else if (!strcmp(key, "remap_pending")) gpu->remap_pending = (unsigned)number;
+    else if (!strcmp(key, "remap_failed")) gpu->remap_failed = (unsigned)number;
+    else if (!strcmp(key, "retired_pending")) gpu->retired_pending = (unsigned)number;
+    else if (!strcmp(key, "clock_reasons")) gpu->clock_reasons = (unsigned)number;
+    else if (!strcmp(key, "slowdown_temperature")) gpu->slowdown_temperature = (unsigned)number;
+    else if (!strcmp(key, "shutdown_temperature")) gpu->shutdown_temperature = (unsigned)number;
+    else if (!strcmp(key, "uncorrected_errors")) gpu->uncorrected_errors = number;
+    else if (!strcmp(key, "supported_events")) gpu->supported_events = number;
     else if (!strcmp(key, "memory_total_bytes")) gpu->memory_total_bytes = number;
     else if (!strcmp(key, "memory_used_bytes")) gpu->memory_used_bytes = number;
     else {
@@ -84,11 +114,24 @@ static void set_processes(Gpu *gpu, const char *value) {
     }
 }
 
+/* Reads "number/type/data", one after the other with a space between. */
+static void set_events(Gpu *gpu, const char *value) {
+    int read;
+    Event event;
+    while (sscanf(value, " %u/%llu/%llu%n", &event.number, &event.type, &event.data, &read) == 3) {
+        if (gpu->event_count == MOST_EVENTS) abort();
+        gpu->events[gpu->event_count++] = event;
+        value += read;
+    }
+}
+
 static void set_gpu(Gpu *gpu, const char *key, const char *value) {
     if (!strcmp(key, "uuid")) copy_text(gpu->uuid, sizeof gpu->uuid, value);
     else if (!strcmp(key, "name")) copy_text(gpu->name, sizeof gpu->name, value);
     else if (!strcmp(key, "errors")) copy_text(gpu->errors, sizeof gpu->errors, value);
+    else if (!strcmp(key, "hangs")) copy_text(gpu->hangs, sizeof gpu->hangs, value);
     else if (!strcmp(key, "processes")) set_processes(gpu, value);
+    else if (!strcmp(key, "events")) set_events(gpu, value);
     else set_gpu_number(gpu, key, value);
 }
 
@@ -131,6 +174,15 @@ static int asked_error(const char *list, const char *symbol) {
     return SUCCESS;
 }
 
+/* Whether a list of symbols names one, or all. */
+static int is_named(const char *list, const char *symbol) {
+    char copy[TEXT], *rest = copy, *name;
+    copy_text(copy, sizeof copy, list);
+    while ((name = strtok_r(rest, " ", &rest)))
+        if (!strcmp(name, symbol) || !strcmp(name, "*")) return 1;
+    return 0;
+}
+
 /* Opens the machine for a call about all of it. */
 static int system_call(Machine *machine, const char *symbol) {
     if (!read_machine(machine)) return DRIVER_NOT_LOADED;
@@ -144,6 +196,10 @@ static int card_call(Machine *machine, void *handle, const char *symbol, Gpu **g
     if (error) return error;
     if (number < 1 || number > machine->count) return UNKNOWN;
     *gpu = &machine->gpus[number - 1];
+    while (is_named((*gpu)->hangs, symbol)) {
+        usleep(LOOK_AGAIN_US);
+        if (!read_machine(machine) || number > machine->count) return UNKNOWN;
+    }
     return asked_error((*gpu)->errors, symbol);
 }
 
@@ -410,14 +466,124 @@ typedef struct {
     } value;
 } FieldValue;
 
-/* Knows the recovery action alone. The error of one field travels in its own result, as with the real library. */
+int nvmlDeviceGetTemperatureThreshold(void *handle, unsigned kind, unsigned *celsius) {
+    CARD_CALL()
+    if (kind > 1) return NOT_SUPPORTED;
+    *celsius = kind ? gpu->slowdown_temperature : gpu->shutdown_temperature;
+    return *celsius ? SUCCESS : NOT_SUPPORTED;
+}
+
+/* Of all memory together: only uncorrected errors since the driver was loaded are told. */
+int nvmlDeviceGetTotalEccErrors(void *handle, unsigned type, unsigned counter, unsigned long long *count) {
+    CARD_CALL()
+    if (type != 1 || counter != 0) return NOT_SUPPORTED;
+    *count = gpu->uncorrected_errors;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetRemappedRows(void *handle, unsigned *corrected, unsigned *uncorrected, unsigned *pending,
+                              unsigned *failed) {
+    CARD_CALL()
+    if (gpu->architecture < AMPERE) return NOT_SUPPORTED;
+    *corrected = 0;
+    *uncorrected = gpu->remap_pending;
+    *pending = gpu->remap_pending;
+    *failed = gpu->remap_failed;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetRetiredPagesPendingStatus(void *handle, unsigned *pending) {
+    CARD_CALL()
+    if (gpu->architecture >= AMPERE) return NOT_SUPPORTED;
+    *pending = gpu->retired_pending;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetCurrentClocksEventReasons(void *handle, unsigned long long *reasons) {
+    CARD_CALL()
+    *reasons = gpu->clock_reasons;
+    return SUCCESS;
+}
+
+/* The cards that are registered with a set of events, by index, and up to which number each was told. */
+typedef struct {
+    unsigned long long types[MOST_GPUS];
+    unsigned told[MOST_GPUS];
+} EventSet;
+
+typedef struct {
+    void *device;
+    unsigned long long type, data;
+    unsigned gpu_instance, compute_instance;
+} EventData;
+
+int nvmlEventSetCreate(EventSet **set) {
+    SYSTEM_CALL()
+    *set = calloc(1, sizeof **set);
+    return *set ? SUCCESS : UNKNOWN;
+}
+
+int nvmlEventSetFree(EventSet *set) {
+    free(set);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetSupportedEventTypes(void *handle, unsigned long long *types) {
+    CARD_CALL()
+    *types = gpu->supported_events;
+    return SUCCESS;
+}
+
+int nvmlDeviceRegisterEvents(void *handle, unsigned long long types, EventSet *set) {
+    CARD_CALL()
+    if (types & ~gpu->supported_events) return NOT_SUPPORTED;
+    unsigned index = (unsigned)(uintptr_t)handle - 1;
+    set->types[index] = types;
+    set->told[index] = gpu->event_count ? gpu->events[gpu->event_count - 1].number : 0;
+    return SUCCESS;
+}
+
+/* Finds the next event of a set; TIMEOUT when there is none now. A card that is lost is told once its events are. */
+static int next_event(Machine *machine, EventSet *set, EventData *data) {
+    for (unsigned index = 0; index < machine->count; index++) {
+        Gpu *gpu = &machine->gpus[index];
+        if (!set->types[index]) continue;
+        for (unsigned at = 0; at < gpu->event_count; at++) {
+            Event *event = &gpu->events[at];
+            if (event->number <= set->told[index]) continue;
+            set->told[index] = event->number;
+            if (!(event->type & set->types[index])) continue;
+            *data = (EventData){.device = (void *)(uintptr_t)(index + 1), .type = event->type, .data = event->data,
+                                .gpu_instance = NO_INSTANCE, .compute_instance = NO_INSTANCE};
+            return SUCCESS;
+        }
+        if (asked_error(gpu->errors, "nvmlEventSetWait_v2") == GPU_IS_LOST) return GPU_IS_LOST;
+    }
+    return TIMEOUT;
+}
+
+int nvmlEventSetWait_v2(EventSet *set, EventData *data, unsigned timeout_ms) {
+    for (unsigned waited_us = 0;; waited_us += LOOK_AGAIN_US) {
+        SYSTEM_CALL()
+        int found = next_event(&machine, set, data);
+        if (found != TIMEOUT || waited_us >= timeout_ms * 1000) return found;
+        usleep(LOOK_AGAIN_US);
+    }
+}
+
+/*
+ * Knows the recovery action alone. The error of one field travels in its own result, as with the real library: a field
+ * that is newer than the driver is an invalid argument.
+ */
 int nvmlDeviceGetFieldValues(void *handle, int count, FieldValue *values) {
     CARD_CALL()
     for (int at = 0; at < count; at++) {
         values[at].value.wide = 0;
-        values[at].result = values[at].field == 230 ? asked_error(gpu->errors, "recovery_action") : NOT_SUPPORTED;
         values[at].value_type = 1;
         values[at].value.number = gpu->recovery_action;
+        if (values[at].field != RECOVERY_ACTION) values[at].result = NOT_SUPPORTED;
+        else if (atoi(machine.driver_version) < RECOVERY_ACTION_DRIVER) values[at].result = INVALID_ARGUMENT;
+        else values[at].result = asked_error(gpu->errors, "recovery_action");
     }
     return SUCCESS;
 }
