@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Processes that share out the tests, a file each at a time. More than there are cores: they wait more than they work.
 WORKERS ?= 4
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages test-packages demo test check fix lint types house contract generated unit schema proto bench clean
+.PHONY: help setup system-packages test-packages demo test check fix lint types house contract generated unit schema proto bench chaos clean
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -68,6 +68,9 @@ schema: setup ## Generates the editors' JSON schemas beside config/*.toml
 
 bench: setup ## Runs every benchmark, both sides in one run
 	$(BIN)/python -m bench
+
+chaos: setup ## Breaks a running house in every way and judges it, about 90 minutes (SEED=8 repeats a run; docs/chaos.md)
+	$(BIN)/python -m bench.chaos $(if $(SEED),--seed '$(SEED)')
 
 clean: ## Removes what was installed and built
 	rm -rf $(VENV) node_modules build dist demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

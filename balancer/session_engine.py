@@ -526,7 +526,8 @@ class SessionEngine:
     def _restore(self, record: SessionRecord) -> None:
         entry = Entry(record)
         if not record.state.final:
-            entry.record = record = replace(record, revision=record.revision + _RESTART_REVISIONS)
+            # Of its progress the store knows what it was at the last change of state: its agent tells more, soon.
+            entry.record = record = replace(record, revision=record.revision + _RESTART_REVISIONS, progress=None)
             self._writer.submit(Write((PutSession(record=record),), lambda: None, lambda _: None, True))
         self._book.enter(entry)
         self._book.publish(record)

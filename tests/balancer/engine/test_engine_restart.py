@@ -145,3 +145,28 @@ async def test_a_store_that_cannot_be_written_stops_the_start(store: FakeSession
     with pytest.raises(StoreError, match="broken"):
         async with engine_house(store):
             pass
+
+
+async def test_progress_is_unknown_after_a_restart_until_the_agent_tells_it(store: FakeSessionStore) -> None:
+    """What the store has of it is as old as the last change of state: told, a client would see frames become fewer."""
+    async with engine_house(store) as house:
+        agents = house.agents
+        house.watch()
+        record = await house.admit()
+        await settle()
+        house.agent.progress(record.id, 15)
+        house.agent.run(record.id)
+        await settle()
+        house.agent.progress(record.id, 900)
+        await settle()
+        assert house.engine.get(record.id).progress is not None
+    async with engine_house(store, agents=agents) as house:
+        assert house.engine.get(record.id).state is SessionState.RUNNING
+        assert house.engine.get(record.id).progress is None
+        house.watch()
+        await settle()
+        house.agent.progress(record.id, 925)
+        await settle()
+        progress = house.engine.get(record.id).progress
+        assert progress is not None
+        assert progress.frames == 925

@@ -1,0 +1,359 @@
+"""The house that is broken: a real balancer, real agents on this machine's cores, and ways to kill and mend them.
+
+Agents are started by the balancer ("local"), or by this house behind relays that can be cut ("external"), as systemd
+would: one that ends is started again. Everything is below one short-named folder and gone at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from bench.chaos.kept_agents import KeptAgent, agent_settings
+from bench.chaos.relay import Relay
+from bench.chaos.sightings import Sighter
+from bench.chaos.small_disks import SmallDisk, small_disk
+from gpu_balancer import Client, RequestFailure
+from gpu_balancer.runtime.folder_lock import lock_owner
+from gpu_balancer.v1 import agent_service_pb2, agent_service_pb2_grpc, device_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_CAPACITY = (
+    "decode_pixels_per_second = 4000000000\nscale_pixels_per_second = 4000000000\n"
+    "encode_pixels_per_second = 4000000000\n"
+)
+"""Far more than cores do: the pictures are tiny, and it is not placement that is looked at here."""
+_POLL_S = 0.02
+
+
+class House:
+    """One balancer with its agents. `house_running` makes and ends it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        external: bool,
+        settings: str,
+        device_count: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Prepares; nothing runs yet.
+
+        Args:
+            folder: Empty, with a short name: sockets lie in it.
+            external: Whether agents are kept here, behind relays.
+            settings: Further settings of the balancer.
+            device_count: CPU devices. Local ones share no core, so that there are at most as many as cores.
+            environment: Variables for its daemons besides this process's own.
+        """
+        self._environment = {**os.environ, **(environment or {})}
+        self.folder = folder
+        self.state_dir = folder / "state"
+        self.films = folder / "films"
+        self.out_root = folder / "out"
+        cores = sorted(os.sched_getaffinity(0))
+        count = device_count if external else min(device_count, len(cores))
+        self.devices = {f"cpu-{number}": str(cores[number % len(cores)]) for number in range(count)}
+        self.external = external
+        self.sighter = Sighter((self.state_dir,))
+        self.relays: dict[str, Relay] = {}
+        self.agents: dict[str, KeptAgent] = {}
+        self.may_leave: set[str] = set()
+        """Ids of sessions that failed: their unfinished files are kept on purpose."""
+        self.disks: list[SmallDisk] = []
+        """Small ones that the state folder and the outputs lie on, when they were asked for and may be made."""
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started_s = 0.0
+        for made in (self.state_dir, self.films, self.out_root):
+            made.mkdir(mode=0o700)
+        self._settings_path = folder / "balancer.toml"
+        self._settings_path.write_text(self._settings(settings))
+
+    @property
+    def address(self) -> str:
+        """Where the balancer answers."""
+        return f"unix:{self.state_dir}/balancer.sock"
+
+    def client(self) -> Client:
+        """Makes a client of the balancer."""
+        return Client(self.address)
+
+    def agent_folder(self, device: str) -> Path:
+        """Gives an agent's state folder."""
+        return self.state_dir / "agents" / device
+
+    def agent_pid(self, device: str) -> int | None:
+        """Tells the process id of a device's living agent. None: there is none."""
+        return lock_owner(self.agent_folder(device) / "agent.lock")
+
+    def mount_disks(self, stack: ExitStack, size_mib: int) -> None:
+        """Puts small disks under state and outputs, before anything is in them, as far as this user may."""
+        for kind, place in (("fill state", self.state_dir), ("fill outputs", self.out_root)):
+            disk = stack.enter_context(small_disk(kind, place, size_mib=size_mib))
+            if disk is not None:
+                self.disks.append(disk)
+
+    def start(self) -> None:
+        """Starts the balancer, and in an external house the agents that are not there yet."""
+        self._start_agents()
+        command = [sys.executable, "-m", "balancer", "--config", str(self._settings_path)]
+        with (self.folder / "gpu-balancerd.log").open("ab") as log:
+            self.started_s = time.monotonic()
+            self.process = subprocess.Popen(
+                [*command, "--state-dir", str(self.state_dir)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=self._environment,
+            )
+
+    def kill_balancer(self) -> None:
+        """Ends the balancer as the kernel does when memory is short."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def signal_balancer(self, number: signal.Signals) -> None:
+        """Sends the balancer a signal."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def signal_agent(self, device: str, number: signal.Signals) -> int | None:
+        """Sends an agent a signal; gives its process id. None: it is not there."""
+        pid = self.agent_pid(device)
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return pid
+
+    def is_serving(self) -> bool:
+        """Asks the balancer's health once, over a connection of its own."""
+        with grpc.insecure_channel(self.address) as channel:
+            try:
+                answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
+            except grpc.RpcError:
+                return False
+        return bool(answer.status == _SERVING)
+
+    def await_serving(self, timeout_s: float = 60.0) -> float:
+        """Waits until the balancer serves; gives the seconds since its start.
+
+        Raises:
+            RuntimeError: When it ends or does not serve in time.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while not self.is_serving():
+            if self.process is None or self.process.poll() is not None:
+                raise RuntimeError(f"The balancer ended: {self.log_tail()}")
+            if time.monotonic() > deadline_s:
+                raise RuntimeError(f"The balancer does not serve: {self.log_tail()}")
+            time.sleep(_POLL_S)
+        return time.monotonic() - self.started_s
+
+    def await_adopted(self, names: frozenset[str], timeout_s: float = 60.0) -> float:
+        """Waits until the balancer serves, every device is READY, and some sessions run and can be reached.
+
+        Returns:
+            Seconds since the balancer's start.
+        """
+        self.await_serving(timeout_s)
+        deadline_s = time.monotonic() + timeout_s
+        with self.client() as client:
+            while not self._all_well(client, names):
+                if time.monotonic() > deadline_s:
+                    raise RuntimeError(f"Not every session was adopted in {timeout_s:g} s.")
+                time.sleep(_POLL_S)
+        return time.monotonic() - self.started_s
+
+    def _all_well(self, client: Client, names: frozenset[str]) -> bool:
+        try:
+            ready = [device.state == device_pb2.DEVICE_STATE_READY for device in client.list_devices()]
+            sessions = {session.name: session for session in client.list_sessions()}
+        except RequestFailure:
+            return False
+        told = [sessions.get(name) for name in names]
+        found = [session for session in told if session is not None]
+        silent = any(condition.type == "UNREACHABLE" for session in found for condition in session.conditions)
+        return len(ready) == len(self.devices) and all(ready) and len(found) == len(names) and not silent
+
+    def live_attempts(self, device: str) -> frozenset[str] | None:
+        """Asks an agent itself which sessions it has that live. None: it does not answer yet."""
+        with grpc.insecure_channel(f"unix:{self.agent_folder(device)}/agent.sock") as channel:
+            stub = agent_service_pb2_grpc.AgentServiceStub(channel)
+            try:
+                for event in stub.WatchEvents(agent_service_pb2.WatchEventsRequest(), timeout=1):
+                    if event.WhichOneof("event") == "caught_up":
+                        return frozenset(attempt.session for attempt in event.caught_up.live_attempts)
+            except grpc.RpcError:
+                return None
+        return None
+
+    def await_agent(self, device: str, former: int, sessions: frozenset[str], timeout_s: float = 60.0) -> None:
+        """Waits until another agent than a former one has adopted some sessions.
+
+        Raises:
+            RuntimeError: When there is none in time.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while self.agent_pid(device) in (None, former) or not sessions <= (self.live_attempts(device) or frozenset()):
+            if time.monotonic() > deadline_s:
+                raise RuntimeError(f"No agent of {device} has adopted {sorted(sessions)} in {timeout_s:g} s.")
+            time.sleep(_POLL_S)
+
+    def log_tail(self) -> str:
+        """Gives the last lines of the balancer's log."""
+        return (self.folder / "gpu-balancerd.log").read_text(errors="replace")[-2000:]
+
+    def keep_probe_results(self, path: Path) -> None:
+        """Copies what the golden probe found, for houses that come later."""
+        shutil.copy(self.agent_folder("cpu-0") / "probe.json", path)
+
+    def take_probe_results(self, path: Path) -> None:
+        """Gives every device what an earlier house's probe found of this machine's cores."""
+        for device in self.devices:
+            folder = self.agent_folder(device)
+            folder.mkdir(mode=0o700, parents=True)
+            content = json.loads(path.read_text())
+            renamed = {f"{device}|{key.partition('|')[2]}": value for key, value in content["outcomes"].items()}
+            (folder / "probe.json").write_text(json.dumps(content | {"outcomes": renamed}))
+
+    def end(self) -> list[str]:
+        """Ends everything as an operator does; gives what is left then. What is left is ended too."""
+        self.heal()
+        self._shut_down()
+        for agent in self.agents.values():
+            agent.end()
+        left = self._leftovers(within_s=15.0)
+        for relay in self.relays.values():
+            relay.close()
+        for pid in self.sighter.house_processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return left
+
+    def heal(self) -> None:
+        """Lets whatever was stopped go on and mends whatever was cut. Does not start what was killed."""
+        for relay in self.relays.values():
+            relay.mend()
+        for pid in self.sighter.house_processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def _settings(self, further: str) -> str:
+        server = '[server]\nlisten = ["unix:{state_dir}/balancer.sock"]\nhttp = ""\n'
+        devices = "".join(
+            f'[[cpu_devices]]\nname = "{name}"\ncores = "{cores}"\nweight = 100\n{_CAPACITY}'
+            for name, cores in self.devices.items()
+            if not self.external
+        )
+        addresses = json.dumps([f"unix:{self.folder}/{name}.sock" for name in self.devices])
+        agents = f'[agents]\nlaunch = "external"\naddresses = {addresses}\n' if self.external else ""
+        roots = f'[inputs]\nroots = ["{self.films}"]\n[outputs]\nroots = ["{self.out_root}"]\n'
+        rest = '[recordings]\nenabled = false\n[ffmpeg]\ncandidates = ["bundled"]\n'
+        return server + agents + devices + roots + rest + further
+
+    def _start_agents(self) -> None:
+        for name, cores in self.devices.items() if self.external else ():
+            if name in self.agents:
+                continue
+            folder = self.agent_folder(name)
+            text = agent_settings(name, cores, films=self.films, out_root=self.out_root)
+            self.agents[name] = KeptAgent(folder, text)
+            self.relays[name] = Relay(self.folder / f"{name}.sock", folder / "agent.sock")
+
+    def _shut_down(self) -> None:
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            try:
+                with self.client() as client:
+                    client.shutdown(stop_sessions=True)
+            except RequestFailure:
+                self.process.terminate()
+        try:
+            self.process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _leftovers(self, *, within_s: float) -> list[str]:
+        """Waits for everything to go and gives what has not."""
+        deadline_s = time.monotonic() + within_s
+        while (left := self._left()) and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+        return left
+
+    def _left(self) -> list[str]:
+        held = [lock for lock in self.state_dir.rglob("*lock") if lock_owner(lock)]
+        parts = [path for path in self.out_root.rglob(".*") if not any(name in path.name for name in self.may_leave)]
+        halves = [*self.state_dir.rglob(".new-*"), *parts]
+        return [
+            *(f"process {pid} lives: {line[:160]}" for pid, line in self.sighter.house_processes().items()),
+            *(f"lock {lock.relative_to(self.folder)} is held" for lock in held),
+            *(f"{path.relative_to(self.folder)} is left" for path in halves),
+        ]
+
+
+@contextmanager
+def house_running(
+    *,
+    external: bool = False,
+    settings: str = "",
+    device_count: int = 2,
+    probe_results: Path | None = None,
+    leftovers: list[str] | None = None,
+    disk_mib: int = 0,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[House]:
+    """Starts a house whose devices are ready, and ends it.
+
+    Args:
+        external: Whether agents are kept by the house, behind relays.
+        settings: Further settings of the balancer.
+        device_count: CPU devices.
+        probe_results: Of an earlier house, so that this one is ready at once. A path without a file gets them.
+        leftovers: Gets what is left when it has ended.
+        disk_mib: Size of small disks under the state folder and the outputs. 0: none.
+        environment: Variables for all its daemons.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="gb-chaos-", ignore_cleanup_errors=True) as scratch,
+        ExitStack() as stack,
+    ):
+        house = House(
+            Path(scratch),
+            external=external,
+            settings=settings,
+            device_count=device_count,
+            environment=environment,
+        )
+        if disk_mib:
+            house.mount_disks(stack, disk_mib)
+        if probe_results is not None and probe_results.exists():
+            house.take_probe_results(probe_results)
+        try:
+            house.start()
+            house.await_adopted(frozenset(), timeout_s=120)
+            if probe_results is not None and not probe_results.exists():
+                house.keep_probe_results(probe_results)
+            yield house
+        finally:
+            left = house.end()
+            if leftovers is not None:
+                leftovers.extend(left)

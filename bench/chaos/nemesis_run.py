@@ -1,0 +1,110 @@
+"""Minutes of everything that can be done to a house, then peace, then the judge."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from balancer.simulation.chance import seeded
+from bench.chaos.figures import Judged, count_figure
+from bench.chaos.film import make_film
+from bench.chaos.history import History
+from bench.chaos.house import house_running
+from bench.chaos.invariants import check
+from bench.chaos.nemesis import Nemesis
+from bench.chaos.observer import Observer
+from bench.chaos.plan import PARTITIONS, WEIGHTS, draw_acts
+from bench.chaos.restarts import RESTART_SETTINGS, RESTARTS
+from bench.chaos.work import KINDS, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bench.chaos.house import House
+    from bench.measuring import Figure
+
+_RATE = 25
+_FIRST_SESSIONS = 4
+
+
+def measure(
+    *,
+    seed: int,
+    probe_results: Path,
+    seconds: int = 1200,
+    every_ms: int = 1500,
+    devices: int = 3,
+    longest_s: int = 20,
+    kinds: Mapping[str, int] = WEIGHTS,
+) -> Judged:
+    """Breaks, heals and judges.
+
+    Args:
+        seed: Of everything that is done.
+        probe_results: Of an earlier house.
+        seconds: How long.
+        every_ms: Mean pause between two acts, in milliseconds.
+        devices: Agents, each behind a wire that can be cut.
+        longest_s: No stop or cut lasts longer.
+        kinds: What is done, with weights.
+    """
+    history = History(seed=seed)
+    acts = list(draw_acts(seeded(seed), seconds=seconds, every_s=every_ms / 1000, kinds=kinds, longest_s=longest_s))
+    with (
+        tempfile.TemporaryDirectory(prefix="gb-chaos-") as scratch,
+        house_running(
+            external=True,
+            settings=RESTART_SETTINGS,
+            device_count=devices,
+            probe_results=probe_results,
+            leftovers=history.leftovers,
+            disk_mib=384 if kinds is WEIGHTS else 0,
+        ) as house,
+    ):
+        film = make_film(house.films / "film.mp4", frames=300 * _RATE, rate=_RATE)
+        work = Work(house, history, film)
+        observer = Observer(history, house.address, house.sighter)
+        with observer.observing():
+            done = _break(house, history, work, acts)
+            with house.client() as client:
+                observer.take_snapshot(client)
+                work.stop_all(client)
+                observer.take_snapshot(client)
+                work.close(client, Path(scratch))
+    return Judged(figures=[*_figures(history, done, seconds), _partition_figure(history)], histories=[history])
+
+
+def _break(house: House, history: History, work: Work, acts: list) -> int:  # type: ignore[type-arg]
+    nemesis = Nemesis(house, history, work, disks=house.disks, restart=RESTARTS)
+    try:
+        with house.client() as client:
+            for number in range(_FIRST_SESSIONS):
+                work.create(client, KINDS[number % len(KINDS)], RESTARTS)
+            work.await_running(client)
+        done = nemesis.run(acts)
+        nemesis.heal()
+        nemesis.await_settled()
+    finally:
+        nemesis.close()
+    return done
+
+
+def _figures(history: History, done: int, seconds: int) -> list[Figure]:
+    kinds = Counter(act.kind for act in history.acts)
+    told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    ends = Counter(f"{view.state} {view.failure}".strip() for view in history.last.values())
+    ended = ", ".join(f"{count} {end}" for end, count in ends.items())
+    frames = sum(output.frames for output in history.outputs)
+    return [
+        count_figure(f"acts in {seconds} s", done, "(none)", detail=f"seed {history.seed}: {told}"),
+        count_figure("sessions", len(history.last), "(none)", detail=ended),
+        count_figure("violations of invariants", len(check(history)), detail=f"{frames} frames read back"),
+    ]
+
+
+def _partition_figure(history: History) -> Figure:
+    partitions = sum(act.kind in PARTITIONS for act in history.acts)
+    twice = [one for one in check(history) if one.invariant in ("TWO_WRITERS", "TWO_LIVE_ATTEMPTS")]
+    return count_figure(f"{partitions} partitions: outputs written by two attempts", len(twice))

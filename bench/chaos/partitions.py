@@ -1,0 +1,38 @@
+"""Agents that are stopped, cut off or held up, one after another and several at once: who writes an output then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.chaos import nemesis_run
+from bench.chaos.plan import PARTITIONS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.chaos.figures import Judged
+
+_EVERY_MS = 5000
+_SHARE_DONE = 0.6
+"""Of planned partitions; others meet an agent that is cut off already."""
+
+
+def measure(*, seed: int, probe_results: Path, partitions: int = 200, devices: int = 3, longest_s: int = 25) -> Judged:
+    """Cuts and judges.
+
+    Args:
+        seed: Of the moments, ways and victims.
+        probe_results: Of an earlier house.
+        partitions: How many, about.
+        devices: Agents.
+        longest_s: No partition lasts longer.
+    """
+    return nemesis_run.measure(
+        seed=seed,
+        probe_results=probe_results,
+        seconds=int(partitions / _SHARE_DONE * _EVERY_MS / 1000),
+        every_ms=_EVERY_MS,
+        devices=devices,
+        longest_s=longest_s,
+        kinds={**dict.fromkeys(PARTITIONS, 10), "create": 1},
+    )

@@ -1,0 +1,213 @@
+"""The sessions of a house while it is broken: what is asked for, and what is left of it in the end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from bench.analysis.decoding import Undecodable
+from bench.analysis.media_file import top_boxes
+from bench.chaos.film import HEIGHT, complaints_of, read_account
+from bench.chaos.history import Created, OutputView
+from bench.chaos.observer import session_view
+from gpu_balancer import RequestFailure
+from gpu_balancer.v1 import media_pb2, session_pb2
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.chaos.history import History, SessionView
+    from bench.chaos.house import House
+    from gpu_balancer import Client
+
+KINDS = ("mp4", "hls", "file", "shared hls", "ts")
+"""Artifacts: an MP4 file, an HLS presentation, a transport stream. Below the output root: the first two again."""
+_LONGEST = timedelta(hours=2)
+"""Of a session: should everything that ends sessions be killed, they end by themselves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A session that was asked for."""
+
+    name: str
+    kind: str
+    path: str
+    """Of its output: among its artifacts, or absolute."""
+
+
+def wanted(house: House, film: Path, kind: str, number: int) -> tuple[session_pb2.Session, str]:
+    """Writes a session that reads a film in its own time, again and again.
+
+    Args:
+        house: Where it will be.
+        film: Of `film.make_film`.
+        kind: One of `KINDS`.
+        number: Makes the names of outputs differ.
+
+    Returns:
+        The session, and the path of its output.
+    """
+    path = {
+        "mp4": "out.mp4",
+        "ts": "out.ts",
+        "hls": "out",
+        "file": str(house.out_root / f"file-{number}.mp4"),
+        "shared hls": str(house.out_root / f"hls-{number}"),
+    }[kind]
+    encode = media_pb2.VideoEncoding(height=HEIGHT, speed=media_pb2.ENCODING_SPEED_FASTEST, low_latency=True)
+    encode.keyframe_interval.FromTimedelta(timedelta(seconds=1))
+    output = media_pb2.Output(renditions=["out"])
+    if "hls" in kind:
+        output.hls.path = path
+        output.hls.segment_duration.FromTimedelta(timedelta(seconds=1))
+    else:
+        output.file.path = path
+    spec = media_pb2.TranscodeSpec(
+        input=media_pb2.Input(uri=str(film), native_rate=True, repeat_forever=True),
+        renditions=[media_pb2.Rendition(id="out", encode=encode)],
+        outputs=[output],
+    )
+    session = session_pb2.Session(transcode=spec, labels={"kind": kind})
+    session.max_duration.FromTimedelta(_LONGEST)
+    return session, path
+
+
+class Work:
+    """All sessions of one house."""
+
+    def __init__(self, house: House, history: History, film: Path) -> None:
+        """Begins without any.
+
+        Args:
+            house: Whose.
+            history: Gets what was asked for and what is left.
+            film: What every session reads.
+        """
+        self._house, self._history, self._film = house, history, film
+        self._number = 0
+        self.asked: list[Asked] = []
+
+    def create(self, client: Client, kind: str, restart: session_pb2.RestartPolicy | None = None) -> Asked | None:
+        """Asks for a session. None: it was refused, or nobody answered."""
+        self._number += 1
+        session, path = wanted(self._house, self._film, kind, self._number)
+        if restart is not None:
+            session.restart.CopyFrom(restart)
+        request_id = f"chaos-{self._number}"
+        if path.startswith("/"):
+            self._house.sighter.outputs[path] = path.rpartition("/")[2]
+        asked_s = time.monotonic()
+        try:
+            name = client.create_session(session, request_id=request_id).name
+        except RequestFailure:
+            name = ""
+        self._history.created.append(Created(asked_s=asked_s, request_id=request_id, name=name))
+        if not name:
+            return None
+        asked = Asked(name=name, kind=kind, path=path)
+        self.asked.append(asked)
+        return asked
+
+    def await_running(self, client: Client, timeout_s: float = 60.0) -> None:
+        """Waits until every session that has not ended runs, all told.
+
+        Raises:
+            RuntimeError: When one does not in time.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        names = {asked.name for asked in self.asked}
+        while waiting := [
+            session.name
+            for session in client.list_sessions()
+            if session.name in names
+            and session.state in (session_pb2.SESSION_STATE_QUEUED, session_pb2.SESSION_STATE_STARTING)
+        ]:
+            if time.monotonic() > deadline_s:
+                raise RuntimeError(f"{waiting} do not run in {timeout_s:g} s.")
+            time.sleep(0.05)
+
+    def stop_all(self, client: Client, timeout_s: float = 60.0) -> None:
+        """Stops every session and waits for its end; what does not end in time, the judge finds."""
+        for asked in self.asked:
+            client.stop_session(asked.name)
+        deadline_s = time.monotonic() + timeout_s
+        while not all(view.ended for view in self._views(client)) and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+
+    def close(self, client: Client, scratch: Path) -> None:
+        """Writes into the history how every session ended, and reads what it left."""
+        self._history.last.update({view.name: view for view in self._views(client)})
+        failed = (view.name for view in self._history.last.values() if view.state == "FAILED")
+        self._house.may_leave |= {name.removeprefix("sessions/") for name in failed}
+        for asked in self.asked:
+            view = self._history.last.get(asked.name)
+            if view is not None and view.ended:
+                self._history.outputs.append(self._read(client, asked, view, scratch))
+
+    def _views(self, client: Client) -> list[SessionView]:
+        return [session_view(session) for session in client.list_sessions()]
+
+    def _read(self, client: Client, asked: Asked, view: SessionView, scratch: Path) -> OutputView:
+        folder = scratch / asked.name.rpartition("/")[2]
+        try:
+            if not asked.path.startswith("/"):
+                client.download_artifacts(asked.name, folder)
+            return read_output(asked, folder / asked.path, cuts=max(0, view.attempt - 1))
+        except RequestFailure as failure:
+            return OutputView(session=asked.name, path=asked.path, complaints=(str(failure),), whole=False)
+
+
+def read_output(asked: Asked, path: Path, *, cuts: int = 0) -> OutputView:
+    """Reads an output back.
+
+    Args:
+        asked: Whose.
+        path: Where it is now.
+        cuts: Joints between attempts that it may have.
+    """
+    try:
+        media = _playlist(path) if "hls" in asked.kind else path
+        whole = _is_whole(asked, media)
+        media = media if whole or "hls" not in asked.kind else _ended_playlist(media)
+        read = read_account(media)
+    except (Undecodable, OSError, StopIteration) as error:
+        return OutputView(
+            session=asked.name, path=asked.path, complaints=(f"{type(error).__name__} {error}",), whole=False
+        )
+    return OutputView(
+        session=asked.name,
+        path=asked.path,
+        complaints=complaints_of(media),
+        whole=whole,
+        frames=read.frames,
+        lost=read.lost + (read.first if read.first > 0 and not cuts else 0),
+        repeated=read.repeated,
+        backwards=read.backwards,
+        unreadable=read.unreadable,
+        cuts=cuts,
+    )
+
+
+def _playlist(folder: Path) -> Path:
+    """Gives the playlist of the one rendition."""
+    return next(path for path in sorted(folder.rglob("*.m3u8")) if "#EXTINF" in path.read_text())
+
+
+def _ended_playlist(playlist: Path) -> Path:
+    """Writes a playlist of the same with an end beside one without, for which a reader would wait for ever."""
+    ended = playlist.with_name(f"ended-{playlist.name}")
+    ended.write_text(f"{playlist.read_text()}\n#EXT-X-ENDLIST\n")
+    return ended
+
+
+def _is_whole(asked: Asked, media: Path) -> bool:
+    if "hls" in asked.kind:
+        return "#EXT-X-ENDLIST" in media.read_text()
+    if media.suffix != ".mp4":
+        return True
+    # Of known end or not, once it is complete it is an ordinary file in one piece.
+    kinds = top_boxes(media)
+    return "moov" in kinds and "moof" not in kinds

@@ -1,0 +1,285 @@
+"""The judge of the chaos suite finds what is wrong in made-up histories, and nothing where all is well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.chaos.history import (
+    Act,
+    Created,
+    DeviceView,
+    FeedMark,
+    History,
+    OutputView,
+    SeenProcess,
+    SessionView,
+    Sighting,
+    Snapshot,
+)
+from bench.chaos.invariants import INVARIANTS, check
+
+NAME = "sessions/a"
+
+
+def view(at_s: float, state: str, revision: int, **more: Any) -> SessionView:
+    defaults: dict[str, Any] = {"name": NAME, "attempt": 1, "device": "devices/one"}
+    return SessionView(at_s=at_s, state=state, revision=revision, **(defaults | more))
+
+
+def device(at_s: float, state: str = "READY", name: str = "devices/one", **more: Any) -> DeviceView:
+    return DeviceView(at_s=at_s, name=name, state=state, **({"session_count": 0} | more))
+
+
+def program(attempt: int = 1, pid: int = 7, name: str = "one", **more: Any) -> SeenProcess:
+    defaults: dict[str, Any] = {"session": NAME, "program": True, "device": f"devices/{name}"}
+    return SeenProcess(pid=pid, attempt=attempt, **(defaults | more))
+
+
+def seen(at_s: float, *processes: SeenProcess) -> Sighting:
+    return Sighting(at_s=at_s, processes=processes)
+
+
+def peaceful() -> History:
+    """A session that runs for a while, is moved once by a partition, is stopped, and leaves what it should."""
+    story = [
+        view(1.0, "STARTING", 1),
+        view(2.0, "RUNNING", 2, frames=5),
+        view(3.0, "RUNNING", 3, frames=30),
+        view(20.0, "QUEUED", 4, device=""),
+        view(21.0, "STARTING", 5, attempt=2, device="devices/two"),
+        view(22.0, "RUNNING", 6, attempt=2, device="devices/two", frames=3),
+        view(30.0, "STOPPING", 7, attempt=2, device="devices/two", frames=90),
+        view(31.0, "CANCELLED", 8, attempt=2, device="devices/two", frames=95, end_time="then"),
+    ]
+    both = (program(), program(2, 8, "two"))
+    return History(
+        sessions=story,
+        marks=[FeedMark(at_s=0.1, kind="OPENED"), FeedMark(at_s=0.2, kind="SYNCED")],
+        devices=[device(0.0), device(0.0, name="devices/two"), device(14.0, "UNREACHABLE"), device(27.0)],
+        sightings=[
+            seen(2.0, program()),
+            seen(22.0, *both),
+            seen(26.0, *both),
+            seen(28.0, program(2, 8, "two", writes=frozenset({"film"}))),
+            seen(31.5),
+        ],
+        acts=[Act(at_s=4.0, until_s=25.0, kind="stop agent", target="one")],
+        created=[Created(asked_s=0.5, request_id="r", name=NAME), Created(asked_s=0.6, request_id="x", name="")],
+        snapshots=[
+            Snapshot(at_s=3.0, sessions=(story[2],), devices=(device(3.0, session_count=1, used=9),)),
+            Snapshot(at_s=32.0, sessions=(story[-1],), devices=(device(32.0),)),
+        ],
+        healed=[
+            Snapshot(at_s=24.0, sessions=(story[5],), devices=()),
+            Snapshot(at_s=29.0, sessions=(view(29.0, "RUNNING", 6, attempt=2, frames=80),), devices=()),
+        ],
+        outputs=[OutputView(session=NAME, path="out.mp4", frames=95, lost=2, cuts=1)],
+        last={NAME: story[-1]},
+    )
+
+
+def test_nothing_is_found_where_all_is_well() -> None:
+    assert check(peaceful()) == []
+
+
+def lose(history: History) -> None:
+    history.last.clear()
+
+
+def never_end(history: History) -> None:
+    history.last[NAME] = history.sessions[-1] = view(31.0, "STOPPING", 8, attempt=2)
+
+
+def fail_without_reason(history: History) -> None:
+    history.sessions[-1] = history.last[NAME] = view(31.0, "FAILED", 8, attempt=2)
+
+
+def answer_with_another(history: History) -> None:
+    history.created.append(Created(asked_s=0.7, request_id="r", name="sessions/b"))
+    history.last["sessions/b"] = view(31.0, "CANCELLED", 2, name="sessions/b")
+
+
+def change_the_end(history: History) -> None:
+    history.last[NAME] = view(40.0, "FAILED", 8, attempt=2, failure="KILLED", end_time="then")
+
+
+def forget_a_revision(history: History) -> None:
+    history.sessions.insert(3, view(4.0, "RUNNING", 2, frames=31))
+
+
+def forget_an_attempt(history: History) -> None:
+    history.sessions.insert(6, view(23.0, "RUNNING", 6, attempt=1))
+
+
+def begin_again_within_an_attempt(history: History) -> None:
+    history.sessions.insert(3, view(4.0, "STARTING", 4, frames=31))
+
+
+def tell_two_stories(history: History) -> None:
+    history.sessions.insert(2, view(2.5, "RUNNING", 2, device="devices/two", frames=6))
+
+
+def forget_progress(history: History) -> None:
+    history.sessions.insert(3, view(4.0, "RUNNING", 3, frames=29))
+
+
+def speak_of_the_removed(history: History) -> None:
+    history.marks.append(FeedMark(at_s=29.0, kind="REMOVED", name=NAME))
+
+
+def sync_twice(history: History) -> None:
+    history.marks.append(FeedMark(at_s=29.0, kind="SYNCED"))
+
+
+def place_on_a_closed_device(history: History) -> None:
+    history.devices += [device(15.0, "CORDONED", name="devices/two")]
+
+
+def place_on_a_device_closed_before_it_was_asked_for(history: History) -> None:
+    history.created[0] = Created(asked_s=9.0, request_id="r", name=NAME)
+    history.devices = [device(1.0, "DRAINING")]
+    history.sessions = [view(10.0, "STARTING", 1), *history.sessions[-1:]]
+
+
+def run_twice_as_one_attempt(history: History) -> None:
+    history.sightings.insert(1, seen(2.5, program(), program(1, 8, "two")))
+
+
+def run_two_attempts_for_long(history: History) -> None:
+    history.sightings[3:] = [seen(26.0 + second, program(), program(2, 8, "two")) for second in range(14)]
+    history.sightings.append(seen(60.0))
+
+
+def write_by_two_at_once(history: History) -> None:
+    both = [program(writes=frozenset({"film"})), program(2, 8, "two", writes=frozenset({"film"}))]
+    history.sightings.insert(2, seen(24.0, *both))
+
+
+def write_by_the_old_one_again(history: History) -> None:
+    history.sightings.insert(4, seen(28.5, program(writes=frozenset({"film"}))))
+
+
+def stand_still(history: History) -> None:
+    history.healed[1] = Snapshot(at_s=29.0, sessions=history.healed[0].sessions, devices=())
+
+
+def wait_for_ever(history: History) -> None:
+    history.healed[1] = Snapshot(at_s=29.0, sessions=(view(29.0, "QUEUED", 6, frames=9),), devices=())
+
+
+def live_on(history: History) -> None:
+    history.sightings.append(seen(40.0, program(2, 8, "two")))
+
+
+def count_wrongly(history: History) -> None:
+    history.snapshots[0] = Snapshot(at_s=3.0, sessions=history.snapshots[0].sessions, devices=(device(3.0),))
+
+
+def keep_a_booking(history: History) -> None:
+    history.snapshots[1] = Snapshot(at_s=32.0, sessions=(), devices=(device(32.0, used=1),))
+
+
+def succeed_with_a_torn_file(history: History) -> None:
+    history.outputs[0] = OutputView(session=NAME, path="out.mp4", frames=95, whole=False)
+
+
+def complete_what_does_not_decode(history: History) -> None:
+    history.outputs[0] = OutputView(session=NAME, path="out.mp4", frames=95, complaints=("moov atom not found",))
+
+
+def lose_a_frame(history: History) -> None:
+    history.outputs[0] = OutputView(session=NAME, path="out.mp4", frames=95, lost=1)
+
+
+def repeat_frames_at_no_joint(history: History) -> None:
+    history.outputs[0] = OutputView(session=NAME, path="out.mp4", frames=95, backwards=1)
+
+
+def repeat_the_last_frame(history: History) -> None:
+    history.outputs[0] = OutputView(session=NAME, path="out.mp4", frames=95, repeated=1)
+
+
+def leave_a_lock(history: History) -> None:
+    history.leftovers.append("lock agent.lock is held")
+
+
+WRONGS: list[tuple[str, Callable[[History], None]]] = [
+    ("LOST", lose),
+    ("UNENDED", never_end),
+    ("UNENDED", fail_without_reason),
+    ("TWICE_FOR_ONE_REQUEST", answer_with_another),
+    ("FINAL_STATE_CHANGED", change_the_end),
+    ("WENT_BACK", forget_a_revision),
+    ("WENT_BACK", forget_an_attempt),
+    ("WENT_BACK", begin_again_within_an_attempt),
+    ("ONE_REVISION_TWO_STORIES", tell_two_stories),
+    ("PROGRESS_WENT_BACK", forget_progress),
+    ("DISORDERED_FEED", speak_of_the_removed),
+    ("DISORDERED_FEED", sync_twice),
+    ("PLACED_ON_CLOSED_DEVICE", place_on_a_closed_device),
+    ("PLACED_ON_CLOSED_DEVICE", place_on_a_device_closed_before_it_was_asked_for),
+    ("TWO_LIVE_ATTEMPTS", run_twice_as_one_attempt),
+    ("TWO_LIVE_ATTEMPTS", run_two_attempts_for_long),
+    ("TWO_WRITERS", write_by_two_at_once),
+    ("TWO_WRITERS", write_by_the_old_one_again),
+    ("STANDS_STILL", stand_still),
+    ("STANDS_STILL", wait_for_ever),
+    ("ALIVE_AFTER_END", live_on),
+    ("WRONG_LOADS", count_wrongly),
+    ("WRONG_LOADS", keep_a_booking),
+    ("UNTRUE_ENDS", succeed_with_a_torn_file),
+    ("UNTRUE_ENDS", complete_what_does_not_decode),
+    ("LOST_FRAMES", lose_a_frame),
+    ("LOST_FRAMES", repeat_frames_at_no_joint),
+    ("LOST_FRAMES", repeat_the_last_frame),
+    ("ORPHANS", leave_a_lock),
+]
+
+
+@pytest.mark.parametrize(("invariant", "wrong"), WRONGS, ids=[wrong.__name__ for _, wrong in WRONGS])
+def test_what_is_wrong_is_found(invariant: str, wrong: Callable[[History], None]) -> None:
+    history = peaceful()
+    wrong(history)
+    found = check(history)
+    assert invariant in {violation.invariant for violation in found}, found
+    assert found == sorted(found, key=lambda violation: violation.at_s)
+
+
+def test_every_invariant_has_a_history_that_violates_it() -> None:
+    assert {invariant for invariant, _ in WRONGS} == INVARIANTS.keys()
+
+
+def test_a_placement_whose_news_crossed_that_of_a_closing_is_no_violation() -> None:
+    """It was placed after it was last seen unplaced, at 20.0 s: which may have been before the device closed."""
+    history = peaceful()
+    history.devices.append(device(19.0, "CORDONED", name="devices/two"))
+    assert check(history) == []
+
+
+def test_two_attempts_may_live_while_the_old_one_cannot_be_reached() -> None:
+    history = peaceful()
+    both = (program(), program(2, 8, "two"))
+    history.acts[0] = Act(at_s=4.0, until_s=80.0, kind="cut agent", target="one")
+    history.sightings[1:3] = [seen(float(at_s), *both) for at_s in range(22, 90)]
+    history.sightings = [sighting for sighting in history.sightings if sighting.at_s != 31.5][:-1]
+    history.sessions = history.sessions[:-2]
+    history.last = {NAME: view(100.0, "CANCELLED", 8, attempt=2)}
+    assert "TWO_LIVE_ATTEMPTS" not in {violation.invariant for violation in check(history)}
+
+
+def test_a_stopped_process_that_has_an_output_open_does_not_write_it() -> None:
+    history = peaceful()
+    held = program(writes=frozenset({"film"}), stopped=True)
+    history.sightings.insert(2, seen(24.0, held, program(2, 8, "two", writes=frozenset({"film"}))))
+    history.sightings.insert(3, seen(24.5, held))
+    assert check(history) == []
+
+
+def test_a_file_that_is_torn_by_a_failure_may_show_its_last_picture_twice() -> None:
+    history = peaceful()
+    repeat_the_last_frame(history)
+    history.sessions[-1] = history.last[NAME] = view(31.0, "FAILED", 8, attempt=2, failure="DISK_FULL")
+    assert check(history) == []

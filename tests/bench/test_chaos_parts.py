@@ -1,0 +1,152 @@
+"""The parts of the chaos suite that its figures rest on: the film and its reader, the plan, the wire, what is seen."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.chaos.figures import percentile, times_figure
+from bench.chaos.film import account, complaints_of, make_film, read_account
+from bench.chaos.plan import WEIGHTS, draw_acts
+from bench.chaos.relay import Relay
+from bench.chaos.sightings import Sighter
+
+
+def test_every_frame_of_a_whole_film_is_there_however_often_it_begins_again() -> None:
+    found = account([*range(10), *range(10), 0, 1], 10)
+    assert (found.frames, found.lost, found.repeated, found.backwards, found.unreadable) == (22, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "lost", "repeated", "backwards", "unreadable"),
+    [
+        ([0, 1, 4, 5], 2, 0, 0, 0),
+        ([97, 98, 1, 2], 2, 0, 0, 0),
+        ([0, 1, 1, 2], 0, 1, 0, 0),
+        ([0, 1, 2, 1, 2], 0, 0, 1, 0),
+        ([0, -1, 2], 1, 0, 0, 1),
+    ],
+)
+def test_what_is_wrong_with_frames_is_counted(
+    numbers: list[int], lost: int, repeated: int, backwards: int, unreadable: int
+) -> None:
+    found = account(numbers, 100)
+    assert (found.lost, found.repeated, found.backwards, found.unreadable) == (lost, repeated, backwards, unreadable)
+
+
+@pytest.mark.process
+def test_numbers_survive_encoding_twice_and_a_cut_is_seen(tmp_path: Path) -> None:
+    film = make_film(tmp_path / "film.mp4", frames=60, rate=25)
+    found = read_account(film)
+    assert (found.frames, found.first, found.lost, found.repeated, found.backwards) == (60, 0, 0, 0, 0)
+    assert complaints_of(film) == ()
+    torn = tmp_path / "torn.mp4"
+    torn.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    assert complaints_of(torn)
+
+
+def test_the_same_seed_plans_the_same_acts_and_another_one_others() -> None:
+    first, again, other = (list(draw_acts(random.Random(seed), seconds=600, every_s=0.5)) for seed in (1, 1, 2))
+    assert first == again != other
+    assert {act.kind for act in first} == set(WEIGHTS)
+    assert all(0 <= act.victim < 1 and 0 < act.at_s < 600 and act.lasting_s <= 20 for act in first)
+    assert [act.at_s for act in first] == sorted(act.at_s for act in first)
+
+
+def test_figures_tell_the_worst() -> None:
+    assert [percentile(list(range(1, 101)), share) for share in (0.5, 0.95, 1.0)] == [50, 95, 100]
+    assert percentile([3.0], 0.95) == 3.0
+    assert times_figure("x", [1.0, 5.0, 2.0], "<= 3").value == 5.0
+
+
+@pytest.fixture
+def wire(tmp_path: Path) -> Iterator[tuple[Relay, Path]]:
+    """A relay before a server that says everything back, and the socket to call."""
+    target, front = tmp_path / "a", tmp_path / "b"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(target))
+        server.listen()
+
+        def say_back() -> None:
+            while True:
+                try:
+                    called, _ = server.accept()
+                    with called:
+                        while piece := called.recv(100):
+                            called.sendall(piece)
+                except OSError:
+                    return
+
+        threading.Thread(target=say_back, daemon=True).start()
+        relay = Relay(front, target)
+        try:
+            yield relay, front
+        finally:
+            relay.close()
+            server.shutdown(socket.SHUT_RDWR)
+
+
+def call(front: Path) -> socket.socket:
+    caller = socket.socket(socket.AF_UNIX)
+    caller.settimeout(10)
+    caller.connect(str(front))
+    return caller
+
+
+def test_a_wire_passes_and_a_cut_one_breaks_connections_until_it_is_mended(wire: tuple[Relay, Path]) -> None:
+    relay, front = wire
+    with call(front) as caller:
+        caller.sendall(b"one")
+        assert caller.recv(10) == b"one"
+        relay.cut()
+        assert caller.recv(10) == b"", "the connection is broken"
+    with call(front) as refused:
+        assert refused.recv(10) == b"", "and a new one too"
+    relay.mend()
+    with call(front) as caller:
+        caller.sendall(b"two")
+        assert caller.recv(10) == b"two"
+
+
+def test_a_held_wire_brings_what_was_said_once_it_is_mended(wire: tuple[Relay, Path]) -> None:
+    relay, front = wire
+    with call(front) as caller:
+        caller.sendall(b"one")
+        assert caller.recv(10) == b"one"
+        relay.hold()
+        caller.sendall(b"two")
+        caller.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            caller.recv(10)
+        caller.settimeout(10)
+        relay.mend()
+        assert caller.recv(10) == b"two"
+
+
+@pytest.mark.process
+def test_processes_of_attempts_are_found_with_what_they_write(tmp_path: Path) -> None:
+    folder = tmp_path / "agents" / "cpu-0" / "sessions" / "abc" / "2"
+    output = tmp_path / "film.mp4"
+    code = "import sys; f = open(sys.argv[2], 'wb'); print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, f"{folder}/", str(output)]
+    sighter = Sighter((tmp_path,))
+    sighter.outputs[str(output)] = "film.mp4"
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (seen,) = sighter.look().processes
+        assert process.pid in sighter.house_processes()
+        process.terminate()
+    assert (seen.pid, seen.session, seen.attempt, seen.device) == (process.pid, "sessions/abc", 2, "devices/cpu-0")
+    assert seen.program
+    assert seen.writes == {"film.mp4"}
+    assert not sighter.look().processes
+    assert os.getpid() not in sighter.house_processes()
