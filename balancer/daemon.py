@@ -25,15 +25,12 @@ from balancer.agent_watch import AgentWatch
 from balancer.announcement import announce_devices, announce_listening
 from balancer.artifact_retention import keep_within
 from balancer.calibrations import Calibrations
+from balancer.device_care import DeviceCare
 from balancer.device_drains import DeviceDrains
-from balancer.device_health import DeviceHealthWatch, SessionsLeave
 from balancer.device_metrics import DeviceMetrics
 from balancer.device_plan import agent_device, device_rules, host_capacity, local_devices
-from balancer.device_probes import DeviceProbes
-from balancer.device_quarantine import DeviceQuarantine
 from balancer.device_registry import DeviceRegistry
 from balancer.domain.device import DeviceIdentity, DeviceKind
-from balancer.encoder_caps import EncoderCaps
 from balancer.foreign_load import ForeignLoad
 from balancer.hung_agents import replace_when_hung
 from balancer.ports.agent_client import AgentUnreachableError
@@ -45,7 +42,7 @@ from balancer.session_engine import EngineSettings, SessionEngine
 from balancer.session_retention import RetentionSettings
 from balancer.session_telemetry import SessionTelemetry
 from balancer.settings.agent_file import agent_file_text
-from balancer.settings_reload import SettingsReload, lost_after, placement_rules, quarantine_settings
+from balancer.settings_reload import SettingsReload, lost_after, placement_rules
 from balancer.shutdown import Shutdown
 from balancer.start_reconciliation import StartReconciliation
 from balancer.uploads import UploadStore
@@ -66,6 +63,7 @@ if TYPE_CHECKING:
     from balancer.domain.ids import DeviceId
     from balancer.domain.policies import Policy
     from balancer.settings import BalancerSettings
+    from gpu_balancer.runtime.grpc_server import GrpcServer
 
 _log = structlog.get_logger(__name__)
 _CANNOT_START = (ListenFault, StoreError, AgentLaunchError, TelemetryFault)
@@ -134,36 +132,8 @@ class _Daemon:
         stack.push_async_callback(asyncio.to_thread, telemetry.shutdown)
         observer = SessionTelemetry(telemetry, clock=self.clock)
         tasks = await stack.enter_async_context(TaskGuard("balancer"))
-        probes = DeviceProbes(self.registry, self.agents, tasks=tasks)
-        quarantine = DeviceQuarantine(
-            self.registry, probes, clock=self.clock, tasks=tasks, settings=quarantine_settings(settings)
-        )
-        health_watch = DeviceHealthWatch(
-            self.registry,
-            probes,
-            clock=self.clock,
-            tasks=tasks,
-            settings=quarantine_settings(settings),
-        )
-        encoder_caps = EncoderCaps(self.registry, tasks)
-        engine = SessionEngine(
-            store=SqliteSessionStore(options.state_dir / "balancer.sqlite"),
-            agents=self.agents,
-            devices=self.registry,
-            rules=placement_rules(
-                settings,
-                policy=options.policy,
-                version=1,
-                host_capacity=host_capacity(settings),
-                on_policy_fault=observer.on_policy_fault,
-            ),
-            clock=self.clock,
-            tasks=tasks,
-            settings=EngineSettings(
-                retention=RetentionSettings(keep_ended=timedelta(hours=settings.sessions.keep_ended_h))
-            ),
-            observer=SeveralObservers(observer, quarantine, health_watch, encoder_caps),
-        )
+        care = DeviceCare(self.registry, self.agents, clock=self.clock, tasks=tasks, settings=settings)
+        engine = self._engine(observer, care, tasks)
         self.foreign_load = ForeignLoad(
             self.registry,
             self.registry,
@@ -176,74 +146,46 @@ class _Daemon:
             settings=settings,
             registry=self.registry,
             engine=engine,
-            on_applied=lambda fresh: self._settings_applied(fresh, quarantine, health_watch),
+            on_applied=lambda fresh: self._settings_applied(fresh, care),
             on_policy_fault=observer.on_policy_fault,
         )
-        stop_timeout = timedelta(seconds=settings.sessions.stop_timeout_s + 4)
         shutdown = Shutdown(
             engine=engine,
             agents=self.agents,
             let_agents_go=self._let_agents_go,
-            stop_timeout=stop_timeout,
+            stop_timeout=timedelta(seconds=settings.sessions.stop_timeout_s + 4),
             tasks=tasks,
         )
         self._handle_signals(shutdown, reload, tasks)
         DeviceMetrics(telemetry.meter, registry=self.registry, engine=engine)
         calibrations = Calibrations(registry=self.registry, engine=engine, agents=self.agents)
         drains = DeviceDrains(registry=self.registry, engine=engine, clock=self.clock)
-        serving = Serving(
-            Parts(
-                engine=engine,
-                registry=self.registry,
-                agents=self.agents,
-                calibrations=calibrations,
-                drains=drains,
-                probes=probes,
-                uploads=self.uploads,
-                opened=self.reconciliation.over,
-                reload=reload,
-                shutdown=shutdown,
-                tracer=observer,
-                facts=DaemonFacts(
-                    start_time=self.clock.now(),
-                    state_dir=options.state_dir,
-                    settings_path=options.settings_path,
-                    max_upload_bytes=self.uploads.max_bytes,
-                ),
-                probe_timeout=timedelta(seconds=settings.inputs.probe_timeout_s),
-            )
+        parts = Parts(
+            engine=engine,
+            registry=self.registry,
+            agents=self.agents,
+            calibrations=calibrations,
+            drains=drains,
+            probes=care.probes,
+            uploads=self.uploads,
+            opened=self.reconciliation.over,
+            reload=reload,
+            shutdown=shutdown,
+            tracer=observer,
+            facts=self._facts(),
+            probe_timeout=timedelta(seconds=settings.inputs.probe_timeout_s),
         )
-        server = build_server(
-            addresses=[address.format(state_dir=options.state_dir) for address in settings.server.listen],
-            services=serving.services,
-            limits=ServerLimits(
-                max_receive_bytes=settings.server.max_receive_mib * MIB,
-                max_concurrent_streams=settings.server.max_concurrent_streams,
-            ),
-        )
+        serving = Serving(parts)
+        server = self._server(serving)
         # Agents are listed while the store is read: both take their time.
         listing = tasks.spawn(self._devices(), name="list devices")
         await self.uploads.start()
         await engine.start()
-        encoder_caps.attach(engine)
-        tasks.spawn_eternal(encoder_caps.watch(), name="encoder session cap")
-        health_watch.attach(SessionsLeave(engine))
-        tasks.spawn_eternal(health_watch.watch(), name="device health")
-        tasks.spawn_eternal(health_watch.keep_moving(), name="leave sick devices")
-        tasks.spawn_eternal(keep_time(self.clock), name="keep the time")
+        care.begin(engine)
         calibrations.load()
         drains.load()
-        tasks.spawn_eternal(drains.run(), name="drains")
         stack.push_async_callback(engine.close)
-        tasks.spawn_eternal(self.uploads.expire(in_use=serving.uploads_in_use), name="expire uploads")
-        if (keep_gib := settings.sessions.keep_artifacts_gib) is not None:
-            keeping = keep_within(
-                engine,
-                serving.files.artifact_bytes,
-                keep_bytes=round(keep_gib * 1024 * MIB),
-                look_every=timedelta(minutes=1),
-            )
-            tasks.spawn_eternal(keeping, name="retention by size")
+        self._keep_up(serving, engine, drains, tasks)
         await server.start()
         stack.push_async_callback(server.stop, timedelta(seconds=settings.server.shutdown_grace_s))
         http_address = ""
@@ -262,12 +204,63 @@ class _Daemon:
         self.serving = False
         await server.set_serving(serving=False)
 
-    def _settings_applied(
-        self, fresh: BalancerSettings, quarantine: DeviceQuarantine, health_watch: DeviceHealthWatch
-    ) -> None:
+    def _engine(self, observer: SessionTelemetry, care: DeviceCare, tasks: TaskGuard) -> SessionEngine:
+        settings = self.options.settings
+        return SessionEngine(
+            store=SqliteSessionStore(self.options.state_dir / "balancer.sqlite"),
+            agents=self.agents,
+            devices=self.registry,
+            rules=placement_rules(
+                settings,
+                policy=self.options.policy,
+                version=1,
+                host_capacity=host_capacity(settings),
+                on_policy_fault=observer.on_policy_fault,
+            ),
+            clock=self.clock,
+            tasks=tasks,
+            settings=EngineSettings(
+                retention=RetentionSettings(keep_ended=timedelta(hours=settings.sessions.keep_ended_h))
+            ),
+            observer=SeveralObservers(observer, *care.observers),
+        )
+
+    def _facts(self) -> DaemonFacts:
+        return DaemonFacts(
+            start_time=self.clock.now(),
+            state_dir=self.options.state_dir,
+            settings_path=self.options.settings_path,
+            max_upload_bytes=self.uploads.max_bytes,
+        )
+
+    def _server(self, serving: Serving) -> GrpcServer:
+        settings = self.options.settings.server
+        return build_server(
+            addresses=[address.format(state_dir=self.options.state_dir) for address in settings.listen],
+            services=serving.services,
+            limits=ServerLimits(
+                max_receive_bytes=settings.max_receive_mib * MIB,
+                max_concurrent_streams=settings.max_concurrent_streams,
+            ),
+        )
+
+    def _keep_up(self, serving: Serving, engine: SessionEngine, drains: DeviceDrains, tasks: TaskGuard) -> None:
+        tasks.spawn_eternal(keep_time(self.clock), name="keep the time")
+        tasks.spawn_eternal(drains.run(), name="drains")
+        tasks.spawn_eternal(self.uploads.expire(in_use=serving.uploads_in_use), name="expire uploads")
+        if (keep_gib := self.options.settings.sessions.keep_artifacts_gib) is not None:
+            keeping = keep_within(
+                engine,
+                serving.files.artifact_bytes,
+                keep_bytes=round(keep_gib * 1024 * MIB),
+                look_every=timedelta(minutes=1),
+            )
+            tasks.spawn_eternal(keeping, name="retention by size")
+
+    def _settings_applied(self, fresh: BalancerSettings, care: DeviceCare) -> None:
         set_log_level(fresh.log.level)
         self.lost_after = lost_after(fresh)
-        quarantine.settings = health_watch.settings = quarantine_settings(fresh)
+        care.use(fresh)
         self.foreign_load.use(_foreign_kinds(fresh))
 
     async def _devices(self) -> tuple[DeviceIdentity, ...]:

@@ -30,6 +30,7 @@ from agents.sessions.part_endings import finish_outputs
 from agents.sessions.processes import AttemptProcesses
 from agents.sessions.progress_file import ProgressFile, bytes_on_disk
 from agents.sessions.recent_speed import RecentSpeed
+from agents.sessions.shim_watch import ShimWatch
 from agents.sessions.stop_ladder import Step, StopLadder
 from gpu_balancer.runtime.redaction import Redactor
 
@@ -100,7 +101,7 @@ class AttemptRunner:
         signalled = attempt.status.signal_time is not None
         self._ladder = StopLadder(clock, grace=settings.stop_timeout, signalled=signalled)
         self._wake = asyncio.Event()
-        self._watched_fd: int | None = None
+        self._shim_watch = ShimWatch(self._wake.set)
         self._deadline_s = self._next_deadline_s()
         self._health = AttemptHealth(
             clock,
@@ -167,7 +168,7 @@ class AttemptRunner:
             finally:
                 self._pacer.release()
                 self._processes = None
-                self._unwatch()
+                self._shim_watch.end()
         await self._finish()
 
     async def _turn(self, processes: AttemptProcesses) -> bool:
@@ -315,7 +316,7 @@ class AttemptRunner:
 
     async def _pause(self, processes: AttemptProcesses) -> None:
         """Waits for the next turn: soon while something is expected, at once when the shim ends or a stop is asked."""
-        self._watch_end(processes)
+        self._shim_watch.begin(processes)
         shim_ended = processes.shim_alive() is False
         expecting = self._status.phase is Phase.STARTING or self._status.stop_cause is not None or shim_ended
         pause_s = _BRISK_S if expecting else _STEADY_S
@@ -324,21 +325,6 @@ class AttemptRunner:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), pause_s)
         self._wake.clear()
-
-    def _watch_end(self, processes: AttemptProcesses) -> None:
-        shim = processes.shim_fd
-        if self._watched_fd is None and shim is not None and processes.shim_alive():
-            asyncio.get_running_loop().add_reader(shim, self._shim_ended)
-            self._watched_fd = shim
-
-    def _shim_ended(self) -> None:
-        self._unwatch()
-        self._wake.set()
-
-    def _unwatch(self) -> None:
-        if self._watched_fd is not None:
-            asyncio.get_running_loop().remove_reader(self._watched_fd)
-            self._watched_fd = None
 
     async def _finish(self) -> None:
         with contextlib.suppress(OSError):
