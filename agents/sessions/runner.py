@@ -11,6 +11,7 @@ import contextlib
 import logging
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agents.pipelines.job import IngestProtocol
@@ -23,6 +24,7 @@ from agents.sessions.file_ages import written_ago_s
 from agents.sessions.logs import read_tail
 from agents.sessions.output_discards import remove_artifacts
 from agents.sessions.pacing import Pacer
+from agents.sessions.playlist_guard import PlaylistGuard
 from agents.sessions.processes import AttemptProcesses
 from agents.sessions.progress_file import ProgressFile, bytes_on_disk
 from agents.sessions.recent_speed import RecentSpeed
@@ -111,6 +113,7 @@ class AttemptRunner:
             frame_rate=launch.frame_rate,
             published=launch.ingest_protocol is not None,
         )
+        self._playlists = PlaylistGuard(launch.hls_folders)
         self._written_bytes = 0
         self._measure_s = 0.0
 
@@ -183,6 +186,7 @@ class AttemptRunner:
         await self._note_size()
         await self._note_phase()
         await self._note_health(processes)
+        await self._guard_playlists()
         await self._note_lost_shim(processes)
         if self._deadline_s is not None and self._active_s() >= self._deadline_s:
             self._deadline_s = None
@@ -265,6 +269,15 @@ class AttemptRunner:
             _LOG.warning("Ending %s: nothing was written for too long (%s)", self._status.key, cause)
             await self.stop(cause)
 
+    async def _guard_playlists(self) -> None:
+        if not self._launch.hls_folders or self._status.stop_cause is not None:
+            return
+        progress = self._status.progress
+        made_s = 0.0 if progress is None else progress.out_time.total_seconds()
+        rate = self._written_bytes / made_s if made_s > 1 else 0.0
+        if not await asyncio.to_thread(self._playlists.look, rate):
+            await self.stop(StopCause.DISK_FULL)
+
     async def _note_lost_shim(self, processes: AttemptProcesses) -> None:
         if processes.shim_alive() is not False:
             return
@@ -339,6 +352,11 @@ class AttemptRunner:
             await self._note_size()
         if self._status.phase is Phase.STARTING:
             await self._notice_what_was_missed()
+        try:
+            full = self._status.stop_cause is StopCause.DISK_FULL
+            await self._book.write_down(partial(self._playlists.restore, full=full))
+        except OSError as error:
+            _LOG.error("Cannot put back the playlists of %s: %s", self._status.key, error.strerror)
         tail_lines = self._settings.log_tail_lines
         conclusion = await asyncio.to_thread(
             conclude, self._folder, self._launch, self._status, redactor=self._redactor, log_tail_lines=tail_lines
