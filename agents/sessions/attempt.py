@@ -58,6 +58,7 @@ class StopCause(StrEnum):
     STALLED = "stalled"
     OUTPUT_STALLED = "output_stalled"
     DISK_LOW = "disk_low"
+    DISK_FULL = "disk_full"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

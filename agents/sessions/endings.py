@@ -57,6 +57,13 @@ _CAUSES = {
             "then is kept. Try whether the server that is pushed to reads, and whether the disk answers."
         ),
     ),
+    StopCause.DISK_FULL: (
+        "DISK_FULL",
+        (
+            "Cannot write an output: the disk is full. What was made until then is kept. Try freeing space, or an "
+            "output elsewhere."
+        ),
+    ),
     StopCause.DISK_LOW: (
         "DISK_LOW",
         (

@@ -14,14 +14,21 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from agents.pipelines.job import IngestProtocol
+from agents.sessions.logs import read_tail
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.runtime.ids import random_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from pathlib import Path
+
+    from gpu_balancer.runtime.redaction import Redactor
 
 _KEY_LENGTH = 26
 """130 random bits; SRT wants passphrases of 10 to 79 characters."""
+_UNEXPECTED_KEY = "Unexpected stream"
+"""How ffmpeg's RTMP listener says that a publisher used another key; it goes on all the same (rtmpproto.c)."""
+_KEY_LOG_LINES = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,3 +90,13 @@ def _url(protocol: IngestProtocol, host: str, port: int) -> str:
     if protocol is IngestProtocol.RTMP:
         return f"rtmp://{shown}:{port}/live/{key}"
     return f"srt://{shown}:{port}?{urlencode({'mode': 'caller', 'passphrase': key})}"
+
+
+def another_key_was_used(log: Path, redactor: Redactor) -> bool:
+    """Tells whether ffmpeg's RTMP listener has said that a publisher used another key. Blocks for the disk.
+
+    Args:
+        log: What ffmpeg wrote.
+        redactor: Hides secrets in what is read.
+    """
+    return any(_UNEXPECTED_KEY in line for line in read_tail(log, redactor, _KEY_LOG_LINES))

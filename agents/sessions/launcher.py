@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from agents.pipelines.job import IngestInput, IngestProtocol
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Condition
 from agents.sessions.ingest import open_point
-from agents.sessions.launching import make_record, named_folder, plan_command
+from agents.sessions.launching import hls_folders, make_record, named_folder, plan_command
 from agents.sessions.live_playlists import keep_earlier
 from agents.sessions.output_folders import (
     look_up_folders,
@@ -115,7 +115,11 @@ class Launcher:
             moves = await self._looked_up(key, command)
             command = replace(command, output_moves=moves)
             record = make_record(order, command, point, first_frame_timeout=self._settings.first_frame_timeout)
-            record = replace(record, presentations=await self._presentations(key, folder, command))
+            record = replace(
+                record,
+                presentations=await self._presentations(key, folder, command),
+                hls_folders=hls_folders(order.job, folder.artifacts),
+            )
             attempt = Attempt(folder, self._first_status(key, point))
             trace = SessionTrace(self._tracer, order.traceparent, key)
             with trace.launching(), await asyncio.to_thread(self._fences.take, key, folder.path) as fence:

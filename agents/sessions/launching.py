@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agents.pipelines.command_builder import build_command
 from agents.pipelines.holding import hold_of, keeps_real_time
-from agents.pipelines.job import CaptureInput, IngestInput, Job, PushOutput, UriInput, VideoEncoding
+from agents.pipelines.job import CaptureInput, HlsOutput, IngestInput, Job, PushOutput, UriInput, VideoEncoding
 from agents.pipelines.pipeline_error import PipelineError
 from agents.sessions.joining import resolved
 from agents.sessions.records import LaunchRecord
@@ -16,6 +16,8 @@ from agents.sessions.refusals import pipeline_refusal
 from gpu_balancer.runtime.failures import Violation, invalid
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agents.pipelines.capability import PipelineDevice
     from agents.pipelines.command import Command
     from agents.sessions.attempt import AttemptKey
@@ -125,6 +127,11 @@ def _frame_rate(job: Job) -> float | None:
     asked = next((video.frame_rate for video in videos if isinstance(video, VideoEncoding)), None)
     rate = asked or job.facts.frame_rate
     return None if rate is None else rate.numerator / rate.denominator
+
+
+def hls_folders(job: Job, artifacts: Path) -> tuple[str, ...]:
+    """Gives the absolute paths of a job's HLS presentations."""
+    return tuple(str(artifacts / output.path) for output in job.outputs if isinstance(output, HlsOutput))
 
 
 def leaves_artifacts(job: Job) -> bool:

@@ -53,6 +53,8 @@ class LaunchRecord:
     """Whether it is to keep up with real time."""
     frame_rate: float | None = None
     """Frames per second of its first video. None: not known."""
+    hls_folders: tuple[str, ...] = ()
+    """Absolute paths of its HLS presentations."""
     leaves_artifacts: bool = True
     """Whether it writes files into its folder, besides its log."""
     pushes: bool = False

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import replace
-from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agents.pipelines.job import IngestProtocol
@@ -20,13 +20,14 @@ from agents.sessions.blockage import Blockage
 from agents.sessions.bounded_files import bound_file
 from agents.sessions.endings import Conclusion, conclude, conclude_fenced, has_output, tidy_outputs
 from agents.sessions.fence import AttemptFence, FencedError
-from agents.sessions.file_ages import written_ago_s
+from agents.sessions.file_ages import written_time
+from agents.sessions.ingest import another_key_was_used
 from agents.sessions.joining import tidy
 from agents.sessions.live_playlists import LivePlaylists
-from agents.sessions.logs import read_tail
 from agents.sessions.output_discards import remove_artifacts
 from agents.sessions.pacing import Pacer
 from agents.sessions.part_endings import finish_outputs
+from agents.sessions.playlist_guard import PlaylistGuard
 from agents.sessions.processes import AttemptProcesses
 from agents.sessions.progress_file import ProgressFile, bytes_on_disk
 from agents.sessions.recent_speed import RecentSpeed
@@ -52,9 +53,6 @@ _LOG = logging.getLogger(__name__)
 _BRISK_S = 0.1
 _STEADY_S = 1.0
 _MEASURED_EVERY_S = 5.0
-_UNEXPECTED_KEY = "Unexpected stream"
-"""How ffmpeg's RTMP listener says that a publisher used another key; it goes on all the same (rtmpproto.c)."""
-_KEY_LOG_LINES = 200
 
 
 class AttemptRunner:
@@ -111,6 +109,7 @@ class AttemptRunner:
             frame_rate=launch.frame_rate,
             published=launch.ingest_protocol is not None,
         )
+        self._playlist_guard = PlaylistGuard(launch.hls_folders)
         self._written_bytes = 0
         self._measure_s = 0.0
 
@@ -192,6 +191,7 @@ class AttemptRunner:
             await asyncio.to_thread(self._playlists.update)
         await self._note_phase()
         await self._note_health(processes)
+        await self._guard_playlists()
         await self._note_lost_shim(processes)
         if self._deadline_s is not None and self._active_s() >= self._deadline_s:
             self._deadline_s = None
@@ -254,10 +254,8 @@ class AttemptRunner:
         await self._book.publish(self._attempt)
 
     def _publisher_used_another_key(self) -> bool:
-        if self._launch.ingest_protocol is not IngestProtocol.RTMP:
-            return False
-        lines = read_tail(self._folder.log, self._redactor, _KEY_LOG_LINES)
-        return any(_UNEXPECTED_KEY in line for line in lines)
+        rtmp = self._launch.ingest_protocol is IngestProtocol.RTMP
+        return rtmp and another_key_was_used(self._folder.log, self._redactor)
 
     async def _note_health(self, processes: AttemptProcesses) -> None:
         if self._status.stop_cause is not None:
@@ -274,6 +272,14 @@ class AttemptRunner:
             _LOG.warning("Ending %s: nothing was written for too long (%s)", self._status.key, cause)
             await self.stop(cause)
 
+    async def _guard_playlists(self) -> None:
+        if not self._launch.hls_folders or self._status.stop_cause is not None:
+            return
+        made_s = self._status.progress.out_time.total_seconds() if self._status.progress is not None else 0.0
+        rate = self._written_bytes / made_s if made_s > 1 else 0.0
+        if not await asyncio.to_thread(self._playlist_guard.look, rate):
+            await self.stop(StopCause.DISK_FULL)
+
     async def _note_lost_shim(self, processes: AttemptProcesses) -> None:
         if processes.shim_alive() is not False:
             return
@@ -289,11 +295,8 @@ class AttemptRunner:
             self._change(signal_time=self._clock.now())
             await self._book.keep(self._attempt)
         elif step is Step.KILLED:
-            _LOG.warning("%s did not end within %s of its signal and was killed", self._status.key, self._grace)
-
-    @property
-    def _grace(self) -> str:
-        return f"{self._settings.stop_timeout.total_seconds():g} s"
+            grace_s = self._settings.stop_timeout.total_seconds()
+            _LOG.warning("%s did not end within %g s of its signal and was killed", self._status.key, grace_s)
 
     def _deadline_cause(self) -> StopCause:
         if self._status.phase is Phase.RUNNING:
@@ -335,10 +338,18 @@ class AttemptRunner:
             await self._notice_what_was_missed()
         try:
             with await asyncio.to_thread(self._fence.prove) as fence:
+                await self._restore_playlists()
                 await self._conclude(fence)
         except FencedError as error:
             _LOG.error("%s", error)
             await self._tell_end(conclude_fenced(error))
+
+    async def _restore_playlists(self) -> None:
+        try:
+            full = self._status.stop_cause is StopCause.DISK_FULL
+            await self._book.write_down(partial(self._playlist_guard.restore, full=full))
+        except OSError as error:
+            _LOG.error("Cannot put back the playlists of %s: %s", self._status.key, error.strerror)
 
     async def _conclude(self, fence: FenceHold) -> None:
         tail_lines = self._settings.log_tail_lines
@@ -383,8 +394,5 @@ class AttemptRunner:
 
     def _end_time(self) -> datetime:
         now = self._clock.now()
-        if self._folder.exit_code() is None:
-            return now
         begun = self._status.running_time or self._status.launch_time or now
-        lived_s = max((now - begun).total_seconds(), 0.0)
-        return now - timedelta(seconds=written_ago_s(self._folder.exit.stat().st_mtime, most_s=lived_s))
+        return now if self._folder.exit_code() is None else written_time(self._folder.exit, since=begun, now=now)

@@ -47,6 +47,7 @@ from agents.sessions.running import Launched, RunnerSettings
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.status_book import Attempt, StatusBook
 from gpu_balancer.runtime.clock import SystemClock
+from gpu_balancer.runtime.disk_reserve import DiskReserve
 from gpu_balancer.runtime.task_guard import TaskGuard
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -157,6 +158,7 @@ class Rigs:
         self.runner_settings = RunnerSettings(stop_timeout=timedelta(seconds=8))
         self.tracer: Tracer = NoOpTracer()
         self.ffmpeg = FFMPEG
+        self.reserve: DiskReserve | None = None
 
     def settle(self, *, launch: dict[str, object] | None = None, runner: dict[str, object] | None = None) -> None:
         """Changes settings of the rigs that follow."""
@@ -168,7 +170,7 @@ class Rigs:
         """An agent from start to end."""
         clock = SystemClock()
         folders = SessionFolders(root=self.state_dir / "sessions", agent=name_of_agent(self.state_dir))
-        book = StatusBook(EventNumbers(self.state_dir / "event-number", clock))
+        book = StatusBook(EventNumbers(self.state_dir / "event-number", clock), reserve=self.reserve)
         fences = Fences(self.fence_dir, clock)
         launcher = Launcher(
             folders, fences=fences, device=self.device, tracer=self.tracer, clock=clock, settings=self.launch_settings

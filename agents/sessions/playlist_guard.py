@@ -1,0 +1,147 @@
+"""Keeps HLS presentations from being wrecked by a full disk, which ffmpeg's muxer for them does not notice.
+
+On a full disk it goes on for ever, puts empty segments in place, and replaces its playlist by an empty one: all that
+was made until then is lost to players. So an attempt that writes HLS is ended when its disk has hardly any room, and
+the last whole playlist that was seen is put back where an empty one stands. What it needs for that it takes from
+segments that no playlist lists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agents.pipelines.hls import PLAYLIST, ended_playlist
+from gpu_balancer.runtime.disk_room import measure_room
+from gpu_balancer.runtime.durable_file import write_durably
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MODE = 0o644
+_HEAD = "#EXTM3U"
+_ROOM_BYTES = 256 * 1024
+_ROOM_S = 3.0
+"""Seconds of what is written that must still fit: until the next look, and what the encoder holds back."""
+_PACKET_BYTES = 188
+"""Of a transport stream."""
+_BOX = struct.Struct(">I4s")
+"""Length and type of an ISO box. Those of a segment have no 64-bit lengths."""
+_LONGEST_BYTES = 8 * 1024 * 1024
+"""Of a playlist that is remembered: one of a month in segments of 4 s."""
+
+
+class PlaylistGuard:
+    """The playlists of one attempt."""
+
+    def __init__(self, folders: Sequence[str]) -> None:
+        """Looks at nothing yet.
+
+        Args:
+            folders: Absolute paths of its presentations.
+        """
+        self._folders = tuple(Path(folder) for folder in folders)
+        self._seen: dict[Path, int] = {}
+        self._whole: dict[Path, str] = {}
+
+    def look(self, bytes_per_second: float) -> bool:
+        """Remembers playlists that are whole. Blocks for the disk.
+
+        Args:
+            bytes_per_second: How much the attempt writes.
+
+        Returns:
+            Whether there is room to go on.
+
+        Raises:
+            OSError: When a disk cannot be looked at.
+        """
+        for path in self._playlists():
+            self._remember(path)
+        needed = _ROOM_BYTES + _ROOM_S * bytes_per_second
+        return all(measure_room(folder).free_bytes >= needed for folder in self._folders if folder.exists())
+
+    def restore(self, *, full: bool) -> None:
+        """Puts whole playlists back where empty ones stand, without segments that are missing or torn, and ended.
+
+        May be repeated.
+
+        Args:
+            full: Whether the disk was full, so that also what a whole playlist lists may be torn.
+
+        Raises:
+            OSError: When the disk is full or refuses.
+        """
+        for path in dict.fromkeys((*self._playlists(), *self._whole)):
+            found = _read(path)
+            text = found if _is_whole(found) else self._whole.get(path)
+            if text is None or (text == found and not full):
+                continue
+            whole = ended_playlist(_playable(text, path.parent))
+            if whole != found:
+                _remove_unlisted(path.parent, whole)
+                write_durably(path, whole.encode(), mode=_MODE)
+
+    def _playlists(self) -> list[Path]:
+        return [path for folder in self._folders for path in sorted(folder.glob(f"*/{PLAYLIST}"))]
+
+    def _remember(self, path: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            told = path.stat()
+            if self._seen.get(path) == told.st_mtime_ns or told.st_size > _LONGEST_BYTES:
+                return
+            text = _read(path)
+            if _is_whole(text):
+                self._whole[path], self._seen[path] = text, told.st_mtime_ns
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _is_whole(text: str) -> bool:
+    return text.startswith(_HEAD) and text.endswith("\n")
+
+
+def _remove_unlisted(folder: Path, playlist: str) -> None:
+    """Removes segments that a playlist does not list: nobody will ever play them."""
+    listed = set(playlist.splitlines())
+    for segment in folder.glob("segment*"):
+        if segment.name not in listed:
+            segment.unlink(missing_ok=True)
+
+
+def _playable(text: str, folder: Path) -> str:
+    """Leaves out segments that cannot be played, with what is said of them."""
+    kept: list[str] = []
+    told: list[str] = []
+    for line in text.splitlines():
+        told.append(line)
+        if line and not line.startswith("#"):
+            with contextlib.suppress(OSError):
+                if _is_segment(folder / line):
+                    kept += told
+            told = []
+    return "\n".join([*kept, *told]) + "\n"
+
+
+def _is_segment(path: Path) -> bool:
+    """Tells whether a segment is there as a whole: its packets, or its boxes, end where the file ends."""
+    size = path.stat().st_size
+    if path.suffix == ".ts":
+        return size > 0 and size % _PACKET_BYTES == 0
+    with path.open("rb") as file:
+        at = 0
+        while at < size:
+            file.seek(at)
+            head = file.read(_BOX.size)
+            length = _BOX.unpack(head)[0] if len(head) == _BOX.size else 0
+            if length < _BOX.size:
+                return False
+            at += length
+    return at == size > 0

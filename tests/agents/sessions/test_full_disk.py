@@ -1,0 +1,165 @@
+"""Disks that fill up under sessions: what was written can be played, and how it ended is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from session_rig import FACTS, FFMPEG, Rig, Rigs, endless, frames_of, job_of
+
+from agents.pipelines.job import HlsOutput, HlsSegmentFormat, Job, UriInput, VideoEncoding
+from agents.sessions.disk_watch import DiskWatch
+from agents.sessions.playlist_guard import PlaylistGuard
+from gpu_balancer.runtime.disk_reserve import DiskReserve
+from gpu_balancer.runtime.disk_room import RoomBounds
+
+pytestmark = pytest.mark.process
+MIB = 1 << 20
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("this user may not mount a file system")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A minute of moving picture and sound."""
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    sources = ["-f", "lavfi", "-i", "testsrc2=s=320x180:r=25:d=60", "-f", "lavfi", "-i", "sine=d=60"]
+    coding = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "25", "-c:a", "aac"]
+    subprocess.run([FFMPEG, "-v", "error", *sources, *coding, str(path)], check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+def large(job: Job) -> Job:
+    """The same job without loss: some megabytes of every second."""
+    video = VideoEncoding(height=180, quality=0, keyframe_interval=timedelta(seconds=1))
+    return replace(job, renditions=(replace(job.renditions[0], video=video),))
+
+
+def fill(place: Path, *, leave_bytes: int) -> None:
+    """Takes all room of a file system but so many bytes."""
+    told = os.statvfs(place)
+    with (place / "filler").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(told.f_bavail * told.f_frsize - leave_bytes, 1))
+
+
+async def run_full(place: Path, job: Job) -> tuple[Rig, str]:
+    """Runs a job for some frames and lets its disk run full; gives the rig and the reason of its end."""
+    rigs = Rigs(place)
+    rigs.reserve = DiskReserve(place / "reserve", size_bytes=MIB)
+    rigs.reserve.take()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.until(job, lambda status: status.progress is not None and status.progress.frames > 100)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(fill, place, leave_bytes=0)
+        ended = await rig.ended(job)
+        assert ended.failure is not None
+        return rig, ended.failure.reason
+
+
+async def test_a_live_file_on_a_full_disk_can_be_played(clip: Path, disk: Path) -> None:
+    job = large(job_of(endless(clip)))
+    rig, reason = await run_full(disk, job)
+    assert reason == "DISK_FULL"
+    assert whole_frames_of(rig.folder(job).artifacts / "out.mp4") > 25
+
+
+@pytest.mark.parametrize("format_", list(HlsSegmentFormat))
+async def test_a_presentation_on_a_full_disk_is_ended_and_all_of_it_can_be_played(
+    clip: Path, disk: Path, format_: HlsSegmentFormat
+) -> None:
+    """ffmpeg itself goes on for ever there, and puts an empty playlist in the place of the one that there was."""
+    hls = HlsOutput(id="output-1", path="hls", segment_duration=timedelta(seconds=1), segment_format=format_)
+    job = large(job_of(endless(clip), hls))
+    rig, reason = await run_full(disk, job)
+    assert reason == "DISK_FULL"
+    playlist = rig.folder(job).artifacts / "hls" / "90p" / "index.m3u8"
+    lines = playlist.read_text().splitlines()
+    assert lines[-1] == "#EXT-X-ENDLIST"
+    listed_s = sum(float(line.removeprefix("#EXTINF:").rstrip(",")) for line in lines if line.startswith("#EXTINF:"))
+    assert listed_s >= 3
+    assert frames_of(playlist) >= 25 * listed_s - 3
+
+
+def test_a_playlist_that_is_put_back_leaves_out_what_cannot_be_played(tmp_path: Path) -> None:
+    folder = tmp_path / "90p"
+    folder.mkdir()
+    playlist = folder / "index.m3u8"
+    box = (12).to_bytes(4) + b"mdatdata"
+    files = {"a.ts": bytes(188), "b.ts": b"", "c.ts": bytes(200), "d.m4s": box * 2, "e.m4s": box + box[:7]}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    (folder / "segment_00007.ts").write_bytes(b"never listed")
+    entries = "".join(f"#EXTINF:1.0,\n{name}\n" for name in (*files, "missing.ts"))
+    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n{entries}")
+    guard = PlaylistGuard([str(tmp_path)])
+    assert guard.look(1000.0)
+    assert not guard.look(1e18)
+    before = playlist.read_text()
+    guard.restore(full=False)
+    assert playlist.read_text() == before, "what is whole stays as it is, where nothing is wrong"
+    playlist.write_text("")
+    guard.look(0.0)
+    guard.restore(full=False)
+    kept = "".join(f"#EXTINF:1.0,\n{name}\n" for name in ("a.ts", "d.m4s"))
+    assert playlist.read_text() == f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n{kept}#EXT-X-ENDLIST\n"
+    assert not (folder / "segment_00007.ts").exists()
+    playlist.write_text(before)
+    guard.restore(full=True)
+    assert playlist.read_text().count("#EXTINF") == 2
+
+
+def whole_frames_of(path: Path) -> int:
+    """Counts the pictures up to where the file breaks off."""
+    argv = [FFMPEG, "-v", "quiet", "-i", str(path), "-map", "0:v:0", "-f", "framemd5", "-"]
+    told = subprocess.run(argv, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout
+    return sum(not line.startswith("#") for line in told.splitlines())
+
+
+@asynccontextmanager
+async def watched(place: Path, bounds: RoomBounds) -> AsyncIterator[Rig]:
+    """A rig whose disk is watched."""
+    async with Rigs(place).start() as rig:
+        reserve = DiskReserve(place / "reserve", size_bytes=64 * 1024)
+        watch = DiskWatch(place, bounds, reserve=reserve, sessions=rig.registry.live_sessions)
+        watching = asyncio.get_running_loop().create_task(watch.watch())
+        try:
+            yield rig
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
+
+
+async def test_a_file_of_known_end_is_completed_while_there_is_room_for_its_index(film: Path, disk: Path) -> None:
+    """Its index is written last: on a disk that is already full it could not be played at all."""
+    source = UriInput(uri=str(film), native_rate=True)
+    job = large(job_of(source, facts=replace(FACTS, duration=timedelta(seconds=60))))
+    await asyncio.to_thread(fill, disk, leave_bytes=2 * MIB)
+    share = 24 * MIB // 50
+    async with watched(disk, RoomBounds(low_bytes=share, least_bytes=share)) as rig:
+        await rig.launch(job)
+        ended = await rig.ended(job)
+    assert ended.failure is not None
+    assert ended.failure.reason == "DISK_LOW"
+    assert ended.progress is not None
+    assert frames_of(rig.folder(job).artifacts / "out.mp4") >= ended.progress.frames > 25
