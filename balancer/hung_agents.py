@@ -105,7 +105,7 @@ def _seems_hung(process: ReplaceableProcess, heard: Silence, after: timedelta) -
 
 async def _gone(process: ReplaceableProcess, running_s: float) -> None:
     """Waits until a killed process has gone, which takes as long as the driver or disk that it waits for."""
-    while (now_s := process.running_s) is not None and now_s >= running_s:
+    while (now_s := process.running_s) is not None and now_s >= running_s:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(_LOOKED_EVERY_S)
 
 
