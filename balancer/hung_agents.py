@@ -105,7 +105,8 @@ def _seems_hung(process: ReplaceableProcess, heard: Silence, after: timedelta) -
 
 async def _gone(process: ReplaceableProcess, running_s: float) -> None:
     """Waits until a killed process has gone, which takes as long as the driver or disk that it waits for."""
-    while (now_s := process.running_s) is not None and now_s >= running_s:  # noqa: ASYNC110 - nobody tells
+    # No event: what it waits for tells nobody.
+    while (now_s := process.running_s) is not None and now_s >= running_s:  # noqa: ASYNC110
         await asyncio.sleep(_LOOKED_EVERY_S)
 
 
