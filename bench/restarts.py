@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _RUNNING = session_pb2.SESSION_STATE_RUNNING
 _PATIENCE_S = 60.0
+_STEADY_S = 6.0
 
 
 def measure(*, runs: int = 5, session_count: int = 6, attempt_count: int = 64) -> list[Figure]:
@@ -106,6 +107,8 @@ def _balancer_killed_s(daemon: BenchDaemon, names: list[str]) -> float:
 
 
 def _agent_killed_s(daemon: BenchDaemon, names: list[str]) -> float:
+    # An agent that ends soon after its start is started again later and later.
+    time.sleep(_STEADY_S)
     (before,) = daemon.agent_pids()
     (lock,) = daemon.state_dir.glob("agents/*/agent.lock")
     began_s = time.monotonic()

@@ -37,8 +37,9 @@ _log = structlog.get_logger(__name__)
 _LISTING_TIMEOUT_S = 20.0
 _FIRST_BACKOFF = timedelta(milliseconds=250)
 _LONGEST_BACKOFF = timedelta(seconds=30)
-_STEADY = timedelta(seconds=60)
-"""An agent that ran this long is started again at once."""
+_STEADY = timedelta(seconds=5)
+"""An agent that ran this long is started again at once: it has served, so it was ended rather than that it cannot run.
+One that ends after so long each time takes a fifth of a core to start, at most."""
 _AGENT = (sys.executable, "-P", "-m", "agents")
 """-P: a folder "agents" where the daemon happens to stand must not be run instead."""
 
@@ -157,6 +158,8 @@ class LocalAgentLauncher:
             try:
                 running = self._owner() or self._spawn()
                 await self._await_end(running)
+                if self._clock.monotonic_s() - began_s >= _STEADY.total_seconds():
+                    self._backoff = _FIRST_BACKOFF
                 status = self._reap(running)
                 _log.warning(
                     "agent ended; it is started again",
@@ -168,8 +171,6 @@ class LocalAgentLauncher:
             except OSError as error:
                 # A full disk, or no process to be had: both may pass, and the other agents have nothing to do with it.
                 _log.error("agent cannot be started; trying again", device=self._agent.identity.id, error=str(error))
-            if self._clock.monotonic_s() - began_s >= _STEADY.total_seconds():
-                self._backoff = _FIRST_BACKOFF
             await asyncio.sleep(self._backoff.total_seconds())
             self._backoff = min(self._backoff * 2, _LONGEST_BACKOFF)
 
