@@ -11,6 +11,7 @@ from bench.chaos.figures import Judged, count_figure, times_figure
 from bench.chaos.film import make_film
 from bench.chaos.history import History
 from bench.chaos.house import house_running
+from bench.chaos.house_settings import Wishes
 from bench.chaos.observer import Observer, session_view
 from bench.chaos.work import Asked, Work, read_output
 
@@ -38,7 +39,7 @@ def measure(*, seed: int, probe_results: Path, sessions: int = 64, runs: int = 3
     times_s, incomplete, frames = [], 0, 0
     histories = [History(seed=seed) for _ in range(runs)]
     for history in histories:
-        with house_running(probe_results=probe_results, leftovers=history.leftovers) as house:
+        with house_running(Wishes(), probe_results=probe_results, leftovers=history.leftovers) as house:
             times_s.append(_shut_down(house, history, sessions))
             for output in history.outputs:
                 frames += output.frames

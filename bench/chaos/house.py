@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import ChainMap
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,69 +22,59 @@ from typing import TYPE_CHECKING
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from bench.chaos.kept_agents import KeptAgent, agent_settings
+from bench.chaos.house_settings import Wishes, agent_settings, balancer_settings, cpu_devices
+from bench.chaos.kept_agents import KeptAgent, live_attempts
 from bench.chaos.relay import Relay
 from bench.chaos.sightings import Sighter
 from bench.chaos.small_disks import SmallDisk, small_disk
+from bench.chaos.stand_ins import house_clock, stand_in_gpus
 from gpu_balancer import Client, RequestFailure
 from gpu_balancer.runtime.folder_lock import lock_owner
-from gpu_balancer.v1 import agent_service_pb2, agent_service_pb2_grpc, device_pb2
+from gpu_balancer.v1 import device_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
-_CAPACITY = (
-    "decode_pixels_per_second = 4000000000\nscale_pixels_per_second = 4000000000\n"
-    "encode_pixels_per_second = 4000000000\n"
-)
-"""Far more than cores do: the pictures are tiny, and it is not placement that is looked at here."""
 _POLL_S = 0.02
 
 
 class House:
     """One balancer with its agents. `house_running` makes and ends it."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        external: bool,
-        settings: str,
-        device_count: int,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, wishes: Wishes) -> None:
         """Prepares; nothing runs yet.
 
         Args:
             folder: Empty, with a short name: sockets lie in it.
-            external: Whether agents are kept here, behind relays.
-            settings: Further settings of the balancer.
-            device_count: CPU devices. Local ones share no core, so that there are at most as many as cores.
-            environment: Variables for its daemons besides this process's own.
+            wishes: What it shall have.
         """
-        self._environment = {**os.environ, **(environment or {})}
-        self.folder = folder
-        self.state_dir = folder / "state"
-        self.films = folder / "films"
-        self.out_root = folder / "out"
-        cores = sorted(os.sched_getaffinity(0))
-        count = device_count if external else min(device_count, len(cores))
-        self.devices = {f"cpu-{number}": str(cores[number % len(cores)]) for number in range(count)}
-        self.external = external
+        self.folder, self.wishes = folder, wishes
+        self.state_dir, self.films, self.out_root = (folder / name for name in ("state", "films", "out"))
+        for made in (self.state_dir, self.films, self.out_root):
+            made.mkdir(mode=0o700)
+        self.clock = house_clock(folder) if wishes.clock else None
+        """The daemons' wall clock. None: it is the machine's."""
+        self.gpus = stand_in_gpus(folder, wishes.gpus)
+        """Stand-ins. None: there are none."""
+        self._cpus = cpu_devices(wishes)
+        self.devices = (*self._cpus, *(self.gpus.ids if self.gpus else ()))
+        """Ids of all devices."""
         self.sighter = Sighter((self.state_dir,))
         self.relays: dict[str, Relay] = {}
-        self.agents: dict[str, KeptAgent] = {}
+        """Of external agents, by device."""
         self.may_leave: set[str] = set()
         """Ids of sessions that failed: their unfinished files are kept on purpose."""
         self.disks: list[SmallDisk] = []
         """Small ones that the state folder and the outputs lie on, when they were asked for and may be made."""
         self.process: subprocess.Popen[bytes] | None = None
         self.started_s = 0.0
-        for made in (self.state_dir, self.films, self.out_root):
-            made.mkdir(mode=0o700)
+        self._agents: dict[str, KeptAgent] = {}
+        addresses = [f"unix:{self._wire(device)}" for device in self.devices]
         self._settings_path = folder / "balancer.toml"
-        self._settings_path.write_text(self._settings(settings))
+        self._settings_path.write_text(balancer_settings(wishes, self._cpus, addresses, self.films, self.out_root))
+        made_up = [part.environment for part in (self.clock, self.gpus) if part is not None]
+        self._environment = dict(ChainMap(*map(dict, made_up), dict(os.environ)))
 
     @property
     def address(self) -> str:
@@ -102,10 +93,10 @@ class House:
         """Tells the process id of a device's living agent. None: there is none."""
         return lock_owner(self.agent_folder(device) / "agent.lock")
 
-    def mount_disks(self, stack: ExitStack, size_mib: int) -> None:
+    def mount_disks(self, stack: ExitStack) -> None:
         """Puts small disks under state and outputs, before anything is in them, as far as this user may."""
         for kind, place in (("fill state", self.state_dir), ("fill outputs", self.out_root)):
-            disk = stack.enter_context(small_disk(kind, place, size_mib=size_mib))
+            disk = stack.enter_context(small_disk(kind, place, size_mib=self.wishes.disk_mib))
             if disk is not None:
                 self.disks.append(disk)
 
@@ -194,15 +185,7 @@ class House:
 
     def live_attempts(self, device: str) -> frozenset[str] | None:
         """Asks an agent itself which sessions it has that live. None: it does not answer yet."""
-        with grpc.insecure_channel(f"unix:{self.agent_folder(device)}/agent.sock") as channel:
-            stub = agent_service_pb2_grpc.AgentServiceStub(channel)
-            try:
-                for event in stub.WatchEvents(agent_service_pb2.WatchEventsRequest(), timeout=1):
-                    if event.WhichOneof("event") == "caught_up":
-                        return frozenset(attempt.session for attempt in event.caught_up.live_attempts)
-            except grpc.RpcError:
-                return None
-        return None
+        return live_attempts(self.agent_folder(device) / "agent.sock")
 
     def await_agent(self, device: str, former: int, sessions: frozenset[str], timeout_s: float = 60.0) -> None:
         """Waits until another agent than a former one has adopted some sessions.
@@ -225,8 +208,8 @@ class House:
         shutil.copy(self.agent_folder("cpu-0") / "probe.json", path)
 
     def take_probe_results(self, path: Path) -> None:
-        """Gives every device what an earlier house's probe found of this machine's cores."""
-        for device in self.devices:
+        """Gives every CPU device what an earlier house's probe found of this machine's cores."""
+        for device in self._cpus:
             folder = self.agent_folder(device)
             folder.mkdir(mode=0o700, parents=True)
             content = json.loads(path.read_text())
@@ -237,7 +220,7 @@ class House:
         """Ends everything as an operator does; gives what is left then. What is left is ended too."""
         self.heal()
         self._shut_down()
-        for agent in self.agents.values():
+        for agent in self._agents.values():
             agent.end()
         left = self._leftovers(within_s=15.0)
         for relay in self.relays.values():
@@ -255,27 +238,20 @@ class House:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
-    def _settings(self, further: str) -> str:
-        server = '[server]\nlisten = ["unix:{state_dir}/balancer.sock"]\nhttp = ""\n'
-        devices = "".join(
-            f'[[cpu_devices]]\nname = "{name}"\ncores = "{cores}"\nweight = 100\n{_CAPACITY}'
-            for name, cores in self.devices.items()
-            if not self.external
-        )
-        addresses = json.dumps([f"unix:{self.folder}/{name}.sock" for name in self.devices])
-        agents = f'[agents]\nlaunch = "external"\naddresses = {addresses}\n' if self.external else ""
-        roots = f'[inputs]\nroots = ["{self.films}"]\n[outputs]\nroots = ["{self.out_root}"]\n'
-        rest = '[recordings]\nenabled = false\n[ffmpeg]\ncandidates = ["bundled"]\n'
-        return server + agents + devices + roots + rest + further
+    def _wire(self, device: str) -> Path:
+        return self.folder / f"{device}.sock"
 
     def _start_agents(self) -> None:
-        for name, cores in self.devices.items() if self.external else ():
-            if name in self.agents:
-                continue
-            folder = self.agent_folder(name)
-            text = agent_settings(name, cores, films=self.films, out_root=self.out_root)
-            self.agents[name] = KeptAgent(folder, text)
-            self.relays[name] = Relay(self.folder / f"{name}.sock", folder / "agent.sock")
+        if not self.wishes.external or self._agents:
+            return
+        if self.gpus is not None:
+            self.gpus.keep_probe_results(self.state_dir / "agents")
+        for device in self.devices:
+            folder, cores = self.agent_folder(device), self._cpus.get(device)
+            ffmpeg = "bundled" if cores is not None or self.gpus is None else str(self.gpus.program)
+            text = agent_settings(device, cores, films=self.films, out=self.out_root, ffmpeg=ffmpeg)
+            self._agents[device] = KeptAgent(folder, text, self._environment)
+            self.relays[device] = Relay(self._wire(device), folder / "agent.sock")
 
     def _shut_down(self) -> None:
         if self.process is None:
@@ -312,39 +288,22 @@ class House:
 
 @contextmanager
 def house_running(
-    *,
-    external: bool = False,
-    settings: str = "",
-    device_count: int = 2,
-    probe_results: Path | None = None,
-    leftovers: list[str] | None = None,
-    disk_mib: int = 0,
-    environment: Mapping[str, str] | None = None,
+    wishes: Wishes, *, probe_results: Path | None = None, leftovers: list[str] | None = None
 ) -> Iterator[House]:
     """Starts a house whose devices are ready, and ends it.
 
     Args:
-        external: Whether agents are kept by the house, behind relays.
-        settings: Further settings of the balancer.
-        device_count: CPU devices.
+        wishes: What it shall have.
         probe_results: Of an earlier house, so that this one is ready at once. A path without a file gets them.
         leftovers: Gets what is left when it has ended.
-        disk_mib: Size of small disks under the state folder and the outputs. 0: none.
-        environment: Variables for all its daemons.
     """
     with (
         tempfile.TemporaryDirectory(prefix="gb-chaos-", ignore_cleanup_errors=True) as scratch,
         ExitStack() as stack,
     ):
-        house = House(
-            Path(scratch),
-            external=external,
-            settings=settings,
-            device_count=device_count,
-            environment=environment,
-        )
-        if disk_mib:
-            house.mount_disks(stack, disk_mib)
+        house = House(Path(scratch), wishes)
+        if wishes.disk_mib:
+            house.mount_disks(stack)
         if probe_results is not None and probe_results.exists():
             house.take_probe_results(probe_results)
         try:

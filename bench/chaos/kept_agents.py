@@ -7,40 +7,30 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+import grpc
+
+from gpu_balancer.v1 import agent_service_pb2, agent_service_pb2_grpc
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 _AGAIN_S = 0.25
 _EXIT_S = 20.0
 
 
-def agent_settings(device: str, cores: str, *, films: Path, out_root: Path) -> str:
-    """Writes the settings of an agent of a CPU device.
-
-    Args:
-        device: Its name.
-        cores: Its cores; other agents may have the same.
-        films: Where inputs are.
-        out_root: Where outputs may go.
-    """
-    return (
-        f'[device]\nkind = "cpu"\nid = "{device}"\ncores = "{cores}"\n'
-        f'[inputs]\nroots = ["{films}"]\n[outputs]\nroots = ["{out_root}"]\n'
-        '[recordings]\nenabled = false\n[ffmpeg]\ncandidates = ["bundled"]\n'
-    )
-
-
 class KeptAgent:
     """An agent that is started again a quarter of a second after it ended, however it did. Ends with `end`."""
 
-    def __init__(self, folder: Path, settings: str) -> None:
+    def __init__(self, folder: Path, settings: str, environment: Mapping[str, str]) -> None:
         """Starts it.
 
         Args:
             folder: Its state folder.
             settings: Its settings file's text.
+            environment: All its variables.
         """
-        self._folder = folder
+        self._folder, self._environment = folder, environment
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / "agent.toml").write_text(settings)
         self._ended = threading.Event()
@@ -68,9 +58,30 @@ class KeptAgent:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env=self._environment,
             )
 
     def _keep(self) -> None:
         while not self._ended.wait(0.02):
             if self._process.poll() is not None and not self._ended.wait(_AGAIN_S):
                 self._process = self._start()
+
+
+def live_attempts(socket: Path) -> frozenset[str] | None:
+    """Asks an agent itself which sessions it has that live.
+
+    Args:
+        socket: Where it listens.
+
+    Returns:
+        Names of the sessions. None: it does not answer yet.
+    """
+    with grpc.insecure_channel(f"unix:{socket}") as channel:
+        stub = agent_service_pb2_grpc.AgentServiceStub(channel)
+        try:
+            for event in stub.WatchEvents(agent_service_pb2.WatchEventsRequest(), timeout=1):
+                if event.WhichOneof("event") == "caught_up":
+                    return frozenset(attempt.session for attempt in event.caught_up.live_attempts)
+        except grpc.RpcError:
+            return None
+    return None

@@ -13,6 +13,7 @@ from bench.chaos.figures import Judged, count_figure, times_figure
 from bench.chaos.film import make_film
 from bench.chaos.history import Act, History
 from bench.chaos.house import house_running
+from bench.chaos.house_settings import Wishes
 from bench.chaos.invariants import check
 from bench.chaos.observer import Observer
 from bench.chaos.work import KINDS, Work
@@ -41,7 +42,7 @@ def measure(*, seed: int, probe_results: Path, kills: int = 100, sessions: int =
     history, times = History(seed=seed), Times()
     with (
         tempfile.TemporaryDirectory(prefix="gb-chaos-") as scratch,
-        house_running(probe_results=probe_results, leftovers=history.leftovers) as house,
+        house_running(Wishes(), probe_results=probe_results, leftovers=history.leftovers) as house,
     ):
         film = make_film(house.films / "film.mp4", frames=film_s * _RATE, rate=_RATE)
         work = Work(house, history, film)

@@ -32,6 +32,8 @@ T = TypeVar("T")
 _HURRIED = RetryPolicy(patience=timedelta(0))
 _MOST_SESSIONS = 10
 """That live at once: more would measure the machine."""
+_FARTHEST_S = 86_400.0
+"""That the daemons' clock is set forwards or back: a day is less than anything is kept for."""
 _MOVING_DRAINS = 0.7
 """Share of drains that move sessions, as against those that wait for them."""
 _SETTLE_S = 60.0
@@ -103,6 +105,9 @@ class Nemesis:
         with self._house.client() as client:
             for device in client.list_devices():
                 client.update_device(device.name, cordoned=False)
+                if device.name.removeprefix("devices/") in (self._house.gpus.ids if self._house.gpus else ()):
+                    with suppress(RequestFailure):
+                        client.probe_device(device.name)
         self._house.await_adopted(frozenset(), timeout_s=_SETTLE_S)
 
     def await_settled(self) -> None:
@@ -154,6 +159,8 @@ class Nemesis:
             "drain": self._close_device,
             "fill outputs": self._fill,
             "fill state": self._fill,
+            "xid": self._strike,
+            "set clock": self._set_clock,
             "hang up": self._hang_up,
             "create": self._create,
             "stop session": self._stop_session,
@@ -242,6 +249,28 @@ class Nemesis:
             return False
         disk.fill()
         self._last(act, act.kind, disk.empty)
+        return True
+
+    def _strike(self, act: PlannedAct) -> bool:
+        gpus = self._house.gpus
+        gpu = _one_of(gpus.ids, act) if gpus else None
+        if gpus is None or gpu is None or self._suffers(f"driver of {gpu}"):
+            return False
+        gpus.strike(gpu, gpus.xids[int(act.victim * 1000) % len(gpus.xids)])
+        self._last(act, f"driver of {gpu}", lambda: self._mend_gpu(gpu))
+        return True
+
+    def _mend_gpu(self, gpu: str) -> None:
+        if self._house.gpus is not None:
+            self._house.gpus.mend(gpu)
+        self._ask(lambda: self._client.probe_device(gpu))
+
+    def _set_clock(self, act: PlannedAct) -> bool:
+        clock = self._house.clock
+        if clock is None or self._suffers("clock"):
+            return False
+        clock.set_by((2 * act.victim - 1) * _FARTHEST_S)
+        self._last(act, "clock", lambda: clock.set_by(0))
         return True
 
     def _hang_up(self, act: PlannedAct) -> bool:

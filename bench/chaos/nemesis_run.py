@@ -12,6 +12,7 @@ from bench.chaos.figures import Judged, count_figure
 from bench.chaos.film import make_film
 from bench.chaos.history import History
 from bench.chaos.house import house_running
+from bench.chaos.house_settings import Wishes
 from bench.chaos.invariants import check
 from bench.chaos.nemesis import Nemesis
 from bench.chaos.observer import Observer
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _RATE = 25
 _FIRST_SESSIONS = 4
+_DISK_MIB = 384
 
 
 def measure(
@@ -35,7 +37,8 @@ def measure(
     probe_results: Path,
     seconds: int = 1200,
     every_ms: int = 1500,
-    devices: int = 3,
+    devices: int = 2,
+    gpus: int = 2,
     longest_s: int = 20,
     kinds: Mapping[str, int] = WEIGHTS,
 ) -> Judged:
@@ -46,7 +49,8 @@ def measure(
         probe_results: Of an earlier house.
         seconds: How long.
         every_ms: Mean pause between two acts, in milliseconds.
-        devices: Agents, each behind a wire that can be cut.
+        devices: CPU devices, each with its agent behind a wire that can be cut.
+        gpus: The same of stand-ins for GPUs.
         longest_s: No stop or cut lasts longer.
         kinds: What is done, with weights.
     """
@@ -55,12 +59,16 @@ def measure(
     with (
         tempfile.TemporaryDirectory(prefix="gb-chaos-") as scratch,
         house_running(
-            external=True,
-            settings=RESTART_SETTINGS,
-            device_count=devices,
+            Wishes(
+                external=True,
+                settings=RESTART_SETTINGS,
+                devices=devices,
+                gpus=gpus,
+                clock="set clock" in kinds,
+                disk_mib=_DISK_MIB if "fill state" in kinds else 0,
+            ),
             probe_results=probe_results,
             leftovers=history.leftovers,
-            disk_mib=384 if kinds is WEIGHTS else 0,
         ) as house,
     ):
         film = make_film(house.films / "film.mp4", frames=300 * _RATE, rate=_RATE)

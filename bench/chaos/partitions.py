@@ -33,6 +33,7 @@ def measure(*, seed: int, probe_results: Path, partitions: int = 200, devices: i
         seconds=int(partitions / _SHARE_DONE * _EVERY_MS / 1000),
         every_ms=_EVERY_MS,
         devices=devices,
+        gpus=0,
         longest_s=longest_s,
         kinds={**dict.fromkeys(PARTITIONS, 10), "create": 1},
     )

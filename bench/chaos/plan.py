@@ -27,6 +27,8 @@ WEIGHTS: Mapping[str, int] = {
     "drain": 2,
     "fill outputs": 1,
     "fill state": 1,
+    "xid": 2,
+    "set clock": 2,
     "hang up": 2,
     "create": 6,
     "stop session": 3,
@@ -44,6 +46,8 @@ _LASTING_S: Mapping[str, tuple[float, float]] = {
     "drain": (1.0, 20.0),
     "fill outputs": (1.0, 10.0),
     "fill state": (1.0, 10.0),
+    "xid": (2.0, 20.0),
+    "set clock": (0.5, 10.0),
     "hang up": (0.0, 2.0),
 }
 """Kinds that last, and how long at least and at most. Of a killed balancer: until it is started again."""

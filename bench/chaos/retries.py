@@ -14,6 +14,7 @@ from bench.chaos.figures import Judged, count_figure, times_figure
 from bench.chaos.film import make_film
 from bench.chaos.history import Act, Created, History
 from bench.chaos.house import house_running
+from bench.chaos.house_settings import Wishes
 from bench.chaos.observer import Observer
 from bench.chaos.work import KINDS, Asked, Work, wanted
 from gpu_balancer import AsyncClient, RequestFailure, RetryPolicy
@@ -41,7 +42,7 @@ def measure(*, seed: int, probe_results: Path, rounds: int = 10, requests: int =
     programs, answered, times_s = [], 0, []
     with (
         tempfile.TemporaryDirectory(prefix="gb-chaos-") as scratch,
-        house_running(probe_results=probe_results, leftovers=history.leftovers) as house,
+        house_running(Wishes(), probe_results=probe_results, leftovers=history.leftovers) as house,
     ):
         film = make_film(house.films / "film.mp4", frames=1000, rate=10)
         work = Work(house, history, film)
