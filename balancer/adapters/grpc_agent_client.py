@@ -81,9 +81,13 @@ class GrpcAgentClient:
         answer = await self._call(self._stub.LaunchSession(request, timeout=_CALL_TIMEOUT_S))
         return answer.ingest_url or None
 
-    async def stop(self, session_id: SessionId, attempt: int, *, discard_outputs: bool = False) -> None:
+    async def stop(
+        self, session_id: SessionId, attempt: int, *, discard_outputs: bool = False, to_be_continued: bool = False
+    ) -> None:
         """Asks an attempt to end, and what it made to be thrown away where another one begins anew."""
-        request = pb.AgentServiceStopSessionRequest(id=_attempt(session_id, attempt), discard_outputs=discard_outputs)
+        request = pb.AgentServiceStopSessionRequest(
+            id=_attempt(session_id, attempt), discard_outputs=discard_outputs, to_be_continued=to_be_continued
+        )
         await self._call(self._stub.StopSession(request, timeout=_CALL_TIMEOUT_S))
 
     async def pace(self, session_id: SessionId, attempt: int, speed_limit: Fraction | None) -> None:

@@ -526,7 +526,7 @@ def test_a_live_input_that_ends_by_itself_is_awaited_again_only_where_that_was_a
 
 def test_a_session_that_leaves_its_device_completes_its_outputs_and_goes_on_at_once() -> None:
     leaving, commands = advance(live_record(RUNNING), MoveRequested(device_id=DEVICE, failure=SICK), NOW)
-    assert commands == (StopOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT),)
+    assert commands == (StopOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT, to_be_continued=True),)
     assert [condition.type for condition in leaving.conditions] == ["MOVING"]
     for end in (reported(ENDED, AttemptOutcome.STOPPED), KILLED_NOW, AttemptMissing(attempt=ATTEMPT)):
         waiting, _ = advance(leaving, end, NOW)
