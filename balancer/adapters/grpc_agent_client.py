@@ -44,10 +44,11 @@ _PROBE_TIMEOUT_S = 120.0
 """A golden probe of every codec on a slow device."""
 _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     # An agent that was killed is back within a second or two; to try its socket costs nothing.
+    ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
+    # Despite its name the time that a connection may take to be made: on a busy machine longer than the pause above.
+    ("grpc.min_reconnect_backoff_ms", 5000),
 )
 _SILENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -109,6 +111,39 @@ async def spoken_to(folder: Path) -> AsyncIterator[tuple[GrpcAgentClient, Noting
     async with build_server(addresses=[address], services=[service]):
         client = GrpcAgentClient(told="device cpu-0", target=address, resolve_input=resolved)
         yield client, agent
+        await client.close()
+
+
+@asynccontextmanager
+async def slowly_accepting(path: Path, target: Path, delay: timedelta) -> AsyncIterator[None]:
+    """A socket before another one whose connections are served only after a while, as on a busy machine."""
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(65536):
+                writer.write(chunk)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(delay.total_seconds())
+        there_reader, there_writer = await asyncio.open_unix_connection(str(target))
+        await asyncio.gather(carry(reader, there_writer), carry(there_reader, writer))
+
+    server = await asyncio.start_unix_server(serve, str(path))
+    yield
+    server.close()
+
+
+async def test_an_agent_that_takes_long_to_accept_is_reached_all_the_same(tmp_path: Path) -> None:
+    async with (
+        spoken_to(tmp_path),
+        slowly_accepting(tmp_path / "slow.sock", tmp_path / "agent.sock", timedelta(seconds=1)),
+    ):
+        client = GrpcAgentClient(
+            told="device cpu-0", target=f"unix:{tmp_path}/slow.sock", resolve_input=lambda given: given
+        )
+        assert (await client.describe()).incarnation == "one"
         await client.close()
 
 
