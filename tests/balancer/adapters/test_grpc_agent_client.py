@@ -28,6 +28,7 @@ from gpu_balancer.runtime.grpc_server import ServedService, build_server
 from gpu_balancer.v1 import agent_service_pb2 as pb
 from gpu_balancer.v1 import device_pb2, media_pb2, recording_pb2
 from gpu_balancer.v1.agent_service_pb2_grpc import AgentServiceServicer, add_AgentServiceServicer_to_server
+from gpu_balancer.v1.session_pb2 import PRIORITY_BATCH
 
 SESSION = SessionId("s1")
 TAKEN = datetime(2030, 1, 1, tzinfo=UTC)
@@ -163,10 +164,12 @@ async def test_a_recording_is_launched_as_one(tmp_path: Path) -> None:
 async def test_a_transcode_is_launched_with_its_upload_as_a_path(tmp_path: Path) -> None:
     async with spoken_to(tmp_path) as (client, agent):
         asked = session('transcode { input { upload: "x" } renditions { encode {} } } input_facts { width: 640 }')
+        asked.priority = PRIORITY_BATCH
         await client.launch(session_record(payload=asked.SerializeToString(), speed_limit=Fraction(1, 2)))
         plan = agent.asked[0].plan
         assert (plan.transcode.input.uri, plan.input_facts.width) == ("/uploads/x", 640)
         assert plan.speed_limit == 0.5
+        assert plan.priority == PRIORITY_BATCH
         assert not plan.HasField("recording")
 
 
