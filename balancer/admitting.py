@@ -120,11 +120,12 @@ class Admitting:
             count = self._queue.settings.max_sessions
             raise queue_full(decision, max_sessions=count, retry_after=self._retry_after)
         wait = self._queue.longest_wait(admission.max_wait, for_room=room is not None)
+        # Not from its creation: that is dated after the one before it, whatever the clock says.
+        now = self._clock.now()
         record = replace(
             queued,
-            queued_time=queued.create_time,
-            # From now on: a session that comes after another in the same instant is dated after it.
-            queue_deadline=self._clock.now() + wait,
+            queued_time=now,
+            queue_deadline=now + wait,
             reservation=room.reservation if room is not None else None,
             revision=1,
         )
