@@ -1,65 +1,64 @@
-"""A live source on loopback: a film over HTTP as a transport stream in its own time, joined where it is just then."""
+"""A live source on loopback: a film in its own time as HLS without an end, only the newest seconds of it there."""
 
 from __future__ import annotations
 
 import subprocess
+import tempfile
 import threading
 import time
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.analysis.decoding import QUIET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-_PIECE = 188 * 16
+_SEGMENT_S = 1
+_SEGMENTS = 10
+_BEGIN_S = 30.0
 
 
 @contextmanager
-def live_source(film: Path, *, film_s: float) -> Iterator[str]:
-    """Sends a film to whoever asks, over and over, until the block ends.
+def live_source(film: Path) -> Iterator[str]:
+    """Sends a film over and over until the block ends.
 
     Args:
         film: Of `film.make_film`.
-        film_s: Its length.
 
     Yields:
-        The URL.
+        The URL of its playlist.
     """
-    began_s = time.monotonic()
-    senders: set[subprocess.Popen[bytes]] = set()
+    with tempfile.TemporaryDirectory(prefix="gb-chaos-") as scratch:
+        playlist = Path(scratch) / "live.m3u8"
+        command = [*QUIET, "-re", "-stream_loop", "-1", "-i", str(film), "-c", "copy", "-f", "hls"]
+        command += ["-hls_time", str(_SEGMENT_S), "-hls_list_size", str(_SEGMENTS), "-hls_flags", "delete_segments"]
+        sender = subprocess.Popen([*command, str(playlist)], stdin=subprocess.DEVNULL)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            """Sends until the listener goes away."""
-            self.send_response(200)
-            self.send_header("Content-Type", "video/mp2t")
-            self.end_headers()
-            place_s = (time.monotonic() - began_s) % film_s
-            command = [*QUIET, "-re", "-stream_loop", "-1", "-ss", f"{place_s:.2f}", "-i", str(film), "-c", "copy"]
-            command += ["-muxdelay", "0", "-muxpreload", "0", "-flush_packets", "1", "-f", "mpegts", "-"]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as sender:
-                senders.add(sender)
-                assert sender.stdout is not None
-                with suppress(OSError):
-                    while piece := sender.stdout.read1(_PIECE):  # type: ignore[attr-defined]
-                        self.wfile.write(piece)
-                sender.kill()
-                senders.discard(sender)
+        class Handler(SimpleHTTPRequestHandler):
+            def __init__(self, *arguments: object, **more: object) -> None:
+                super().__init__(*arguments, directory=scratch, **more)  # type: ignore[arg-type]
 
-        def log_message(self, *_: object) -> None:
-            """Says nothing: these are figures' surroundings."""
+            def log_message(self, *_: object) -> None:
+                """Says nothing: it is only the figures' surroundings."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, name="live source", daemon=True)
-        thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/film.ts"
+            with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+                server.daemon_threads = True
+                threading.Thread(target=server.serve_forever, name="live source", daemon=True).start()
+                _await(playlist)
+                yield f"http://127.0.0.1:{server.server_address[1]}/{playlist.name}"
+                server.shutdown()
         finally:
-            server.shutdown()
-            for sender in list(senders):
-                sender.kill()
+            sender.kill()
+            sender.wait()
+
+
+def _await(playlist: Path) -> None:
+    deadline_s = time.monotonic() + _BEGIN_S
+    while not playlist.exists() or playlist.read_text().count("#EXTINF") < 3:
+        if time.monotonic() > deadline_s:
+            raise RuntimeError("The live source does not begin.")
+        time.sleep(0.1)

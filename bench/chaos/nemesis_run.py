@@ -75,7 +75,7 @@ def measure(
         ) as house,
     ):
         film = make_film(house.films / "film.mp4", frames=_FILM_S * _RATE, rate=_RATE)
-        work = Work(house, history, film, live_url=stack.enter_context(live_source(film, film_s=_FILM_S)))
+        work = Work(house, history, film, live_url=stack.enter_context(live_source(film)))
         observer = Observer(history, house.address, house.sighter)
         with observer.observing():
             done = _break(house, history, work, acts)
