@@ -80,6 +80,8 @@ class HealthTimes:
     is too busy to check is too busy to answer."""
     first_patience_ticks: int = 60
     """The same before the first answer: a driver that wakes its cards takes its time."""
+    take_again_s: float = 30.0
+    """For the driver to be taken and asked once when a golden probe has passed."""
 
 
 class HealthWatch:
@@ -119,6 +121,10 @@ class HealthWatch:
         self._stopping = threading.Event()
         self._awake = threading.Event()
         """Ends a pause of the thread."""
+        self._watching = False
+        self._holds = False
+        """Whether the thread keeps the driver although the device is out of use."""
+        self._awaiting_look: list[asyncio.Future[None]] = []
 
     @property
     def health(self) -> DeviceHealth:
@@ -130,20 +136,42 @@ class HealthWatch:
         """Whether no probe can bring the device back now: the driver itself says that it cannot work."""
         return self._record.present is not None
 
-    def note_probe(self, probed: Probed) -> None:
-        """Notes the end of a golden probe that tried everything again."""
+    async def note_probe(self, probed: Probed) -> None:
+        """Notes the end of a golden probe that tried everything again; returns when what follows from it holds.
+
+        A device that was out of use is back only once its driver is listened to again and a look has shown nothing:
+        what is reported in the first moment of its use would else be lost.
+        """
+        if self._health.state.bars and self._watching and not await self._listened_to():
+            return
         self._take(after_probe(self._record, probed))
-        # It is listened to again at once: what is in use must be heard.
+
+    async def _listened_to(self) -> bool:
+        """Has the driver taken again and kept, and gives whether that was done in time."""
+        looked = asyncio.get_running_loop().create_future()
+        self._awaiting_look.append(looked)
+        self._holds = True
         self._awake.set()
+        try:
+            async with asyncio.timeout(self._times.take_again_s):
+                await looked
+        except TimeoutError:
+            return False
+        finally:
+            self._awaiting_look.remove(looked)
+            self._holds = bool(self._awaiting_look)
+        return True
 
     async def run(self) -> None:
         """Watches until cancelled."""
         loop = asyncio.get_running_loop()
         thread = threading.Thread(target=self._look_on, args=(loop,), name="gpu health", daemon=True)
         thread.start()
+        self._watching = True
         try:
             await self._keep_record()
         finally:
+            self._watching = False
             self._stopping.set()
             self._awake.set()
 
@@ -183,9 +211,17 @@ class HealthWatch:
     def _now(self) -> Moment:
         return Moment(time=self._clock.now(), monotonic_s=self._clock.monotonic_s())
 
-    def saw(self, reading: Reading) -> None:
-        """Notes a look."""
+    def saw(self, reading: Reading, *, held: bool = False) -> None:
+        """Notes a look.
+
+        Args:
+            reading: What it showed.
+            held: Whether the driver is held since, and so listened to.
+        """
         self._take(after_reading(self._record, reading, self._now()))
+        for looked in self._awaiting_look if held else ():
+            if not looked.done():
+                looked.set_result(None)
 
     def heard(self, xid: int) -> None:
         """Notes an error that the driver reported."""
@@ -196,10 +232,11 @@ class HealthWatch:
 
     def _look_on(self, loop: asyncio.AbstractEventLoop) -> None:
         while not self._stopping.is_set():
+            held = self._holds
             reading = self._called(self._eye.look)
-            if not _in_loop(loop, partial(self.saw, reading)):
+            if not _in_loop(loop, partial(self.saw, reading, held=held)):
                 break
-            if self._health.state.bars:
+            if self._health.state.bars and not held:
                 self._called(self._eye.close)
                 self._pause(self._times.barred_interval_s)
                 continue

@@ -99,7 +99,7 @@ async def _guarded(source: UriInput, settings: InputSettings) -> UriInput:
 async def _probe(source: UriInput, settings: InputSettings, ffmpeg: str) -> InputFacts:
     guarded = await _guarded(source, settings)
     # The head of the input alone, and no slower than it comes, whatever the session asks for.
-    opened = input_arguments(UriInput(uri=guarded.uri), ingest_url=None)
+    opened = input_arguments(UriInput(uri=guarded.uri), ingest_url=None, live=False)
     bounds = ["-probesize", str(settings.probe_size_mib * _BYTES_PER_MIB)]
     try:
         run = await run_bounded(

@@ -9,7 +9,7 @@ from agents.pipelines.command import Command
 from agents.pipelines.encoding_arguments import branches_of, encoder_threads, ordered_streams, output_arguments
 from agents.pipelines.ffmpeg_features import features_of
 from agents.pipelines.holding import hold_of
-from agents.pipelines.input_options import input_arguments
+from agents.pipelines.input_options import input_arguments, is_live
 from agents.pipelines.job import PushOutput, UriInput
 from agents.pipelines.muxers import tee_text
 from agents.pipelines.outputs import plan_outputs
@@ -68,7 +68,9 @@ def build_command(
     argv: list[str] = [coders.build.path, *GENERAL_ARGUMENTS, "-stats_period", period, "-y", "-progress", progress_path]
     argv += DEVICE_ARGUMENTS if on_device else ()
     argv += _decoding(source, device, decoded=bool(branches))
-    argv += input_arguments(job.input, ingest_url=ingest_url, untagged=_untagged(outputs.groups))
+    argv += input_arguments(
+        job.input, ingest_url=ingest_url, live=is_live(job.input, job.facts), untagged=_untagged(outputs.groups)
+    )
     if graph is not None:
         argv += ["-filter_complex_threads", str(min(device.core_count, _MOST_DECODER_THREADS))]
         argv += ["-filter_complex", graph]

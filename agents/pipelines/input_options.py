@@ -29,6 +29,11 @@ _RECONNECTION = ("-reconnect", "1", "-reconnect_delay_max", "2")
 breaks off at the same place each time, ffmpeg would then make an endless one."""
 
 
+_LIVE_RECONNECTION = ("-reconnect_streamed", "1", "-reconnect_on_network_error", "1")
+"""What is live goes on where it is now, so that beginning again is right. ffmpeg gives up after a few seconds, and the
+session goes on with its next attempt."""
+
+
 def is_live(source: JobInput, facts: InputFacts) -> bool:
     """Tells whether an input has no known end, so that what was written must be good at any moment.
 
@@ -45,12 +50,15 @@ def is_live(source: JobInput, facts: InputFacts) -> bool:
     return scheme in _LIVE_SCHEMES or (scheme in ("http", "https") and facts.duration is None)
 
 
-def input_arguments(source: JobInput, *, ingest_url: str | None, untagged: tuple[str, ...] = ()) -> tuple[str, ...]:
+def input_arguments(
+    source: JobInput, *, ingest_url: str | None, live: bool, untagged: tuple[str, ...] = ()
+) -> tuple[str, ...]:
     """Writes an input, from its options to `-i` and what is opened.
 
     Args:
         source: The input.
         ingest_url: Where the publisher comes, for an ingest.
+        live: Whether it has no known end.
         untagged: Kinds of streams, "v" and "a", that are to lose the tag of the container they came in: `tee` would
             hand it to containers that refuse it.
 
@@ -75,7 +83,7 @@ def input_arguments(source: JobInput, *, ingest_url: str | None, untagged: tuple
             message=f'Cannot open an input of the scheme "{scheme}": it is none of file, http, https, rtmp, rtmps, '
             "rtsp and srt. Try one of these.",
         ) from error
-    return (*tags, *guard, *_waiting(scheme), *_reading(source, scheme), "-i", source.uri)
+    return (*tags, *guard, *_waiting(scheme, live=live), *_reading(source, scheme), "-i", source.uri)
 
 
 def seconds_text(duration: timedelta) -> str:
@@ -83,11 +91,11 @@ def seconds_text(duration: timedelta) -> str:
     return f"{duration.total_seconds():.6f}".rstrip("0").rstrip(".")
 
 
-def _waiting(scheme: str) -> tuple[str, ...]:
+def _waiting(scheme: str, *, live: bool) -> tuple[str, ...]:
     bound = str(NETWORK_TIMEOUT_MICROSECONDS)
     match scheme:
         case "http" | "https":
-            return ("-rw_timeout", bound, *_RECONNECTION)
+            return ("-rw_timeout", bound, *_RECONNECTION, *(_LIVE_RECONNECTION if live else ()))
         case "rtmp" | "rtmps":
             return ("-rw_timeout", bound, "-rtmp_live", "live")
         case "rtsp":

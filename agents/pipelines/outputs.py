@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _FORMATS = {Container.MP4: "mp4", Container.MKV: "matroska", Container.TS: "mpegts"}
 _FRAGMENT_MICROSECONDS = "1000000"
+_CLUSTER_MILLISECONDS = "1000"
+"""Of a live Matroska: by itself it would keep up to 5 s back, which a kill would lose."""
 _TAKE_FRAGMENT_MICROSECONDS, _TAKE_CLUSTER_MILLISECONDS = "500000", "500"
 """What a take that is killed loses, beside what its encoder holds. What so many pieces cost, joining takes away."""
 _LINGER_SECONDS = "2"
@@ -215,6 +217,8 @@ def _file_options(container: Container, features: FfmpegFeatures, *, live: bool)
     if not live:
         return (("movflags", "+faststart"),) if container is Container.MP4 else ()
     flushed = (("flush_packets", "1"),)
+    if container is Container.MKV:
+        return (("cluster_time_limit", _CLUSTER_MILLISECONDS), *flushed)
     if container is not Container.MP4:
         return flushed
     flags = "+hybrid_fragmented" if features.hybrid_mp4 else "+frag_keyframe+delay_moov+default_base_moof"

@@ -95,7 +95,13 @@ class Closing:
                 await asyncio.to_thread(place.write_bytes, picture)
 
     async def finish(
-        self, record: RecordingRecord, folder: AttemptFolder, state: RecordingState, fence: FenceHold
+        self,
+        record: RecordingRecord,
+        folder: AttemptFolder,
+        state: RecordingState,
+        fence: FenceHold,
+        *,
+        final: bool,
     ) -> Closed:
         """Joins takes to the files that were asked for and puts them in place.
 
@@ -104,6 +110,7 @@ class Closing:
             folder: The attempt's.
             state: What was recorded.
             fence: The session's, held; whatever writes files inherits it.
+            final: Whether nothing goes on with it. Else its playlists are left open.
         """
         began_s = self._clock.monotonic_s()
         await self._end_strays(folder)
@@ -112,7 +119,7 @@ class Closing:
         except (RequestFailure, OSError) as error:
             # The takes stay where they are: whoever has the device working again can have them.
             return Closed(failure=not_finished(error, folder.artifacts / TAKES_FOLDER))
-        await asyncio.to_thread(_close_playlists, record, folder, ended=is_final(record, state.end))
+        await asyncio.to_thread(_close_playlists, record, folder, ended=final)
         outcomes = [(step, await self._made(step, folder, fence)) for step in steps]
         failures = [failure for _, failure in outcomes if failure is not None]
         made = [step for step, failure in outcomes if failure is None]

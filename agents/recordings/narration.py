@@ -93,7 +93,7 @@ class Narration:
         self.note(takes=self.state.with_take(take).takes)
         await self.keep()
 
-    async def stop(self, cause: StopCause, *, discard_outputs: bool) -> None:
+    async def stop(self, cause: StopCause, *, discard_outputs: bool, to_be_continued: bool) -> None:
         """Notes that the attempt is to end, durably. The first cause holds."""
         before = self.status
         if not before.live:
@@ -102,6 +102,8 @@ class Narration:
             self._change(stop_cause=cause)
         if discard_outputs and self.status.stop_cause is StopCause.ASKED:
             self._change(discard_outputs=True)
+        if self.status.stop_cause is StopCause.ASKED:
+            self._change(to_be_continued=to_be_continued)
         if self.status is not before:
             await self._book.keep(self._attempt)
 

@@ -83,13 +83,13 @@ class RecordingRunner:
 
     # -------------------------------------------------------------------------------------------- what is asked of it
 
-    async def stop(self, cause: StopCause, *, discard_outputs: bool = False) -> None:
+    async def stop(self, cause: StopCause, *, discard_outputs: bool = False, to_be_continued: bool = False) -> None:
         """Asks the recording to end; durable before it returns. The first cause holds."""
         if cause is StopCause.DISK_LOW:
             await self._loaded.wait()
             await self._direction.fail(DISK_LOW)
             return
-        await self._told.stop(cause, discard_outputs=discard_outputs)
+        await self._told.stop(cause, discard_outputs=discard_outputs, to_be_continued=to_be_continued)
         self._direction.note_stop()
 
     def pace(self, speed_limit: float | None) -> None:
@@ -245,13 +245,14 @@ class RecordingRunner:
             await self._closing.keep_evidence(record, folder, self._stage)
         await self._stage.strike(self._state.display)
         discard = self._told.status.discard_outputs
+        final = not self._told.status.to_be_continued and is_final(record, end)
         if discard or not (self._state.takes or record.job.continues):
             closed = await self._closing.leave(record, folder, discard=discard)
         else:
             await self._told.begin_finalising()
-            closed = await self._closing.finish(record, folder, self._state, fence)
+            closed = await self._closing.finish(record, folder, self._state, fence, final=final)
         failure = None if discard else end.failure or closed.failure
-        if not discard and is_final(record, end):
+        if not discard and final:
             await self._closing.send_copies(record, folder)
         await self._told.conclude(end, failure, closed.files, closed.duration, conditions=closed.conditions)
         await self._closing.tidy(record, folder, closed, discarded=discard)

@@ -148,9 +148,9 @@ class Shooting:
         """Writes a small picture of a display. Returns whether it is there; one that is missing is no failure."""
         access = DisplayAccess(name=display.name, authority=display.authority, sound_server=None, sound_source="")
         nascent = path.with_name(f".{path.name}")
-        build = recording_coders(job, self._device()).build
-        command = thumbnail_command(job.capture, build, access, path=str(nascent))
         try:
+            build = recording_coders(job, self._device()).build
+            command = thumbnail_command(job.capture, build, access, path=str(nascent))
             await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
             run = await run_bounded(command.argv, timeout=_SNAPSHOT_WITHIN, env=command.env)
             if run.exit_code == 0:

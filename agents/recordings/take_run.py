@@ -118,7 +118,11 @@ class TakeRun:
     def gone(self) -> bool:
         """Whether its ffmpeg has ended, or nobody is left who could tell how it does."""
         self._processes.any_alive()  # reaps the shim
-        return self._folder.exit_code() is not None or self._processes.shim_alive() is False
+        if self._folder.exit_code() is not None:
+            return True
+        alive = self._processes.shim_alive()
+        # One that has written who it is, and is not there, was killed while nobody watched.
+        return alive is False or (alive is None and self.begun)
 
     @property
     def told_to_end(self) -> bool:

@@ -163,7 +163,7 @@ class AgentServicer(AgentServiceServicer):
         """Asks an attempt to end."""
         session = session_id(request.id.session, path="id.session")
         key = AttemptKey(session=session, attempt=max(request.id.attempt, 1))
-        await self._registry.stop(key, discard_outputs=request.discard_outputs)
+        await self._registry.stop(key, discard_outputs=request.discard_outputs, to_be_continued=request.to_be_continued)
         return pb.AgentServiceStopSessionResponse()
 
     async def PaceSession(self, request: pb.PaceSessionRequest, _: object) -> pb.PaceSessionResponse:  # noqa: N802

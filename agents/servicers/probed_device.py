@@ -138,7 +138,7 @@ class ProbedDevice:
             self._remember(self.identity, result)
             self._result = result
             if refresh:
-                self._clear(result, begin_s, by_operator=by_operator)
+                await self._clear(result, begin_s, by_operator=by_operator)
         works = sum(capability.works for capability in self.capabilities)
         _LOG.info("Probed %s: %d of %d work", self.identity.id, works, len(self.capabilities))
         if self.fault_message:
@@ -153,12 +153,12 @@ class ProbedDevice:
                 _LOG.error("%s", message)
             self._changed()
 
-    def _clear(self, result: ProbeResult, begin_s: float, *, by_operator: bool) -> None:
+    async def _clear(self, result: ProbeResult, begin_s: float, *, by_operator: bool) -> None:
         if self.health_watch is None:
             return
         own = _proved_by(result)
         missing = {_ENGINES[direction] for direction, _, _ in self._proved - own}
-        self.health_watch.note_probe(
+        await self.health_watch.note_probe(
             Probed(
                 begin_s=begin_s,
                 passed=result.fault_message is None and bool(own),

@@ -110,6 +110,8 @@ class AttemptStatus:
     """When the program was signalled; it is never signalled twice."""
     discard_outputs: bool = False
     """Whether what it made is thrown away at its end, because another attempt begins anew."""
+    to_be_continued: bool = False
+    """Whether it was stopped so that another attempt goes on with what it made."""
     recording_report: RecordingReport | None = None
     measured_use: MeasuredUse | None = None
 

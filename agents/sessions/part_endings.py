@@ -27,11 +27,17 @@ _LOG = logging.getLogger(__name__)
 
 
 async def finish_outputs(
-    launch: LaunchRecord, folder: AttemptFolder, conclusion: Conclusion, fence: FenceHold, now: datetime
+    launch: LaunchRecord,
+    folder: AttemptFolder,
+    conclusion: Conclusion,
+    fence: FenceHold,
+    now: datetime,
+    *,
+    goes_on: bool,
 ) -> tuple[Conclusion, tuple[FinishStep, ...]]:
     """Joins files with what earlier attempts have made, and says in HLS playlists that nothing more comes.
 
-    Nothing of that when another attempt may go on with them. May be repeated.
+    May be repeated.
 
     Args:
         launch: How the attempt was launched.
@@ -39,12 +45,12 @@ async def finish_outputs(
         conclusion: How its program ended.
         fence: The session's, held.
         now: The time.
+        goes_on: Whether another attempt may go on with them. Then nothing of that is done.
 
     Returns:
         How the attempt ended, and what is to be tidied up once that is told.
     """
     steps: tuple[FinishStep, ...] = ()
-    goes_on = conclusion.ending is Ending.FAILED and launch.may_continue
     if launch.files and not goes_on:
         conclusion, steps = await _join_parts(launch, folder, conclusion, fence, now)
     await asyncio.to_thread(_close_playlists, launch, ended=not goes_on)

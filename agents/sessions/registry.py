@@ -143,7 +143,7 @@ class SessionRegistry:
             flight.add_done_callback(lambda _: self._flights.pop(key))
         return await asyncio.shield(flight)
 
-    async def stop(self, key: AttemptKey, *, discard_outputs: bool = False) -> None:
+    async def stop(self, key: AttemptKey, *, discard_outputs: bool = False, to_be_continued: bool = False) -> None:
         """Asks an attempt to complete its outputs and end; durable before it returns. May be repeated.
 
         An attempt that never came here is written down as ended, so that it is told so, and cannot come later.
@@ -152,12 +152,14 @@ class SessionRegistry:
             key: Which attempt.
             discard_outputs: Throws away what it made, unless it has completed by itself. Asking again without does
                 not take that back.
+            to_be_continued: Leaves its outputs open, for another attempt that goes on with them. Asking again without
+                settles them.
 
         Raises:
             RequestFailure: When the session's name cannot be one.
         """
         named_folder(self._folders, key)
-        await self._uninterrupted(self._stop(key, discard_outputs), key, name=f"stop {key}")
+        await self._uninterrupted(self._stop(key, discard_outputs, to_be_continued), key, name=f"stop {key}")
 
     async def pace(self, key: AttemptKey, speed_limit: float | None) -> None:
         """Holds an attempt at a speed, or lets it go. One that has ended, or is not known, is left alone.
@@ -196,15 +198,17 @@ class SessionRegistry:
         """Lists the folders of attempts that have not ended."""
         return tuple(attempt.folder for attempt in self._attempts.values() if attempt.status.live)
 
-    async def _stop(self, key: AttemptKey, discard_outputs: bool) -> None:
+    async def _stop(self, key: AttemptKey, discard_outputs: bool, to_be_continued: bool) -> None:
         await self._takeover.read(key.session)
         if (flight := self._flights.get(key)) is not None:
             await asyncio.wait([flight])
         if (runner := self._runners.get(key)) is not None:
-            await runner.stop(StopCause.ASKED, discard_outputs=discard_outputs)
-        elif (record := self._launches.get(key)) is not None and record.may_continue:
+            await runner.stop(StopCause.ASKED, discard_outputs=discard_outputs, to_be_continued=to_be_continued)
+        elif (record := self._launches.get(key)) is not None:
             attempt = self._attempts[key]
-            if attempt.status.ending is Ending.FAILED:
+            status = attempt.status
+            left_open = status.to_be_continued or (status.ending is Ending.FAILED and record.may_continue)
+            if left_open and not to_be_continued:
                 await self._make_runner(attempt, record, SessionTrace(self._tracer, "", key)).settle()
         elif key not in self._attempts:
             await self._enter_tombstone(key)

@@ -120,13 +120,10 @@ class AttemptRunner:
     def _change(self, **changes: Any) -> None:
         self._attempt.status = replace(self._attempt.status, **changes)
 
-    async def stop(self, cause: StopCause, *, discard_outputs: bool = False) -> None:
-        """Asks the program to complete its outputs and end; durable before it returns. The first cause holds.
+    async def stop(self, cause: StopCause, *, discard_outputs: bool = False, to_be_continued: bool = False) -> None:
+        """Asks the program to complete its outputs and end; as `Runner.stop`.
 
-        Args:
-            cause: Why.
-            discard_outputs: Throws away what it made. A program that has ended by itself before has made what it was
-                asked for: that is kept.
+        What a program has made that ended by itself before is kept, though it is to be thrown away: it was asked for.
         """
         if not self._status.live:
             return
@@ -135,6 +132,8 @@ class AttemptRunner:
             self._change(stop_cause=cause)
         if discard_outputs and self._status.stop_cause is StopCause.ASKED and self._folder.exit_code() is None:
             self._change(discard_outputs=True)
+        if self._status.stop_cause is StopCause.ASKED:
+            self._change(to_be_continued=to_be_continued)
         if self._status is not before:
             self._wake.set()
             await self._book.keep(self._attempt)
@@ -146,9 +145,9 @@ class AttemptRunner:
 
     async def settle(self) -> None:
         """Joins files and ends playlists of an attempt that failed, once none goes on with it."""
-        final, ended = replace(self._launch, may_continue=False), Conclusion(ending=Ending.FAILED)
+        ended = Conclusion(ending=Ending.FAILED)
         with contextlib.suppress(FencedError), await asyncio.to_thread(self._fence.prove) as fence:
-            _, steps = await finish_outputs(final, self._folder, ended, fence, self._clock.now())
+            _, steps = await finish_outputs(self._launch, self._folder, ended, fence, self._clock.now(), goes_on=False)
             await asyncio.to_thread(tidy, steps)
 
     async def watch(self, shim: int | None = None) -> None:
@@ -360,13 +359,21 @@ class AttemptRunner:
         if not self._status.discard_outputs:
             if self._launch.files:
                 await self._tell_finalising()
-            conclusion, steps = await finish_outputs(self._launch, self._folder, conclusion, fence, self._clock.now())
+            conclusion, steps = await finish_outputs(
+                self._launch, self._folder, conclusion, fence, self._clock.now(), goes_on=self._goes_on(conclusion)
+            )
         await self._tell_end(conclusion)
         if self._status.discard_outputs:
             await asyncio.to_thread(remove_artifacts, self._folder)
         else:
             await asyncio.to_thread(tidy, steps)
             await asyncio.to_thread(tidy_outputs, self._launch, conclusion.ending)
+
+    def _goes_on(self, conclusion: Conclusion) -> bool:
+        """Tells whether another attempt may go on with its outputs."""
+        if self._status.stop_cause is StopCause.ASKED:
+            return self._status.to_be_continued
+        return self._launch.may_continue and conclusion.ending is Ending.FAILED
 
     async def _tell_finalising(self) -> None:
         message = "Joining what several attempts have made."

@@ -34,8 +34,14 @@ class Runner(Protocol):
     It MUST find out by the attempt's folder where the attempt stands: it may have been launched by another agent.
     """
 
-    async def stop(self, cause: StopCause, *, discard_outputs: bool = False) -> None:
-        """Asks the attempt to complete its outputs and end; durable before it returns. The first cause holds."""
+    async def stop(self, cause: StopCause, *, discard_outputs: bool = False, to_be_continued: bool = False) -> None:
+        """Asks the attempt to complete its outputs and end; durable before it returns. The first cause holds.
+
+        Args:
+            cause: Why.
+            discard_outputs: Throws away what it made.
+            to_be_continued: Leaves its outputs open for another attempt.
+        """
         ...
 
     def pace(self, speed_limit: float | None) -> None:

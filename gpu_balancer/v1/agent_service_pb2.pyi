@@ -523,8 +523,13 @@ class AgentServiceStopSessionRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     DISCARD_OUTPUTS_FIELD_NUMBER: _builtins.int
+    TO_BE_CONTINUED_FIELD_NUMBER: _builtins.int
     discard_outputs: _builtins.bool
     """Throws away what it made, because another attempt begins anew: no output is put into place."""
+    to_be_continued: _builtins.bool
+    """Another attempt goes on with what it made: its HLS playlists are left without an end, and nothing is copied to
+    destinations. Stopping it again without this makes up for both, when none goes on after all.
+    """
     @_builtins.property
     def id(self) -> Global___AttemptId:
         """Which attempt."""
@@ -534,10 +539,11 @@ class AgentServiceStopSessionRequest(_message.Message):
         *,
         id: Global___AttemptId | None = ...,
         discard_outputs: _builtins.bool = ...,
+        to_be_continued: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["discard_outputs", b"discard_outputs", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["discard_outputs", b"discard_outputs", "id", b"id", "to_be_continued", b"to_be_continued"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,9 +60,9 @@ class Watched:
                 self._news.clear()
                 await self._news.wait()
 
-    def probe_passed(self, *, by_operator: bool = False) -> None:
+    async def probe_passed(self, *, by_operator: bool = False) -> None:
         now_s = SystemClock().monotonic_s()
-        self.watch.note_probe(Probed(begin_s=now_s, passed=True, working_engines=BOTH, by_operator=by_operator))
+        await self.watch.note_probe(Probed(begin_s=now_s, passed=True, working_engines=BOTH, by_operator=by_operator))
 
 
 @asynccontextmanager
@@ -140,9 +140,9 @@ async def test_a_card_that_is_lost_stays_lost_over_a_new_agent_until_an_operator
     async with watching(tmp_path) as watched:
         assert (watched.watch.health.reason, watched.watch.health.since_time) == (first.reason, first.since_time)
         await becomes(lambda: not watched.watch.hopeless)
-        watched.probe_passed()
+        await watched.probe_passed()
         assert watched.told[0] == "lost"
-        watched.probe_passed(by_operator=True)
+        await watched.probe_passed(by_operator=True)
         assert watched.watch.health == HEALTHY
         await kept(tmp_path, None)
     async with watching(tmp_path) as watched:
@@ -160,7 +160,7 @@ async def test_an_engine_that_is_out_of_use_is_so_for_the_next_agent_too(fake_nv
         await becomes((tmp_path / "health.json").exists)
     async with watching(tmp_path) as watched:
         assert watched.watch.health.faulty_engines == {Engine.ENCODE}
-        watched.probe_passed()
+        await watched.probe_passed()
         assert watched.watch.health == HEALTHY
 
 
@@ -176,11 +176,11 @@ async def test_the_driver_is_let_go_while_the_card_takes_no_sessions(fake_nvml: 
         fake_nvml.change(L4.uuid, recovery_action=0)
         await watched.until(lambda: "golden probe" in watched.watch.health.message)
         assert not watched.watch.hopeless
-        watched.probe_passed()
+        await watched.probe_passed()
         assert watched.watch.health == HEALTHY
 
 
-async def test_a_card_that_is_back_is_listened_to_at_once(fake_nvml: FakeNvml, tmp_path: Path) -> None:
+async def test_a_card_is_listened_to_before_it_is_back(fake_nvml: FakeNvml, tmp_path: Path) -> None:
     """What it reports in the first moment would else be lost."""
     fake_nvml.describe([L4])
     eye = ListenedTo(GpuHealthEye(IDENTITY, control_node=tmp_path / "none"))
@@ -189,11 +189,24 @@ async def test_a_card_that_is_back_is_listened_to_at_once(fake_nvml: FakeNvml, t
         fake_nvml.report(L4.uuid, 46)
         await watched.until(lambda: watched.told == ("unhealthy", "XID_46"))
         await becomes(lambda: eye.closed)
-        eye.listening.clear()
-        watched.probe_passed()
-        await asyncio.to_thread(eye.listening.wait)
+        await watched.probe_passed()
+        assert watched.watch.health == HEALTHY
         fake_nvml.report(L4.uuid, 119)
         await watched.until(lambda: watched.told == ("unhealthy", "XID_119"))
+
+
+async def test_a_card_whose_driver_hangs_after_its_probe_is_not_back(fake_nvml: FakeNvml, tmp_path: Path) -> None:
+    fake_nvml.describe([L4])
+    times = replace(QUICK, barred_interval_s=3600, take_again_s=0.1)
+    eye = ListenedTo(GpuHealthEye(IDENTITY, control_node=tmp_path / "none"))
+    async with watching(tmp_path, eye, times) as watched:
+        await asyncio.to_thread(eye.listening.wait)
+        fake_nvml.report(L4.uuid, 46)
+        await becomes(lambda: eye.closed)
+        fake_nvml.change(L4.uuid, hangs=("nvmlDeviceGetFieldValues",))
+        await watched.probe_passed()
+        assert watched.told == ("unhealthy", "XID_46")
+        fake_nvml.change(L4.uuid, hangs=())
 
 
 class Counted:
@@ -219,7 +232,7 @@ async def test_a_driver_that_hangs_is_unhealthy_while_the_loop_goes_on_and_when_
         assert watched.watch.hopeless
         fake_nvml.change(L4.uuid, hangs=())
         await watched.until(lambda: "golden probe" in watched.watch.health.message)
-        watched.probe_passed()
+        await watched.probe_passed()
         assert watched.watch.health == HEALTHY
 
 

@@ -439,6 +439,20 @@ async def test_what_was_recorded_when_the_machine_went_down_is_kept(rigs: Record
     assert (rig.folder(job).artifacts / "recording.mp4").read_text() == "[begin]"
 
 
+async def test_a_recording_of_which_everything_was_killed_while_no_agent_was_there_ends(rigs: RecordingRigs) -> None:
+    """Its shim has written who it is, and nobody can tell any more how it ended."""
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+    rigs.end_everything()
+    async with rigs.start() as rig:
+        ended = await rig.ended(job)
+    assert ended.failure is not None
+    assert (ended.ending, ended.failure.reason) == (Ending.FAILED, "DISPLAY_LOST")
+    assert (rig.folder(job).artifacts / "recording.mp4").read_text() == "[begin]"
+
+
 async def test_a_state_that_cannot_be_read_ends_the_recording_and_says_so(rigs: RecordingRigs) -> None:
     job = recording()
     async with rigs.start() as rig:

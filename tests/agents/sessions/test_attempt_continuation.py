@@ -308,3 +308,35 @@ async def until(truth: Callable[[], bool]) -> None:
 def test_hidden_playlists_are_no_artifacts(tmp_path: Path) -> None:
     (tmp_path / own_playlist("index.m3u8", 2)).touch()
     assert list_artifacts(tmp_path) == ()
+
+
+async def test_what_failed_is_settled_when_nothing_goes_on_with_it(rigs: Rigs, counting: Path) -> None:
+    file = FileOutput(id="film", path="film.mp4", container=Container.MP4)
+    hls = HlsOutput(id="hls", path="hls", segment_duration=timedelta(seconds=1))
+    first, second = live_job(counting, file, hls), live_job(counting, file, hls, attempt=2)
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        await begun(rig, second, await killed(rig, first))
+        await killed(rig, second)
+        playlist = rig.folder(second).artifacts / "hls" / "90p" / "index.m3u8"
+        assert "#EXT-X-ENDLIST" not in playlist.read_text()
+        assert [path for path in artifacts_of(rig, second) if "film" in path] == ["film.part1.mp4", "film.part2.mp4"]
+        await rig.registry.stop(key_of(second))
+        assert playlist.read_text().endswith("#EXT-X-ENDLIST\n")
+        assert [path for path in artifacts_of(rig, second) if "film" in path] == ["film.mp4"]
+    assert [run[0] for run in runs_of(counts_of(rig.folder(second).artifacts / "film.mp4"))] == [0, 0]
+
+
+async def test_a_playlist_stays_open_when_its_attempt_is_stopped_to_go_on_elsewhere(rigs: Rigs, counting: Path) -> None:
+    job = live_job(counting, HlsOutput(id="hls", path="hls", segment_duration=timedelta(seconds=1)))
+    async with rigs.start() as rig:
+        await begun(rig, job)
+        await rig.registry.stop(key_of(job), to_be_continued=True)
+        assert (await rig.ended(job)).ending is Ending.STOPPED
+        await until(lambda: rig.registry.runner(key_of(job)) is None)
+        playlist = rig.folder(job).artifacts / "hls" / "90p" / "index.m3u8"
+        assert "#EXT-X-ENDLIST" not in playlist.read_text()
+        await rig.registry.stop(key_of(job), to_be_continued=True)
+        assert "#EXT-X-ENDLIST" not in playlist.read_text()
+        await rig.registry.stop(key_of(job))
+        assert playlist.read_text().endswith("#EXT-X-ENDLIST\n")
