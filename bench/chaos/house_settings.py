@@ -60,7 +60,7 @@ def balancer_settings(wishes: Wishes, cpus: Mapping[str, str], addresses: list[s
         if not wishes.external
     )
     agents = f'[agents]\nlaunch = "external"\naddresses = {json.dumps(addresses)}\n' if wishes.external else ""
-    roots = f'[inputs]\nroots = ["{films}"]\n[outputs]\nroots = ["{out}"]\n'
+    roots = f'[inputs]\nroots = ["{films}"]\nallow_private_networks = true\n[outputs]\nroots = ["{out}"]\n'
     rest = '[recordings]\nenabled = false\n[ffmpeg]\ncandidates = ["bundled"]\n'
     return server + agents + devices + roots + rest + wishes.settings
 
@@ -77,6 +77,6 @@ def agent_settings(device: str, cores: str | None, *, films: Path, out: Path, ff
     """
     kind = 'kind = "nvidia"' if cores is None else f'kind = "cpu"\ncores = "{cores}"'
     return (
-        f'[device]\nid = "{device}"\n{kind}\n[inputs]\nroots = ["{films}"]\n[outputs]\nroots = ["{out}"]\n'
-        f'[recordings]\nenabled = false\n[ffmpeg]\ncandidates = ["{ffmpeg}"]\n'
+        f'[device]\nid = "{device}"\n{kind}\n[inputs]\nroots = ["{films}"]\nallow_private_networks = true\n'
+        f'[outputs]\nroots = ["{out}"]\n[recordings]\nenabled = false\n[ffmpeg]\ncandidates = ["{ffmpeg}"]\n'
     )

@@ -160,7 +160,7 @@ def placed_on_closed_device(history: History) -> Iterator[tuple[float, str]]:
                 attempt = view.attempt
                 for state, closed_s, opened_s in closings.get(view.device, ()):
                     # It was placed after the last moment at which it was not, and before this one.
-                    if known_s > closed_s + NEWS_S and view.at_s < opened_s:
+                    if known_s > closed_s + NEWS_S and view.at_s + NEWS_S < opened_s:
                         yield view.at_s, f"{name} attempt {attempt} placed on {view.device}, which was {state}"
             known_s = view.at_s
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from bench.chaos.history import History
 from bench.chaos.house import house_running
 from bench.chaos.house_settings import Wishes
 from bench.chaos.invariants import check
+from bench.chaos.live_source import live_source
 from bench.chaos.nemesis import Nemesis
 from bench.chaos.observer import Observer
 from bench.chaos.plan import PARTITIONS, WEIGHTS, draw_acts
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from bench.measuring import Figure
 
 _RATE = 25
-_FIRST_SESSIONS = 4
+_FILM_S = 300
 _DISK_MIB = 384
 
 
@@ -58,6 +60,7 @@ def measure(
     acts = list(draw_acts(seeded(seed), seconds=seconds, every_s=every_ms / 1000, kinds=kinds, longest_s=longest_s))
     with (
         tempfile.TemporaryDirectory(prefix="gb-chaos-") as scratch,
+        ExitStack() as stack,
         house_running(
             Wishes(
                 external=True,
@@ -71,8 +74,8 @@ def measure(
             leftovers=history.leftovers,
         ) as house,
     ):
-        film = make_film(house.films / "film.mp4", frames=300 * _RATE, rate=_RATE)
-        work = Work(house, history, film)
+        film = make_film(house.films / "film.mp4", frames=_FILM_S * _RATE, rate=_RATE)
+        work = Work(house, history, film, live_url=stack.enter_context(live_source(film)))
         observer = Observer(history, house.address, house.sighter)
         with observer.observing():
             done = _break(house, history, work, acts)
@@ -88,8 +91,8 @@ def _break(house: House, history: History, work: Work, acts: list) -> int:  # ty
     nemesis = Nemesis(house, history, work, disks=house.disks, restart=RESTARTS)
     try:
         with house.client() as client:
-            for number in range(_FIRST_SESSIONS):
-                work.create(client, KINDS[number % len(KINDS)], RESTARTS)
+            for number in range(len(KINDS)):
+                work.create(client, KINDS[number], RESTARTS)
             work.await_running(client)
         done = nemesis.run(acts)
         nemesis.heal()

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from bench.chaos.house import House
     from gpu_balancer import Client
 
-KINDS = ("mp4", "hls", "file", "shared hls", "ts")
-"""Artifacts: an MP4 file, an HLS presentation, a transport stream. Below the output root: the first two again."""
+KINDS = ("mp4", "hls", "file", "shared hls", "ts", "live mp4", "live shared hls", "live file")
+"""Artifacts: an MP4 file, an HLS presentation, a transport stream. Below the output root: the first two again. Those
+that are live read a source that goes on without them; further attempts continue what earlier ones made."""
 _LONGEST = timedelta(hours=2)
 """Of a session: should everything that ends sessions be killed, they end by themselves."""
 
@@ -38,12 +39,12 @@ class Asked:
     """Of its output: among its artifacts, or absolute."""
 
 
-def wanted(house: House, film: Path, kind: str, number: int) -> tuple[session_pb2.Session, str]:
+def wanted(house: House, film: Path | str, kind: str, number: int) -> tuple[session_pb2.Session, str]:
     """Writes a session that reads a film in its own time, again and again.
 
     Args:
         house: Where it will be.
-        film: Of `film.make_film`.
+        film: Of `film.make_film`, or the URL of a live source, for a kind that is live.
         kind: One of `KINDS`.
         number: Makes the names of outputs differ.
 
@@ -56,7 +57,8 @@ def wanted(house: House, film: Path, kind: str, number: int) -> tuple[session_pb
         "hls": "out",
         "file": str(house.out_root / f"file-{number}.mp4"),
         "shared hls": str(house.out_root / f"hls-{number}"),
-    }[kind]
+    }[kind.removeprefix("live ")]
+    live = kind.startswith("live")
     encode = media_pb2.VideoEncoding(height=HEIGHT, speed=media_pb2.ENCODING_SPEED_FASTEST, low_latency=True)
     encode.keyframe_interval.FromTimedelta(timedelta(seconds=1))
     output = media_pb2.Output(renditions=["out"])
@@ -66,7 +68,7 @@ def wanted(house: House, film: Path, kind: str, number: int) -> tuple[session_pb
     else:
         output.file.path = path
     spec = media_pb2.TranscodeSpec(
-        input=media_pb2.Input(uri=str(film), native_rate=True, repeat_forever=True),
+        input=media_pb2.Input(uri=str(film), native_rate=not live, repeat_forever=not live),
         renditions=[media_pb2.Rendition(id="out", encode=encode)],
         outputs=[output],
     )
@@ -78,14 +80,16 @@ def wanted(house: House, film: Path, kind: str, number: int) -> tuple[session_pb
 class Work:
     """All sessions of one house."""
 
-    def __init__(self, house: House, history: History, film: Path) -> None:
+    def __init__(self, house: House, history: History, film: Path, *, live_url: str = "") -> None:
         """Begins without any.
 
         Args:
             house: Whose.
             history: Gets what was asked for and what is left.
             film: What every session reads.
+            live_url: The same, live. Empty: kinds that are live read the film, too.
         """
+        self._live_url = live_url
         self._house, self._history, self._film = house, history, film
         self._number = 0
         self.asked: list[Asked] = []
@@ -93,7 +97,9 @@ class Work:
     def create(self, client: Client, kind: str, restart: session_pb2.RestartPolicy | None = None) -> Asked | None:
         """Asks for a session. None: it was refused, or nobody answered."""
         self._number += 1
-        session, path = wanted(self._house, self._film, kind, self._number)
+        kind = kind if self._live_url else kind.removeprefix("live ")
+        source = self._live_url if kind.startswith("live") else self._film
+        session, path = wanted(self._house, source, kind, self._number)
         if restart is not None:
             session.restart.CopyFrom(restart)
         request_id = f"chaos-{self._number}"
@@ -183,7 +189,7 @@ def read_output(asked: Asked, path: Path, *, cuts: int = 0) -> OutputView:
         complaints=complaints_of(media),
         whole=whole,
         frames=read.frames,
-        lost=read.lost + (read.first if read.first > 0 and not cuts else 0),
+        lost=read.lost + (read.first if read.first > 0 and not cuts and not asked.kind.startswith("live") else 0),
         repeated=read.repeated,
         backwards=read.backwards,
         unreadable=read.unreadable,

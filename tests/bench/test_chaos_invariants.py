@@ -259,6 +259,13 @@ def test_a_placement_whose_news_crossed_that_of_a_closing_is_no_violation() -> N
     assert check(history) == []
 
 
+def test_a_placement_whose_news_crossed_that_of_an_opening_is_no_violation() -> None:
+    """It was seen placed at 21.0 s, on a device that was seen open right after."""
+    history = peaceful()
+    history.devices += [device(5.0, "UNHEALTHY", name="devices/two"), device(21.1, name="devices/two")]
+    assert check(history) == []
+
+
 def test_two_attempts_may_live_while_the_old_one_cannot_be_reached() -> None:
     history = peaceful()
     both = (program(), program(2, 8, "two"))

@@ -136,7 +136,7 @@ def test_processes_of_attempts_are_found_with_what_they_write(tmp_path: Path) ->
     folder = tmp_path / "agents" / "cpu-0" / "sessions" / "abc" / "2"
     output = tmp_path / "film.mp4"
     code = "import sys; f = open(sys.argv[2], 'wb'); print(flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", code, f"{folder}/", str(output)]
+    command = [sys.executable, "-c", code, f"{folder}/", str(output), "-progress", f"{folder}/progress"]
     sighter = Sighter((tmp_path,))
     sighter.outputs[str(output)] = "film.mp4"
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
