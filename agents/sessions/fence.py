@@ -6,7 +6,7 @@ whoever has launched that and whether or not its agent can be asked: one that wa
 another attempt's number in the file, and touches nothing.
 
 A file of the host, not a lease that the balancer renews: sessions outlive the balancer, and a lease would end them when
-nobody but the balancer is away (docs/decisions/0009-a-fence-per-host.md).
+nobody but the balancer is away (docs/decisions/0012-a-fence-per-host.md).
 """
 
 from __future__ import annotations

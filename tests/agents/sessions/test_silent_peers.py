@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from session_rig import FACTS, FFMPEG, Rig, Rigs, endless, frames_of, job_of, key_of, processes_of
 
-from agents.pipelines.job import IngestInput, IngestProtocol, Job, PushOutput, UriInput
+from agents.pipelines.job import Container, IngestInput, IngestProtocol, Job, PushOutput, UriInput
 from agents.sessions.attempt import AttemptStatus, Ending
 from agents.sessions.attempt_health import HealthBounds
 from agents.sessions.blockage import Blockage, find_blockage, moved_bytes
@@ -257,7 +257,7 @@ async def test_an_output_that_takes_nothing_is_seen_and_ended_as_what_it_is(
     through(rigs, wedging_ffmpeg)
     rigs.settle(runner={"health": QUICK, "stop_timeout": timedelta(seconds=2)})
     job = job_of(endless(clip))
-    job = replace(job, outputs=(replace(job.outputs[0], path="out.ts", container="ts"),))
+    job = replace(job, outputs=(replace(job.outputs[0], path="out.ts", container=Container.TS),))
     async with rigs.start() as rig:
         await rig.launch(job)
         stalled = await standing_still(rig, job)
