@@ -282,11 +282,8 @@ class AttemptRunner:
             self._change(signal_time=self._clock.now())
             await self._book.keep(self._attempt)
         elif step is Step.KILLED:
-            _LOG.warning("%s did not end within %s of its signal and was killed", self._status.key, self._grace)
-
-    @property
-    def _grace(self) -> str:
-        return f"{self._settings.stop_timeout.total_seconds():g} s"
+            grace_s = self._settings.stop_timeout.total_seconds()
+            _LOG.warning("%s did not end within %g s of its signal and was killed", self._status.key, grace_s)
 
     def _deadline_cause(self) -> StopCause:
         if self._status.phase is Phase.RUNNING:
