@@ -15,7 +15,7 @@ from agents.pipelines.job import Fit
 
 if TYPE_CHECKING:
     from agents.pipelines.coders import VideoEncoder
-    from agents.pipelines.job import VideoEncoding
+    from agents.pipelines.job import InputFacts, VideoEncoding
 
 
 class FrameSource(Enum):
@@ -39,21 +39,24 @@ class Branch:
     encoder: VideoEncoder
 
 
-def filter_graph(branches: tuple[Branch, ...], *, source: FrameSource, source_bit_depth: int | None) -> str:
+def filter_graph(branches: tuple[Branch, ...], *, source: FrameSource, facts: InputFacts) -> str:
     """Writes the graph from the input's first video stream to every encoder.
 
     Args:
         branches: At least one.
         source: Where decoded frames are.
-        source_bit_depth: Bits per sample of the input. None: unknown, taken for 8.
+        facts: What is known of the input. An unknown bit depth is taken for 8, unknown sides for even ones.
 
     Returns:
         An argument of `-filter_complex`.
     """
     upload = ""
     if source is FrameSource.UPLOADED:
-        deep = (source_bit_depth or 8) > 8 and any(branch.encoding.bit_depth > 8 for branch in branches)
-        upload = f"format={'p010le' if deep else 'nv12'},hwupload_cuda"
+        deep = (facts.bit_depth or 8) > 8 and any(branch.encoding.bit_depth > 8 for branch in branches)
+        # Filters in device memory spoil pictures of odd sides.
+        odd = (facts.width or 0) % 2 or (facts.height or 0) % 2
+        even = f"scale=w='{_even('iw')}':h='{_even('ih')}'," if odd else ""
+        upload = f"{even}format={'p010le' if deep else 'nv12'},hwupload_cuda"
     chains = [branch_chain(branch, on_device=source is not FrameSource.MEMORY) for branch in branches]
     if len(branches) == 1:
         whole = ",".join(filter(None, (upload, chains[0])))

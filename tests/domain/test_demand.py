@@ -130,6 +130,8 @@ def test_what_the_decoder_was_not_seen_to_decode_is_decoded_by_the_hosts_cores()
         decode(size=(4098, 2304)),
         decode(size=(32, 16)),
         decode(rotated=True),
+        decode(size=(853, 480)),
+        decode(size=(854, 479)),
     ],
 )
 def test_pictures_beyond_the_decoder_are_decoded_by_the_hosts_cores(task: DecodeTask) -> None:

@@ -198,12 +198,23 @@ def test_encoders_of_different_programs_cannot_be_mixed() -> None:
         (DEEP, False),
         (replace(CLIP, chroma="4:4:4"), False),
         (replace(CLIP, rotation_degrees=90), False),
+        (replace(CLIP, width=319), False),
+        (replace(CLIP, height=179), False),
     ],
 )
 def test_hardware_decodes_only_what_it_was_proved_to(facts: InputFacts, in_hardware: bool) -> None:
     argv = _build(_one(LADDER[:1], facts), ada()).argv
     assert ("-hwaccel" in argv) is in_hardware
     assert ("hwupload_cuda" in " ".join(argv)) is not in_hardware
+
+
+@pytest.mark.parametrize(("width", "even"), [(320, False), (319, True)])
+def test_only_pictures_of_even_sides_are_brought_to_a_gpu(width: int, even: bool) -> None:
+    """Its filters spoil others without a word."""
+    turned = replace(CLIP, width=width, rotation_degrees=90)
+    graph = _value(_build(_one(LADDER[:1], turned), ada()), "-filter_complex")
+    before_upload = graph.partition("hwupload_cuda")[0]
+    assert before_upload.startswith("[0:V:0]scale=w='max(2,2*round(iw/2))':h='max(2,2*round(ih/2))',") is even
 
 
 def test_nothing_visits_a_gpu_that_neither_decodes_nor_encodes_it() -> None:
