@@ -46,6 +46,7 @@ _GPU_DIMENSIONS = (
     Dimension.MEMORY,
 )
 _NOTHING: Mapping[Dimension, int] = {}
+_SOFTWARE_CURE = "; the cores of its host would, if the session allowed it (allow_software_encode)"
 
 __all__ = ["Demand", "demand_on", "nominal_cost"]
 
@@ -292,13 +293,14 @@ def _frames_bytes(task: DecodeTask | EncodeTask, frames: int) -> int:
 def _missing_encoder(workload: Workload, builds: tuple[BuildAbilities, ...], *, in_hardware: bool) -> Refusal:
     """Names the first rendition that no ffmpeg encodes; else it is that none encodes them all."""
     where = " in hardware" if in_hardware else ""
+    cure = _SOFTWARE_CURE if in_hardware and any(_encodes_in_software(workload, build) for build in builds) else ""
     for task in workload.encodes:
         key = (task.codec, task.bit_depth)
         if not any(
             key in build.hardware_encodes or (not in_hardware and key in build.software_encodes) for build in builds
         ):
-            return _refusal("CAPABILITY", f"It was not seen to encode {_format(task)}{where}.")
-    return _refusal("CAPABILITY", f"None of its ffmpegs was seen to have every encoder of the session{where}.")
+            return _refusal("CAPABILITY", f"It was not seen to encode {_format(task)}{where}{cure}.")
+    return _refusal("CAPABILITY", f"None of its ffmpegs was seen to have every encoder of the session{where}{cure}.")
 
 
 def _cannot_decode(task: DecodeTask, build: BuildAbilities) -> Refusal | None:

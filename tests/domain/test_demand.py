@@ -171,6 +171,7 @@ def test_a_gpu_without_fitting_encoder_is_refused_unless_software_is_allowed() -
     refused = refusal(ladder(), view)
     assert refused.rule == "CAPABILITY"
     assert "8-bit h264" in refused.message
+    assert "allow_software_encode" in refused.message, "its host could"
     found = demand(ladder(allow_software_encode=True), view)
     assert set(found.device_amounts) == {Dimension.DECODE, Dimension.SCALE, Dimension.MEMORY}
     assert found.host_amounts[Dimension.CORES] > 0
@@ -189,6 +190,7 @@ def test_only_the_renditions_that_the_gpu_cannot_do_go_to_the_cores() -> None:
 def test_allowing_software_does_not_conjure_up_an_encoder() -> None:
     view = gpu("Tesla T4", capabilities=nvenc(VideoCodec.H264))
     assert refusal(workload(encode(codec=VideoCodec.AV1), allow_software_encode=True), view).rule == "CAPABILITY"
+    assert "allow_software_encode" not in refusal(workload(encode(codec=VideoCodec.AV1)), view).message
 
 
 def test_a_session_that_leaves_the_gpu_idle_is_wholly_the_hosts() -> None:
