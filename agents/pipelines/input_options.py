@@ -30,8 +30,9 @@ breaks off at the same place each time, ffmpeg would then make an endless one.""
 
 
 _LIVE_RECONNECTION = ("-reconnect_on_network_error", "1")
-"""A server that cannot be reached just now is asked again for a few seconds. What breaks off in the middle of a stream is
-for the session's next attempt: whether it is live, or a file that would come from its start again, nobody can tell."""
+"""A server that cannot be reached just now is asked again for a few seconds. What breaks off in the middle of a stream
+is for the session's next attempt: whether it is live, or a file that would come from its start again, nobody can tell.
+"""
 
 
 def is_live(source: JobInput, facts: InputFacts) -> bool:
