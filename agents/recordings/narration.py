@@ -93,7 +93,7 @@ class Narration:
         self.note(takes=self.state.with_take(take).takes)
         await self.keep()
 
-    async def stop(self, cause: StopCause, *, discard_outputs: bool, to_be_continued: bool) -> None:
+    async def stop(self, cause: StopCause, *, discard_outputs: bool = False, to_be_continued: bool = False) -> None:
         """Notes that the attempt is to end, durably. The first cause holds."""
         before = self.status
         if not before.live:
