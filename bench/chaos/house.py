@@ -283,6 +283,7 @@ class House:
             *(f"process {pid} lives: {line[:160]}" for pid, line in self.sighter.house_processes().items()),
             *(f"lock {lock.relative_to(self.folder)} is held" for lock in held),
             *(f"{path.relative_to(self.folder)} is left" for path in halves),
+            *(f"socket {path.relative_to(self.folder)} is left" for path in self.state_dir.rglob("*.sock")),
         ]
 
 
