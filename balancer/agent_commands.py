@@ -201,7 +201,12 @@ class AgentCommands:
             return False
         try:
             async with asyncio.timeout(self._times.stop_timeout.total_seconds()):
-                await agent.stop(command.session_id, command.attempt, discard_outputs=command.discard_outputs)
+                await agent.stop(
+                    command.session_id,
+                    command.attempt,
+                    discard_outputs=command.discard_outputs,
+                    to_be_continued=command.to_be_continued,
+                )
         except (AgentUnreachableError, TimeoutError, RequestFailure) as error:
             _tell(command, error, aloud=aloud)
             return False

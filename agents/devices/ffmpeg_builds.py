@@ -63,11 +63,12 @@ class FfmpegSearch:
         return " ".join(self.messages) or f"Cannot find an ffmpeg: no candidate is set. {_INSTALL}."
 
 
-async def find_ffmpeg_builds(candidates: Sequence[str]) -> FfmpegSearch:
+async def find_ffmpeg_builds(candidates: Sequence[str], *, for_cuda: bool = False) -> FfmpegSearch:
     """Looks at every candidate by running it.
 
     Args:
         candidates: "bundled" or absolute paths, best first.
+        for_cuda: Whether it is to work in the memory of an NVIDIA GPU, and what is said of that is to be found out.
 
     Returns:
         Those that may be used.
@@ -75,7 +76,7 @@ async def find_ffmpeg_builds(candidates: Sequence[str]) -> FfmpegSearch:
     found: dict[tuple[int, int], FoundBuild] = {}
     messages: list[str] = []
     for candidate in candidates:
-        result = await _look_at(candidate)
+        result = await _look_at(candidate, for_cuda=for_cuda)
         if isinstance(result, str):
             messages.append(result)
         else:
@@ -83,7 +84,7 @@ async def find_ffmpeg_builds(candidates: Sequence[str]) -> FfmpegSearch:
     return FfmpegSearch(found=tuple(found.values()), messages=tuple(messages))
 
 
-async def _look_at(candidate: str) -> FoundBuild | str:
+async def _look_at(candidate: str, *, for_cuda: bool) -> FoundBuild | str:
     path = await asyncio.to_thread(_bundled_path) if candidate == BUNDLED else Path(candidate)
     if path is None:
         return f'Cannot use the ffmpeg "{BUNDLED}": the package imageio-ffmpeg or its program is missing. {_INSTALL}.'
@@ -100,12 +101,23 @@ async def _look_at(candidate: str) -> FoundBuild | str:
         return f"Cannot use the ffmpeg {path}: it does not tell its version. {_INSTALL}."
     if (int(libavcodec[1]), int(libavcodec[2])) < _OLDEST_LIBAVCODEC:
         return f"Cannot use the ffmpeg {path}: version {version[1]} is too old. {_INSTALL}."
+    blackens = for_cuda and await _scaler_blackens(path)
     return FoundBuild(
-        build=FfmpegBuild(path=str(path), version=version[1], candidate=candidate),
+        build=FfmpegBuild(path=str(path), version=version[1], candidate=candidate, scaler_blackens=blackens),
         size_bytes=status.st_size,
         change_time_ns=status.st_mtime_ns,
         file_identity=(status.st_dev, status.st_ino),
     )
+
+
+async def _scaler_blackens(path: Path) -> bool:
+    # Asked of the program rather than told from its version: it came between releases. Only scale_cuda with filters of
+    # its own, which this option turns off, has been seen to do so (9.0.2).
+    try:
+        run = await run_bounded([str(path), "-hide_banner", "-h", "filter=scale_cuda"], timeout=_VERSION_TIMEOUT)
+    except OSError:
+        return False
+    return "use_filters" in run.output
 
 
 def _bundled_path() -> Path | None:

@@ -82,7 +82,7 @@ async def probe_device(
     Raises:
         OSError: When the state folder is not writable or full.
     """
-    search = await find_ffmpeg_builds(candidates)
+    search = await find_ffmpeg_builds(candidates, for_cuda=identity.kind == "nvidia")
     store = ProbeStore(state_folder / _STORE_NAME)
     kept = {} if refresh else await asyncio.to_thread(store.load)
     work = state_folder / _WORK_NAME

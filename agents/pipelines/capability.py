@@ -44,6 +44,8 @@ class FfmpegBuild:
     """As it prints it: "9.0.2", "n9.0.2-17-g2a571b6068", "5.1.9-0+deb12u1" or "N-119584-g…"."""
     candidate: str
     """Where it is from: "bundled", or the path in the settings."""
+    scaler_blackens: bool = False
+    """Whether its scale_cuda gives black pictures where it makes one side smaller and leaves the other as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

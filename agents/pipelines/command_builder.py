@@ -63,7 +63,7 @@ def build_command(
     source = _frame_source(branches, coders, device)
     threads = encoder_threads(branches, job, device)
     on_device = source is not FrameSource.MEMORY
-    graph = filter_graph(branches, source=source, source_bit_depth=job.facts.bit_depth) if branches else None
+    graph = filter_graph(branches, source=source, facts=job.facts) if branches else None
     period = _REPORTED_EVERY if hold_of(job) is None else _HELD_REPORTED_EVERY
     argv: list[str] = [coders.build.path, *GENERAL_ARGUMENTS, "-stats_period", period, "-y", "-progress", progress_path]
     argv += DEVICE_ARGUMENTS if on_device else ()

@@ -32,7 +32,12 @@ _UNKNOWN_PIXELS = 1280 * 720
 def branches_of(used: tuple[Stream, ...], coders: Coders) -> tuple[Branch, ...]:
     """Gives the way of each encoded video through the filter graph."""
     return tuple(
-        Branch(label=stream_label(stream), encoding=stream.encoding, encoder=coders.encoders[stream.rendition])
+        Branch(
+            label=stream_label(stream),
+            encoding=stream.encoding,
+            encoder=coders.encoders[stream.rendition],
+            scaler_blackens=coders.build.scaler_blackens,
+        )
         for stream in used
         if isinstance(stream, VideoStream) and stream.encoding is not None
     )

@@ -15,7 +15,7 @@ from agents.pipelines.job import Fit
 
 if TYPE_CHECKING:
     from agents.pipelines.coders import VideoEncoder
-    from agents.pipelines.job import VideoEncoding
+    from agents.pipelines.job import InputFacts, VideoEncoding
 
 
 class FrameSource(Enum):
@@ -37,23 +37,28 @@ class Branch:
     """Name of the pad that the encoder maps."""
     encoding: VideoEncoding
     encoder: VideoEncoder
+    scaler_blackens: bool = False
+    """Of the ffmpeg, as with `FfmpegBuild`."""
 
 
-def filter_graph(branches: tuple[Branch, ...], *, source: FrameSource, source_bit_depth: int | None) -> str:
+def filter_graph(branches: tuple[Branch, ...], *, source: FrameSource, facts: InputFacts) -> str:
     """Writes the graph from the input's first video stream to every encoder.
 
     Args:
         branches: At least one.
         source: Where decoded frames are.
-        source_bit_depth: Bits per sample of the input. None: unknown, taken for 8.
+        facts: What is known of the input. An unknown bit depth is taken for 8, unknown sides for even ones.
 
     Returns:
         An argument of `-filter_complex`.
     """
     upload = ""
     if source is FrameSource.UPLOADED:
-        deep = (source_bit_depth or 8) > 8 and any(branch.encoding.bit_depth > 8 for branch in branches)
-        upload = f"format={'p010le' if deep else 'nv12'},hwupload_cuda"
+        deep = (facts.bit_depth or 8) > 8 and any(branch.encoding.bit_depth > 8 for branch in branches)
+        # Filters in device memory spoil pictures of odd sides.
+        odd = (facts.width or 0) % 2 or (facts.height or 0) % 2
+        even = f"scale=w='{_even('iw')}':h='{_even('ih')}'," if odd else ""
+        upload = f"{even}format={'p010le' if deep else 'nv12'},hwupload_cuda"
     chains = [branch_chain(branch, on_device=source is not FrameSource.MEMORY) for branch in branches]
     if len(branches) == 1:
         whole = ",".join(filter(None, (upload, chains[0])))
@@ -84,11 +89,28 @@ def branch_chain(branch: Branch, *, on_device: bool, rated: bool = True) -> str:
     if not on_device:
         return ",".join([*filters, f"scale=w='{width}':h='{height}'", "setsar=1", f"format={planar}"])
     packed = "p010le" if deep else "nv12"
-    # Without a copy an encoder would hold the decoder's own few surfaces, and decoding would starve.
-    filters += [f"scale_cuda=w='{width}':h='{height}':format={packed}:passthrough=0", "setsar=1"]
+    filters += [*_scalers_on_device(branch, packed=packed), "setsar=1"]
     if not branch.encoder.hardware:
         filters += ["hwdownload", f"format={packed}", f"format={planar}"]
     return ",".join(filters)
+
+
+def _scalers_on_device(branch: Branch, *, packed: str) -> list[str]:
+    width, height = _size(branch.encoding)
+    # Without a copy an encoder would hold the decoder's own few surfaces, and decoding would starve.
+    scaler = f"scale_cuda=w='{width}':h='{height}':format={packed}:passthrough=0"
+    if not branch.scaler_blackens:
+        return [scaler]
+    if branch.encoding.width is None and branch.encoding.height is None:
+        # Only oblong pixels are made square. Without its filters it is coarser, which does not show at such ratios.
+        return [f"{scaler}:use_filters=0"]
+    # A side that stays as it is while the other one shrinks is doubled first, so that both shrink; else the first
+    # scaler hands frames on as they are. Its filters are what makes pictures of a third of the size or less good.
+    doubled = (
+        f"scale_cuda=w='iw*(1+eq({width},iw)*lt({height},ih))'",
+        f"h='ih*(1+lt({width},iw)*eq({height},ih))'",
+    )
+    return [":".join(doubled), scaler]
 
 
 def _size(encoding: VideoEncoding) -> tuple[str, str]:

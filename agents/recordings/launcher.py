@@ -30,7 +30,7 @@ from agents.sessions.refusals import folder_refusal
 from agents.sessions.running import Launched
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.status_book import Attempt
-from agents.sessions.take_over import EarlierAttempt, take_over
+from agents.sessions.take_over import EarlierAttempt, folders_of, take_over
 from gpu_balancer.runtime.failures import RequestFailure
 from gpu_balancer.runtime.redaction import url_secrets
 
@@ -115,7 +115,10 @@ class RecordingLauncher:
         command = await asyncio.to_thread(self._shooting.planned, order.job, folder.artifacts)
         attempt = Attempt(folder, AttemptStatus(key=key, folder=str(folder.path), launch_time=self._clock.now()))
         trace = SessionTrace(self._tracer, order.traceparent, key)
-        with trace.launching(), await asyncio.to_thread(self._fences.take, key, folder.path):
+        with (
+            trace.launching(),
+            await asyncio.to_thread(self._fences.take, key, folder.path, folders_of(order.continues)),
+        ):
             try:
                 record = await asyncio.to_thread(self._write_folders, attempt, order, command)
             except RequestFailure:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from agents.sessions.attempt import Condition, StopCause
-from agents.sessions.blockage import Blockage, find_blockage
+from agents.sessions.blockage import Blockage, find_blockage, moved_bytes
 from agents.sessions.lag_watch import LagWatch, Reading
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ _FIGURES_EVERY_S = 10.0
 """Seconds after which new figures of the same trouble are told."""
 _LOOKED_AT_AFTER = 0.2
 """Share of the time to a stall after which it is looked at what the program waits for."""
+_WORKING_BYTES = 256 * 1024
+"""Bytes of files between two looks, a second, that show work: the index of a long file is put in front of it at the
+end, which can take minutes without a frame. Reports and log lines are a thousandth of that."""
 _WHY = {
     Blockage.INPUT: ": its input gives nothing",
     Blockage.OUTPUT: ": an output takes nothing",
@@ -70,6 +73,7 @@ class AttemptHealth:
         frame_rate: float | None,
         published: bool,
         look: Callable[[int], Blockage] = find_blockage,
+        moved: Callable[[int], int | None] = moved_bytes,
     ) -> None:
         """Begins with a program that has just gone on.
 
@@ -81,11 +85,14 @@ class AttemptHealth:
             frame_rate: Frames per second that it ought to do. None: not known.
             published: Whether somebody publishes its input to it: one who pauses does nothing wrong.
             look: Tells what a process waits for.
+            moved: Tells how many bytes of files a process has read and written so far.
         """
         self._clock = clock
         self._bounds = bounds
         self._published = published
         self._look = look
+        self._moved = moved
+        self._moved_bytes: int | None = None
         self._lag = LagWatch(below=bounds.degraded_below, frame_rate=frame_rate) if real_time else None
         self._advanced_s = active_s
         self._seen: Counter[Blockage] = Counter()
@@ -141,8 +148,13 @@ class AttemptHealth:
             active_s: Active seconds now.
         """
         looked_at_after_s = self._bounds.stalled_after.total_seconds() * _LOOKED_AT_AFTER
-        if pid is not None and active_s - self._advanced_s >= looked_at_after_s:
-            self._seen[self._look(pid)] += 1
+        if pid is None or active_s - self._advanced_s < looked_at_after_s:
+            return
+        before, self._moved_bytes = self._moved_bytes, self._moved(pid)
+        if before is not None and self._moved_bytes is not None and self._moved_bytes - before >= _WORKING_BYTES:
+            self.advanced(active_s)
+            return
+        self._seen[self._look(pid)] += 1
 
     def judge(self, active_s: float) -> bool:
         """Works the conditions out anew.

@@ -6,7 +6,7 @@ whoever has launched that and whether or not its agent can be asked: one that wa
 another attempt's number in the file, and touches nothing.
 
 A file of the host, not a lease that the balancer renews: sessions outlive the balancer, and a lease would end them when
-nobody but the balancer is away (docs/decisions/0009-a-fence-per-host.md).
+nobody but the balancer is away (docs/decisions/0012-a-fence-per-host.md).
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.runtime.ids import random_id
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from agents.sessions.attempt import AttemptKey
     from gpu_balancer.runtime.clock import Clock
 
+_ROOT = 0
 _ROOT_MODE = 0o700
 _GENERATION = ".generation"
 _TRIED_EVERY_S = 0.02
@@ -101,12 +103,13 @@ class Fences:
             nascent.unlink()
         return path.read_text(encoding="ascii")
 
-    def take(self, key: AttemptKey, folder: Path) -> FenceHold:
+    def take(self, key: AttemptKey, folder: Path, earlier: Sequence[Path] = ()) -> FenceHold:
         """Makes an attempt the one that may write, once nothing of an older one can any more: what lives is killed.
 
         Args:
             key: The attempt.
             folder: Its folder, which need not exist.
+            earlier: Folders of older attempts, as far as they are known: a fence may have been lost, or never been.
 
         Raises:
             RequestFailure: STALE_ATTEMPT when there is a newer one; OUTPUT_FENCED when something of an older one cannot
@@ -114,6 +117,9 @@ class Fences:
         """
         try:
             self._make_root()
+            for former in earlier:
+                if former.parent.name == key.session and not _is_ended(former / "lock"):
+                    raise _not_ended(key)
             descriptor = self._taken(key, folder)
         except OSError as error:
             message = (
@@ -228,8 +234,8 @@ class Fences:
 
     def _make_root(self) -> None:
         self._root.mkdir(mode=_ROOT_MODE, parents=True, exist_ok=True)
-        found = self._root.stat()
-        if found.st_uid != os.geteuid():
+        # Whoever owns the folder above could put another one in its place.
+        if self._root.stat().st_uid != os.geteuid() or self._root.parent.stat().st_uid not in (_ROOT, os.geteuid()):
             raise PermissionError(None, "it is somebody else's", str(self._root))
 
 

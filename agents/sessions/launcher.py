@@ -32,7 +32,7 @@ from agents.sessions.running import Launched
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.spawning import spawn_shim
 from agents.sessions.status_book import Attempt
-from agents.sessions.take_over import take_over
+from agents.sessions.take_over import folders_of, take_over
 from gpu_balancer.runtime.durable_file import write_durably
 from gpu_balancer.runtime.failures import RequestFailure
 
@@ -122,7 +122,10 @@ class Launcher:
             )
             attempt = Attempt(folder, self._first_status(key, point))
             trace = SessionTrace(self._tracer, order.traceparent, key)
-            with trace.launching(), await asyncio.to_thread(self._fences.take, key, folder.path) as fence:
+            with (
+                trace.launching(),
+                await asyncio.to_thread(self._fences.take, key, folder.path, folders_of(order.continues)) as fence,
+            ):
                 try:
                     record = replace(record, fences=await asyncio.to_thread(self._fences.generation))
                     await asyncio.to_thread(self._write_folders, attempt, order.plan, record, command.directories)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agents.sessions import joining
-from agents.sessions.attempt import Ending
+from agents.sessions.attempt import Condition, Ending
 from agents.sessions.live_playlists import LivePlaylists
 from agents.sessions.output_moves import OutputMoveError
 from agents.sessions.part_failures import not_joined, not_placed
@@ -94,3 +94,8 @@ def _close_playlists(launch: LaunchRecord, *, ended: bool) -> None:
         playlists.end() if ended else playlists.update()
     except OSError as error:
         _LOG.error("Cannot end playlists: %s: %s", error.strerror, error.filename)
+
+
+def joining_condition(now: datetime) -> Condition:
+    """Gives the condition of an attempt while its parts of files are joined with earlier ones."""
+    return Condition(type="FINALISING", message="Joining what several attempts have made.", since_time=now)

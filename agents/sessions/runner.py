@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agents.pipelines.job import IngestProtocol
-from agents.sessions.attempt import Condition, Ending, Phase, StopCause
+from agents.sessions.attempt import Ending, Phase, StopCause
 from agents.sessions.attempt_health import AttemptHealth
 from agents.sessions.blockage import Blockage
 from agents.sessions.bounded_files import bound_file
@@ -26,7 +26,7 @@ from agents.sessions.joining import tidy
 from agents.sessions.live_playlists import LivePlaylists
 from agents.sessions.output_discards import remove_artifacts
 from agents.sessions.pacing import Pacer
-from agents.sessions.part_endings import finish_outputs
+from agents.sessions.part_endings import finish_outputs, joining_condition
 from agents.sessions.playlist_guard import PlaylistGuard
 from agents.sessions.processes import AttemptProcesses
 from agents.sessions.progress_file import ProgressFile, bytes_on_disk
@@ -358,7 +358,8 @@ class AttemptRunner:
         steps: tuple[FinishStep, ...] = ()
         if not self._status.discard_outputs:
             if self._launch.files:
-                await self._tell_finalising()
+                self._change(conditions=(joining_condition(self._clock.now()),))
+                await self._book.publish(self._attempt)
             conclusion, steps = await finish_outputs(
                 self._launch, self._folder, conclusion, fence, self._clock.now(), goes_on=self._goes_on(conclusion)
             )
@@ -371,14 +372,8 @@ class AttemptRunner:
 
     def _goes_on(self, conclusion: Conclusion) -> bool:
         """Tells whether another attempt may go on with its outputs."""
-        if self._status.stop_cause is StopCause.ASKED:
-            return self._status.to_be_continued
-        return self._launch.may_continue and conclusion.ending is Ending.FAILED
-
-    async def _tell_finalising(self) -> None:
-        message = "Joining what several attempts have made."
-        self._change(conditions=(Condition(type="FINALISING", message=message, since_time=self._clock.now()),))
-        await self._book.publish(self._attempt)
+        failed = self._launch.may_continue and conclusion.ending is Ending.FAILED
+        return self._status.to_be_continued if self._status.stop_cause is StopCause.ASKED else failed
 
     async def _tell_end(self, conclusion: Conclusion) -> None:
         self._change(

@@ -49,6 +49,11 @@ class EarlierAttempt:
     """As its agent told it. Empty: not known."""
 
 
+def folders_of(earlier: Sequence[EarlierAttempt]) -> tuple[Path, ...]:
+    """Gives the folders of earlier attempts that are known."""
+    return tuple(Path(one.folder) for one in earlier if one.folder)
+
+
 def take_over(folder: AttemptFolder, earlier: Sequence[EarlierAttempt], files: Sequence[FileParts]) -> None:
     """Takes over the outputs of earlier attempts, oldest first. Blocks for the disk; may be repeated.
 

@@ -44,10 +44,11 @@ _PROBE_TIMEOUT_S = 120.0
 """A golden probe of every codec on a slow device."""
 _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     # An agent that was killed is back within a second or two; to try its socket costs nothing.
+    ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
+    # Despite its name the time that a connection may take to be made: on a busy machine longer than the pause above.
+    ("grpc.min_reconnect_backoff_ms", 5000),
 )
 _SILENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
@@ -81,9 +82,13 @@ class GrpcAgentClient:
         answer = await self._call(self._stub.LaunchSession(request, timeout=_CALL_TIMEOUT_S))
         return answer.ingest_url or None
 
-    async def stop(self, session_id: SessionId, attempt: int, *, discard_outputs: bool = False) -> None:
+    async def stop(
+        self, session_id: SessionId, attempt: int, *, discard_outputs: bool = False, to_be_continued: bool = False
+    ) -> None:
         """Asks an attempt to end, and what it made to be thrown away where another one begins anew."""
-        request = pb.AgentServiceStopSessionRequest(id=_attempt(session_id, attempt), discard_outputs=discard_outputs)
+        request = pb.AgentServiceStopSessionRequest(
+            id=_attempt(session_id, attempt), discard_outputs=discard_outputs, to_be_continued=to_be_continued
+        )
         await self._call(self._stub.StopSession(request, timeout=_CALL_TIMEOUT_S))
 
     async def pace(self, session_id: SessionId, attempt: int, speed_limit: Fraction | None) -> None:

@@ -288,7 +288,7 @@ def _engines(known: int | None, works: bool | None, told: int | None) -> tuple[i
     if told is not None:
         return max(1, known or 1), FigureSource.SETTINGS
     if works is False:
-        return 0, FigureSource.PROBE
+        return 0, FigureSource.PROBE if known != 0 else FigureSource.TABLE
     if known is None:
         return 1, FigureSource.DEFAULT
     if works and not known:

@@ -92,6 +92,8 @@ def _counted(dimension: Dimension, engines: Engines) -> str:
             return f"{known}, but no {name} was seen to work"
         case FigureSource.PROBE:
             return f"{known} has no {name}, but one was seen to work"
+        case FigureSource.TABLE if not engines.count:
+            return f"{known}: no {name}"
         case FigureSource.DEFAULT:
             return f"{known}: {count} is assumed"
         case _:

@@ -17,14 +17,16 @@ from balancer.domain import core_rates
 from balancer.domain.capacity import ENGINE, shares_session_cap
 from balancer.domain.capture_demand import cannot_capture, with_capture, with_upload
 from balancer.domain.decision import Demand, Refusal
-from balancer.domain.device import BuildAbilities, DeviceKind, DeviceView, Dimension
+from balancer.domain.device import BuildAbilities, DeviceIdentity, DeviceKind, DeviceView, Dimension
 from balancer.domain.workload import CostFactors, DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
 from gpu_balancer.pictures.limits import hardware_decoder_limit, hardware_encoder_limit, software_encoder_limit
 
 GPU_SESSION_MIB = 300
 """CUDA context and program of one ffmpeg process."""
-GPU_DECODE_FRAMES = 24
-"""Surfaces of a decoder with its reordering, and those under way to scalers."""
+COMPUTE_GPU_SESSION_MIB = 560
+"""The same on a chip made for computing, whose many multiprocessors make its contexts large; seen on an H100."""
+GPU_DECODE_FRAMES = 28
+"""Surfaces of a decoder with its reordering, and those under way to scalers; seen on an H100 at up to 7680x4320."""
 GPU_UPLOAD_FRAMES = 8
 """Surfaces of pictures that were decoded by the cores."""
 GPU_ENCODE_FRAMES = 40
@@ -44,6 +46,7 @@ _GPU_DIMENSIONS = (
     Dimension.MEMORY,
 )
 _NOTHING: Mapping[Dimension, int] = {}
+_SOFTWARE_CURE = "; the cores of its host would, if the session allowed it (allow_software_encode)"
 
 __all__ = ["Demand", "demand_on", "nominal_cost"]
 
@@ -191,7 +194,7 @@ def _shared(
     scale_pixels = workload.scale_pixels_per_second
     amounts = _NOTHING
     if decode.engine_time or hardware_count:
-        memory = GPU_SESSION_MIB - (-(surfaces + decode.surfaces) // _MIB)
+        memory = _program_mib(view.identity) - (-(surfaces + decode.surfaces) // _MIB)
         told = (decode.engine_time, scale_pixels, encode_time, hardware_count, memory)
         amounts = {dimension: amount for dimension, amount in zip(_GPU_DIMENSIONS, told, strict=True) if amount}
     else:
@@ -208,6 +211,11 @@ def _shared(
     )
     left_to_cores = (len(workload.encodes) - hardware_count, decode.core_time > 0)
     return _Share(left_to_cores=left_to_cores, demand=demand)
+
+
+def _program_mib(identity: DeviceIdentity) -> int:
+    # Chips for computing are those that were given no encoder.
+    return COMPUTE_GPU_SESSION_MIB if identity.encoder_engines == 0 else GPU_SESSION_MIB
 
 
 def _host_amounts(core_time: int, encoder_sessions: int) -> Mapping[Dimension, int]:
@@ -285,13 +293,14 @@ def _frames_bytes(task: DecodeTask | EncodeTask, frames: int) -> int:
 def _missing_encoder(workload: Workload, builds: tuple[BuildAbilities, ...], *, in_hardware: bool) -> Refusal:
     """Names the first rendition that no ffmpeg encodes; else it is that none encodes them all."""
     where = " in hardware" if in_hardware else ""
+    cure = _SOFTWARE_CURE if in_hardware and any(_encodes_in_software(workload, build) for build in builds) else ""
     for task in workload.encodes:
         key = (task.codec, task.bit_depth)
         if not any(
             key in build.hardware_encodes or (not in_hardware and key in build.software_encodes) for build in builds
         ):
-            return _refusal("CAPABILITY", f"It was not seen to encode {_format(task)}{where}.")
-    return _refusal("CAPABILITY", f"None of its ffmpegs was seen to have every encoder of the session{where}.")
+            return _refusal("CAPABILITY", f"It was not seen to encode {_format(task)}{where}{cure}.")
+    return _refusal("CAPABILITY", f"None of its ffmpegs was seen to have every encoder of the session{where}{cure}.")
 
 
 def _cannot_decode(task: DecodeTask, build: BuildAbilities) -> Refusal | None:

@@ -216,8 +216,14 @@ def stale_stop(record: SessionRecord, device_id: DeviceId, attempt: int) -> Stop
     Where a later one begins anew, nothing that it made may take the place of what that one makes.
     """
     next_attempt = record.attempt + (record.state is SessionState.QUEUED)
-    anew = attempt < next_attempt and not record.resumable
-    return StopOnAgent(session_id=record.id, device_id=device_id, attempt=attempt, discard_outputs=anew)
+    earlier = attempt < next_attempt
+    return StopOnAgent(
+        session_id=record.id,
+        device_id=device_id,
+        attempt=attempt,
+        discard_outputs=earlier and not record.resumable,
+        to_be_continued=earlier and record.resumable and not record.state.final,
+    )
 
 
 def _ended(record: SessionRecord, event: AttemptReported, now: datetime) -> SessionRecord:
@@ -347,6 +353,7 @@ def _stop(record: SessionRecord) -> tuple[Command, ...]:
         device_id=record.device_id,
         attempt=record.attempt,
         discard_outputs=record.requeue and not kept,
+        to_be_continued=record.requeue and kept,
     )
     return (command,)
 

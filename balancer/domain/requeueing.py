@@ -134,7 +134,8 @@ def last_words(before: SessionRecord, after: SessionRecord) -> tuple[StopOnAgent
         before: The session.
         after: The same a moment later.
     """
-    ended = after.state.final and not before.state.final and after.may_continue
+    left_open = after.may_continue or bool(after.ended_attempts)
+    ended = after.state.final and not before.state.final and left_open
     # Who completed its outputs itself, done or asked to end, left nothing open.
     if not ended or not (after.state is SessionState.FAILED or before.state is SessionState.QUEUED):
         return ()

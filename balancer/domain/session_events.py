@@ -207,6 +207,8 @@ class StopOnAgent:
     attempt: int
     discard_outputs: bool = False
     """Whether what it made is thrown away, because another attempt begins anew."""
+    to_be_continued: bool = False
+    """Whether another attempt goes on with what it made, so that players are not told of an end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

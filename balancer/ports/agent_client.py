@@ -114,13 +114,16 @@ class AgentClient(Protocol):
         """
         ...
 
-    async def stop(self, session_id: SessionId, attempt: int, *, discard_outputs: bool = False) -> None:
+    async def stop(
+        self, session_id: SessionId, attempt: int, *, discard_outputs: bool = False, to_be_continued: bool = False
+    ) -> None:
         """Asks an attempt to end.
 
         Args:
             session_id: Of which session.
             attempt: Which one.
             discard_outputs: Whether what it made is thrown away, because another attempt begins anew.
+            to_be_continued: Whether another attempt goes on with what it made.
         """
         ...
 

@@ -3,6 +3,9 @@
 Hardware: the maxima of NVIDIA's NVENC and NVDEC documentation, alike for every generation that the capacity table
 knows; the minima are rounded up to what every generation was reported to take. Software: level 6.2 of H.264 and HEVC
 and 6.3 of AV1 end at the same number of samples, and libx264, libx265 and SVT-AV1 take sides of 16384.
+
+Odd sides: NVDEC decodes them, but of such a picture in device memory ffmpeg 9.0 gives on something else, without a
+word: lines and colours are shifted, in every format that has them (seen on an H100; docs/hardware-verified.md).
 """
 
 from __future__ import annotations
@@ -46,6 +49,8 @@ def hardware_encoder_limit(codec: str, width: int, height: int) -> str | None:
 
 def hardware_decoder_limit(codec: str, width: int, height: int) -> str | None:
     """Tells why NVDEC does not take a size, as `hardware_encoder_limit` does for NVENC."""
+    if codec in _NVDEC and (width % 2 or height % 2):
+        return "its decoder takes even sides only"
     return _beyond(_NVDEC, codec, width, height, "decoder")
 
 

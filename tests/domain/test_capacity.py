@@ -106,6 +106,13 @@ def test_a_probe_that_contradicts_the_table_wins() -> None:
     assert (surprising.limits[Dimension.ENCODE], surprising.sources[Dimension.ENCODE]) == (ENGINE, FigureSource.PROBE)
 
 
+def test_a_card_without_an_encoder_says_so_whatever_its_trials_said() -> None:
+    """Of such a card ffmpeg says first of all that the driver is too old, which no driver cures."""
+    h100 = capacity_of(gpu_identity("NVIDIA H100 80GB HBM3"), nvenc(VideoCodec.H264, works=False), None)
+    assert (h100.limits[Dimension.ENCODE], h100.sources[Dimension.ENCODE]) == (0, FigureSource.TABLE)
+    assert h100.explanations[Dimension.ENCODE] == "Table row H100: no encoder engine."
+
+
 def test_a_probe_that_agrees_leaves_the_tables_engines() -> None:
     identity = gpu_identity("NVIDIA L4")
     capabilities = (*nvenc(VideoCodec.H264), *nvenc(VideoCodec.AV1, works=False), *nvdec(VideoCodec.H264))

@@ -105,6 +105,27 @@ def test_memory_is_a_program_and_the_surfaces_of_each_stream() -> None:
     assert found.device_amounts[Dimension.MEMORY] == GPU_SESSION_MIB + -(-surfaces // 2**20)
 
 
+@pytest.mark.parametrize(
+    ("size", "codec", "bit_depth", "seen_mib"),
+    [
+        ((1280, 720), VideoCodec.H264, 8, 584),
+        ((1920, 1080), VideoCodec.H264, 8, 644),
+        ((3840, 2160), VideoCodec.H264, 8, 788),
+        ((3840, 2160), VideoCodec.HEVC, 10, 1226),
+        ((7680, 4320), VideoCodec.HEVC, 8, 1868),
+    ],
+)
+def test_memory_is_about_what_an_h100_was_seen_to_take(
+    size: tuple[int, int], codec: VideoCodec, bit_depth: int, seen_mib: int
+) -> None:
+    """To decode there and to scale to three sizes, which cores encode."""
+    decoders = tuple(capability(codec, Direction.DECODE, hardware=True, bit_depth=bit_depth) for codec in VideoCodec)
+    view = gpu("NVIDIA H100 80GB HBM3", capabilities=(*decoders, *software_encoders(*ENCODED)))
+    task = decode(size=size, codec=codec, bit_depth=bit_depth)
+    found = demand(workload(encode(720), encode(480), input_task=task, allow_software_encode=True), view)
+    assert 0.99 < found.device_amounts[Dimension.MEMORY] / seen_mib < 1.17
+
+
 def test_surfaces_of_ten_bits_are_twice_as_large() -> None:
     view = gpu(capabilities=(capability(VideoCodec.HEVC, Direction.ENCODE, hardware=True, bit_depth=10),))
     found = demand(workload(encode(1080, codec=VideoCodec.HEVC, bit_depth=10)), view)
@@ -130,6 +151,8 @@ def test_what_the_decoder_was_not_seen_to_decode_is_decoded_by_the_hosts_cores()
         decode(size=(4098, 2304)),
         decode(size=(32, 16)),
         decode(rotated=True),
+        decode(size=(853, 480)),
+        decode(size=(854, 479)),
     ],
 )
 def test_pictures_beyond_the_decoder_are_decoded_by_the_hosts_cores(task: DecodeTask) -> None:
@@ -148,6 +171,7 @@ def test_a_gpu_without_fitting_encoder_is_refused_unless_software_is_allowed() -
     refused = refusal(ladder(), view)
     assert refused.rule == "CAPABILITY"
     assert "8-bit h264" in refused.message
+    assert "allow_software_encode" in refused.message, "its host could"
     found = demand(ladder(allow_software_encode=True), view)
     assert set(found.device_amounts) == {Dimension.DECODE, Dimension.SCALE, Dimension.MEMORY}
     assert found.host_amounts[Dimension.CORES] > 0
@@ -166,6 +190,7 @@ def test_only_the_renditions_that_the_gpu_cannot_do_go_to_the_cores() -> None:
 def test_allowing_software_does_not_conjure_up_an_encoder() -> None:
     view = gpu("Tesla T4", capabilities=nvenc(VideoCodec.H264))
     assert refusal(workload(encode(codec=VideoCodec.AV1), allow_software_encode=True), view).rule == "CAPABILITY"
+    assert "allow_software_encode" not in refusal(workload(encode(codec=VideoCodec.AV1)), view).message
 
 
 def test_a_session_that_leaves_the_gpu_idle_is_wholly_the_hosts() -> None:

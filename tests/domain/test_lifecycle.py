@@ -210,7 +210,8 @@ def test_a_report_that_a_live_attempt_is_stale_goes_to_the_device_that_told_it()
     stop = StopOnAgent(session_id=SESSION, device_id=OTHER_DEVICE, attempt=1)
     stale = reported(LIVE, attempt=1, device_id=OTHER_DEVICE)
     assert advance(record_in(RUNNING), stale, NOW)[1] == (replace(stop, discard_outputs=True),)
-    assert advance(live_record(RUNNING), stale, NOW)[1] == (stop,)
+    assert advance(live_record(RUNNING), stale, NOW)[1] == (replace(stop, to_be_continued=True),)
+    assert advance(replace(live_record(FAILED), restart=NO_RESTART), stale, NOW)[1] == (stop,)
 
 
 def test_a_report_without_a_device_is_taken_for_the_sessions_own_device() -> None:
@@ -526,7 +527,7 @@ def test_a_live_input_that_ends_by_itself_is_awaited_again_only_where_that_was_a
 
 def test_a_session_that_leaves_its_device_completes_its_outputs_and_goes_on_at_once() -> None:
     leaving, commands = advance(live_record(RUNNING), MoveRequested(device_id=DEVICE, failure=SICK), NOW)
-    assert commands == (StopOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT),)
+    assert commands == (StopOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT, to_be_continued=True),)
     assert [condition.type for condition in leaving.conditions] == ["MOVING"]
     for end in (reported(ENDED, AttemptOutcome.STOPPED), KILLED_NOW, AttemptMissing(attempt=ATTEMPT)):
         waiting, _ = advance(leaving, end, NOW)
@@ -558,7 +559,7 @@ def test_what_returns_after_it_was_given_up_is_stopped_where_it_is() -> None:
     waiting, _ = advance(live_record(RUNNING), AgentLost(device_id=DEVICE, silence=timedelta(seconds=90)), NOW)
     placed, _ = advance(waiting, NEW_PLACE, NOW)
     _, commands = advance(placed, reported(LIVE, device_id=DEVICE), NOW)
-    assert commands == (StopOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT),)
+    assert commands == (StopOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT, to_be_continued=True),)
 
 
 def test_giving_way_throws_away_what_a_live_input_would_have_continued() -> None:

@@ -122,7 +122,9 @@ class FakeAgentClient:
             self.tell(record.id, AttemptReported(attempt=record.attempt, phase=AttemptPhase.STARTING))
         return self.ingest_url
 
-    async def stop(self, session_id: SessionId, attempt: int, *, discard_outputs: bool = False) -> None:
+    async def stop(
+        self, session_id: SessionId, attempt: int, *, discard_outputs: bool = False, to_be_continued: bool = False
+    ) -> None:
         self._check()
         self.stops.append((session_id, attempt))
         if discard_outputs:

@@ -251,7 +251,7 @@ def _scale(options: str) -> str:
             after = f",format={value}"
         elif name == "interp_algo":
             kept.append(f"flags={value}")
-        elif name not in {"passthrough", "param"}:
+        elif name not in {"passthrough", "param", "use_filters"}:
             kept.append(option)
     return f"scale={':'.join(kept)}{after}" if kept else f"null{after}"
 

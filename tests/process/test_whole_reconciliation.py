@@ -27,6 +27,13 @@ FAILED = session_pb2.SESSION_STATE_FAILED
 CANCELLED = session_pb2.SESSION_STATE_CANCELLED
 
 
+def lasting(media: Path) -> Session:
+    """A session that runs until it is stopped, and does not begin anew by itself."""
+    asked = transcode_of(live_input(media / "clip.mp4"), encoded(height=36))
+    asked.restart.mode = session_pb2.RESTART_MODE_NEVER
+    return asked
+
+
 def conditions(session: Session) -> set[str]:
     return {condition.type for condition in session.conditions}
 
@@ -59,7 +66,7 @@ def test_an_agent_that_hangs_is_replaced_and_its_session_runs_on(hasty_daemon: R
     """Nor does it keep a balancer that starts meanwhile from serving."""
     daemon = hasty_daemon
     with daemon.client() as client:
-        session = client.create_session(transcode_of(live_input(media / "clip.mp4"), encoded(height=36)))
+        session = client.create_session(lasting(media))
         await_state(client, session.name, RUNNING)
     program = program_of(daemon, session)
     hung = daemon.agent_pids()["cpu-0"]
@@ -105,7 +112,7 @@ def test_an_end_that_came_while_no_balancer_was_there_is_known_when_the_next_one
 ) -> None:
     daemon = plain_daemon
     with daemon.client() as client:
-        session = client.create_session(transcode_of(live_input(media / "clip.mp4"), encoded(height=36)))
+        session = client.create_session(lasting(media))
         await_state(client, session.name, RUNNING)
     program = program_of(daemon, session)
     daemon.kill()
@@ -135,9 +142,7 @@ def test_what_runs_of_a_session_whose_folder_is_gone_is_ended_before_that_is_tol
 ) -> None:
     daemon = plain_daemon
     with daemon.client() as client:
-        kept, lost = (
-            client.create_session(transcode_of(live_input(media / "clip.mp4"), encoded(height=36))) for _ in range(2)
-        )
+        kept, lost = (client.create_session(lasting(media)) for _ in range(2))
         for session in (kept, lost):
             await_state(client, session.name, RUNNING)
         kept_program, orphan = program_of(daemon, kept), program_of(daemon, lost)

@@ -367,6 +367,21 @@ async def test_a_build_from_git_counts_by_its_libraries(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few_trials")
+async def test_a_scaler_that_blackens_pictures_is_told_by_its_options(tmp_path: Path) -> None:
+    """On a GPU only: nothing else is scaled by it."""
+    older = script(
+        tmp_path / "older",
+        """
+        case "$*" in *filter=scale_cuda*) "$REAL" "$@" | grep -v use_filters ;; *) exec "$REAL" "$@" ;; esac
+        """,
+    )
+    asked = [(GPU, BUNDLED, True), (GPU, older, False), (CPU, BUNDLED, False)]
+    for device, program, blackens in asked:
+        (build,) = (await probe_device(device, [str(program)], state_folder=tmp_path)).ffmpeg_builds
+        assert build.scaler_blackens is blackens
+
+
+@pytest.mark.usefixtures("few_trials")
 async def test_one_program_under_two_names_is_one_build(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(BUNDLED)
@@ -455,7 +470,7 @@ async def test_a_driver_that_hangs_costs_two_deadlines(tmp_path: Path) -> None:
     hanging = script(
         tmp_path / "hanging",
         f"""
-        case "$*" in *cuda*) echo run >> {tmp_path}/hung; sleep 600 ;; esac
+        case "$*" in *cuda=gpu*) echo run >> {tmp_path}/hung; sleep 600 ;; esac
         exec "$REAL" "$@"
         """,
     )

@@ -10,7 +10,9 @@ from agents.pipelines.job import Direction, VideoCodec
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-NEW_FFMPEG = FfmpegBuild(path="/opt/ffmpeg-9", version="n9.0.2-17-g2a571b6068-20260930", candidate="bundled")
+NEW_FFMPEG = FfmpegBuild(
+    path="/opt/ffmpeg-9", version="n9.0.2-17-g2a571b6068-20260930", candidate="bundled", scaler_blackens=True
+)
 OLD_FFMPEG = FfmpegBuild(path="/opt/ffmpeg-5", version="5.1.9-0+deb12u1", candidate="/usr/bin/ffmpeg")
 ENCODED = (VideoCodec.H264, VideoCodec.HEVC, VideoCodec.AV1)
 SOFTWARE = {VideoCodec.H264: "libx264", VideoCodec.HEVC: "libx265", VideoCodec.AV1: "libsvtav1"}

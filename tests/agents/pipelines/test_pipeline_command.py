@@ -47,12 +47,14 @@ from agents.pipelines.job import (
     Rendition,
     UriInput,
     VideoCodec,
+    VideoEncoding,
     VideoPassthrough,
 )
 from agents.pipelines.muxers import tee_text
 from agents.pipelines.pipeline_error import PipelineError, PipelineErrorReason
 
 if TYPE_CHECKING:
+    from agents.pipelines.capability import FfmpegBuild
     from agents.pipelines.command import Command
 
 
@@ -198,12 +200,44 @@ def test_encoders_of_different_programs_cannot_be_mixed() -> None:
         (DEEP, False),
         (replace(CLIP, chroma="4:4:4"), False),
         (replace(CLIP, rotation_degrees=90), False),
+        (replace(CLIP, width=319), False),
+        (replace(CLIP, height=179), False),
     ],
 )
 def test_hardware_decodes_only_what_it_was_proved_to(facts: InputFacts, in_hardware: bool) -> None:
     argv = _build(_one(LADDER[:1], facts), ada()).argv
     assert ("-hwaccel" in argv) is in_hardware
     assert ("hwupload_cuda" in " ".join(argv)) is not in_hardware
+
+
+@pytest.mark.parametrize(("width", "even"), [(320, False), (319, True)])
+def test_only_pictures_of_even_sides_are_brought_to_a_gpu(width: int, even: bool) -> None:
+    """Its filters spoil others without a word."""
+    turned = replace(CLIP, width=width, rotation_degrees=90)
+    graph = _value(_build(_one(LADDER[:1], turned), ada()), "-filter_complex")
+    before_upload = graph.partition("hwupload_cuda")[0]
+    assert before_upload.startswith("[0:V:0]scale=w='max(2,2*round(iw/2))':h='max(2,2*round(ih/2))',") is even
+
+
+def _scalers(asked: VideoEncoding, build: FfmpegBuild) -> str:
+    """What stands in a graph in device memory until the picture has its size."""
+    device = replace(ada(), ffmpeg_builds=(build,))
+    return _value(_build(_one((video("a", asked),)), device), "-filter_complex").partition(",setsar")[0]
+
+
+def test_a_side_that_stays_is_doubled_first_where_the_scaler_would_blacken_the_picture() -> None:
+    """As of a page stretched in one direction; in all other cases the first scaler hands pictures on untouched."""
+    width, height = "max(2,2*round(90*dar/2))", "90"
+    last = f"scale_cuda=w='{width}':h='{height}':format=nv12:passthrough=0"
+    doubling = f"w='iw*(1+eq({width},iw)*lt({height},ih))':h='ih*(1+lt({width},iw)*eq({height},ih))'"
+    assert _scalers(h264(90), NEW_FFMPEG) == f"[0:V:0]scale_cuda={doubling},{last}"
+    assert _scalers(h264(90), replace(NEW_FFMPEG, scaler_blackens=False)) == f"[0:V:0]{last}"
+
+
+def test_oblong_pixels_are_made_square_without_the_filters_that_would_blacken_the_picture() -> None:
+    """As those of a DVD, 720 pixels that become 640."""
+    assert _scalers(VideoEncoding(), NEW_FFMPEG).endswith(":format=nv12:passthrough=0:use_filters=0")
+    assert _scalers(VideoEncoding(), replace(NEW_FFMPEG, scaler_blackens=False)).endswith("passthrough=0")
 
 
 def test_nothing_visits_a_gpu_that_neither_decodes_nor_encodes_it() -> None:

@@ -14,6 +14,7 @@ from agents.recordings import assembly
 from agents.recordings.assembly import Recordings
 from agents.sessions.attempt import AttemptKey
 from agents.sessions.event_numbers import EventNumbers
+from agents.sessions.fence import Fences
 from agents.sessions.folder import AttemptFolder, SessionFolders
 from agents.sessions.status_book import StatusBook
 from agents.settings import AgentSettings
@@ -46,6 +47,7 @@ async def test_a_disk_that_hangs_keeps_no_agent_from_serving_but_from_lending_di
             AgentSettings(recordings=RecordingSettings(run_dir=str(tmp_path / "run"), prewarm=False)),
             tmp_path,
             folders,
+            fences=Fences(tmp_path / "fences", clock),
             device=no_device,  # type: ignore[arg-type]
             book=StatusBook(EventNumbers(tmp_path / "event-number", clock)),
             tracer=NoOpTracer(),

@@ -522,3 +522,17 @@ async def test_a_recording_that_loses_pictures_tells_how_many(rigs: RecordingRig
         assert "It lost " in told.message
         await rig.registry.stop(key_of(job))
         assert (await rig.ended(job)).failure is None
+
+
+async def test_a_recording_that_makes_room_for_others_is_ended_with_its_file(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+        [live] = rig.registry.live_sessions()
+        assert (live.urgent, live.leaves_files) == (True, True)
+        await live.runner.stop(StopCause.DISK_LOW)
+        ended = await rig.ended(job)
+    assert ended.failure is not None
+    assert (ended.ending, ended.failure.reason, cause_of(ended)) == (Ending.FAILED, "DISK_LOW", "DISK_LOW")
+    assert (rig.folder(job).artifacts / "recording.mp4").read_text().startswith("[begin][end ")

@@ -147,7 +147,7 @@ class Rigs:
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
-        self.device: Callable[[], PipelineDevice] = cpu_device
+        self.device: Callable[[], PipelineDevice] = lambda: cpu_device(self.ffmpeg)
         self.fence_dir = state_dir.parent / "fences"
         self.launch_settings = LaunchSettings(
             rtmp_ports=range(31_350, 31_450),

@@ -36,6 +36,7 @@ class Patient:
     def __init__(self, *, published: bool = False, real_time: bool = True) -> None:
         self.clock = HandClock()
         self.waits_for = Blockage.UNKNOWN
+        self.moved_bytes = 0
         self.progress = Progress()
         self.health = AttemptHealth(
             self.clock,
@@ -45,6 +46,7 @@ class Patient:
             frame_rate=25.0,
             published=published,
             look=lambda _: self.waits_for,
+            moved=lambda _: self.moved_bytes,
         )
         self.told = 0
 
@@ -158,6 +160,21 @@ def test_who_goes_on_after_a_stall_is_behind_by_all_of_it() -> None:
     [(kind, message)] = patient.conditions
     assert kind == "DEGRADED"
     assert message.endswith("500 frames behind.")
+
+
+def test_who_moves_files_about_without_a_frame_is_at_work() -> None:
+    """As ffmpeg is when it puts the index of a long file in front of it."""
+    patient = Patient(real_time=False)
+    patient.write(1)
+    patient.waits_for = Blockage.OUTPUT
+    for _ in range(600):
+        patient.moved_bytes += 300 * 1024
+        patient.stand_still(1)
+    assert (patient.conditions, patient.cause) == ([], None)
+    for _ in range(40):
+        patient.moved_bytes += 400  # a report
+        patient.stand_still(1)
+    assert patient.cause is StopCause.OUTPUT_STALLED
 
 
 def test_a_rest_is_not_counted() -> None:

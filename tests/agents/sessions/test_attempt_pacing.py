@@ -22,6 +22,7 @@ from agents.pipelines.holding import Hold, hold_of
 from agents.pipelines.job import IngestInput, IngestProtocol, PushOutput, UriInput
 from agents.pipelines.progress import Progress
 from agents.sessions.attempt import Ending
+from agents.sessions.attempt_health import HealthBounds
 from agents.sessions.pacing import Pacer
 from fakes.virtual_time import VirtualClock, VirtualTimeLoop
 
@@ -248,7 +249,7 @@ async def until_stopped(pid: int) -> None:
 
 @pytest.mark.process
 async def test_a_held_ffmpeg_is_not_stalled_hears_a_stop_and_is_let_go_with_its_agent(rigs: Rigs, clip: Path) -> None:
-    rigs.settle(runner={"stalled_after": timedelta(seconds=0.5)})
+    rigs.settle(runner={"health": HealthBounds(stalled_after=timedelta(seconds=0.5))})
     job = job_of(UriInput(uri=str(clip), repeat_forever=True))
     slow = float(Fraction(1, 50))
     async with rigs.start() as rig:

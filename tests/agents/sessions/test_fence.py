@@ -236,3 +236,15 @@ def test_without_a_folder_for_fences_nothing_is_launched(tmp_path: Path) -> None
     assert caught.value.reason is Reason.OUTPUT_FENCED
     with pytest.raises(FencedError, match="cannot be used"):
         fences.prove(key(1), tmp_path / "1", generation="")
+
+
+def test_an_older_attempt_without_a_fence_is_ended_by_its_folder(
+    fences: Fences, tmp_path: Path, holding: Callable[[Path, str], subprocess.Popen[bytes]]
+) -> None:
+    """Its fence was removed under it, or it began before there were any."""
+    (tmp_path / "s1" / "1").mkdir(parents=True)
+    lock = tmp_path / "s1" / "1" / "lock"
+    lock.touch()
+    running = holding(lock, "locked")
+    with fences.take(key(2), tmp_path / "2", [lock.parent]):
+        assert running.wait(10) == -signal.SIGKILL

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from session_rig import FACTS, FFMPEG, Rig, Rigs, endless, frames_of, job_of, key_of, processes_of
 
-from agents.pipelines.job import IngestInput, IngestProtocol, Job, PushOutput, UriInput
+from agents.pipelines.job import Container, IngestInput, IngestProtocol, Job, PushOutput, UriInput
 from agents.sessions.attempt import AttemptStatus, Ending
 from agents.sessions.attempt_health import HealthBounds
-from agents.sessions.blockage import Blockage, find_blockage
+from agents.sessions.blockage import Blockage, find_blockage, moved_bytes
 from fakes.silent_peers import (
     await_truth,
     free_port,
@@ -257,7 +257,7 @@ async def test_an_output_that_takes_nothing_is_seen_and_ended_as_what_it_is(
     through(rigs, wedging_ffmpeg)
     rigs.settle(runner={"health": QUICK, "stop_timeout": timedelta(seconds=2)})
     job = job_of(endless(clip))
-    job = replace(job, outputs=(replace(job.outputs[0], path="out.ts", container="ts"),))
+    job = replace(job, outputs=(replace(job.outputs[0], path="out.ts", container=Container.TS),))
     async with rigs.start() as rig:
         await rig.launch(job)
         stalled = await standing_still(rig, job)
@@ -277,6 +277,15 @@ async def test_an_output_that_takes_nothing_from_the_start_is_told_apart_from_an
     through(rigs, script)
     rigs.settle(launch={"first_frame_timeout": timedelta(seconds=5)}, runner={"stop_timeout": timedelta(seconds=1)})
     assert await ended_alone(rigs, job_of(endless(clip))) == "OUTPUT_STALLED"
+
+
+def test_what_a_program_reads_and_writes_is_seen_but_not_what_it_waits_with() -> None:
+    with program(["sleep", "60"], ready=lambda: True) as sleeper:
+        await_truth(lambda: Path(f"/proc/{sleeper.pid}/comm").read_text() == "sleep\n")
+        assert moved_bytes(sleeper.pid) == moved_bytes(sleeper.pid) is not None
+    with program(["dd", "if=/dev/zero", "of=/dev/null", "bs=1M"], ready=lambda: True) as mover:
+        await_truth(lambda: (moved_bytes(mover.pid) or 0) > 100 << 20)
+    assert moved_bytes(2**22 + 1) is None, "nobody has that number"
 
 
 def test_a_program_that_waits_for_nothing_known_is_not_guessed_at() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -26,6 +28,7 @@ from gpu_balancer.runtime.grpc_server import ServedService, build_server
 from gpu_balancer.v1 import agent_service_pb2 as pb
 from gpu_balancer.v1 import device_pb2, media_pb2, recording_pb2
 from gpu_balancer.v1.agent_service_pb2_grpc import AgentServiceServicer, add_AgentServiceServicer_to_server
+from gpu_balancer.v1.session_pb2 import PRIORITY_BATCH
 
 SESSION = SessionId("s1")
 TAKEN = datetime(2030, 1, 1, tzinfo=UTC)
@@ -112,6 +115,39 @@ async def spoken_to(folder: Path) -> AsyncIterator[tuple[GrpcAgentClient, Noting
         await client.close()
 
 
+@asynccontextmanager
+async def slowly_accepting(path: Path, target: Path, delay: timedelta) -> AsyncIterator[None]:
+    """A socket before another one whose connections are served only after a while, as on a busy machine."""
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(65536):
+                writer.write(chunk)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(delay.total_seconds())
+        there_reader, there_writer = await asyncio.open_unix_connection(str(target))
+        await asyncio.gather(carry(reader, there_writer), carry(there_reader, writer))
+
+    server = await asyncio.start_unix_server(serve, str(path))
+    yield
+    server.close()
+
+
+async def test_an_agent_that_takes_long_to_accept_is_reached_all_the_same(tmp_path: Path) -> None:
+    async with (
+        spoken_to(tmp_path),
+        slowly_accepting(tmp_path / "slow.sock", tmp_path / "agent.sock", timedelta(seconds=1)),
+    ):
+        client = GrpcAgentClient(
+            told="device cpu-0", target=f"unix:{tmp_path}/slow.sock", resolve_input=lambda given: given
+        )
+        assert (await client.describe()).incarnation == "one"
+        await client.close()
+
+
 async def test_a_recording_is_launched_as_one(tmp_path: Path) -> None:
     async with spoken_to(tmp_path) as (client, agent):
         asked = session(RECORDING)
@@ -128,10 +164,12 @@ async def test_a_recording_is_launched_as_one(tmp_path: Path) -> None:
 async def test_a_transcode_is_launched_with_its_upload_as_a_path(tmp_path: Path) -> None:
     async with spoken_to(tmp_path) as (client, agent):
         asked = session('transcode { input { upload: "x" } renditions { encode {} } } input_facts { width: 640 }')
+        asked.priority = PRIORITY_BATCH
         await client.launch(session_record(payload=asked.SerializeToString(), speed_limit=Fraction(1, 2)))
         plan = agent.asked[0].plan
         assert (plan.transcode.input.uri, plan.input_facts.width) == ("/uploads/x", 640)
         assert plan.speed_limit == 0.5
+        assert plan.priority == PRIORITY_BATCH
         assert not plan.HasField("recording")
 
 

@@ -231,7 +231,7 @@ async def test_a_stop_that_a_restarted_agent_has_forgotten_is_said_again(
 ) -> None:
     told: list[SessionId] = []
 
-    async def forgetful(session_id: SessionId, attempt: int, *, discard_outputs: bool = False) -> None:
+    async def forgetful(session_id: SessionId, attempt: int, **_: bool) -> None:
         told.append(session_id)
 
     monkeypatch.setattr(house.agent, "stop", forgetful)

@@ -1,0 +1,86 @@
+"""Recordings whose disk runs full under them: they end as what they are, and what was recorded can be played."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from asked import FAILED
+from daemons import daemon_running, eventually
+from decoded import decode
+
+from bench.pages.server import PageServer, serve_pages
+from gpu_balancer.v1 import recording_pb2, session_pb2
+
+PROGRAMS = ("Xvfb", "openbox", "pulseaudio", "chromium")
+MIB = 1 << 20
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(not all(map(shutil.which, PROGRAMS)), reason="needs Xvfb, openbox, PulseAudio and Chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[PageServer]:
+    """Pages that say what they show."""
+    with serve_pages() as served:
+        yield served
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200m", "gpu-balancer-test", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(place: Path, *, leave_bytes: int) -> None:
+    """Takes all room of a file system but so many bytes; others take some of it meanwhile."""
+    with (place / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        told = os.statvfs(place)
+        os.posix_fallocate(filler.fileno(), 0, told.f_bavail * told.f_frsize - max(leave_bytes, MIB))
+        while not leave_bytes:
+            filler.write(bytes(4096))
+
+
+@pytest.mark.parametrize(("left_mib", "reasons"), [(3, {"DISK_LOW"}), (0, {"DISK_LOW", "DISK_FULL"})])
+def test_a_recording_whose_disk_runs_full_keeps_what_was_recorded(
+    disk: Path, pages: PageServer, probe_results: Path, tmp_path: Path, left_mib: int, reasons: set[str]
+) -> None:
+    """The finished file is made of a copy, for which there is no room: then the take itself stands in its place."""
+    settings = "[inputs]\nallow_private_networks = true\n[disk]\nlow_mib = 8\nleast_mib = 4\n"
+    with daemon_running(disk, settings, probe_results=probe_results) as daemon:
+        daemon.await_devices_ready()
+        spec = recording_pb2.RecordingSpec(page=recording_pb2.PageSource(url=pages.url("counter")))
+        spec.capture.width, spec.capture.height = 640, 360
+        with daemon.client() as client:
+            name = client.create_session(session_pb2.Session(recording=spec)).name
+
+            def recorded() -> bool:
+                session = client.get_session(name)
+                assert not session.HasField("end_time"), session
+                return session.progress.out_time.ToTimedelta() >= timedelta(seconds=3)
+
+            eventually(recorded, "3 s are recorded")
+            fill(disk, leave_bytes=left_mib * MIB)
+            ended = client.wait(name)
+            assert ended.state == FAILED
+            assert ended.failure.reason in reasons
+            client.download_artifacts(name, tmp_path / "left")
+            assert decode(tmp_path / "left" / "recording.mp4").frames >= 60
+            assert not daemon.ffmpeg_processes()
