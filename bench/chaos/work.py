@@ -144,14 +144,21 @@ class Work:
             time.sleep(0.1)
 
     def close(self, client: Client, scratch: Path) -> None:
-        """Writes into the history how every session ended, and reads what it left."""
+        """Writes into the history how every session ended, reads what it left, and deletes it."""
         self._history.last.update({view.name: view for view in self._views(client)})
-        failed = (view.name for view in self._history.last.values() if view.state == "FAILED")
-        self._house.may_leave |= {name.removeprefix("sessions/") for name in failed}
         for asked in self.asked:
             view = self._history.last.get(asked.name)
             if view is not None and view.ended:
                 self._history.outputs.append(self._read(client, asked, view, scratch))
+        self.delete_all(client)
+
+    def delete_all(self, client: Client) -> None:
+        """Deletes every session, with what it did not finish; finished outputs are the operator's and stay."""
+        for asked in self.asked:
+            try:
+                client.delete_session(asked.name)
+            except RequestFailure as failure:
+                self._history.leftovers.append(f"{asked.name} cannot be deleted: {failure}")
 
     def _views(self, client: Client) -> list[SessionView]:
         return [session_view(session) for session in client.list_sessions()]
