@@ -29,9 +29,10 @@ _RECONNECTION = ("-reconnect", "1", "-reconnect_delay_max", "2")
 breaks off at the same place each time, ffmpeg would then make an endless one."""
 
 
-_LIVE_RECONNECTION = ("-reconnect_streamed", "1", "-reconnect_on_network_error", "1")
-"""What is live goes on where it is now, so that beginning again is right. ffmpeg gives up after a few seconds, and the
-session goes on with its next attempt."""
+_LIVE_RECONNECTION = ("-reconnect_on_network_error", "1")
+"""A server that cannot be reached just now is asked again for a few seconds. What breaks off in the middle of a stream
+is for the session's next attempt: whether it is live, or a file that would come from its start again, nobody can tell.
+"""
 
 
 def is_live(source: JobInput, facts: InputFacts) -> bool:

@@ -4,8 +4,8 @@ Hardware: the maxima of NVIDIA's NVENC and NVDEC documentation, alike for every 
 knows; the minima are rounded up to what every generation was reported to take. Software: level 6.2 of H.264 and HEVC
 and 6.3 of AV1 end at the same number of samples, and libx264, libx265 and SVT-AV1 take sides of 16384.
 
-Odd sides: NVDEC decodes them, but of such a picture in device memory ffmpeg 9.0 gives on something else, without a
-word: lines and colours are shifted, in every format that has them (seen on an H100; docs/hardware-verified.md).
+Odd sides: NVDEC decodes them, but in device memory ffmpeg 9.0 then shifts their lines and colours without a word, in
+every format that has such pictures (seen on an H100; docs/hardware-verified.md).
 """
 
 from __future__ import annotations
