@@ -69,7 +69,7 @@ schema: setup ## Generates the editors' JSON schemas beside config/*.toml
 bench: setup ## Runs every benchmark, both sides in one run
 	$(BIN)/python -m bench
 
-chaos: setup ## Breaks a running house in every way and judges it, about 90 minutes (SEED=8 repeats a run; docs/chaos.md)
+chaos: setup ## Breaks a running house in every way and judges it, about an hour (SEED=8 repeats a run; docs/chaos.md)
 	$(BIN)/python -m bench.chaos $(if $(SEED),--seed '$(SEED)')
 
 clean: ## Removes what was installed and built

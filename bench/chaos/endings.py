@@ -74,6 +74,7 @@ def _shut_down(house: House, history: History, count: int) -> float:
     house.await_adopted(frozenset())
     with house.client() as client:
         history.last.update({session.name: session_view(session) for session in client.list_sessions()})
+        work.delete_all(client)
     return took_s
 
 

@@ -126,6 +126,8 @@ class OutputView:
     unreadable: int = 0
     cuts: int = 0
     """Joints between attempts at which frames may be lost or shown again."""
+    continues: bool = False
+    """Whether all attempts' work must be in it, as against the last one's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,8 +63,6 @@ class House:
         self.sighter = Sighter((self.state_dir,))
         self.relays: dict[str, Relay] = {}
         """Of external agents, by device."""
-        self.may_leave: set[str] = set()
-        """Ids of sessions that failed: their unfinished files are kept on purpose."""
         self.disks: list[SmallDisk] = []
         """Small ones that the state folder and the outputs lie on, when they were asked for and may be made."""
         self.process: subprocess.Popen[bytes] | None = None
@@ -277,12 +275,14 @@ class House:
 
     def _left(self) -> list[str]:
         held = [lock for lock in self.state_dir.rglob("*lock") if lock_owner(lock)]
-        parts = [path for path in self.out_root.rglob(".*") if not any(name in path.name for name in self.may_leave)]
-        halves = [*self.state_dir.rglob(".new-*"), *parts]
+        # Sessions were deleted: their unfinished files, and marks in folders of presentations, went with them.
+        folders = [path for path in self.state_dir.glob("agents/*/sessions/*") if path.is_dir()]
+        halves = [*self.state_dir.rglob(".new-*"), *self.out_root.rglob(".*"), *folders]
         return [
             *(f"process {pid} lives: {line[:160]}" for pid, line in self.sighter.house_processes().items()),
             *(f"lock {lock.relative_to(self.folder)} is held" for lock in held),
             *(f"{path.relative_to(self.folder)} is left" for path in halves),
+            *(f"socket {path.relative_to(self.folder)} is left" for path in self.state_dir.rglob("*.sock")),
         ]
 
 

@@ -23,6 +23,8 @@ NEWS_S = 2.0
 """Within it, news that two streams bring may have crossed."""
 FENCE_S = 12.0
 """Within it, a replaced attempt that can be reached again is ended: the time to hear of it, and that of a stop."""
+CUT_FRAMES = 75
+"""That a cut may cost: a killed program keeps back up to 2 s, and what it told last may be ahead of its file."""
 _RANKS = {"STARTING": 1, "RUNNING": 2, "STOPPING": 3, "QUEUED": 4, "SUCCEEDED": 5, "FAILED": 5, "CANCELLED": 5}
 """Order of the states within an attempt. Queued with attempt n means: after attempt n, before the next."""
 _UNREACHABLE_ACTS = frozenset(
@@ -308,6 +310,26 @@ def lost_frames(history: History) -> Iterator[tuple[float, str]]:
             yield view.at_s if view else 0.0, f"{output.session} {output.path}: {told} of {output.frames} frames"
 
 
+def not_saved(history: History) -> Iterator[tuple[float, str]]:
+    """What was told to be encoded is in a completed output, but for what a cut costs.
+
+    Of an output that continues, that of every attempt; else of the last one, since an earlier one's is thrown away.
+    """
+    told: dict[str, dict[int, int]] = defaultdict(dict)
+    for view in [*history.sessions, *history.last.values()]:
+        if view.frames is not None:
+            told[view.name][view.attempt] = max(view.frames, told[view.name].get(view.attempt, 0))
+    for output in history.outputs:
+        view = history.last.get(output.session)
+        if view is None or view.state not in ("SUCCEEDED", "CANCELLED") or not told[output.session]:
+            continue
+        attempts = told[output.session]
+        wanted = sum(attempts.values()) if output.continues else attempts.get(view.attempt, 0)
+        missing = wanted - output.frames - output.cuts * CUT_FRAMES
+        if missing > 0:
+            yield view.at_s, f"{output.session} {output.path}: {output.frames} frames of {wanted} in {attempts}"
+
+
 def orphans(history: History) -> Iterator[tuple[float, str]]:
     """When the house has ended nothing of it is left but its state folder and its outputs."""
     for left in history.leftovers:
@@ -331,6 +353,7 @@ INVARIANTS: dict[str, Callable[[History], Iterator[tuple[float, str]]]] = {
     "WRONG_LOADS": wrong_loads,
     "UNTRUE_ENDS": untrue_ends,
     "LOST_FRAMES": lost_frames,
+    "NOT_SAVED": not_saved,
     "ORPHANS": orphans,
 }
 """Every invariant by the name under which it is told."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bench.measuring import Figure
 
 _RATE = 25
+_BALANCER_SHARE = 0.5
 _AGAIN_SHARE = 0.25
 """Of kills that are followed by another before all is well."""
 
@@ -86,11 +87,10 @@ class _Killer:
             done += 1 + twice
 
     def _one(self, *, measured: bool) -> None:
-        device = self._chance.choice(["", *self._house.devices])
-        if device:
-            self._kill_agent(device, measured=measured)
-        else:
+        if self._chance.random() < _BALANCER_SHARE:
             self._kill_balancer(measured=measured)
+        else:
+            self._kill_agent(self._chance.choice(self._house.devices), measured=measured)
 
     def _kill_balancer(self, *, measured: bool) -> None:
         self._act("kill balancer")

@@ -144,14 +144,21 @@ class Work:
             time.sleep(0.1)
 
     def close(self, client: Client, scratch: Path) -> None:
-        """Writes into the history how every session ended, and reads what it left."""
+        """Writes into the history how every session ended, reads what it left, and deletes it."""
         self._history.last.update({view.name: view for view in self._views(client)})
-        failed = (view.name for view in self._history.last.values() if view.state == "FAILED")
-        self._house.may_leave |= {name.removeprefix("sessions/") for name in failed}
         for asked in self.asked:
             view = self._history.last.get(asked.name)
             if view is not None and view.ended:
                 self._history.outputs.append(self._read(client, asked, view, scratch))
+        self.delete_all(client)
+
+    def delete_all(self, client: Client) -> None:
+        """Deletes every session, with what it did not finish; finished outputs are the operator's and stay."""
+        for asked in self.asked:
+            try:
+                client.delete_session(asked.name)
+            except RequestFailure as failure:
+                self._history.leftovers.append(f"{asked.name} cannot be deleted: {failure}")
 
     def _views(self, client: Client) -> list[SessionView]:
         return [session_view(session) for session in client.list_sessions()]
@@ -175,26 +182,41 @@ def read_output(asked: Asked, path: Path, *, cuts: int = 0) -> OutputView:
         cuts: Joints between attempts that it may have.
     """
     try:
-        media = _playlist(path) if "hls" in asked.kind else path
-        whole = _is_whole(asked, media)
-        media = media if whole or "hls" not in asked.kind else _ended_playlist(media)
-        read = read_account(media)
+        pieces = [_readable(asked, piece) for piece in _pieces(asked, path)]
+        reads = [read_account(media) for media, _ in pieces]
     except (Undecodable, OSError, StopIteration) as error:
-        return OutputView(
-            session=asked.name, path=asked.path, complaints=(f"{type(error).__name__} {error}",), whole=False
-        )
+        complaint = f"{type(error).__name__} {error}"
+        return OutputView(session=asked.name, path=asked.path, complaints=(complaint,), whole=False)
+    live = asked.kind.startswith("live")
+    missing = reads[0].first if reads[0].first > 0 and not cuts and not live else 0
     return OutputView(
         session=asked.name,
         path=asked.path,
-        complaints=complaints_of(media),
-        whole=whole,
-        frames=read.frames,
-        lost=read.lost + (read.first if read.first > 0 and not cuts and not asked.kind.startswith("live") else 0),
-        repeated=read.repeated,
-        backwards=read.backwards,
-        unreadable=read.unreadable,
+        complaints=tuple(complaint for media, _ in pieces for complaint in complaints_of(media)),
+        whole=all(whole for _, whole in pieces),
+        frames=sum(read.frames for read in reads),
+        lost=sum(read.lost for read in reads) + missing,
+        repeated=sum(read.repeated for read in reads),
+        backwards=sum(read.backwards for read in reads),
+        unreadable=sum(read.unreadable for read in reads),
         cuts=cuts,
+        continues=live,
     )
+
+
+def _pieces(asked: Asked, path: Path) -> list[Path]:
+    """Gives an output's files: itself, or its parts where attempts encoded so unlike that they could not be joined."""
+    if "hls" in asked.kind:
+        return [_playlist(path)]
+    parts = sorted(path.parent.glob(f"{path.stem}.part*{path.suffix}"))
+    return parts if parts and not path.exists() else [path]
+
+
+def _readable(asked: Asked, media: Path) -> tuple[Path, bool]:
+    """Gives what a reader can take for a file or playlist, and whether it is whole."""
+    # A part that was cut short ends wherever it does; what it has must play.
+    whole = ".part" in media.name or _is_whole(asked, media)
+    return media if whole or "hls" not in asked.kind else _ended_playlist(media), whole
 
 
 def _playlist(folder: Path) -> Path:

@@ -202,6 +202,15 @@ def repeat_the_last_frame(history: History) -> None:
     history.outputs[0] = OutputView(session=NAME, path="out.mp4", frames=95, repeated=1)
 
 
+def lose_the_end(history: History) -> None:
+    history.outputs[0] = OutputView(session=NAME, path="out.mp4", frames=10, cuts=1)
+
+
+def lose_an_earlier_attempt(history: History) -> None:
+    history.sessions.insert(3, view(4.0, "RUNNING", 3, frames=90))
+    history.outputs[0] = OutputView(session=NAME, path="out.mp4", frames=95, cuts=1, continues=True)
+
+
 def leave_a_lock(history: History) -> None:
     history.leftovers.append("lock agent.lock is held")
 
@@ -235,6 +244,8 @@ WRONGS: list[tuple[str, Callable[[History], None]]] = [
     ("LOST_FRAMES", lose_a_frame),
     ("LOST_FRAMES", repeat_frames_at_no_joint),
     ("LOST_FRAMES", repeat_the_last_frame),
+    ("NOT_SAVED", lose_the_end),
+    ("NOT_SAVED", lose_an_earlier_attempt),
     ("ORPHANS", leave_a_lock),
 ]
 
