@@ -143,6 +143,11 @@ def last_words(before: SessionRecord, after: SessionRecord) -> tuple[StopOnAgent
     return tuple(StopOnAgent(session_id=after.id, device_id=one.device_id, attempt=one.attempt) for one in left)
 
 
+def begins_again(record: SessionRecord) -> bool:
+    """Tells whether the attempt that a queued session gets next is a restart, or a move."""
+    return any(condition.type in (RESTARTING, MOVING) for condition in record.conditions)
+
+
 def used_up(record: SessionRecord, failure: Failure) -> Failure:
     """Adds to a failure that it was not the first, where restarts came before."""
     if not record.restart_row or record.stop_requested:
@@ -159,7 +164,6 @@ def _again(record: SessionRecord, failure: Failure, now: datetime, condition: Co
         _requeued(record, now),
         failure=failure,
         conditions=(condition,),
-        restart_count=record.restart_count + 1,
         last_restart=note,
         # It was given another chance; devices that could not begin it then may do so by now.
         retry_count=0,
