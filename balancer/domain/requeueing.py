@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from balancer.domain.restart import RestartMode, row_after
+from balancer.domain.restart import PASSING_REASONS, RestartMode, row_after
 from balancer.domain.session import Condition, EndedAttempt, Failure, LastRestart, SessionRecord, SessionState
 from balancer.domain.session_events import StopOnAgent
 
@@ -90,7 +90,8 @@ def restarted(record: SessionRecord, failure: Failure, now: datetime) -> Session
     """
     rule = record.restart
     row = row_after(record.restart_row, _ran(record))
-    if record.stop_requested or not rule.counts(failure.reason) or row >= rule.max_restarts:
+    counts = rule.counts(failure.reason) or _did_not_arrive(record, failure)
+    if record.stop_requested or not counts or row >= rule.max_restarts:
         return None
     rest = rule.backoff(row)
     message = (
@@ -99,6 +100,14 @@ def restarted(record: SessionRecord, failure: Failure, now: datetime) -> Session
     )
     waiting = _again(record, failure, now, Condition(type=RESTARTING, message=message, since_time=now))
     return replace(waiting, restart_row=row + 1, not_before_time=now + rest, queue_deadline=now + rest + _RESTART_WAIT)
+
+
+def _did_not_arrive(record: SessionRecord, failure: Failure) -> bool:
+    """Tells whether a session that was moved, or began again, has not got going since, for a reason that may pass.
+
+    It ran before, and a source may take a moment to be there for the next attempt: whoever moved it did not end it.
+    """
+    return record.last_restart is not None and record.running_time is None and failure.reason in PASSING_REASONS
 
 
 def ends_too_early(record: SessionRecord) -> bool:

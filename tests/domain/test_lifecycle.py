@@ -544,6 +544,23 @@ def test_a_session_that_leaves_its_device_completes_its_outputs_and_goes_on_at_o
     assert advance(asked, reported(ENDED, AttemptOutcome.STOPPED), NOW)[0].state is CANCELLED
 
 
+def test_a_session_that_was_moved_is_tried_again_when_its_source_is_not_there_at_once() -> None:
+    """By whatever rule: its operator moved it, and did not mean to end it."""
+    gone = Failure(reason="INPUT_UNREADABLE", message="Cannot read: connection refused.")
+    refused = reported(ENDED, AttemptOutcome.FAILED, failure=gone, attempt=ATTEMPT + 1)
+    leaving, _ = advance(
+        live_record(RUNNING, restart=NO_RESTART), MoveRequested(device_id=DEVICE, failure=DRAINED), NOW
+    )
+    waiting, _ = advance(leaving, reported(ENDED, AttemptOutcome.STOPPED), NOW)
+    placed, _ = advance(waiting, NEW_PLACE, NOW)
+    again, _ = advance(placed, refused, NOW)
+    assert (again.state, again.restart_row) == (QUEUED, 1)
+    ran, _ = advance(placed, reported(LIVE, attempt=ATTEMPT + 1), NOW)
+    assert advance(ran, refused, NOW)[0].state is FAILED
+    broken = replace(refused, failure=FAILURE)
+    assert advance(placed, broken, NOW)[0].state is FAILED, "a full disk does not pass by itself"
+
+
 def test_a_session_whose_agent_is_lost_goes_on_elsewhere_if_it_may_and_else_stays_where_it_is() -> None:
     lost = AgentLost(device_id=DEVICE, silence=timedelta(seconds=90))
     waiting, commands = advance(live_record(RUNNING), lost, NOW)
@@ -596,7 +613,7 @@ def test_laws_hold_whatever_happens_in_whatever_order(
         assert after.resumable or not after.ended_attempts
         assert (after.not_before_time is not None) <= (after.state is QUEUED)
         assert after.attempt >= record.attempt
-        assert after.restart_row <= RULE.max_restarts
+        assert after.restart_row <= record.restart.max_restarts
         assert (after.speed_limit is None) or after.state in (STARTING, RUNNING, STOPPING)
         assert after.state.final == (after.end_time is not None)
         if after.state is not QUEUED:
