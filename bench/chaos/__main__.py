@@ -6,11 +6,11 @@ import argparse
 import os
 import signal
 import sys
-import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.chaos.guardian import guarded_scratch
 from bench.chaos.history_file import write_history
 from bench.measuring import report
 
@@ -60,13 +60,13 @@ def main() -> int:
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(3))
     given = {name: int(value) for name, _, value in (one.partition("=") for one in options.set)}
     count = 0
-    with tempfile.TemporaryDirectory(prefix="gb-chaos-") as scratch:
+    with guarded_scratch() as scratch:
         for name in options.names or EXPERIMENTS:
             arguments = {**(SHORT[name] if options.short else {}), **given}
             print(f"{name}: --seed {seed}", flush=True)
             load_before = os.getloadavg()[0]
             measure = import_module(f"bench.chaos.{name}").measure
-            probe_results = options.probe_results or Path(scratch) / "probe.json"
+            probe_results = options.probe_results or scratch / "probe.json"
             judged: Judged = measure(seed=seed, probe_results=probe_results, **arguments)
             load = " to ".join(f"{value:.1f}" for value in (load_before, os.getloadavg()[0]))
             report(f"{EXPERIMENTS[name]} (load {load}, {os.cpu_count()} cores)", judged.figures, options.output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import socket
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from bench.chaos.film import account, complaints_of, make_film, read_account
 from bench.chaos.plan import WEIGHTS, draw_acts
 from bench.chaos.relay import Relay
 from bench.chaos.sightings import Sighter
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def test_every_frame_of_a_whole_film_is_there_however_often_it_begins_again() -> None:
@@ -150,3 +153,44 @@ def test_processes_of_attempts_are_found_with_what_they_write(tmp_path: Path) ->
     assert seen.writes == {"film.mp4"}
     assert not sighter.look().processes
     assert os.getpid() not in sighter.house_processes()
+
+
+MAKER = """
+import subprocess, sys, tempfile
+from bench.chaos.guardian import guarded_scratch
+with guarded_scratch() as folder:
+    inner = tempfile.mkdtemp()
+    part = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()", inner], stdin=subprocess.PIPE,
+                            start_new_session=True)
+    print(folder, part.pid, flush=True)
+    sys.stdin.read()
+    part.communicate()
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("killed", [True, False])
+def test_what_a_run_made_ends_with_it_even_when_it_is_killed(killed: bool) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", MAKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    ) as maker:
+        assert maker.stdout is not None
+        folder, pid = maker.stdout.readline().split()
+        guardians = [path for path in Path("/proc").glob("[0-9]*") if "guardian.py" in command_of(path, folder)]
+        ends = [os.pidfd_open(int(process)) for process in (pid, *(path.name for path in guardians))]
+        assert len(ends) == 2
+        if killed:
+            maker.kill()
+        maker.communicate()
+    for end in ends:
+        assert select.select([end], [], [], 60)[0], "it lives on"
+        os.close(end)
+    assert not Path(folder).exists()
+
+
+def command_of(process: Path, folder: str) -> str:
+    try:
+        line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+    return line if folder in line else ""
