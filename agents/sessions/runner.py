@@ -145,9 +145,9 @@ class AttemptRunner:
 
     async def settle(self) -> None:
         """Joins files and ends playlists of an attempt that failed, once none goes on with it."""
-        ended = Conclusion(ending=Ending.FAILED)
+        ended, final = Conclusion(ending=Ending.FAILED), replace(self._launch, may_continue=False)
         with contextlib.suppress(FencedError), await asyncio.to_thread(self._fence.prove) as fence:
-            _, steps = await finish_outputs(self._launch, self._folder, ended, fence, self._clock.now(), goes_on=False)
+            _, steps = await finish_outputs(final, self._folder, ended, fence, self._clock.now(), goes_on=False)
             await asyncio.to_thread(tidy, steps)
 
     async def watch(self, shim: int | None = None) -> None:

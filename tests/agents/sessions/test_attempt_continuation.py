@@ -263,7 +263,20 @@ async def test_hls_outside_goes_on_and_nobody_else_may_write_there(
         await begun(other, second, lost, frames=60)
         await stopped(other, second)
         assert [run[0] for run in runs_of(counts_of(out / "show" / "master.m3u8"))] == [0, 0]
-        await other.registry.delete("s1")
+    assert not list((out / "show").glob(".gpu-balancer-*"))
+
+
+async def test_nothing_but_a_presentation_is_left_outside_when_nothing_goes_on_with_what_failed(
+    rigs: Rigs, counting: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    job = live_job(counting, HlsOutput(id="hls", path=str(out / "show"), segment_duration=timedelta(seconds=1)))
+    async with rigs.start() as rig:
+        await begun(rig, job)
+        await killed(rig, job)
+        assert list((out / "show").glob(".gpu-balancer-*")), "another attempt may go on there"
+        await rig.registry.stop(key_of(job))
     assert not list((out / "show").glob(".gpu-balancer-*"))
 
 
