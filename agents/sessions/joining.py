@@ -2,13 +2,14 @@
 
 What is to be done is planned anew by whoever does it, from the files that are there, and each file gets its name only
 when it is complete: so it can be done again after a crash at any step. Pieces are removed when the whole has its name,
-and not before.
+and not before. A piece under the output roots is believed to be ours only while no link leads to it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from dataclasses import replace
 from datetime import timedelta
@@ -22,6 +23,15 @@ from agents.pipelines.recording_files import DEMUXERS, FinishStep, describe_comm
 from agents.sessions.attempt import Condition
 from agents.sessions.output_moves import forget_parts, place_outputs
 from agents.sessions.placed_files import is_placed, note_placed
+from agents.sessions.private_files import (
+    by_descriptor,
+    find_private,
+    is_private,
+    is_readable,
+    lent,
+    private_folder,
+    remove_private,
+)
 from agents.sessions.take_over import part_place, parts_of
 from gpu_balancer.runtime.durable_file import flush_folder, write_durably
 
@@ -29,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from agents.bounded_program import ProgramRun
     from agents.pipelines.command import FileParts, OutputMove
     from agents.sessions.fence import FenceHold
     from agents.sessions.folder import AttemptFolder
@@ -36,6 +47,7 @@ if TYPE_CHECKING:
 _LOOKED_AT_WITHIN = timedelta(seconds=20)
 _JOINED_WITHIN = timedelta(hours=1)
 """Copying runs at the disk's pace; a day of recording at 8 Mbit/s are 86 GB."""
+_LOG = logging.getLogger(__name__)
 
 
 def earlier_parts(file: FileParts, folder: AttemptFolder) -> tuple[tuple[PartNumber, str], ...]:
@@ -45,18 +57,31 @@ def earlier_parts(file: FileParts, folder: AttemptFolder) -> tuple[tuple[PartNum
         file: The file.
         folder: The folder of the attempt that goes on, which has taken over what they made.
     """
-    attempt = folder.key.attempt
     found = {number: str(path) for number, path in parts_of(part_place(file, folder.artifacts))}
     known = {number.attempt for number in found}
-    if file.move is not None:
-        for earlier in range(1, attempt):
-            private = Path(file.move.final_path).with_name(f".gpu-balancer-{folder.key.session}-{earlier}")
-            # What it wrote, rather than what it was joining when it was killed.
-            names = (Path(file.own_path).name, Path(file.made_path).name)
-            part = next((private / name for name in names if (private / name).is_file()), None)
-            if part is not None and earlier not in known:
-                found[PartNumber(attempt=earlier)] = str(part)
-    return tuple((number, found[number]) for number in sorted(found) if number.attempt < attempt)
+    for earlier in range(1, folder.key.attempt):
+        try:
+            part = None if earlier in known else _private_part(file, folder, earlier)
+        except OSError as error:
+            _LOG.warning("Left what attempt %d of %s has made of %s: %s", earlier, folder.key, file.output, error)
+            continue
+        if part is not None:
+            found[PartNumber(attempt=earlier)] = part
+    return tuple((number, found[number]) for number in sorted(found) if number.attempt < folder.key.attempt)
+
+
+def _private_part(file: FileParts, folder: AttemptFolder, attempt: int) -> str | None:
+    """Gives what an attempt has written of a file under the output roots.
+
+    Raises:
+        OSError: When something that is not ours is at its place.
+    """
+    if file.move is None:
+        return None
+    private = private_folder(file.move.final_path, folder.key.session, attempt)
+    # What it wrote, rather than what it was joining when it was killed.
+    names = (Path(file.own_path).name, Path(file.made_path).name)
+    return find_private(names, private, file.move.folder)
 
 
 def resolved(files: Sequence[FileParts], moves: Sequence[OutputMove]) -> tuple[FileParts, ...]:
@@ -85,8 +110,8 @@ async def plan_file(
         OSError: When ffmpeg cannot be started.
     """
     earlier = await asyncio.to_thread(earlier_parts, file, folder)
-    before = [(number, path) for number, path in earlier if await plays(path, ffmpeg)]
-    ours = [path for path in own if await plays(path, ffmpeg)]
+    before = [(number, path) for number, path in earlier if await plays(path, file.move, ffmpeg)]
+    ours = [path for path in own if await plays(path, file.move, ffmpeg)]
     pieces = [*(path for _, path in before), *ours]
     if not pieces:
         return ()
@@ -101,15 +126,20 @@ async def plan_file(
     return tuple(steps)
 
 
-async def plays(path: str, ffmpeg: str) -> bool:
+async def plays(path: str, move: OutputMove | None, ffmpeg: str) -> bool:
     """Tells whether there is anything in a file that a player could show.
+
+    Args:
+        path: Absolute path of the file.
+        move: Where the file that it is of goes. None: it is an artifact.
+        ffmpeg: Absolute path of the ffmpeg that looks.
 
     Raises:
         OSError: When ffmpeg cannot be started.
     """
-    if not await asyncio.to_thread(Path(path).is_file):
+    if not await asyncio.to_thread(is_readable, path, move):
         return False
-    run = await run_bounded(describe_command(ffmpeg, path), timeout=_LOOKED_AT_WITHIN)
+    run = await _run(describe_command(ffmpeg, path), (path,), move, timeout=_LOOKED_AT_WITHIN)
     return is_playable(parse_input_description(run.output))
 
 
@@ -128,7 +158,10 @@ async def make(step: FinishStep, folder: AttemptFolder, fence: FenceHold) -> Non
         if not await asyncio.to_thread(_is_made, step, folder):
             await asyncio.to_thread(_prepare, step)
             for command in step.commands:
-                run = await run_bounded(command, timeout=_JOINED_WITHIN, inherited=(fence.descriptor,))
+                held = (fence.descriptor,)
+                run = await _run(
+                    command, step.takes, step.move, written=step.made_path, timeout=_JOINED_WITHIN, inherited=held
+                )
                 if run.exit_code != 0:
                     raise OSError(None, run.output.strip()[-500:] or "the joining took too long")
             if step.move is None:
@@ -170,12 +203,14 @@ def in_parts(steps: Sequence[FinishStep], now: datetime) -> tuple[Condition, ...
 
 def remove_pieces(step: FinishStep) -> None:
     """Removes what a whole file was made of, once it has its name."""
-    if step.commands:
-        _remove(step.takes)
-        for parent in {Path(piece).parent for piece in step.takes}:
-            if parent.name.startswith(".gpu-balancer-"):
-                with contextlib.suppress(OSError):
-                    parent.rmdir()
+    for piece in step.takes if step.commands else ():
+        if step.move is None or not is_private(piece, step.move):
+            Path(piece).unlink(missing_ok=True)
+            continue
+        try:
+            remove_private(piece, step.move.folder)
+        except OSError as error:
+            _LOG.warning("Left %s, which a whole file was made of: %s", piece, error)
 
 
 def salvage(step: FinishStep, folder: AttemptFolder) -> list[str]:
@@ -183,6 +218,9 @@ def salvage(step: FinishStep, folder: AttemptFolder) -> list[str]:
     final = Path(step.final_path) if step.move is None else folder.artifacts / Path(step.final_path).name
     places = []
     for number, piece in enumerate(step.takes, start=1):
+        if is_private(piece, step.move):
+            places.append(piece)  # it stays: beside where it was to be
+            continue
         place = final if len(step.takes) == 1 else final.with_name(f"{final.stem}.part-{number}{final.suffix}")
         if Path(piece).parent == final.parent:
             place = Path(piece)  # a part that is called one already
@@ -198,9 +236,25 @@ async def _are_alike(pieces: Sequence[str], file: FileParts, ffmpeg: str) -> boo
     found = set()
     for piece in pieces:
         command = parameters_command(ffmpeg, piece, DEMUXERS[file.container])
-        run = await run_bounded(command, timeout=_LOOKED_AT_WITHIN)
+        run = await _run(command, (piece,), file.move, timeout=_LOOKED_AT_WITHIN)
         found.add(parse_parameters(run.output))
     return len(found) == 1 and () not in found
+
+
+async def _run(
+    command: Sequence[str],
+    read: Sequence[str],
+    move: OutputMove | None,
+    *,
+    timeout: timedelta,
+    written: str | None = None,
+    inherited: tuple[int, ...] = (),
+) -> ProgramRun:
+    """Runs ffmpeg on files of ours, wherever their paths lead by then."""
+    with contextlib.ExitStack() as stack:
+        held = await asyncio.to_thread(stack.enter_context, lent(read, move, written=written))
+        given = (*inherited, *held.values())
+        return await run_bounded(by_descriptor(command, held), timeout=timeout, inherited=given)
 
 
 def _as_part(file: FileParts, number: PartNumber) -> FileParts:
@@ -211,8 +265,7 @@ def _as_part(file: FileParts, number: PartNumber) -> FileParts:
 
 def _kept(file: FileParts, path: str, number: PartNumber) -> FinishStep:
     """Plans nothing but to have a piece stand as a part where the file should."""
-    is_private = Path(path).parent.parent == Path(file.final_path).parent
-    move = _as_part(file, number).move if is_private else None
+    move = _as_part(file, number).move if is_private(path, file.move) else None
     return FinishStep(
         output=file.output,
         takes=(path,),

@@ -44,8 +44,13 @@ def note_placed(folder: AttemptFolder, moves: Sequence[OutputMove]) -> None:
     """
     noted = [*_noted(folder)]
     for move in moves:
-        with contextlib.suppress(OSError):
-            found = Path(move.part_path).lstat()
+        part = Path(move.part_path)
+        with (
+            contextlib.suppress(OSError),
+            open_folder(move.folder) as parent,
+            open_private_folder(parent, part.parent.name) as private,
+        ):
+            found = os.stat(part.name, dir_fd=private, follow_symlinks=False)
             noted.append(_Placed(move=move, device=found.st_dev, inode=found.st_ino))
     if noted:
         write_durably(folder.path / _FILE, _PLACED.dump_json(tuple(noted)))

@@ -3,8 +3,8 @@
 Artifacts move from folder to folder by renaming, or as durable copies where that cannot be. Names tell which attempt
 a file is from (see `pipelines.parts`), so it does not matter in which folder it lies or how often an agent is killed
 in between: whoever takes over next finds the same files, wherever they have come to. Nothing is removed before it is
-part of something that is complete. Links are not followed, and a folder is believed to be an attempt's only when it
-looks like one of ours in every respect.
+part of something that is complete. Links are not followed, at its top or below, and a folder is believed to be an
+attempt's only when it looks like one of ours in every respect.
 """
 
 from __future__ import annotations
@@ -105,9 +105,11 @@ def _problem(source: AttemptFolder) -> str:
     try:
         if os.path.realpath(path) != str(path):
             return "a link leads to its folder"
-        found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
+        if not _is_ours_alone(path.lstat()):
             return "its folder is not ours alone"
+        for inner in (source.artifacts, source.artifacts / TAKES_FOLDER):
+            if os.path.lexists(inner) and not _is_ours_alone(inner.lstat()):
+                return f"{inner.name} in it is a link, or not ours alone"
         if load_status(source.status.read_bytes()).key != key:
             return "its folder is another attempt's"
         if is_held(source.lock):
@@ -119,12 +121,30 @@ def _problem(source: AttemptFolder) -> str:
     return ""
 
 
+def _is_ours_alone(found: os.stat_result) -> bool:
+    is_folder = stat.S_ISDIR(found.st_mode)
+    return is_folder and found.st_uid == os.geteuid() and not stat.S_IMODE(found.st_mode) & 0o022
+
+
+def _is_real(folder: Path, top: Path) -> bool:
+    """Tells whether no link leads from one folder to another one below it, or to itself."""
+    below = [folder, *folder.parents]
+    return not any(path.is_symlink() for path in below[: below.index(top) + 1])
+
+
+def _is_file(path: Path) -> bool:
+    """Tells whether there is a file, rather than a link to one."""
+    return path.is_file() and not path.is_symlink()
+
+
 def _name_parts(source: AttemptFolder, folder: AttemptFolder, file: FileParts) -> None:
     """Gives what an attempt has written of a file the name of a part."""
     whole = source.artifacts / part_place(file, folder.artifacts).relative_to(folder.artifacts)
+    if not _is_real(whole.parent, source.artifacts):
+        return
     takes = _takes(source, file)
     attempt = source.key.attempt
-    if whole.is_file():
+    if _is_file(whole):
         # It is whole: its parts, and takes, are in it.
         for number, part in parts_of(whole):
             if number.attempt <= attempt:
@@ -143,13 +163,14 @@ def parts_of(whole: Path) -> list[tuple[PartNumber, Path]]:
     """Lists the parts of a file that stand beside its place, in order."""
     beside = whole.parent.iterdir() if whole.parent.is_dir() else ()
     found = ((part_number(path.name, whole.name), path) for path in beside)
-    return sorted((number, path) for number, path in found if number is not None)
+    return sorted((number, path) for number, path in found if number is not None and not path.is_symlink())
 
 
 def _takes(source: AttemptFolder, file: FileParts) -> list[tuple[int, Path]]:
     name = f"{Path(file.scratch).name}.{file.container.value}"
     found = (source.artifacts / TAKES_FOLDER).glob(f"*/{name}")
-    return sorted((int(path.parent.name), path) for path in found if path.parent.name.isdecimal())
+    own = (path for path in found if _is_file(path) and not path.parent.is_symlink())
+    return sorted((int(path.parent.name), path) for path in own if path.parent.name.isdecimal())
 
 
 def _merge(source: AttemptFolder, folder: AttemptFolder) -> None:
@@ -172,8 +193,8 @@ def _merge(source: AttemptFolder, folder: AttemptFolder) -> None:
 
 
 def _move(path: Path, place: Path) -> None:
-    """Moves a file, by a durable copy where it cannot be renamed. One that is not there is no mistake."""
-    if not path.exists():
+    """Moves a file, by a durable copy where it cannot be renamed. One that is not there, or a link, is left alone."""
+    if not _is_file(path):
         return
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.exists() and _is_copy(path, place):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -176,3 +178,39 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path, fault: str) -> 
     assert contents_of(second) == {}
     if fault != "gone":
         assert (path / "artifacts" / "film.mp4").exists()
+
+
+@pytest.mark.parametrize("planted", ["artifacts", ".takes", ".takes/1", "out", "console.log", "film.mp4"])
+@pytest.mark.parametrize("copied", [False, True])
+def test_nothing_is_taken_through_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str, *, copied: bool
+) -> None:
+    """Whatever stands where it leads to stays, and does not become an artifact."""
+    if copied:
+        rename = Path.replace
+
+        def elsewhere(self: Path, target: str | Path) -> Path:
+            if self.is_relative_to(first.path) != Path(target).is_relative_to(first.path):
+                raise OSError(errno.EXDEV, "another disk")
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "replace", elsewhere)
+    precious = tmp_path / "precious"
+    names = ("film.mp4", "console.log", "output-1.mp4", "1/output-1.mp4", ".takes/1/output-1.mp4", "sub/keep.txt")
+    for name in names:
+        (precious / name).parent.mkdir(parents=True, exist_ok=True)
+        (precious / name).write_text("precious")
+    first = made(tmp_path / "state", 1, {"own.txt": "own"})
+    link = first.artifacts if planted == "artifacts" else first.artifacts / planted
+    if planted == "artifacts":
+        link.rename(tmp_path / "away")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(precious / planted if "." in planted[1:] else precious)
+    second = made(tmp_path / "state", 2, {})
+    files = files_of(second)
+    in_folder = replace(files[0], final_path=f"{second.artifacts}/out/film.mp4")
+    take_over(second, [EarlierAttempt(attempt=1, folder=str(first.path))], (*files, in_folder))
+    found = {str(path.relative_to(precious)): path.read_text() for path in precious.rglob("*") if path.is_file()}
+    assert found == dict.fromkeys(names, "precious")
+    left_whole = planted in ("artifacts", ".takes")
+    assert contents_of(second) == ({} if left_whole else {"own.txt": "own"})
