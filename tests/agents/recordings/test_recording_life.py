@@ -459,7 +459,8 @@ async def test_a_recording_of_which_everything_was_killed_while_no_agent_was_the
     async with rigs.start() as rig:
         ended = await rig.ended(job)
     assert ended.failure is not None
-    assert (ended.ending, ended.failure.reason) == (Ending.FAILED, "DISPLAY_LOST")
+    # Which, is up to whether the shim was quick enough to write down that its program was killed.
+    assert (ended.ending, ended.failure.reason in {"DISPLAY_LOST", "KILLED"}) == (Ending.FAILED, True)
     assert (rig.folder(job).artifacts / "recording.mp4").read_text() == "[begin]"
 
 

@@ -109,7 +109,7 @@ class AgentProcess:
         with grpc.insecure_channel(self.target, options=[("grpc.initial_reconnect_backoff_ms", 50)]) as channel:
             stub = AgentServiceStub(channel)
             try:
-                stub.GetAgent(pb.GetAgentRequest(), timeout=20, wait_for_ready=True)
+                stub.GetAgent(pb.GetAgentRequest(), timeout=60, wait_for_ready=True)
             except grpc.RpcError as error:
                 raise AssertionError(f"the agent does not answer; its log:\n{self.log}") from error
             yield stub
