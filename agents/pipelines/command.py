@@ -67,6 +67,8 @@ class HlsPresentation:
     """How many segments a playlist keeps. None: all."""
     part: int | None
     """Number of the attempt that continues earlier ones, and writes playlists of its own. None: it begins anew."""
+    sounds: tuple[tuple[str, str], ...] = ()
+    """Variants whose sound has a playlist of its own, each with the variant that it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

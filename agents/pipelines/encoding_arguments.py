@@ -10,6 +10,7 @@ from agents.pipelines.audio_encoders import audio_options
 from agents.pipelines.capture_input import rate_text
 from agents.pipelines.ffmpeg_features import features_of
 from agents.pipelines.formats import wants_hvc1
+from agents.pipelines.input_options import is_live
 from agents.pipelines.job import AudioCodec, CaptureInput
 from agents.pipelines.muxers import plain_arguments, tee_arguments
 from agents.pipelines.streams import AudioStream, VideoStream
@@ -134,7 +135,9 @@ def _video_options(
         crash_safe=isinstance(job.input, CaptureInput),
     )
     encoding = stream.encoding
-    if "hls" in holders and not features_of(coders.build.version).measured_hls_bandwidth:
+    # Of a variant whose rate is not known a master playlist says nothing before the end; a live one has none.
+    live = is_live(job.input, job.facts)
+    if "hls" in holders and (live or not features_of(coders.build.version).measured_hls_bandwidth):
         encoding = _bounded(encoding, situation, job)
     options = encoder_options(coders.encoders[stream.rendition].implementation, encoding, situation)
     return (*options, *_timing(stream.encoding, job), *tag)

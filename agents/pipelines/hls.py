@@ -9,6 +9,7 @@ their video.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ MASTER_PLAYLIST = "master.m3u8"
 PLAYLIST = "index.m3u8"
 """Name of each rendition's playlist, in a folder of its own."""
 _END = "#EXT-X-ENDLIST"
+_ASIDE = re.compile(r"\.(index|master)((-before)?-\d+\.m3u8(\.tmp)?|(-before-\d+)?\.m3u8\.\w+\.part)")
+"""Of continuing attempts; and what was half-written when an agent was killed."""
 _KEPT_AFTER_LISTING = 3
 """Segments that stay for clients whose playlist is old."""
 
@@ -61,7 +64,7 @@ def hls_muxer(
         The muxer, and what it makes.
     """
     fragmented = output.segment_format is HlsSegmentFormat.FMP4
-    names, variants = _variants(renditions, streams)
+    names, variants, sounds = _variants(renditions, streams)
     seconds = output.segment_duration.total_seconds()
     flags = ["temp_file"]
     if all(rendition.video is None or rendition.video.encoding is not None for rendition in renditions):
@@ -79,7 +82,7 @@ def hls_muxer(
         ("hls_time", f"{seconds:g}"),
         *kept,
         ("hls_segment_type", "fmp4" if fragmented else "mpegts"),
-        *((("hls_fmp4_init_filename", f"init{_told(part)}.mp4"),) if fragmented else ()),
+        *((("hls_fmp4_init_filename", _init_name(part, len(names))),) if fragmented else ()),
         ("hls_segment_filename", f"{folder}/%v/segment{_told(part)}_%05d.{'m4s' if fragmented else 'ts'}"),
         ("hls_flags", "+".join(flags)),
         *(_resumption(starts_at, fragmented) if starts_at else ()),
@@ -88,7 +91,7 @@ def hls_muxer(
     )
     playlist = PLAYLIST if part is None else own_playlist(PLAYLIST, part)
     muxer = Muxer(format="hls", options=options, url=f"{folder}/%v/{playlist}", streams=streams)
-    return muxer, HlsPresentation(folder=folder, variants=tuple(names), window=listed, part=part)
+    return muxer, HlsPresentation(folder=folder, variants=tuple(names), window=listed, part=part, sounds=sounds)
 
 
 def presentation_folders(presentation: HlsPresentation) -> tuple[str, ...]:
@@ -104,6 +107,11 @@ def own_playlist(name: str, part: int) -> str:
     return f".{name.removesuffix('.m3u8')}-{part}.m3u8"
 
 
+def is_aside(name: str) -> bool:
+    """Tells whether a file lies beside the playlists that players read only while attempts go on with them."""
+    return _ASIDE.fullmatch(name) is not None
+
+
 def playlist_before(part: int) -> str:
     """Names the copy of a playlist as a continuing attempt found it."""
     return f".{PLAYLIST.removesuffix('.m3u8')}-before-{part}.m3u8"
@@ -113,6 +121,11 @@ def _resumption(starts_at: timedelta, fragmented: bool) -> tuple[tuple[str, str]
     """Has timestamps begin where those before have ended, and has segments say so."""
     option = "movflags=+frag_discont" if fragmented else "mpegts_flags=+initial_discontinuity"
     return ("hls_segment_options", option), ("output_ts_offset", seconds_text(starts_at))
+
+
+def _init_name(part: int | None, variants: int) -> str:
+    """Names headers. Of several variants ffmpeg wants their names in any but its own default."""
+    return f"init{_told(part)}{'' if part is None or variants == 1 else '-%v'}.mp4"
 
 
 def _told(part: int | None) -> str:
@@ -126,8 +139,10 @@ def ended_playlist(text: str) -> str:
     return f"{text}{'' if text.endswith(chr(10)) or not text else chr(10)}{_END}\n"
 
 
-def _variants(renditions: tuple[RenditionStreams, ...], streams: tuple[Stream, ...]) -> tuple[list[str], list[str]]:
-    """Gives the folder names and the variants, in the language of `var_stream_map`."""
+def _variants(
+    renditions: tuple[RenditionStreams, ...], streams: tuple[Stream, ...]
+) -> tuple[list[str], list[str], tuple[tuple[str, str], ...]]:
+    """Gives the folder names, the variants in the language of `var_stream_map`, and whose sound is which other."""
     pictured = [rendition for rendition in renditions if rendition.video is not None]
     if not pictured:
         sounds: dict[Stream, str] = {}
@@ -136,7 +151,7 @@ def _variants(renditions: tuple[RenditionStreams, ...], streams: tuple[Stream, .
                 sounds.setdefault(rendition.audio, rendition.rendition.id)
         names = list(sounds.values())
         told = specifiers(tuple(sounds), streams)
-        return names, [f"{place},name:{name}" for place, name in zip(told, names, strict=True)]
+        return names, [f"{place},name:{name}" for place, name in zip(told, names, strict=True)], ()
     uses = Counter(rendition.audio for rendition in renditions if rendition.audio is not None)
     packed = all(rendition.audio is None or uses[rendition.audio] == 1 for rendition in pictured) and all(
         rendition.video is not None for rendition in renditions
@@ -155,7 +170,8 @@ def _variants(renditions: tuple[RenditionStreams, ...], streams: tuple[Stream, .
     for audio, name in groups.items():
         names.append(name)
         variants.append(f"{specifiers((audio,), streams)[0]},agroup:{name},name:{name}")
-    return names, variants
+    heard = tuple((one.rendition.id, groups[one.audio]) for one in pictured if one.audio in groups)
+    return names, variants, heard
 
 
 def _groups(renditions: tuple[RenditionStreams, ...], uses: Counter[AudioStream]) -> dict[AudioStream, str]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from agents.pipelines.hls import MASTER_PLAYLIST, PLAYLIST, ended_playlist, own_playlist, playlist_before
 from agents.pipelines.playlists import Playlist, end_of, join_playlists, parse_playlist, write_playlist
+from agents.sessions.live_masters import update_master
+from agents.sessions.playlist_asides import remove_asides
 from gpu_balancer.runtime.durable_file import write_durably
 
 if TYPE_CHECKING:
@@ -46,12 +48,16 @@ def keep_earlier(presentations: Sequence[HlsPresentation]) -> timedelta:
             folder = Path(presentation.folder) / name
             ends.append(end_of(_found(folder, presentation)))
             kept = folder / playlist_before(presentation.part)
-            if kept.exists() or not folder.is_dir():
+            if not folder.is_dir():
+                continue
+            listed = _read(folder / PLAYLIST)
+            if kept.exists() and not (listed is not None and listed.ended):
                 continue
             found = replace(_found(folder, presentation), ended=False)
-            write_durably(kept, write_playlist(found).encode(), mode=_MODE)
-            if (folder / PLAYLIST).exists():
-                # Players that were told of an end are told that it goes on.
+            if not kept.exists():
+                write_durably(kept, write_playlist(found).encode(), mode=_MODE)
+            if listed is not None:
+                # Players that were told of an end are told that it goes on; none is open whose end is told.
                 write_durably(folder / PLAYLIST, write_playlist(found).encode(), mode=_MODE)
     return max(ends) + _GAP if max(ends) else timedelta()
 
@@ -69,37 +75,56 @@ class LivePlaylists:
         self._seen: dict[Path, int] = {}
 
     @property
-    def joined(self) -> bool:
-        """Whether any has to be joined with earlier ones."""
-        return any(presentation.part is not None for presentation in self._presentations)
+    def any(self) -> bool:
+        """Whether there are any to be looked after."""
+        return bool(self._presentations)
 
     def update(self) -> None:
-        """Joins what is new with what was there before. Blocks; may be called again and again.
+        """Joins what is new with what was there before, and names it. Blocks; may be called again and again.
 
         Raises:
             OSError: When the disk is full or refuses.
         """
         for presentation in self._presentations:
-            if presentation.part is None:
-                continue
-            _make_master(Path(presentation.folder), presentation.part)
-            for name in presentation.variants:
-                self._join(Path(presentation.folder) / name, presentation)
+            self._join_all(presentation)
+            if self._news(presentation):
+                update_master(presentation, ended=False)
 
     def end(self) -> None:
-        """Says that nothing more comes. Blocks; may be repeated.
+        """Says that nothing more comes, and takes away what nobody goes on with. Blocks; may be repeated.
 
         Raises:
             OSError: When the disk is full or refuses.
         """
-        self.update()
         for presentation in self._presentations:
+            self._join_all(presentation)
             for name in presentation.variants:
                 playlist = Path(presentation.folder) / name / PLAYLIST
                 with contextlib.suppress(FileNotFoundError):
                     text = playlist.read_text("utf-8")
                     if (ended := ended_playlist(text)) != text:
                         write_durably(playlist, ended.encode(), mode=_MODE)
+            update_master(presentation, ended=True)
+            remove_asides(presentation)
+
+    def _join_all(self, presentation: HlsPresentation) -> None:
+        if presentation.part is not None:
+            for name in presentation.variants:
+                self._join(Path(presentation.folder) / name, presentation)
+
+    def _news(self, presentation: HlsPresentation) -> bool:
+        """Tells whether a playlist that players read, or the master, was written since it was last asked."""
+        folder = Path(presentation.folder)
+        watched = [folder / MASTER_PLAYLIST, *(folder / name / PLAYLIST for name in presentation.variants)]
+        if presentation.part is not None:
+            watched.append(folder / own_playlist(MASTER_PLAYLIST, presentation.part))
+        news = False
+        for path in watched:
+            with contextlib.suppress(FileNotFoundError):
+                written = path.stat().st_mtime_ns
+                news = news or self._seen.get(path) != written
+                self._seen[path] = written
+        return news
 
     def _join(self, folder: Path, presentation: HlsPresentation) -> None:
         assert presentation.part is not None
@@ -108,7 +133,7 @@ class LivePlaylists:
             written = own.stat().st_mtime_ns
         except FileNotFoundError:
             return
-        if self._seen.get(own) == written:
+        if self._seen.get(own) == written or _is_settled(folder, presentation.part):
             return
         joined = _joined(folder, presentation.part, presentation.window)
         if joined is None:
@@ -121,12 +146,15 @@ class LivePlaylists:
 def _found(folder: Path, presentation: HlsPresentation) -> Playlist:
     """Gives the playlist as the latest earlier attempt has left it."""
     assert presentation.part is not None
+    listed = _read(folder / PLAYLIST)
+    if listed is not None and listed.ended:
+        return listed  # as a whole; what it was joined of may be gone
     for part in range(presentation.part - 1, 0, -1):
         if (joined := _joined(folder, part, presentation.window)) is not None:
             return joined
         if (kept := _read(folder / playlist_before(part))) is not None:
             return kept
-    return _read(folder / PLAYLIST) or Playlist()
+    return listed or Playlist()
 
 
 def _joined(folder: Path, part: int, window: int | None) -> Playlist | None:
@@ -137,21 +165,17 @@ def _joined(folder: Path, part: int, window: int | None) -> Playlist | None:
     return join_playlists(_read(folder / playlist_before(part)) or Playlist(), own, window=window)
 
 
+def _is_settled(folder: Path, part: int) -> bool:
+    """Tells whether an agent was ended while it took away what an ended playlist was joined of."""
+    listed = _read(folder / PLAYLIST)
+    return listed is not None and listed.ended and not (folder / playlist_before(part)).exists()
+
+
 def _read(path: Path) -> Playlist | None:
     try:
         return parse_playlist(path.read_text("utf-8", errors="replace"))
     except FileNotFoundError:
         return None
-
-
-def _make_master(folder: Path, part: int) -> None:
-    """Makes the master playlist when no earlier attempt came to it."""
-    master, own = folder / MASTER_PLAYLIST, folder / own_playlist(MASTER_PLAYLIST, part)
-    if master.exists():
-        return
-    with contextlib.suppress(FileNotFoundError):
-        text = own.read_text("utf-8").replace(f"/{own_playlist(PLAYLIST, part)}", f"/{PLAYLIST}")
-        write_durably(master, text.encode(), mode=_MODE)
 
 
 def _remove_passed(folder: Path, part: int, joined: Playlist) -> None:

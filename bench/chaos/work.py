@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from bench.chaos.house import House
     from gpu_balancer import Client
 
+_RATE = re.compile(r"[:,]BANDWIDTH=[1-9]\d*")
+_NAMED = re.compile(r'#EXT-X-MEDIA:.*\bURI="([^"]+)"')
 KINDS = ("mp4", "hls", "file", "shared hls", "ts", "live mp4", "live shared hls", "live file")
 """Artifacts: an MP4 file, an HLS presentation, a transport stream. Below the output root: the first two again. Those
 that are live read a source that goes on without them; further attempts continue what earlier ones made."""
@@ -192,7 +195,10 @@ def read_output(asked: Asked, path: Path, *, cuts: int = 0) -> OutputView:
     return OutputView(
         session=asked.name,
         path=asked.path,
-        complaints=tuple(complaint for media, _ in pieces for complaint in complaints_of(media)),
+        complaints=(
+            *(complaint for media, _ in pieces for complaint in complaints_of(media)),
+            *(masters_complaints(path) if "hls" in asked.kind else ()),
+        ),
         whole=all(whole for _, whole in pieces),
         frames=sum(read.frames for read in reads),
         lost=sum(read.lost for read in reads) + missing,
@@ -202,6 +208,47 @@ def read_output(asked: Asked, path: Path, *, cuts: int = 0) -> OutputView:
         cuts=cuts,
         continues=live,
     )
+
+
+def masters_complaints(folder: Path) -> tuple[str, ...]:
+    """Reads every master playlist of a presentation and gives what is wrong with it.
+
+    Args:
+        folder: Of the presentation.
+
+    Returns:
+        What would keep a player from playing: none is there, one names no variant or one without its rate, or what it
+        names is not there, is empty, or lists segments that are not there or are empty.
+    """
+    found: list[str] = []
+    texts = {path: path.read_text(errors="replace") for path in _playlists(folder)}
+    masters = [path for path, text in texts.items() if "#EXT-X-TARGETDURATION" not in text]
+    for master in masters:
+        lines = [line for line in texts[master].splitlines() if line]
+        if not any(line.startswith("#EXT-X-STREAM-INF:") for line in lines):
+            found.append(f"{master.name} names no variant")
+        for line in lines:
+            if line.startswith("#EXT-X-STREAM-INF:") and not _RATE.search(line):
+                found.append(f"{master.name} tells no rate: {line}")
+        named = [*_NAMED.findall(texts[master]), *(line for line in lines if not line.startswith("#"))]
+        found += [
+            f"{master.name} names {uri}: {trouble}"
+            for uri in named
+            if (trouble := _variant_trouble(master.parent / uri))
+        ]
+    return tuple(found) if masters else ("there is no master playlist",)
+
+
+def _variant_trouble(playlist: Path) -> str:
+    """Tells what is wrong with a playlist of one rendition. Empty: nothing."""
+    if not playlist.is_file():
+        return "it is not there"
+    uris = [line for line in playlist.read_text(errors="replace").splitlines() if line and not line.startswith("#")]
+    paths = [playlist.parent / uri for uri in uris]
+    missing = next((path.name for path in paths if not path.is_file() or not path.stat().st_size), None)
+    if missing is not None:
+        return f"{missing} is not there, or empty"
+    return "" if paths else "it lists nothing"
 
 
 def _pieces(asked: Asked, path: Path) -> list[Path]:
@@ -221,7 +268,12 @@ def _readable(asked: Asked, media: Path) -> tuple[Path, bool]:
 
 def _playlist(folder: Path) -> Path:
     """Gives the playlist of the one rendition."""
-    return next(path for path in sorted(folder.rglob("*.m3u8")) if "#EXTINF" in path.read_text())
+    return next(path for path in _playlists(folder) if "#EXTINF" in path.read_text())
+
+
+def _playlists(folder: Path) -> list[Path]:
+    """Gives all playlists that players may read."""
+    return [path for path in sorted(folder.rglob("*.m3u8")) if not path.name.startswith(".")]
 
 
 def _ended_playlist(playlist: Path) -> Path:

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.analysis.decoding import FFMPEG
 from bench.chaos.figures import percentile, times_figure
 from bench.chaos.film import account, complaints_of, make_film, read_account
 from bench.chaos.plan import WEIGHTS, draw_acts
 from bench.chaos.relay import Relay
 from bench.chaos.sightings import Sighter
+from bench.chaos.work import Asked, masters_complaints, read_output
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -54,6 +56,69 @@ def test_numbers_survive_encoding_twice_and_a_cut_is_seen(tmp_path: Path) -> Non
     torn = tmp_path / "torn.mp4"
     torn.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
     assert complaints_of(torn)
+
+
+_MASTER = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1000\nout/index.m3u8\n"
+_MEDIA = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,\n0.ts\n"
+
+
+@pytest.mark.parametrize(
+    ("master", "media", "segment", "complaints"),
+    [
+        (_MASTER, _MEDIA, b"media", ()),
+        (None, _MEDIA, b"media", ("there is no master playlist",)),
+        ("#EXTM3U\n#EXT-X-VERSION:7\n", _MEDIA, b"media", ("master.m3u8 names no variant",)),
+        (
+            _MASTER.replace("BANDWIDTH", "AVERAGE-BANDWIDTH"),
+            _MEDIA,
+            b"media",
+            ("master.m3u8 tells no rate: #EXT-X-STREAM-INF:AVERAGE-BANDWIDTH=1000",),
+        ),
+        (
+            _MASTER + _MASTER.partition("\n")[2].replace("out/", "other/"),
+            _MEDIA,
+            b"media",
+            ("master.m3u8 names other/index.m3u8: it is not there",),
+        ),
+        (
+            '#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",URI="a/index.m3u8"\n' + _MASTER.partition("\n")[2],
+            _MEDIA,
+            b"media",
+            ("master.m3u8 names a/index.m3u8: it is not there",),
+        ),
+        (_MASTER, _MEDIA, b"", ("master.m3u8 names out/index.m3u8: 0.ts is not there, or empty",)),
+        (
+            _MASTER,
+            "#EXTM3U\n#EXT-X-TARGETDURATION:1\n",
+            b"media",
+            ("master.m3u8 names out/index.m3u8: it lists nothing",),
+        ),
+    ],
+)
+def test_a_master_playlist_is_judged_by_what_it_names(
+    tmp_path: Path, master: str | None, media: str, segment: bytes, complaints: tuple[str, ...]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "index.m3u8").write_text(media)
+    (tmp_path / "out" / "0.ts").write_bytes(segment)
+    (tmp_path / ".master-2.m3u8").write_text("#EXTM3U\n")
+    if master is not None:
+        (tmp_path / "master.m3u8").write_text(master)
+    assert masters_complaints(tmp_path) == complaints
+
+
+@pytest.mark.process
+def test_an_output_whose_master_names_nothing_is_told(tmp_path: Path) -> None:
+    film = make_film(tmp_path / "film.mp4", frames=60, rate=25)
+    show = tmp_path / "show"
+    muxing = ["-f", "hls", "-hls_list_size", "0", "-master_pl_name", "master.m3u8", "-var_stream_map", "v:0,name:out"]
+    command = [FFMPEG, "-v", "error", "-i", str(film), "-map", "0:v", "-c", "copy", *muxing]
+    subprocess.run([*command, str(show / "%v" / "index.m3u8")], check=True)
+    asked = Asked(name="sessions/one", kind="hls", path="show")
+    assert read_output(asked, show).complaints == ()
+    (show / "master.m3u8").write_text("#EXTM3U\n#EXT-X-VERSION:7\n")
+    found = read_output(asked, show)
+    assert (found.complaints, found.frames) == (("master.m3u8 names no variant",), 60)
 
 
 def test_the_same_seed_plans_the_same_acts_and_another_one_others() -> None:

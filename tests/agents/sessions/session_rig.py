@@ -51,6 +51,8 @@ from gpu_balancer.runtime.disk_reserve import DiskReserve
 from gpu_balancer.runtime.task_guard import TaskGuard
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+GREYS = 200
+"""Pictures that count up in grey, from 16 on, begin anew after so many."""
 FACTS = InputFacts(
     width=320,
     height=180,

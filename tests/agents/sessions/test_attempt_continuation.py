@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from session_rig import FACTS, FFMPEG, Rig, Rigs, cpu_device, job_of, key_of
+from session_rig import FACTS, FFMPEG, GREYS, Rig, Rigs, cpu_device, job_of, key_of
 
 from agents.pipelines.hls import own_playlist
 from agents.pipelines.job import Container, FileOutput, HlsOutput, HlsSegmentFormat, Job, JobOutput, UriInput
@@ -25,20 +25,7 @@ from agents.sessions.take_over import EarlierAttempt
 
 pytestmark = pytest.mark.process
 
-_GREYS = 200
-"""Pictures count up in grey, from 16 on, and begin anew after so many."""
 _OLD = shutil.which("ffmpeg", path=os.environ.get("PATH", ""))
-
-
-@pytest.fixture(scope="module")
-def counting(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight seconds of pictures whose grey counts up, and sound."""
-    path = tmp_path_factory.mktemp("media") / "counting.mp4"
-    grey = f"nullsrc=s=64x36:r=25:d={_GREYS // 25},format=yuv420p,geq=lum='16+mod(N,{_GREYS})':cb=128:cr=128"
-    sources = ["-f", "lavfi", "-i", grey, "-f", "lavfi", "-i", f"sine=d={_GREYS // 25}"]
-    coding = ["-c:v", "libx264", "-preset", "ultrafast", "-qp", "0", "-g", "25", "-c:a", "aac"]
-    subprocess.run([FFMPEG, "-v", "error", *sources, *coding, str(path)], check=True, stdin=subprocess.DEVNULL)
-    return path
 
 
 @pytest.fixture(params=["new", "old"])
@@ -67,7 +54,7 @@ def runs_of(counts: list[int]) -> list[list[int]]:
     """Splits counts where they do not go on by one."""
     runs: list[list[int]] = [[counts[0]]]
     for count in counts[1:]:
-        if count == (runs[-1][-1] + 1) % _GREYS:
+        if count == (runs[-1][-1] + 1) % GREYS:
             runs[-1].append(count)
         else:
             runs.append([count])
