@@ -25,6 +25,7 @@ def measure(*, seed: int, probe_results: Path, partitions: int = 200, devices: i
         probe_results: Of an earlier house.
         partitions: How many, about.
         devices: Agents.
+        sessions: That are there from the beginning.
         longest_s: No partition lasts longer.
     """
     return nemesis_run.measure(
@@ -34,6 +35,7 @@ def measure(*, seed: int, probe_results: Path, partitions: int = 200, devices: i
         every_ms=_EVERY_MS,
         devices=devices,
         gpus=0,
+        sessions=sessions,
         longest_s=longest_s,
         kinds={**dict.fromkeys(PARTITIONS, 10), "create": 1},
     )
