@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _LEAST_ROOM_WAIT = timedelta(seconds=30)
 """How long a session waits at least for others to be stopped: their agents may take most of it."""
 _SEARCH_PAUSE_S = 0.5
+_WAITS = "Waits for a device."
+_RESTS = "Rests after it failed, until it may begin again."
 _ESTIMATES = timedelta(seconds=5)
 """Estimates are told in multiples of this, so that they do not change with every look."""
 
@@ -286,13 +288,19 @@ class SessionQueue:
         remaining = remaining_times(self._door.live())
         interval = self._ends.interval(now_s)
         for place, waiting in enumerate((*self._rooms.values(), *self._line.ordered(now_s)), start=1):
-            estimate = estimated_wait(place, remaining=remaining, end_interval=interval)
+            estimate = None
+            if not _rests(waiting, now_s):
+                estimate = estimated_wait(place, remaining=remaining, end_interval=interval)
             standing = QueueStanding(
                 position=place,
                 estimated_wait=None if estimate is None else -(-estimate // _ESTIMATES) * _ESTIMATES,
-                message=self._messages.get(waiting.session_id, "Waits for a device."),
+                message=_RESTS if _rests(waiting, now_s) else self._messages.get(waiting.session_id, _WAITS),
             )
             self._door.post(waiting.session_id, Ranked(standing=standing))
+
+
+def _rests(waiting: Waiting, now_s: float) -> bool:
+    return waiting.ready_s is not None and waiting.ready_s > now_s
 
 
 def _victim(record: SessionRecord) -> Victim | None:

@@ -206,7 +206,7 @@ class SessionTelemetry(SilentObserver):
             self._preempted.add(1, {"device.id": str(before.device_id)})
         if after.retry_count > before.retry_count and after.failure is not None:
             self._retried.add(1, {"device.id": str(before.device_id), "error.type": after.failure.reason})
-        if after.restart_count > before.restart_count:
+        if after.last_restart is not before.last_restart:
             self._count_restart(before, after)
         device = {"device.id": str(after.device_id)}
         if after.progress is not None and after.progress is not before.progress:

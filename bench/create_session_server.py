@@ -20,6 +20,8 @@ import uvloop
 from balancer.adapters.sqlite_session_store import SqliteSessionStore
 from balancer.agent_directory import AgentDirectory
 from balancer.calibrations import Calibrations
+from balancer.device_drains import DeviceDrains
+from balancer.device_probes import DeviceProbes
 from balancer.device_registry import DeviceRegistry, DeviceRule
 from balancer.domain.capacity import CapacityOverride
 from balancer.domain.device import Capability, DeviceIdentity, DeviceKind, Direction
@@ -103,6 +105,9 @@ async def serve_balancer(socket: str, state: Path) -> None:
             registry=registry,
             agents=agents,  # type: ignore[arg-type]
             calibrations=Calibrations(registry=registry, engine=engine, agents=agents),  # type: ignore[arg-type]
+            drains=DeviceDrains(registry=registry, engine=engine, clock=clock),
+            probes=DeviceProbes(registry, agents, tasks=tasks),  # type: ignore[arg-type]
+            opened=_at_once,
             uploads=uploads,
             reload=reload,
             shutdown=Shutdown(
@@ -117,6 +122,10 @@ async def serve_balancer(socket: str, state: Path) -> None:
             collect_seldom()
             await _until_told()
         await engine.close()
+
+
+async def _at_once() -> None:
+    """Nothing is to be reconciled here."""
 
 
 def _devices() -> tuple[DeviceRegistry, AgentDirectory[_StubAgent]]:

@@ -29,6 +29,7 @@ from agents.sessions.attempt import Ending
 from agents.sessions.endings import tidy_outputs
 from agents.sessions.live_playlists import LivePlaylists
 from agents.sessions.output_discards import discard_outputs, remove_artifacts
+from agents.sessions.output_folders import unmark_presentations
 from agents.sessions.output_moves import OutputMoveError
 from agents.sessions.part_failures import not_joined, not_placed
 from agents.sessions.processes import end_processes
@@ -221,6 +222,8 @@ def _close_playlists(record: RecordingRecord, folder: AttemptFolder, *, ended: b
         playlists.end() if ended else playlists.update()
     except (OSError, ValueError) as error:
         _LOG.warning("Cannot end the playlists of %s: %s", folder.key, error)
+    if ended:
+        unmark_presentations(record.presentations, folder.key.session)
 
 
 def _playlists(record: RecordingRecord, folder: AttemptFolder) -> tuple[HlsPresentation, ...]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from agents.pipelines.progress import Progress
 from agents.pipelines.recording_report import RecordingPhase
-from agents.recordings.state import RecordingState, write_state
+from agents.recordings.state import STOPPED, RecordingState, write_state
 from agents.sessions.attempt import Condition, Ending, Phase, StopCause
 from agents.sessions.attempt_health import DEGRADED, STALLED
 from agents.sessions.progress_file import bytes_on_disk
@@ -93,7 +93,7 @@ class Narration:
         self.note(takes=self.state.with_take(take).takes)
         await self.keep()
 
-    async def stop(self, cause: StopCause, *, discard_outputs: bool, to_be_continued: bool) -> None:
+    async def stop(self, cause: StopCause, *, discard_outputs: bool = False, to_be_continued: bool = False) -> None:
         """Notes that the attempt is to end, durably. The first cause holds."""
         before = self.status
         if not before.live:
@@ -209,7 +209,9 @@ class Narration:
         if failure is not None:
             ending = Ending.FAILED
         else:
-            ending = Ending.COMPLETED if recorded else Ending.STOPPED
+            # Not done: another attempt goes on with it.
+            goes_on = self.status.to_be_continued and end.cause == STOPPED
+            ending = Ending.COMPLETED if recorded and not goes_on else Ending.STOPPED
         if recorded:
             self._written_bytes = await asyncio.to_thread(bytes_on_disk, self.folder.artifacts, ())
         self._change(

@@ -19,7 +19,7 @@ from agents.recordings.closing import is_final
 from agents.recordings.failures import DISK_LOW, DISPLAY_LOST, STAGE_BROKEN, STATE_DAMAGED, told_failure
 from agents.recordings.interruption import beside, beside_it, unless
 from agents.recordings.stage import StageFault
-from agents.recordings.state import RecordingEnd, read_state
+from agents.recordings.state import STOPPED, RecordingEnd, read_state
 from agents.recordings.take_folder import link_over
 from agents.sessions.attempt import StopCause
 from agents.sessions.endings import fenced
@@ -240,7 +240,7 @@ class RecordingRunner:
 
     async def _close_behind(self, fence: FenceHold) -> None:
         record, folder = self._direction.record, self._direction.folder
-        end = self._state.end or RecordingEnd(cause="STOPPED")
+        end = self._state.end or RecordingEnd(cause=STOPPED)
         if end.failure is not None:
             await self._closing.keep_evidence(record, folder, self._stage)
         await self._stage.strike(self._state.display)

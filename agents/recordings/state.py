@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _FILE = "recording.json"
 
 
+STOPPED = "STOPPED"
+"""Why a recording ended that was asked to."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingEnd:
     """Why a recording ends."""

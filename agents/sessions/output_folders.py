@@ -119,8 +119,13 @@ def remove_presentation(presentation: PresentationFolder) -> None:
             return  # a predecessor has removed it
 
 
-def unmark_presentation(presentation: PresentationFolder, session: str) -> None:
-    """Takes a session's mark away: no further attempt will go on there. One that is not there is no mistake."""
+def unmark_presentations(presentations: Sequence[PresentationFolder], session: str) -> None:
+    """Takes a session's marks away: no further attempt will go on there. One that is not there is no mistake."""
+    for presentation in presentations:
+        _unmark(presentation, session)
+
+
+def _unmark(presentation: PresentationFolder, session: str) -> None:
     with (
         contextlib.suppress(OSError),
         open_folder(presentation.parent) as parent,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agents.sessions import joining
 from agents.sessions.attempt import Condition, Ending
 from agents.sessions.live_playlists import LivePlaylists
+from agents.sessions.output_folders import unmark_presentations
 from agents.sessions.output_moves import OutputMoveError
 from agents.sessions.part_failures import not_joined, not_placed
 
@@ -54,6 +55,8 @@ async def finish_outputs(
     if launch.files and not goes_on:
         conclusion, steps = await _join_parts(launch, folder, conclusion, fence, now)
     await asyncio.to_thread(_close_playlists, launch, ended=not goes_on)
+    if not goes_on and (conclusion.ending is Ending.STOPPED or not launch.may_continue):
+        await asyncio.to_thread(unmark_presentations, launch.presentations, folder.key.session)
     return conclusion, steps
 
 

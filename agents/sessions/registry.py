@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Ending, Phase, StopCause
 from agents.sessions.disk_watch import LiveSession
 from agents.sessions.launching import named_folder
-from agents.sessions.output_folders import unmark_presentation
+from agents.sessions.output_folders import unmark_presentations
 from agents.sessions.output_moves import remove_parts
 from agents.sessions.processes import end_processes
 from agents.sessions.records import LaunchRecord, dump_status
@@ -385,8 +385,7 @@ def _live_session(key: AttemptKey, runner: Runner, status: AttemptStatus, record
 def _remove_outside(record: AnyRecord, session: str) -> None:
     """Removes what an attempt left outside of its folder that is nobody's artifact."""
     remove_parts(record.every_move, only_empty=False)
-    for presentation in record.presentations:
-        unmark_presentation(presentation, session)
+    unmark_presentations(record.presentations, session)
 
 
 def _logging(key: AttemptKey) -> AbstractContextManager[None]:

@@ -20,6 +20,7 @@ from balancer.domain.requeueing import (
     MOVING,
     PREEMPTED,
     WAY_CONDITIONS,
+    begins_again,
     begins_elsewhere,
     ends_too_early,
     given_up,
@@ -140,6 +141,8 @@ def _on_placed(record: SessionRecord, event: Placed) -> tuple[SessionRecord, tup
         reservation=event.reservation,
         queue_deadline=None,
         not_before_time=None,
+        # Not before: one that is stopped while it rests never began again.
+        restart_count=record.restart_count + begins_again(record),
         standing=None,
         failure=None,
         conditions=(),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from balancer.domain.restart import RestartMode, row_after
+from balancer.domain.restart import PASSING_REASONS, RestartMode, row_after
 from balancer.domain.session import Condition, EndedAttempt, Failure, LastRestart, SessionRecord, SessionState
 from balancer.domain.session_events import StopOnAgent
 
@@ -90,7 +90,8 @@ def restarted(record: SessionRecord, failure: Failure, now: datetime) -> Session
     """
     rule = record.restart
     row = row_after(record.restart_row, _ran(record))
-    if record.stop_requested or not rule.counts(failure.reason) or row >= rule.max_restarts:
+    counts = rule.counts(failure.reason) or _did_not_arrive(record, failure)
+    if record.stop_requested or not counts or row >= rule.max_restarts:
         return None
     rest = rule.backoff(row)
     message = (
@@ -99,6 +100,14 @@ def restarted(record: SessionRecord, failure: Failure, now: datetime) -> Session
     )
     waiting = _again(record, failure, now, Condition(type=RESTARTING, message=message, since_time=now))
     return replace(waiting, restart_row=row + 1, not_before_time=now + rest, queue_deadline=now + rest + _RESTART_WAIT)
+
+
+def _did_not_arrive(record: SessionRecord, failure: Failure) -> bool:
+    """Tells whether a session that was moved, or began again, has not got going since, for a reason that may pass.
+
+    It ran before, and a source may take a moment to be there for the next attempt: whoever moved it did not end it.
+    """
+    return record.last_restart is not None and record.running_time is None and failure.reason in PASSING_REASONS
 
 
 def ends_too_early(record: SessionRecord) -> bool:
@@ -143,6 +152,11 @@ def last_words(before: SessionRecord, after: SessionRecord) -> tuple[StopOnAgent
     return tuple(StopOnAgent(session_id=after.id, device_id=one.device_id, attempt=one.attempt) for one in left)
 
 
+def begins_again(record: SessionRecord) -> bool:
+    """Tells whether the attempt that a queued session gets next is a restart, or a move."""
+    return any(condition.type in (RESTARTING, MOVING) for condition in record.conditions)
+
+
 def used_up(record: SessionRecord, failure: Failure) -> Failure:
     """Adds to a failure that it was not the first, where restarts came before."""
     if not record.restart_row or record.stop_requested:
@@ -159,7 +173,6 @@ def _again(record: SessionRecord, failure: Failure, now: datetime, condition: Co
         _requeued(record, now),
         failure=failure,
         conditions=(condition,),
-        restart_count=record.restart_count + 1,
         last_restart=note,
         # It was given another chance; devices that could not begin it then may do so by now.
         retry_count=0,

@@ -69,9 +69,7 @@ def course(watched: Watched) -> SessionRecord:
     first = session_record(create_time=START_TIME, traceparent=watched.observer.begin())
     running = replace(first, state=SessionState.RUNNING, running_time=at(2))
     last = LastRestart(attempt=1, device_id=DeviceId("cpu-0"), failure=KILLED, restart_time=at(10))
-    resting = replace(
-        running, state=SessionState.QUEUED, device_id=None, running_time=None, restart_count=1, last_restart=last
-    )
+    resting = replace(running, state=SessionState.QUEUED, device_id=None, running_time=None, last_restart=last)
     placed = replace(resting, state=SessionState.STARTING, device_id=DeviceId("cpu-1"), attempt=2)
     again = replace(placed, state=SessionState.RUNNING, running_time=at(14))
     ended = replace(again, state=SessionState.SUCCEEDED, end_time=at(20))

@@ -436,7 +436,7 @@ def test_a_failure_that_counts_begins_the_session_again_after_a_rest_that_double
     for row, rest_s in enumerate((4, 8), start=1):
         waiting, commands = advance(record, KILLED_NOW, NOW)
         assert (waiting.state, commands, waiting.failure) == (QUEUED, (), KILLED)
-        assert (waiting.restart_count, waiting.restart_row) == (row, row)
+        assert (waiting.restart_count, waiting.restart_row) == (row - 1, row)
         assert waiting.not_before_time == NOW + timedelta(seconds=rest_s)
         assert waiting.queue_deadline is not None
         assert waiting.queue_deadline > waiting.not_before_time
@@ -445,6 +445,7 @@ def test_a_failure_that_counts_begins_the_session_again_after_a_rest_that_double
         placed, launch = advance(waiting, Placed(reservation=RESERVATION), NOW)
         assert launch == (LaunchOnAgent(session_id=SESSION, device_id=DEVICE, attempt=ATTEMPT + 1),)
         assert (placed.failure, placed.conditions, placed.not_before_time, placed.folder) == (None, (), None, "")
+        assert placed.restart_count == row
         record = replace(placed, attempt=ATTEMPT)
     failed, _ = advance(record, KILLED_NOW, NOW)
     assert failed.state is FAILED
@@ -455,7 +456,9 @@ def test_a_failure_that_counts_begins_the_session_again_after_a_rest_that_double
 def test_an_attempt_that_ran_for_long_ends_the_row_of_restarts() -> None:
     tired = live_record(RUNNING, restart_row=2, restart_count=7, progress=Progress(out_time=timedelta(minutes=10)))
     waiting, _ = advance(tired, KILLED_NOW, NOW)
-    assert (waiting.state, waiting.restart_row, waiting.restart_count) == (QUEUED, 1, 8)
+    assert (waiting.state, waiting.restart_row, waiting.restart_count) == (QUEUED, 1, 7)
+    assert advance(waiting, NEW_PLACE, NOW)[0].restart_count == 8
+    assert advance(waiting, StopRequested(), NOW)[0].restart_count == 7, "it never began again"
     brief = replace(tired, progress=Progress(out_time=timedelta(minutes=9)))
     assert advance(brief, KILLED_NOW, NOW)[0].state is FAILED
 
@@ -532,12 +535,30 @@ def test_a_session_that_leaves_its_device_completes_its_outputs_and_goes_on_at_o
     for end in (reported(ENDED, AttemptOutcome.STOPPED), KILLED_NOW, AttemptMissing(attempt=ATTEMPT)):
         waiting, _ = advance(leaving, end, NOW)
         assert (waiting.state, waiting.not_before_time, waiting.restart_row) == (QUEUED, None, 0)
-        assert (waiting.restart_count, waiting.failure, waiting.moving) == (1, SICK, None)
+        assert (waiting.restart_count, waiting.failure, waiting.moving) == (0, SICK, None)
+        assert advance(waiting, NEW_PLACE, NOW)[0].restart_count == 1
         assert waiting.ended_attempts == (EndedAttempt(attempt=ATTEMPT, device_id=DEVICE, folder="/one"),)
     assert advance(leaving, reported(ENDED, AttemptOutcome.COMPLETED), NOW)[0].state is SUCCEEDED
     asked, _ = advance(leaving, StopRequested(), NOW)
     assert (asked.requeue, asked.moving, asked.conditions) == (False, None, ())
     assert advance(asked, reported(ENDED, AttemptOutcome.STOPPED), NOW)[0].state is CANCELLED
+
+
+def test_a_session_that_was_moved_is_tried_again_when_its_source_is_not_there_at_once() -> None:
+    """By whatever rule: its operator moved it, and did not mean to end it."""
+    gone = Failure(reason="INPUT_UNREADABLE", message="Cannot read: connection refused.")
+    refused = reported(ENDED, AttemptOutcome.FAILED, failure=gone, attempt=ATTEMPT + 1)
+    leaving, _ = advance(
+        live_record(RUNNING, restart=NO_RESTART), MoveRequested(device_id=DEVICE, failure=DRAINED), NOW
+    )
+    waiting, _ = advance(leaving, reported(ENDED, AttemptOutcome.STOPPED), NOW)
+    placed, _ = advance(waiting, NEW_PLACE, NOW)
+    again, _ = advance(placed, refused, NOW)
+    assert (again.state, again.restart_row) == (QUEUED, 1)
+    ran, _ = advance(placed, reported(LIVE, attempt=ATTEMPT + 1), NOW)
+    assert advance(ran, refused, NOW)[0].state is FAILED
+    broken = replace(refused, failure=FAILURE)
+    assert advance(placed, broken, NOW)[0].state is FAILED, "a full disk does not pass by itself"
 
 
 def test_a_session_whose_agent_is_lost_goes_on_elsewhere_if_it_may_and_else_stays_where_it_is() -> None:
@@ -546,7 +567,7 @@ def test_a_session_whose_agent_is_lost_goes_on_elsewhere_if_it_may_and_else_stay
     assert (waiting.state, commands, waiting.reservation) == (QUEUED, (), None)
     assert waiting.failure is not None
     assert waiting.failure.reason == "AGENT_LOST"
-    assert (waiting.not_before_time, waiting.restart_row, waiting.restart_count) == (None, 0, 1)
+    assert (waiting.not_before_time, waiting.restart_row, waiting.restart_count) == (None, 0, 0)
     deaf = replace(RULE, reasons=frozenset({"KILLED"}))
     for kept in (record_in(RUNNING), live_record(RUNNING, restart=deaf), live_record(STOPPING, stop_requested=True)):
         assert advance(kept, lost, NOW) == (kept, ())
@@ -592,7 +613,7 @@ def test_laws_hold_whatever_happens_in_whatever_order(
         assert after.resumable or not after.ended_attempts
         assert (after.not_before_time is not None) <= (after.state is QUEUED)
         assert after.attempt >= record.attempt
-        assert after.restart_row <= RULE.max_restarts
+        assert after.restart_row <= record.restart.max_restarts
         assert (after.speed_limit is None) or after.state in (STARTING, RUNNING, STOPPING)
         assert after.state.final == (after.end_time is not None)
         if after.state is not QUEUED:

@@ -289,6 +289,16 @@ async def test_a_recording_that_rests_can_be_stopped(rigs: RecordingRigs) -> Non
     assert (ended.ending, cause_of(ended)) == (Ending.COMPLETED, "STOPPED")
 
 
+async def test_a_recording_that_another_attempt_goes_on_with_is_not_done(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        await rig.registry.stop(key_of(job), to_be_continued=True)
+        ended = await rig.ended(job)
+    assert (ended.ending, cause_of(ended)) == (Ending.STOPPED, "STOPPED")
+
+
 async def test_what_does_not_record_cannot_be_paused(rigs: RecordingRigs) -> None:
     job = recording()
     async with rigs.start() as rig:
