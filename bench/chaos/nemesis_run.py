@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _RATE = 25
 _FILM_S = 300
+_GPUS = 2
+"""Stand-ins, where XIDs are among what is done."""
 _DISK_MIB = 384
 
 
@@ -40,7 +42,6 @@ def measure(
     seconds: int = 1200,
     every_ms: int = 1500,
     devices: int = 2,
-    gpus: int = 2,
     sessions: int = len(KINDS),
     longest_s: int = 20,
     kinds: Mapping[str, int] = WEIGHTS,
@@ -53,7 +54,6 @@ def measure(
         seconds: How long.
         every_ms: Mean pause between two acts, in milliseconds.
         devices: CPU devices, each with its agent behind a wire that can be cut.
-        gpus: The same of stand-ins for GPUs.
         sessions: That are there from the beginning, of different kinds.
         longest_s: No stop or cut lasts longer.
         kinds: What is done, with weights.
@@ -68,7 +68,7 @@ def measure(
                 external=True,
                 settings=RESTART_SETTINGS,
                 devices=devices,
-                gpus=gpus,
+                gpus=_GPUS if "xid" in kinds else 0,
                 clock="set clock" in kinds,
                 disk_mib=_DISK_MIB if "fill state" in kinds else 0,
             ),

@@ -220,8 +220,9 @@ def _readable(asked: Asked, media: Path) -> tuple[Path, bool]:
 
 
 def _playlist(folder: Path) -> Path:
-    """Gives the playlist of the one rendition."""
-    return next(path for path in sorted(folder.rglob("*.m3u8")) if "#EXTINF" in path.read_text())
+    """Gives the playlist of the one rendition. Those that are hidden are the agents', not players'."""
+    shown = (path for path in sorted(folder.rglob("*.m3u8")) if not path.name.startswith("."))
+    return next(path for path in shown if "#EXTINF" in path.read_text())
 
 
 def _ended_playlist(playlist: Path) -> Path:
