@@ -30,7 +30,7 @@ SHORT: Mapping[str, Mapping[str, Any]] = {
     "kills": {"kills": 4, "sessions": 4},
     "retries": {"rounds": 1, "requests": 100},
     "endings": {"sessions": 4, "runs": 1},
-    "partitions": {"partitions": 2, "longest_s": 2},
+    "partitions": {"partitions": 2, "devices": 2, "sessions": 3, "longest_s": 2},
     "nemesis_run": {"seconds": 15, "every_ms": 800, "longest_s": 3},
 }
 """For tests, and to see that they run."""

@@ -44,9 +44,14 @@ def live_source(film: Path) -> Iterator[str]:
             def log_message(self, *_: object) -> None:
                 """Says nothing: it is only the figures' surroundings."""
 
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                """Says nothing: readers are killed in the middle of what they read."""
+
         try:
-            with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-                server.daemon_threads = True
+            with Server(("127.0.0.1", 0), Handler) as server:
                 threading.Thread(target=server.serve_forever, name="live source", daemon=True).start()
                 _await(playlist)
                 yield f"http://127.0.0.1:{server.server_address[1]}/{playlist.name}"

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _RATE = 25
 _FILM_S = 300
+_GPUS = 2
+"""Stand-ins, where XIDs are among what is done."""
 _DISK_MIB = 384
 
 
@@ -40,7 +42,7 @@ def measure(
     seconds: int = 1200,
     every_ms: int = 1500,
     devices: int = 2,
-    gpus: int = 2,
+    sessions: int = len(KINDS),
     longest_s: int = 20,
     kinds: Mapping[str, int] = WEIGHTS,
 ) -> Judged:
@@ -52,7 +54,7 @@ def measure(
         seconds: How long.
         every_ms: Mean pause between two acts, in milliseconds.
         devices: CPU devices, each with its agent behind a wire that can be cut.
-        gpus: The same of stand-ins for GPUs.
+        sessions: That are there from the beginning, of different kinds.
         longest_s: No stop or cut lasts longer.
         kinds: What is done, with weights.
     """
@@ -66,7 +68,7 @@ def measure(
                 external=True,
                 settings=RESTART_SETTINGS,
                 devices=devices,
-                gpus=gpus,
+                gpus=_GPUS if "xid" in kinds else 0,
                 clock="set clock" in kinds,
                 disk_mib=_DISK_MIB if "fill state" in kinds else 0,
             ),
@@ -78,7 +80,7 @@ def measure(
         work = Work(house, history, film, live_url=stack.enter_context(live_source(film)))
         observer = Observer(history, house.address, house.sighter)
         with observer.observing():
-            done = _break(house, history, work, acts)
+            done = _break(house, history, work, acts, sessions)
             with house.client() as client:
                 observer.take_snapshot(client)
                 work.stop_all(client)
@@ -87,12 +89,12 @@ def measure(
     return Judged(figures=[*_figures(history, done, seconds), _partition_figure(history)], histories=[history])
 
 
-def _break(house: House, history: History, work: Work, acts: list) -> int:  # type: ignore[type-arg]
+def _break(house: House, history: History, work: Work, acts: list, sessions: int) -> int:  # type: ignore[type-arg]
     nemesis = Nemesis(house, history, work, disks=house.disks, restart=RESTARTS)
     try:
         with house.client() as client:
-            for number in range(len(KINDS)):
-                work.create(client, KINDS[number], RESTARTS)
+            for number in range(sessions):
+                work.create(client, KINDS[-1 - number % len(KINDS)], RESTARTS)
             work.await_running(client)
         done = nemesis.run(acts)
         nemesis.heal()

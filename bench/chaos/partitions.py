@@ -17,7 +17,9 @@ _SHARE_DONE = 0.6
 """Of planned partitions; others meet an agent that is cut off already."""
 
 
-def measure(*, seed: int, probe_results: Path, partitions: int = 200, devices: int = 3, longest_s: int = 25) -> Judged:
+def measure(
+    *, seed: int, probe_results: Path, partitions: int = 200, devices: int = 3, sessions: int = 8, longest_s: int = 25
+) -> Judged:
     """Cuts and judges.
 
     Args:
@@ -25,6 +27,8 @@ def measure(*, seed: int, probe_results: Path, partitions: int = 200, devices: i
         probe_results: Of an earlier house.
         partitions: How many, about.
         devices: Agents.
+        sessions: That are there from the beginning.
+        sessions: That are there from the beginning.
         longest_s: No partition lasts longer.
     """
     return nemesis_run.measure(
@@ -33,7 +37,7 @@ def measure(*, seed: int, probe_results: Path, partitions: int = 200, devices: i
         seconds=int(partitions / _SHARE_DONE * _EVERY_MS / 1000),
         every_ms=_EVERY_MS,
         devices=devices,
-        gpus=0,
+        sessions=sessions,
         longest_s=longest_s,
         kinds={**dict.fromkeys(PARTITIONS, 10), "create": 1},
     )
