@@ -29,10 +29,11 @@ from agents.sessions.pacing import Pacer
 from agents.sessions.part_endings import finish_outputs, joining_condition
 from agents.sessions.playlist_guard import PlaylistGuard
 from agents.sessions.processes import AttemptProcesses
-from agents.sessions.progress_file import ProgressFile, bytes_on_disk
+from agents.sessions.progress_file import ProgressFile
 from agents.sessions.recent_speed import RecentSpeed
 from agents.sessions.shim_watch import ShimWatch
 from agents.sessions.stop_ladder import Step, StopLadder
+from agents.sessions.written_size import WrittenSize
 from gpu_balancer.runtime.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _BRISK_S = 0.1
 _STEADY_S = 1.0
-_MEASURED_EVERY_S = 5.0
 
 
 class AttemptRunner:
@@ -110,8 +110,8 @@ class AttemptRunner:
             published=launch.ingest_protocol is not None,
         )
         self._playlist_guard = PlaylistGuard(launch.hls_folders)
-        self._written_bytes = 0
-        self._measure_s = 0.0
+        parts = [move.part_path for move in launch.every_move]
+        self._size = WrittenSize(clock, attempt.folder.artifacts, parts)
 
     @property
     def _status(self) -> AttemptStatus:
@@ -224,17 +224,12 @@ class AttemptRunner:
         self._change(progress=self._measured(self._recent_speed.note(read, written_s)))
         self._book.progressed(self._attempt)
 
-    async def _note_size(self) -> None:
-        now_s = self._clock.monotonic_s()
-        if self._status.progress is None or now_s < self._measure_s:
-            return
-        self._measure_s = now_s + _MEASURED_EVERY_S
-        parts = [move.part_path for move in self._launch.every_move]
-        self._written_bytes = await asyncio.to_thread(bytes_on_disk, self._folder.artifacts, parts)
-        self._change(progress=self._measured(self._status.progress))
+    async def _note_size(self, *, at_once: bool = False) -> None:
+        if self._status.progress is not None and await self._size.look(at_once=at_once):
+            self._change(progress=self._measured(self._status.progress))
 
     def _measured(self, progress: Progress) -> Progress:
-        written = self._written_bytes or progress.written_bytes
+        written = self._size.bytes or progress.written_bytes
         return replace(progress, written_bytes=written, total_time=self._launch.total_time)
 
     async def _note_phase(self) -> None:
@@ -283,7 +278,7 @@ class AttemptRunner:
         if not self._launch.hls_folders or self._status.stop_cause is not None:
             return
         made_s = self._status.progress.out_time.total_seconds() if self._status.progress is not None else 0.0
-        rate = self._written_bytes / made_s if made_s > 1 else 0.0
+        rate = self._size.bytes / made_s if made_s > 1 else 0.0
         if not await asyncio.to_thread(self._playlist_guard.look, rate):
             await self.stop(StopCause.DISK_FULL)
 
@@ -339,8 +334,7 @@ class AttemptRunner:
     async def _finish(self) -> None:
         with contextlib.suppress(OSError):
             self._read_progress()
-            self._measure_s = 0.0
-            await self._note_size()
+            await self._note_size(at_once=True)
         if self._status.phase is Phase.STARTING:
             await self._notice_what_was_missed()
         try:
