@@ -20,18 +20,19 @@ from agents.pipelines.command import HlsPresentation
 from agents.pipelines.hls import PLAYLIST
 from agents.pipelines.job import HlsOutput
 from agents.pipelines.outputs import TAKES_FOLDER
+from agents.pipelines.recording_files import file_places
 from agents.recordings.failures import not_finished
 from agents.recordings.file_facts import checksum, describe_file
 from agents.recordings.take_folder import remove_take_folders
 from agents.sessions import joining
 from agents.sessions.artifacts import list_artifacts
 from agents.sessions.attempt import Ending
+from agents.sessions.earlier_parts import parts_missing
 from agents.sessions.endings import tidy_outputs
 from agents.sessions.live_playlists import LivePlaylists
 from agents.sessions.output_discards import discard_outputs, remove_artifacts
 from agents.sessions.output_folders import unmark_presentations
-from agents.sessions.output_moves import OutputMoveError
-from agents.sessions.part_failures import not_joined, not_placed
+from agents.sessions.part_failures import not_joined, not_placed, not_placed_at_all, together
 from agents.sessions.processes import end_processes
 from gpu_balancer.runtime.failures import RequestFailure
 
@@ -124,16 +125,17 @@ class Closing:
         outcomes = [(step, await self._made(step, folder, fence)) for step in steps]
         failures = [failure for _, failure in outcomes if failure is not None]
         made = [step for step, failure in outcomes if failure is None]
-        if (failure := await self._placed(made, folder)) is not None:
-            failures.append(failure)
+        # Before anything is removed.
+        missing = await asyncio.to_thread(self._missing, record, folder) if final else ()
+        failures += await self._placed(made, folder)
         files = [file for step in steps if (file := await self._described(step, record, folder)) is not None]
         passed = timedelta(seconds=self._clock.monotonic_s() - began_s)
         return Closed(
             files=tuple(files),
-            failure=failures[0] if failures else None,
+            failure=together(failures),
             duration=passed,
             steps=tuple(made),
-            conditions=joining.in_parts(made, self._clock.now()),
+            conditions=(*missing, *joining.in_parts(made, self._clock.now())),
         )
 
     async def leave(self, record: RecordingRecord, folder: AttemptFolder, *, discard: bool) -> Closed:
@@ -191,14 +193,17 @@ class Closing:
             return not_joined(step.output, error, await asyncio.to_thread(joining.salvage, step, folder))
         return None
 
-    async def _placed(self, made: Sequence[FinishStep], folder: AttemptFolder) -> Failure | None:
+    async def _placed(self, made: Sequence[FinishStep], folder: AttemptFolder) -> list[Failure]:
         try:
-            await asyncio.to_thread(joining.place, made, folder)
-        except OutputMoveError as error:
-            return not_placed(str(error), taken=error.taken)
+            _, errors = await asyncio.to_thread(joining.place, made, folder)
         except OSError as error:
-            return not_placed(f"Cannot put files in place: {error.strerror}.", taken=False)
-        return None
+            return [not_placed_at_all(error, [step.made_path for step in made])]
+        return [not_placed(str(error), taken=error.taken) for error in errors]
+
+    def _missing(self, record: RecordingRecord, folder: AttemptFolder) -> tuple[Condition, ...]:
+        places = file_places(record.job, artifacts_dir=str(folder.artifacts))
+        files = joining.resolved(places, record.output_moves)
+        return parts_missing(files, folder, self._clock.now(), leaves_artifacts=True)
 
     async def _described(self, step: FinishStep, record: RecordingRecord, folder: AttemptFolder) -> RecordedFile | None:
         path = Path(step.final_path)

@@ -21,18 +21,16 @@ from agents.pipelines.input_description import parse_input_description
 from agents.pipelines.parts import PartNumber, parameters_command, parse_parameters, part_name
 from agents.pipelines.recording_files import DEMUXERS, FinishStep, describe_command, is_playable, join_step
 from agents.sessions.attempt import Condition
-from agents.sessions.output_moves import forget_parts, place_outputs
+from agents.sessions.earlier_parts import earlier_parts
+from agents.sessions.output_moves import OutputMoveError, forget_parts, place_outputs
 from agents.sessions.placed_files import is_placed, note_placed
 from agents.sessions.private_files import (
     by_descriptor,
-    find_private,
     is_private,
     is_readable,
     lent,
-    private_folder,
     remove_private,
 )
-from agents.sessions.take_over import part_place, parts_of
 from gpu_balancer.runtime.durable_file import flush_folder, write_durably
 
 if TYPE_CHECKING:
@@ -48,40 +46,6 @@ _LOOKED_AT_WITHIN = timedelta(seconds=20)
 _JOINED_WITHIN = timedelta(hours=1)
 """Copying runs at the disk's pace; a day of recording at 8 Mbit/s are 86 GB."""
 _LOG = logging.getLogger(__name__)
-
-
-def earlier_parts(file: FileParts, folder: AttemptFolder) -> tuple[tuple[PartNumber, str], ...]:
-    """Lists what earlier attempts have written of a file, in order. Blocks for the disk.
-
-    Args:
-        file: The file.
-        folder: The folder of the attempt that goes on, which has taken over what they made.
-    """
-    found = {number: str(path) for number, path in parts_of(part_place(file, folder.artifacts))}
-    known = {number.attempt for number in found}
-    for earlier in range(1, folder.key.attempt):
-        try:
-            part = None if earlier in known else _private_part(file, folder, earlier)
-        except OSError as error:
-            _LOG.warning("Left what attempt %d of %s has made of %s: %s", earlier, folder.key, file.output, error)
-            continue
-        if part is not None:
-            found[PartNumber(attempt=earlier)] = part
-    return tuple((number, found[number]) for number in sorted(found) if number.attempt < folder.key.attempt)
-
-
-def _private_part(file: FileParts, folder: AttemptFolder, attempt: int) -> str | None:
-    """Gives what an attempt has written of a file under the output roots.
-
-    Raises:
-        OSError: When something that is not ours is at its place.
-    """
-    if file.move is None:
-        return None
-    private = private_folder(file.move.final_path, folder.key.session, attempt)
-    # What it wrote, rather than what it was joining when it was killed.
-    names = (Path(file.own_path).name, Path(file.made_path).name)
-    return find_private(names, private, file.move.folder)
 
 
 def resolved(files: Sequence[FileParts], moves: Sequence[OutputMove]) -> tuple[FileParts, ...]:
@@ -110,12 +74,14 @@ async def plan_file(
         OSError: When ffmpeg cannot be started.
     """
     earlier = await asyncio.to_thread(earlier_parts, file, folder)
-    before = [(number, path) for number, path in earlier if await plays(path, file.move, ffmpeg)]
-    ours = [path for path in own if await plays(path, file.move, ffmpeg)]
+    looked = {path: await plays(path, file.move, ffmpeg) for path in (*(path for _, path in earlier), *own)}
+    # What could not be looked at in time may be all there is: it is kept.
+    before = [(number, path) for number, path in earlier if looked[path] is not False]
+    ours = [path for path in own if looked[path] is not False]
     pieces = [*(path for _, path in before), *ours]
     if not pieces:
         return ()
-    if not before or await _are_alike(pieces, file, ffmpeg):
+    if not before or (all(looked[piece] for piece in pieces) and await _are_alike(pieces, file, ffmpeg)):
         return (join_step(file, pieces, ffmpeg),)
     steps = [_kept(file, path, number) for number, path in before]
     number = PartNumber(attempt=folder.key.attempt)
@@ -126,8 +92,8 @@ async def plan_file(
     return tuple(steps)
 
 
-async def plays(path: str, move: OutputMove | None, ffmpeg: str) -> bool:
-    """Tells whether there is anything in a file that a player could show.
+async def plays(path: str, move: OutputMove | None, ffmpeg: str) -> bool | None:
+    """Tells whether there is anything in a file that a player could show. None: that took too long to tell.
 
     Args:
         path: Absolute path of the file.
@@ -140,7 +106,7 @@ async def plays(path: str, move: OutputMove | None, ffmpeg: str) -> bool:
     if not await asyncio.to_thread(is_readable, path, move):
         return False
     run = await _run(describe_command(ffmpeg, path), (path,), move, timeout=_LOOKED_AT_WITHIN)
-    return is_playable(parse_input_description(run.output))
+    return None if run.timed_out else is_playable(parse_input_description(run.output))
 
 
 async def make(step: FinishStep, folder: AttemptFolder, fence: FenceHold) -> None:
@@ -172,16 +138,27 @@ async def make(step: FinishStep, folder: AttemptFolder, fence: FenceHold) -> Non
         await asyncio.to_thread(_remove, step.scratch)
 
 
-def place(steps: Sequence[FinishStep], folder: AttemptFolder) -> None:
+def place(
+    steps: Sequence[FinishStep], folder: AttemptFolder
+) -> tuple[tuple[FinishStep, ...], tuple[OutputMoveError, ...]]:
     """Puts files that were made under the output roots in place. Blocks for the disk; may be repeated.
 
+    Returns:
+        The steps whose files stand where they should, artifacts among them, and why others do not: a name is taken, or
+        somebody has changed the folder.
+
     Raises:
-        OutputMoveError: When a name is taken, or the file is missing.
-        OSError: When it cannot be noted which files they are.
+        OSError: When it cannot be noted which files they are. None is in place then.
     """
-    moves = [step.move for step in steps if step.move is not None]
-    note_placed(folder, moves)
-    place_outputs(moves, all_made=False)
+    note_placed(folder, [step.move for step in steps if step.move is not None])
+    placed, errors = [], []
+    for step in steps:
+        try:
+            place_outputs([] if step.move is None else [step.move], all_made=False)
+            placed.append(step)
+        except OutputMoveError as error:
+            errors.append(error)
+    return tuple(placed), tuple(errors)
 
 
 def tidy(steps: Sequence[FinishStep]) -> None:
@@ -197,7 +174,10 @@ def in_parts(steps: Sequence[FinishStep], now: datetime) -> tuple[Condition, ...
         f"{output}: {', '.join(Path(step.final_path).name for step in steps if step.output == output)}"
         for output in dict.fromkeys(step.output for step in steps if not step.whole)
     ]
-    message = f"Files stay in parts, in this order, because attempts encoded them differently: {'; '.join(told)}."
+    message = (
+        "Files stay in parts, in this order, because attempts encoded them differently or that could not "
+        f"be told in time: {'; '.join(told)}."
+    )
     return (Condition(type="IN_PARTS", message=message, since_time=now),) if told else ()
 
 
@@ -237,7 +217,7 @@ async def _are_alike(pieces: Sequence[str], file: FileParts, ffmpeg: str) -> boo
     for piece in pieces:
         command = parameters_command(ffmpeg, piece, DEMUXERS[file.container])
         run = await _run(command, (piece,), file.move, timeout=_LOOKED_AT_WITHIN)
-        found.add(parse_parameters(run.output))
+        found.add(() if run.timed_out else parse_parameters(run.output))
     return len(found) == 1 and () not in found
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from agents.sessions import joining
 from agents.sessions.attempt import Condition, Ending
+from agents.sessions.earlier_parts import earlier_parts, parts_missing
 from agents.sessions.live_playlists import LivePlaylists
 from agents.sessions.output_folders import unmark_presentations
-from agents.sessions.output_moves import OutputMoveError
-from agents.sessions.part_failures import not_joined, not_placed
+from agents.sessions.part_failures import not_joined, not_placed, not_placed_at_all, together
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from agents.pipelines.recording_files import FinishStep
@@ -52,6 +53,12 @@ async def finish_outputs(
         How the attempt ended, and what is to be tidied up once that is told.
     """
     steps: tuple[FinishStep, ...] = ()
+    if not goes_on:
+        # Before anything is removed.
+        missing = await asyncio.to_thread(
+            parts_missing, launch.files, folder, now, leaves_artifacts=launch.leaves_artifacts
+        )
+        conclusion = replace(conclusion, conditions=(*conclusion.conditions, *missing))
     if launch.files and not goes_on:
         conclusion, steps = await _join_parts(launch, folder, conclusion, fence, now)
     await asyncio.to_thread(_close_playlists, launch, ended=not goes_on)
@@ -63,14 +70,34 @@ async def finish_outputs(
 async def _join_parts(
     launch: LaunchRecord, folder: AttemptFolder, conclusion: Conclusion, fence: FenceHold, now: datetime
 ) -> tuple[Conclusion, tuple[FinishStep, ...]]:
+    made, failures = await _made(launch, folder, fence)
+    placed: tuple[FinishStep, ...] = ()
+    try:
+        placed, errors = await asyncio.to_thread(joining.place, made, folder)
+        failures += [not_placed(str(error), taken=error.taken) for error in errors]
+    except OSError as error:
+        failures.append(not_placed_at_all(error, [step.made_path for step in made]))
+    conclusion = replace(conclusion, conditions=(*conclusion.conditions, *joining.in_parts(placed, now)))
+    if failures:
+        told = [] if conclusion.failure is None else [conclusion.failure]
+        conclusion = replace(conclusion, ending=Ending.FAILED, failure=together([*told, *failures]))
+    return conclusion, placed
+
+
+async def _made(
+    launch: LaunchRecord, folder: AttemptFolder, fence: FenceHold
+) -> tuple[list[FinishStep], list[Failure]]:
+    """Makes every file that can be made. Gives those, and why others cannot."""
     made: list[FinishStep] = []
-    failure: Failure | None = None
+    failures: list[Failure] = []
     ffmpeg = launch.argv[0]
     for file in launch.files:
         try:
             steps = await joining.plan_file(file, [file.own_path], folder=folder, ffmpeg=ffmpeg)
         except OSError as error:
-            failure = failure or not_joined(file.output, error, ())
+            earlier = await asyncio.to_thread(earlier_parts, file, folder)
+            kept = [*(path for _, path in earlier), file.own_path]
+            failures.append(not_joined(file.output, error, _shown(kept, folder)))
             continue
         for step in steps:
             try:
@@ -78,17 +105,13 @@ async def _join_parts(
                 made.append(step)
             except OSError as error:
                 _LOG.warning("Cannot finish %s of %s: %s", step.output, folder.key, error.strerror)
-                kept = [path.removeprefix(f"{folder.artifacts}/") for path in step.takes]
-                failure = failure or not_joined(step.output, error, kept)
-    try:
-        await asyncio.to_thread(joining.place, made, folder)
-    except OutputMoveError as error:
-        failure = failure or not_placed(str(error), taken=error.taken)
-    except OSError as error:
-        failure = failure or not_placed(f"Cannot put files in place: {error.strerror}.", taken=False)
-    if failure is not None:
-        return replace(conclusion, ending=Ending.FAILED, failure=conclusion.failure or failure), ()
-    return replace(conclusion, conditions=joining.in_parts(made, now)), tuple(made)
+                failures.append(not_joined(step.output, error, _shown(step.takes, folder)))
+    return made, failures
+
+
+def _shown(paths: Sequence[str], folder: AttemptFolder) -> list[str]:
+    """Gives paths as clients know them: of artifacts, inside the artifacts."""
+    return [path.removeprefix(f"{folder.artifacts}/") for path in paths]
 
 
 def _close_playlists(launch: LaunchRecord, *, ended: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agents.sessions.attempt import Failure
@@ -39,3 +40,25 @@ def not_placed(message: str, *, taken: bool) -> Failure:
         taken: Whether another file has the name.
     """
     return Failure(reason="OUTPUT_EXISTS" if taken else "OUTPUT_UNWRITABLE", message=message)
+
+
+def not_placed_at_all(error: OSError, kept: Sequence[str]) -> Failure:
+    """Makes the failure of files of which none could be put in place.
+
+    Args:
+        error: Why not.
+        kept: Absolute paths of what was made.
+    """
+    message = f"Cannot put files in place: {error.strerror}. What was made is kept as {', '.join(kept)}."
+    return not_placed(message, taken=False)
+
+
+def together(failures: Sequence[Failure]) -> Failure | None:
+    """Makes one failure of several, which tells of all files: the first one's, with the messages of all.
+
+    None: there are none.
+    """
+    if not failures:
+        return None
+    message = " ".join(dict.fromkeys(failure.message for failure in failures))
+    return replace(failures[0], message=message)

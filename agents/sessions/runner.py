@@ -110,8 +110,7 @@ class AttemptRunner:
             published=launch.ingest_protocol is not None,
         )
         self._playlist_guard = PlaylistGuard(launch.hls_folders)
-        parts = [move.part_path for move in launch.every_move]
-        self._size = WrittenSize(clock, attempt.folder.artifacts, parts)
+        self._size = WrittenSize(clock, attempt.folder.artifacts, [move.part_path for move in launch.every_move])
 
     @property
     def _status(self) -> AttemptStatus:
@@ -297,8 +296,7 @@ class AttemptRunner:
             self._change(signal_time=self._clock.now())
             await self._book.keep(self._attempt)
         elif step is Step.KILLED:
-            grace_s = self._settings.stop_timeout.total_seconds()
-            _LOG.warning("%s did not end within %g s of its signal and was killed", self._status.key, grace_s)
+            _LOG.warning("%s did not end in time after its signal and was killed", self._status.key)
 
     def _deadline_cause(self) -> StopCause:
         if self._status.phase is Phase.RUNNING:

@@ -24,6 +24,7 @@ from agents.pipelines.outputs import TAKES_FOLDER
 from agents.pipelines.parts import PartNumber, part_name, part_number
 from agents.sessions.attempt import AttemptKey
 from agents.sessions.folder import AttemptFolder
+from agents.sessions.left_behind import note_left
 from agents.sessions.placed_files import take_back
 from agents.sessions.records import RecordUnreadableError, load_status
 from gpu_balancer.runtime.durable_file import flush_folder
@@ -67,34 +68,45 @@ def take_over(folder: AttemptFolder, earlier: Sequence[EarlierAttempt], files: S
     Raises:
         OSError: When the disk is full or refuses; what was not taken over lies where it was.
     """
-    for one in sorted(earlier, key=lambda attempt: attempt.attempt):
-        source = _found(one, folder)
-        if source is None:
-            continue
-        for file in files:
-            _name_parts(source, folder, file)
-        take_back(source)
-        shutil.rmtree(source.artifacts / TAKES_FOLDER, ignore_errors=True)
-        for name in APART:
-            _move(source.artifacts / name, folder.artifacts / f"attempt-{one.attempt}" / name)
-        _merge(source, folder)
+    left: list[str] = []
+    try:
+        for one in sorted(earlier, key=lambda attempt: attempt.attempt):
+            left += [f"attempt {one.attempt}: {problem}" for problem in _taken_over(one, folder, files)]
+    except OSError as error:
+        left.append(f"not everything could be moved: {error.strerror}")
+        raise
+    finally:
+        note_left(folder, left)
+
+
+def _taken_over(one: EarlierAttempt, folder: AttemptFolder, files: Sequence[FileParts]) -> list[str]:
+    """Takes over the outputs of one attempt. Gives what it may have made and was left, as sentences."""
+    key = AttemptKey(session=folder.key.session, attempt=one.attempt)
+    source = AttemptFolder(path=Path(one.folder), key=key)
+    problem = _problem(source) if one.folder else "nobody knows its folder"
+    if problem:
+        _LOG.warning("Left what %s has made where it is: %s%s", key, problem, f": {one.folder}" if one.folder else "")
+        # One that never told its folder has not begun.
+        return [problem] if one.folder else []
+    if source.path == folder.path:
+        return []
+    for file in files:
+        _name_parts(source, folder, file)
+    take_back(source)
+    links = _links_in(source.artifacts)
+    shutil.rmtree(source.artifacts / TAKES_FOLDER, ignore_errors=True)
+    for name in APART:
+        _move(source.artifacts / name, folder.artifacts / f"attempt-{one.attempt}" / name)
+    _merge(source, folder)
+    if links:
+        _LOG.warning("Left links where %s has made its outputs: %s", key, ", ".join(links))
+    return [f"{name} is a link" for name in links]
 
 
 def part_place(file: FileParts, artifacts: Path) -> Path:
     """Gives where parts of a file stand beside: its own place, or for one under the output roots, the artifacts."""
     final = Path(file.final_path)
     return final if file.move is None else artifacts / final.name
-
-
-def _found(one: EarlierAttempt, folder: AttemptFolder) -> AttemptFolder | None:
-    """Gives the folder of an earlier attempt. None: it is not to be reached, or is none of ours."""
-    key = AttemptKey(session=folder.key.session, attempt=one.attempt)
-    source = AttemptFolder(path=Path(one.folder), key=key)
-    problem = _problem(source) if one.folder else "nobody knows its folder"
-    if problem:
-        _LOG.warning("Left what %s has made where it is: %s%s", key, problem, f": {one.folder}" if one.folder else "")
-        return None
-    return None if source.path == folder.path else source
 
 
 def _problem(source: AttemptFolder) -> str:
@@ -171,6 +183,12 @@ def _takes(source: AttemptFolder, file: FileParts) -> list[tuple[int, Path]]:
     found = (source.artifacts / TAKES_FOLDER).glob(f"*/{name}")
     own = (path for path in found if _is_file(path) and not path.parent.is_symlink())
     return sorted((int(path.parent.name), path) for path in own if path.parent.name.isdecimal())
+
+
+def _links_in(artifacts: Path) -> list[str]:
+    """Lists links, which nobody of ours makes, by where they are among the artifacts."""
+    found = [Path(where) / name for where, folders, files in os.walk(artifacts) for name in (*folders, *files)]
+    return sorted(str(path.relative_to(artifacts)) for path in found if path.is_symlink())
 
 
 def _merge(source: AttemptFolder, folder: AttemptFolder) -> None:

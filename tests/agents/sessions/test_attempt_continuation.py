@@ -19,6 +19,7 @@ from session_rig import FACTS, FFMPEG, GREYS, Rig, Rigs, cpu_device, job_of, key
 from agents.pipelines.hls import own_playlist
 from agents.pipelines.job import Container, FileOutput, HlsOutput, HlsSegmentFormat, Job, JobOutput, UriInput
 from agents.pipelines.playlists import parse_playlist
+from agents.sessions import joining
 from agents.sessions.artifacts import list_artifacts
 from agents.sessions.attempt import AttemptStatus, Ending
 from agents.sessions.take_over import EarlierAttempt
@@ -174,6 +175,55 @@ async def test_files_that_were_encoded_differently_stay_in_parts_and_it_is_said(
     ] == [("IN_PARTS", True)]
 
 
+async def test_a_part_that_takes_too_long_to_look_at_is_kept(
+    rigs: Rigs, counting: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing of what is in it: a disk may be slow, a machine starved."""
+    out = tmp_path / "out"
+    out.mkdir()
+    hidden = FileOutput(id="hidden", path=str(out / "hidden.mp4"), container=Container.MP4)
+    file = FileOutput(id="film", path="film.mp4", container=Container.MP4)
+    first, second = live_job(counting, file, hidden), live_job(counting, file, hidden, attempt=2)
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        await begun(rig, second, await killed(rig, first))
+        monkeypatch.setattr(joining, "_LOOKED_AT_WITHIN", timedelta())
+        ended = await stopped(rig, second)
+        assert artifacts_of(rig, second) == ["film.part1.mp4", "film.part2.mp4"]
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*")) == ["hidden.part1.mp4", "hidden.part2.mp4"]
+    assert [condition.type for condition in ended.conditions] == ["IN_PARTS"]
+
+
+async def test_all_parts_are_placed_that_can_be_and_each_that_cannot_is_named(
+    rigs: Rigs, counting: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    films = [FileOutput(id=name, path=str(out / f"{name}.mp4"), container=Container.MP4) for name in ("film", "other")]
+    first, second = live_job(counting, *films), live_job(counting, *films, attempt=2)
+    rendition = second.renditions[0]
+    video = replace(rendition.video, height=72)  # type: ignore[type-var]
+    second = replace(second, renditions=(replace(rendition, video=video),))
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        await begun(rig, second, await killed(rig, first))
+        for name in ("film", "other"):
+            (out / f"{name}.part1.mp4").write_text("somebody else's")
+        await rig.registry.stop(key_of(second))
+        ended = await rig.ended(second)
+        await until(lambda: rig.registry.runner(key_of(second)) is None)
+    assert (ended.ending, ended.failure and ended.failure.reason) == (Ending.FAILED, "OUTPUT_EXISTS")
+    assert ended.failure is not None
+    for index in (0, 1):
+        kept = out / ".gpu-balancer-s1-1" / f"part-{index}.mp4"
+        assert str(kept) in ended.failure.message
+        assert counts_of(kept)
+    for name in ("film", "other"):
+        assert (out / f"{name}.part1.mp4").read_text() == "somebody else's"
+        assert counts_of(out / f"{name}.part2.mp4")
+    assert not (out / ".gpu-balancer-s1-2").exists(), "what has its name is not kept twice"
+
+
 @pytest.mark.parametrize("segments", list(HlsSegmentFormat))
 async def test_hls_goes_on_in_the_same_playlist_over_kills_and_agents(
     both: tuple[Rigs, Rigs], counting: Path, segments: HlsSegmentFormat
@@ -293,9 +343,12 @@ async def test_what_cannot_be_reached_stays_where_it_is(
         lost = await killed(rig, first)
         (tmp_path / "link").symlink_to(Path(lost.folder).parent)
         await begun(other, second, replace(lost, folder=str(tmp_path / "link" / "1")))
-        await stopped(other, second)
+        ended = await stopped(other, second)
         assert artifacts_of(rig, first) == artifacts_of(other, second) == ["film.mp4"]
     assert "Left what attempt 1 of sessions/s1 has made where it is" in caplog.text
+    [condition] = ended.conditions
+    assert condition.type == "PARTS_MISSING"
+    assert "attempt 1: its folder is not named like one" in condition.message
     assert [run[0] for run in runs_of(counts_of(other.folder(second).artifacts / "film.mp4"))] == [0]
 
 

@@ -54,7 +54,9 @@ async def test_a_link_in_the_place_of_an_earlier_part_is_not_followed(
             part.unlink()
             part.symlink_to(precious / part.name)
         await begun(rig, second, lost)
-        await stopped(rig, second)
+        ended = await stopped(rig, second)
+    assert [condition.type for condition in ended.conditions] == ["PARTS_MISSING"]
+    assert f"attempt 1: {private}" in ended.conditions[0].message
     assert frames_of(precious / part.name), "it is not ours to remove"
     assert len(runs_of(counts_of(out / "film.mp4"))) == 1, "nor to show"
     assert private.is_symlink() if planted == "folder" else part.is_symlink()
@@ -76,7 +78,8 @@ async def test_a_file_is_made_though_its_folder_is_swapped_for_a_link(
         private.symlink_to(precious)
         (precious / "part-0.mp4").write_text("precious")
         await rig.registry.stop(replace(lost.key, attempt=2))
-        await rig.ended(second)
+        ended = await rig.ended(second)
+    assert "PARTS_MISSING" in [condition.type for condition in ended.conditions]
     assert (precious / "part-0.mp4").read_text() == "precious"
 
 

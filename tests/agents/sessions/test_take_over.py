@@ -16,6 +16,7 @@ from agents.pipelines.command import FileParts
 from agents.pipelines.job import Container
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Ending, Phase
 from agents.sessions.folder import AttemptFolder, SessionFolders
+from agents.sessions.left_behind import left_by
 from agents.sessions.records import dump_status
 from agents.sessions.take_over import EarlierAttempt, take_over
 
@@ -212,5 +213,8 @@ def test_nothing_is_taken_through_a_link(
     take_over(second, [EarlierAttempt(attempt=1, folder=str(first.path))], (*files, in_folder))
     found = {str(path.relative_to(precious)): path.read_text() for path in precious.rglob("*") if path.is_file()}
     assert found == dict.fromkeys(names, "precious")
+    name = "artifacts in it" if planted == "artifacts" else ".takes in it" if planted == ".takes" else planted
+    [left] = left_by(second)
+    assert left.startswith(f"attempt 1: {name} is a link")
     left_whole = planted in ("artifacts", ".takes")
     assert contents_of(second) == ({} if left_whole else {"own.txt": "own"})
