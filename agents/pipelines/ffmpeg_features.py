@@ -19,7 +19,8 @@ class FfmpegFeatures:
     opus_in_flv: bool
     """Opus in FLV, and so over RTMP."""
     measured_hls_bandwidth: bool
-    """An HLS master playlist tells what segments really take. Without it a variant of unknown bit rate is left out."""
+    """An HLS master playlist tells in the end what segments really take. Else, and until then, a variant of unknown bit
+    rate is left out."""
     encoder_stats: bool
     """`-stats_enc_pre`: a line in a file about each picture that is encoded."""
 

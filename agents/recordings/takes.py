@@ -206,7 +206,7 @@ class Takes:
         await self._note_health(run)
         self._now.told.note_page(self._now.stage.figures)
         if self._playlists.any:
-            await asyncio.to_thread(self._playlists.update)
+            await asyncio.to_thread(self._playlists.follow)
         await self._thumbnails.take_due(
             self._now.record.job, self._now.display, self._now.told.recorded, before=self._now.state.thumbnails_before
         )

@@ -8,6 +8,7 @@ nothing, its successor makes up for it.
 from __future__ import annotations
 
 import contextlib
+import logging
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from agents.pipelines.command import HlsPresentation
 
+_LOG = logging.getLogger(__name__)
 _MODE = 0o644
 _GAP = timedelta(milliseconds=100)
 """Between what two attempts made on one timeline: sound begins up to this much before its picture."""
@@ -89,6 +91,17 @@ class LivePlaylists:
             self._join_all(presentation)
             if self._news(presentation):
                 update_master(presentation, ended=False)
+
+    def follow(self) -> None:
+        """Updates them while their attempt runs. Blocks.
+
+        That a disk refuses is only said in the log: it must not keep anybody from looking after the attempt, which is
+        ended by whoever watches the disk.
+        """
+        try:
+            self.update()
+        except OSError as error:
+            _LOG.warning("Cannot write playlists: %s: %s", error.strerror, error.filename)
 
     def end(self) -> None:
         """Says that nothing more comes, and takes away what nobody goes on with. Blocks; may be repeated.

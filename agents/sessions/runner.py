@@ -185,7 +185,8 @@ class AttemptRunner:
             self._to_continue = False
         self._read_progress()
         await self._note_size()
-        await self._update_playlists()
+        if self._playlists.any:
+            await asyncio.to_thread(self._playlists.follow)
         await self._note_phase()
         await self._note_health(processes)
         await self._guard_playlists()
@@ -263,15 +264,6 @@ class AttemptRunner:
         if cause is not None:
             _LOG.warning("Ending %s: nothing was written for too long (%s)", self._status.key, cause)
             await self.stop(cause)
-
-    async def _update_playlists(self) -> None:
-        if not self._playlists.any:
-            return
-        try:
-            await asyncio.to_thread(self._playlists.update)
-        except OSError as error:
-            # A full disk, which is yet to be found out and ends the attempt.
-            _LOG.warning("Cannot write playlists of %s: %s: %s", self._status.key, error.strerror, error.filename)
 
     async def _guard_playlists(self) -> None:
         if not self._launch.hls_folders or self._status.stop_cause is not None:
