@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 from session_rig import Rigs, frames_of
-from test_attempt_continuation import begun, counting, counts_of, killed, live_job, runs_of, stopped
+from test_attempt_continuation import begun, counts_of, killed, live_job, runs_of, stopped
 
 from agents.pipelines.command import OutputMove
 from agents.pipelines.job import Container, FileOutput
 from agents.sessions.output_folders import look_up_folders, make_private_folders
 from agents.sessions.private_files import by_descriptor, find_private, is_readable, lent, remove_private
-
-__all__ = ["counting"]
 
 
 @pytest.fixture
