@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 from dataclasses import replace
@@ -129,7 +130,7 @@ async def make(step: FinishStep, folder: AttemptFolder, fence: FenceHold) -> Non
                     command, step.takes, step.move, written=step.made_path, timeout=_JOINED_WITHIN, inherited=held
                 )
                 if run.exit_code != 0:
-                    raise OSError(None, run.output.strip()[-500:] or "the joining took too long")
+                    raise _refused(run)
             if step.move is None:
                 await asyncio.to_thread(_put, Path(step.made_path), Path(step.final_path))
         if step.move is None:
@@ -219,6 +220,12 @@ async def _are_alike(pieces: Sequence[str], file: FileParts, ffmpeg: str) -> boo
         run = await _run(command, (piece,), file.move, timeout=_LOOKED_AT_WITHIN)
         found.add(() if run.timed_out else parse_parameters(run.output))
     return len(found) == 1 and () not in found
+
+
+def _refused(run: ProgramRun) -> OSError:
+    """Makes the error of a joining that did not end well. Its text tells of a full disk, its exit status does not."""
+    full = errno.ENOSPC if os.strerror(errno.ENOSPC) in run.output else None
+    return OSError(full, run.output.strip()[-500:] or "the joining took too long")
 
 
 async def _run(

@@ -20,15 +20,15 @@ def not_joined(output: str, error: OSError, kept: Sequence[str]) -> Failure:
     Args:
         output: Id of the output.
         error: Why it could not be made.
-        kept: Where its takes are, inside the artifacts.
+        kept: Where its takes are: inside the artifacts, or by their absolute paths.
     """
     full = error.errno in _FULL
     why = "the disk is full" if full else f"{error.strerror}"
     told = ", ".join(kept) or "nothing"
     return Failure(
         reason="DISK_FULL" if full else "OUTPUT_UNWRITABLE",
-        message=f"Cannot finish {output}: {why}. What was recorded is kept, as it was written, among the artifacts: "
-        f"{told}. Try to free space, and join it by hand.",
+        message=f"Cannot finish {output}: {why}. What was made of it is kept, as it was written: {told}. "
+        "Try to free space, and join it by hand.",
     )
 
 
