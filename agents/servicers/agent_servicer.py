@@ -150,7 +150,7 @@ class AgentServicer(AgentServiceServicer):
 
         async def start(used_ports: Collection[int]) -> Launched:
             source = await self._guards.guard_input(order.job.input)
-            await self._guards.check_outputs(order.job.outputs, continued=order.job.continues)
+            await self._guards.check_outputs(order.job.outputs, continued=order.job.continues or order.job.attempt > 1)
             await self._disk.require_room(key, leaves_files=leaves_artifacts(order.job))
             guarded = replace(order, job=replace(order.job, input=source))
             return await self._launcher.launch(key, guarded, used_ports=used_ports)

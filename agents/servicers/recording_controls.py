@@ -56,7 +56,7 @@ class RecordingControls:
         async def start(_: Collection[int]) -> Launched:
             self._recordings.require_able(order.job)
             job = await self._guards.guard_recording(order.job)
-            await self._guards.check_outputs(job.outputs, continued=job.continues)
+            await self._guards.check_outputs(job.outputs, continued=job.continues or job.attempt > 1)
             await self._disk.require_room(key, leaves_files=True)
             return await self._recordings.launcher.launch(key, replace(order, job=job))
 

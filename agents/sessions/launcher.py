@@ -182,9 +182,9 @@ class Launcher:
         for path in directories:
             if path not in outside:
                 Path(path).mkdir(parents=True, exist_ok=True)
-        session = attempt.key.session if record.playlists else None
         continued = any(presentation.part is not None for presentation in record.playlists)
-        make_presentation_folders(outside, self._settings.output_roots, session=session, continued=continued)
+        roots = self._settings.output_roots
+        make_presentation_folders(outside, roots, session=attempt.key.session, continued=continued)
         make_private_folders(record.output_moves)
 
     async def _begun(

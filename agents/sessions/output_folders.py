@@ -107,12 +107,7 @@ def remove_presentation(presentation: PresentationFolder) -> None:
             with _opened(presentation.name, os.O_NOFOLLOW, dir_fd=parent) as folder:
                 if problem := shared_folder_problem(os.fstat(folder)):
                     raise OSError(errno.EPERM, problem, presentation.name)
-                for name in presentation.inner:
-                    with contextlib.suppress(FileNotFoundError):
-                        with _opened(name, os.O_NOFOLLOW, dir_fd=folder) as variant:
-                            _remove_made(variant)
-                        os.rmdir(name, dir_fd=folder)
-                _remove_made(folder)
+                _clear(folder, presentation.inner)
             if not presentation.existed:
                 os.rmdir(presentation.name, dir_fd=parent)
         except FileNotFoundError:
@@ -132,6 +127,16 @@ def _unmark(presentation: PresentationFolder, session: str) -> None:
         _opened(presentation.name, os.O_NOFOLLOW, dir_fd=parent) as folder,
     ):
         os.unlink(presentation_mark(session), dir_fd=folder)
+
+
+def _clear(folder: int, inner: Sequence[str]) -> None:
+    """Removes what an attempt has made in the open folder of a presentation, and the folders of its renditions."""
+    for name in inner:
+        with contextlib.suppress(FileNotFoundError):
+            with _opened(name, os.O_NOFOLLOW, dir_fd=folder) as variant:
+                _remove_made(variant)
+            os.rmdir(name, dir_fd=folder)
+    _remove_made(folder)
 
 
 def _remove_made(folder: int) -> None:
@@ -203,8 +208,10 @@ def make_presentation_folders(
     Args:
         directories: Absolute paths, outer ones first.
         roots: Folders under which outputs may be written.
-        session: Marks them as this session's, so that a later attempt may go on in them. None: none may.
-        continued: Whether earlier attempts of the session may have made them, and written there.
+        session: Marks them as this session's, so that a later attempt may go on, or begin anew, in them. None: none
+            may.
+        continued: Whether it goes on with what earlier attempts of the session have written there. Else that is
+            removed.
 
     Raises:
         RequestFailure: OUTPUT_NOT_ALLOWED when a folder is not under the roots, or others could write into it.
@@ -221,8 +228,12 @@ def make_presentation_folders(
                 if problem := shared_folder_problem(os.fstat(folder)):
                     raise _refusal(top, problem)
                 names = _names(folder)
-                if names and not (continued and session is not None and presentation_mark(session) in names):
+                own = session is not None and presentation_mark(session) in names
+                if names and not own:
                     raise _refusal(top, "the folder is not empty")
+                if own and not continued:
+                    # Of an attempt that was lost, or failed: this one begins anew, and holds the fence.
+                    _clear(folder, inner)
                 if session is not None:
                     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                     os.close(os.open(presentation_mark(session), flags, 0o600, dir_fd=folder))

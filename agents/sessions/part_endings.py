@@ -62,7 +62,9 @@ async def finish_outputs(
     if launch.files and not goes_on:
         conclusion, steps = await _join_parts(launch, folder, conclusion, fence, now)
     await asyncio.to_thread(_close_playlists, launch, ended=not goes_on)
-    if not goes_on and (conclusion.ending is Ending.STOPPED or not launch.may_continue):
+    done = conclusion.ending is Ending.COMPLETED and not launch.may_continue
+    if not goes_on and (conclusion.ending is Ending.STOPPED or done):
+        # Of what failed the mark stays: another attempt may begin anew there.
         await asyncio.to_thread(unmark_presentations, launch.presentations, folder.key.session)
     return conclusion, steps
 

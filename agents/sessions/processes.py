@@ -90,11 +90,13 @@ class AttemptProcesses:
         return program is not None and send(program, number)
 
     def continue_program(self) -> bool:
-        """Lets the program go on if somebody has stopped it; nothing else happens to it.
+        """Lets the program, and its shim, go on if somebody has stopped them; nothing else happens to them.
 
         Returns:
             As `signal_program`.
         """
+        if (shim := self.shim_fd) is not None:
+            send(shim, signal.SIGCONT)
         return self.signal_program(signal.SIGCONT)
 
     def cut_inputs(self) -> None:

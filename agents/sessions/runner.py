@@ -25,6 +25,7 @@ from agents.sessions.ingest import another_key_was_used
 from agents.sessions.joining import tidy
 from agents.sessions.live_playlists import LivePlaylists
 from agents.sessions.output_discards import remove_artifacts
+from agents.sessions.output_folders import unmark_presentations
 from agents.sessions.pacing import Pacer
 from agents.sessions.part_endings import finish_outputs, joining_condition
 from agents.sessions.playlist_guard import PlaylistGuard
@@ -144,10 +145,11 @@ class AttemptRunner:
 
     async def settle(self) -> None:
         """Joins files and ends playlists of an attempt that failed, once none goes on with it."""
-        ended, final = Conclusion(ending=Ending.FAILED), replace(self._launch, may_continue=False)
+        ended = Conclusion(ending=Ending.FAILED)
         with contextlib.suppress(FencedError), await asyncio.to_thread(self._fence.prove) as fence:
-            _, steps = await finish_outputs(final, self._folder, ended, fence, self._clock.now(), goes_on=False)
+            _, steps = await finish_outputs(self._launch, self._folder, ended, fence, self._clock.now(), goes_on=False)
             await asyncio.to_thread(tidy, steps)
+            await asyncio.to_thread(unmark_presentations, self._launch.presentations, self._status.key.session)
 
     async def watch(self, shim: int | None = None) -> None:
         """Watches until the attempt has ended and that was told.

@@ -317,6 +317,25 @@ async def test_nothing_but_a_presentation_is_left_outside_when_nothing_goes_on_w
     assert not list((out / "show").glob(".gpu-balancer-*"))
 
 
+async def test_what_begins_anew_clears_what_its_lost_attempt_has_left_outside(
+    rigs: Rigs, others: Rigs, counting: Path, tmp_path: Path
+) -> None:
+    """A film has nothing to go on with; whoever ran it cannot throw away what it made."""
+    out = tmp_path / "out"
+    out.mkdir()
+    hls = HlsOutput(id="hls", path=str(out / "show"), segment_duration=timedelta(seconds=1))
+    first = replace(live_job(counting, hls), continues=False)
+    async with rigs.start() as rig, others.start() as other:
+        await begun(rig, first, frames=60)
+        await killed(rig, first)
+        left = {path.name for path in (out / "show").rglob("*.m4s")}
+        assert left
+        await begun(other, replace(first, attempt=2), frames=30)
+        await stopped(other, replace(first, attempt=2))
+    assert not list((out / "show").glob(".gpu-balancer-*"))
+    assert [run[0] for run in runs_of(counts_of(out / "show" / "master.m3u8"))] == [0]
+
+
 async def test_a_playlist_that_was_ended_is_opened_again(rigs: Rigs, counting: Path) -> None:
     """As when a session is moved: its attempt was stopped in order."""
     hls = HlsOutput(id="hls", path="hls", segment_duration=timedelta(seconds=1))
