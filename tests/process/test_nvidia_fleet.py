@@ -96,7 +96,7 @@ def single(tmp_path_factory: pytest.TempPathFactory, inputs: str) -> Iterator[Fl
 def unequal(tmp_path_factory: pytest.TempPathFactory, inputs: str) -> Iterator[Fleet]:
     """Four unequal GPUs of which nothing is said in the settings."""
     with fleet_running(tmp_path_factory.mktemp("four"), UNEQUAL, inputs, lacking=UNEQUAL_LACKING) as fleet:
-        fleet.daemon.await_devices_ready(len(UNEQUAL), timeout_s=60)
+        fleet.daemon.await_devices_ready(len(UNEQUAL), timeout_s=120)
         yield fleet
 
 

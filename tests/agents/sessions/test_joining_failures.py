@@ -6,14 +6,11 @@ from pathlib import Path
 
 import pytest
 from session_rig import Rigs, key_of
-from test_attempt_continuation import begun, counting, killed, live_job
+from test_attempt_continuation import begun, killed, live_job
 
 from agents.pipelines.job import Container, FileOutput
 from agents.sessions import joining
 from agents.sessions.attempt import Ending
-
-__all__ = ["counting"]
-pytestmark = pytest.mark.process
 
 
 async def test_a_disk_that_is_full_when_parts_are_joined_is_told_as_such(
