@@ -16,6 +16,7 @@ from agents.pipelines.recording_files import file_places
 from agents.recordings.state import RecordingState, state_file, write_state
 from agents.recordings.thumbnails import last_thumbnail
 from agents.sessions.attempt import AttemptKey, AttemptStatus
+from agents.sessions.continuation import EarlierAttempt, folders_of, take_over
 from agents.sessions.launching import named_folder
 from agents.sessions.live_playlists import keep_earlier
 from agents.sessions.output_folders import (
@@ -30,7 +31,6 @@ from agents.sessions.refusals import folder_refusal
 from agents.sessions.running import Launched
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.status_book import Attempt
-from agents.sessions.take_over import EarlierAttempt, folders_of, take_over
 from gpu_balancer.runtime.failures import RequestFailure
 from gpu_balancer.runtime.redaction import url_secrets
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from agents.sessions.take_over import EarlierAttempt
+from agents.sessions.continuation import EarlierAttempt
 from gpu_balancer.runtime.failures import Violation, invalid
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from agents.pipelines.parts import PartNumber
 from agents.sessions.attempt import Condition
+from agents.sessions.continuation import part_place, parts_of
 from agents.sessions.left_behind import left_by
 from agents.sessions.private_files import find_private, private_folder
-from agents.sessions.take_over import part_place, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from agents.pipelines.job import IngestInput, IngestProtocol
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Condition
+from agents.sessions.continuation import folders_of, take_over
 from agents.sessions.ingest import open_point
 from agents.sessions.launching import hls_folders, make_record, named_folder, plan_command
 from agents.sessions.live_playlists import keep_earlier
@@ -32,7 +33,6 @@ from agents.sessions.running import Launched
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.spawning import spawn_shim
 from agents.sessions.status_book import Attempt
-from agents.sessions.take_over import folders_of, take_over
 from gpu_balancer.runtime.durable_file import write_durably
 from gpu_balancer.runtime.failures import RequestFailure
 

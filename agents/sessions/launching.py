@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from agents.pipelines.capability import PipelineDevice
     from agents.pipelines.command import Command
     from agents.sessions.attempt import AttemptKey
+    from agents.sessions.continuation import EarlierAttempt
     from agents.sessions.folder import AttemptFolder, SessionFolders
     from agents.sessions.ingest import IngestPoint
-    from agents.sessions.take_over import EarlierAttempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

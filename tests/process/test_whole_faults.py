@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +22,7 @@ from asked import (
 from daemons import daemon_running, eventually
 from decoded import decode
 
+from fakes.small_file_system import fill, small_file_system
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.v1.placement_pb2 import Placement
 from gpu_balancer.v1.session_pb2 import PRIORITY_BATCH
@@ -41,24 +40,8 @@ pytestmark = pytest.mark.process
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "gpu-balancer-test", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("needs the right to mount a file system")
-    try:
+    with small_file_system(tmp_path / "disk", size="24m") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def fill(place: Path, *, leave_bytes: int) -> Path:
-    """Takes all room of a file system but so many bytes."""
-    filler = place / "filler"
-    status = os.statvfs(place)
-    with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_frsize - leave_bytes)
-    return filler
 
 
 def test_an_output_that_fills_its_disk_fails_and_the_next_one_is_refused_before_it_starts(
@@ -224,15 +207,8 @@ LITTLE = "[disk]\nlow_mib = 8\nleast_mib = 4\n"
 @pytest.fixture
 def state_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 200 MiB, of which what is not used can be filled at once."""
-    place = tmp_path / "state-disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=200m", "gpu-balancer-test", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("needs the right to mount a file system")
-    try:
+    with small_file_system(tmp_path / "state", size="200m") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def test_hardly_any_room_stops_the_least_important_session_with_its_files_whole(

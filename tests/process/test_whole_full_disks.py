@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +13,7 @@ from daemons import daemon_running, eventually
 from decoded import decode
 
 from bench.pages.server import PageServer, serve_pages
+from fakes.small_file_system import fill, small_file_system
 from gpu_balancer.v1 import recording_pb2, session_pb2
 
 PROGRAMS = ("Xvfb", "openbox", "pulseaudio", "chromium")
@@ -38,24 +36,8 @@ def pages() -> Iterator[PageServer]:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 200 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=200m", "gpu-balancer-test", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("needs the right to mount a file system")
-    try:
+    with small_file_system(tmp_path / "disk", size="200m") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def fill(place: Path, *, leave_bytes: int) -> None:
-    """Takes all room of a file system but so many bytes; others take some of it meanwhile."""
-    with (place / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
-        told = os.statvfs(place)
-        os.posix_fallocate(filler.fileno(), 0, told.f_bavail * told.f_frsize - max(leave_bytes, MIB))
-        while not leave_bytes:
-            filler.write(bytes(4096))
 
 
 @pytest.mark.parametrize(("left_mib", "reasons"), [(3, {"DISK_LOW"}), (0, {"DISK_LOW", "DISK_FULL"})])

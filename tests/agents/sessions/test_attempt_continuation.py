@@ -22,7 +22,7 @@ from agents.pipelines.playlists import parse_playlist
 from agents.sessions import joining
 from agents.sessions.artifacts import list_artifacts
 from agents.sessions.attempt import AttemptStatus, Ending
-from agents.sessions.take_over import EarlierAttempt
+from agents.sessions.continuation import EarlierAttempt
 
 pytestmark = pytest.mark.process
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -25,6 +24,7 @@ from agents.sessions.launching import LaunchOrder
 from agents.sessions.processes import AttemptProcesses
 from agents.sessions.records import dump_launch, dump_status, load_launch
 from agents.sessions.running import Launched
+from fakes.small_file_system import fill, small_file_system
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 pytestmark = pytest.mark.process
@@ -213,24 +213,11 @@ def files_in(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_file())
 
 
-def fill(folder: Path) -> None:
-    """Writes until the disk is full."""
-    with (folder / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
-        while True:
-            filler.write(b"x" * 4096)
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    mount = tmp_path / "small"
-    mount.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(mount)], check=False, capture_output=True
-    )
-    if made.returncode != 0:
-        pytest.skip("this user may not mount a tmpfs")
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=True)
+    """A file system of 256k."""
+    with small_file_system(tmp_path / "small", size="256k") as place:
+        yield place
 
 
 async def test_a_full_disk_loses_neither_the_status_nor_the_truth(rigs: Rigs, clip: Path, small_disk: Path) -> None:

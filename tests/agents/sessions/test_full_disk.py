@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from session_rig import FACTS, FFMPEG, Rig, Rigs, endless, frames_of, job_of
 from agents.pipelines.job import HlsOutput, HlsSegmentFormat, Job, UriInput, VideoEncoding
 from agents.sessions.disk_watch import DiskWatch
 from agents.sessions.playlist_guard import PlaylistGuard
+from fakes.small_file_system import fill, small_file_system
 from gpu_balancer.runtime.disk_reserve import DiskReserve
 from gpu_balancer.runtime.disk_room import RoomBounds
 
@@ -28,15 +28,8 @@ MIB = 1 << 20
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("this user may not mount a file system")
-    try:
+    with small_file_system(tmp_path / "disk", size="24m") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +46,6 @@ def large(job: Job) -> Job:
     """The same job without loss: some megabytes of every second."""
     video = VideoEncoding(height=180, quality=0, keyframe_interval=timedelta(seconds=1))
     return replace(job, renditions=(replace(job.renditions[0], video=video),))
-
-
-def fill(place: Path, *, leave_bytes: int) -> None:
-    """Takes all room of a file system but so many bytes."""
-    told = os.statvfs(place)
-    with (place / "filler").open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(told.f_bavail * told.f_frsize - leave_bytes, 1))
 
 
 async def run_full(place: Path, job: Job) -> tuple[Rig, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
@@ -21,6 +20,7 @@ from balancer.adapters.sqlite_session_store import SqliteSessionStore
 from balancer.domain.session import SessionState
 from balancer.ports.session_store import PutSession, StoredState, StoreError
 from fakes.session_records import session_record
+from fakes.small_file_system import fill, small_file_system
 
 OLD_STORES = Path(__file__).parents[2] / "fakes" / "stores"
 NOW = len(sqlite_session_store._MIGRATIONS)
@@ -153,22 +153,15 @@ async def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: p
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    mount = tmp_path / "small"
-    mount.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(mount)], check=False)
-    if made.returncode != 0:
-        pytest.skip("this user may not mount a tmpfs")
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=True)
+    """A file system of 1m."""
+    with small_file_system(tmp_path / "small", size="1m") as place:
+        yield place
 
 
 async def test_a_disk_without_room_for_the_copy_is_told_and_leaves_the_store_as_it_is(small_disk: Path) -> None:
     path = small_disk / "balancer.sqlite"
     make_old(path)
-    filler = small_disk / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"x" * 4096)
+    filler = fill(small_disk)
     os.truncate(filler, filler.stat().st_size - 48 * 1024)  # for the log's index, not for a copy
     with pytest.raises(StoreError, match=r"Cannot copy .*balancer.sqlite .*disk is full.*Try to make 1 MiB of room"):
         await loaded(path)

@@ -15,16 +15,16 @@ import pytest
 from agents.pipelines.command import FileParts
 from agents.pipelines.job import Container
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Ending, Phase
+from agents.sessions.continuation import EarlierAttempt, take_over
 from agents.sessions.folder import AttemptFolder, SessionFolders
 from agents.sessions.left_behind import left_by
 from agents.sessions.records import dump_status
-from agents.sessions.take_over import EarlierAttempt, take_over
 
 KILLED = """
 import errno, os, pathlib, signal, sys
 sys.path[:0] = sys.argv[4:]
-from test_take_over import files_of, folder_of
-from agents.sessions.take_over import EarlierAttempt, take_over
+from test_continuation import files_of, folder_of
+from agents.sessions.continuation import EarlierAttempt, take_over
 
 state, step, copied = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "copied"
 folder, left = folder_of(state, 2), step
