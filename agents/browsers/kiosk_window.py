@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 NARROWEST_WINDOW = 500
 """Pixels. Chromium's windows are never narrower; a page that is to be is drawn at the left of one."""
-_POLLS = 500
+_POLLS = 1000
 _POLL_S = 0.01
 _PATIENCE = 30
 """Looks after which the window is told again. About one start in ten loses the first telling: Chromium asks the window
-manager while that is still taking the window over."""
+manager while that is still taking the window over. Then twice as many each time: a busy machine may still be about to
+do as it was told, and a new telling makes the window small first."""
 
 _SIZE = "[innerWidth * devicePixelRatio, innerHeight * devicePixelRatio]"
 
@@ -36,13 +37,15 @@ async def fill_display(session: CDPSession, display: Display, *, scale: float = 
     """
     ask: dict[str, Any] = {"expression": _SIZE, "returnByValue": True}
     width = height = 0
+    patience, told = _PATIENCE, 0
     for look in range(_POLLS):
         answer = await session.send("Runtime.evaluate", ask)
         width, height = (round(pixels) for pixels in answer["result"]["value"])
         if abs(width - display.width) <= scale and abs(height - display.height) <= scale:
             return
-        if look % _PATIENCE == _PATIENCE - 1:
+        if look - told == patience:
             await _tell_again(session)
+            patience, told = 2 * patience, look
         await asyncio.sleep(_POLL_S)
     problem = f"its page is {width}x{height} on a display of {display.width}x{display.height}"
     raise PageFault("BROWSER_FAILED", f"Cannot open the page: {problem}. Try again.")
