@@ -6,6 +6,7 @@ order, in one process, with shared fixtures of that process's own.
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,12 @@ settings.load_profile("busy-machine")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Gives a worker a folder with a short name, "gw0": sockets of agents lie deep in it, and their paths are short."""
+    """Gives a worker a folder with a short name, "gw0": sockets of agents lie deep in it, and their paths are short.
+
+    And gives the suite its Ctrl-C back, which a shell takes from what it starts in the background.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         given = Path(config.option.basetemp)
         config.option.basetemp = given.with_name(given.name.removeprefix("popen-"))

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import hmac
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -99,7 +100,11 @@ class S3Server:
         """Asked of every request, when its head is there."""
         self.held = asyncio.Event()
         """Set when a request is being held."""
-        self.port = 0
+        # Bound and never listening, it keeps others from the port while the server is away.
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self.port: int = self._reserved.getsockname()[1]
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._number = 0
@@ -116,7 +121,6 @@ class S3Server:
     async def open(self) -> None:
         """Listens, on the same port as before."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=_CHUNK_BYTES)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """Listens no more and breaks all connections."""
@@ -134,6 +138,7 @@ class S3Server:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+        self._reserved.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
