@@ -144,6 +144,8 @@ class History:
     """Everything, each list in the order in which it was seen. The observers append to it, and nobody else."""
 
     seed: int = 0
+    daemons_only: bool = False
+    """Whether nothing but daemons was harmed: then every session stays the attempt that it was."""
     sessions: list[SessionView] = field(default_factory=list)
     marks: list[FeedMark] = field(default_factory=list)
     devices: list[DeviceView] = field(default_factory=list)

@@ -123,6 +123,19 @@ class House:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
 
+    def await_living(self, timeout_s: float = 60.0) -> list[str]:
+        """Waits until a device has a living agent; gives all devices that have one.
+
+        Raises:
+            RuntimeError: When none has in time.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while not (living := [device for device in self.devices if self.agent_pid(device) is not None]):
+            if time.monotonic() > deadline_s:
+                raise RuntimeError(f"No agent lives: {self.log_tail()}")
+            time.sleep(_POLL_S)
+        return living
+
     def signal_agent(self, device: str, number: signal.Signals) -> int | None:
         """Sends an agent a signal; gives its process id. None: it is not there."""
         pid = self.agent_pid(device)

@@ -8,7 +8,7 @@ in which news arrived.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -17,20 +17,16 @@ from bench.chaos.history import CLOSED_STATES, PLACED_STATES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from bench.chaos.history import Act, History, SeenProcess, SessionView
+    from bench.chaos.history import History, SeenProcess, SessionView
 
 NEWS_S = 2.0
 """Within it, news that two streams bring may have crossed."""
-FENCE_S = 12.0
-"""Within it, a replaced attempt that can be reached again is ended: the time to hear of it, and that of a stop."""
 CUT_FRAMES = 75
 """That a cut may cost: a killed program keeps back up to 2 s, and what it told last may be ahead of its file."""
 _RANKS = {"STARTING": 1, "RUNNING": 2, "STOPPING": 3, "QUEUED": 4, "SUCCEEDED": 5, "FAILED": 5, "CANCELLED": 5}
 """Order of the states within an attempt. Queued with attempt n means: after attempt n, before the next."""
-_UNREACHABLE_ACTS = frozenset(
-    {"stop agent", "cut agent", "kill agent", "stop program", "stop balancer", "kill balancer"}
-)
-"""Acts while which an old attempt cannot be ended."""
+_EARNED_FAILURES = dict.fromkeys(("DISK_FULL", "DISK_LOW", "OUTPUT_UNWRITABLE"), ("fill outputs", "fill state"))
+"""Reasons for which a session may fail for good, and what must have been done for it. After all else it begins anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +72,21 @@ def unended(history: History) -> Iterator[tuple[float, str]]:
             yield view.at_s, f"{view.name} is {view.state} for ever"
         elif view.state == "FAILED" and not view.failure:
             yield view.at_s, f"{view.name} failed without a reason"
+
+
+def unearned_failures(history: History) -> Iterator[tuple[float, str]]:
+    """A session fails for good only when something was done to the house that no second attempt mends."""
+    done = {act.kind for act in history.acts}
+    for view in history.last.values():
+        if view.state == "FAILED" and view.failure and not done.intersection(_EARNED_FAILURES.get(view.failure, ())):
+            yield view.at_s, f"{view.name} failed: {view.failure}"
+
+
+def begun_again(history: History) -> Iterator[tuple[float, str]]:
+    """Where only daemons are harmed, no session begins anew."""
+    for view in history.last.values() if history.daemons_only else ():
+        if view.attempt != 1:
+            yield view.at_s, f"{view.name} is at attempt {view.attempt}"
 
 
 def twice_for_one_request(history: History) -> Iterator[tuple[float, str]]:
@@ -184,36 +195,23 @@ def _closings(history: History) -> dict[str, list[tuple[str, float, float]]]:
 
 
 def two_live_attempts(history: History) -> Iterator[tuple[float, str]]:
-    """A session has one live program, but for as long as its old one cannot be reached and a fence's time."""
-    since: dict[str, float] = {}
+    """A session has one live program: on one host nothing new begins before all that came before it has ended.
+
+    A look takes its time, in which one program may end and the next begin: so two are two when two looks see the same.
+    """
+    before: dict[str, set[SeenProcess]] = {}
+    told = set()
     for sighting in history.sightings:
         living = defaultdict(set)
         for process in sighting.processes:
             if process.program:
-                living[process.session].add((process.attempt, process.device, process.pid))
-        for name in list(since):
-            if len(living[name]) < 2:
-                del since[name]
+                living[process.session].add(replace(process, stopped=False, writes=frozenset()))
         for name, programs in living.items():
-            if len(programs) < 2:
-                continue
-            if len({attempt for attempt, _, _ in programs}) < len(programs):
-                yield sighting.at_s, f"{name} runs twice as one attempt: {sorted(programs)}"
-            began_s = since.setdefault(name, sighting.at_s)
-            began_s = max(began_s, _last_act_s(history.acts, began_s, sighting.at_s))
-            if sighting.at_s - began_s > FENCE_S:
-                since[name] = float("inf")  # told once
-                yield sighting.at_s, f"{name} has {len(programs)} live attempts: {sorted(programs)}"
-
-
-def _last_act_s(acts: list[Act], since_s: float, until_s: float) -> float:
-    """Gives when the last act was over that kept an old attempt from being ended."""
-    ends = [
-        min(act.until_s, until_s)
-        for act in acts
-        if act.kind in _UNREACHABLE_ACTS and act.until_s >= since_s and act.at_s <= until_s
-    ]
-    return max(ends, default=0.0)
+            if len(programs & before.get(name, set())) > 1 and name not in told:
+                told.add(name)
+                which = sorted((one.attempt, one.device, one.pid) for one in programs)
+                yield sighting.at_s, f"{name} has {len(programs)} live programs: {which}"
+        before = living
 
 
 def two_writers(history: History) -> Iterator[tuple[float, str]]:
@@ -339,6 +337,8 @@ def orphans(history: History) -> Iterator[tuple[float, str]]:
 INVARIANTS: dict[str, Callable[[History], Iterator[tuple[float, str]]]] = {
     "LOST": lost,
     "UNENDED": unended,
+    "UNEARNED_FAILURE": unearned_failures,
+    "BEGUN_AGAIN": begun_again,
     "TWICE_FOR_ONE_REQUEST": twice_for_one_request,
     "FINAL_STATE_CHANGED": final_state_changed,
     "WENT_BACK": went_back,

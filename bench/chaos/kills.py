@@ -40,7 +40,7 @@ def measure(*, seed: int, probe_results: Path, kills: int = 100, sessions: int =
         sessions: How many run.
         film_s: Length of what they read, over and over.
     """
-    history, times = History(seed=seed), Times()
+    history, times = History(seed=seed, daemons_only=True), Times()
     with (
         tempfile.TemporaryDirectory(prefix="gb-chaos-") as scratch,
         house_running(Wishes(), probe_results=probe_results, leftovers=history.leftovers) as house,
@@ -90,7 +90,7 @@ class _Killer:
         if self._chance.random() < _BALANCER_SHARE:
             self._kill_balancer(measured=measured)
         else:
-            self._kill_agent(self._chance.choice(self._house.devices), measured=measured)
+            self._kill_agent(self._chance.choice(self._house.await_living()), measured=measured)
 
     def _kill_balancer(self, *, measured: bool) -> None:
         self._act("kill balancer")
@@ -104,7 +104,9 @@ class _Killer:
         self._act("kill agent", device)
         began_s = time.monotonic()
         pid = self._house.signal_agent(device, signal.SIGKILL)
-        if measured and pid is not None:
+        if pid is None:
+            raise RuntimeError(f"The agent of {device} ended by itself.")
+        if measured:
             self._house.await_agent(device, pid, there)
             self._times.agent_s.append(time.monotonic() - began_s)
             self._house.await_adopted(self._names)
@@ -118,13 +120,13 @@ def _figures(history: History, times: Times, kills: int) -> list[Figure]:
     names = {created.name for created in history.created}
     lost = [name for name in names if name not in history.last]
     failed = [view for view in history.last.values() if view.state != "CANCELLED"]
-    twice = [one for one in check(history) if one.invariant in ("TWO_LIVE_ATTEMPTS", "TWO_WRITERS")]
+    twice = [one for one in check(history) if one.invariant in ("TWO_LIVE_ATTEMPTS", "TWO_WRITERS", "BEGUN_AGAIN")]
     frames = sum(output.frames for output in history.outputs)
     wrong = sum(out.lost + out.repeated + out.backwards + out.unreadable for out in history.outputs)
     told = f"seed {history.seed}; {len(times.balancer_s)} + {len(times.agent_s)} measured one by one"
     return [
         count_figure(f"{kills} kills -9, {len(names)} sessions: lost or failed", len(lost) + len(failed), detail=told),
-        count_figure("… running twice", len(twice)),
+        count_figure("… running twice, or begun again", len(twice)),
         count_figure("… frames lost, repeated or out of order", wrong, detail=f"of {frames}"),
         count_figure("… left when the house had ended", len(history.leftovers)),
         times_figure("balancer killed: SERVING, all adopted", times.balancer_s, "<= 3"),

@@ -65,7 +65,7 @@ class Sighter:
                     device=f"devices/{found[1].decode()}",
                     program=program,
                     stopped=state in ("T", "t"),
-                    writes=frozenset(_written(pid, self.outputs)) if program and self.outputs else frozenset(),
+                    writes=frozenset(_written(pid, self.outputs, found[2].decode())) if program else frozenset(),
                 )
 
 
@@ -82,11 +82,14 @@ def _state(pid: int) -> str:
     return (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
 
 
-def _written(pid: int, outputs: Mapping[str, str]) -> Iterator[str]:
+def _written(pid: int, outputs: Mapping[str, str], session: str) -> Iterator[str]:
+    """Gives names of outputs that a process has open: declared ones, and what shall become one beside its place."""
     for entry in (_PROC / str(pid) / "fd").iterdir():
         with suppress(OSError):
             path = str(entry.readlink())
             name = next((name for place, name in outputs.items() if path == place or path.startswith(f"{place}/")), "")
+            if f"/.gpu-balancer-{session}-" in path:
+                name = f"the unfinished file of sessions/{session}"
             if name and _opened_for_writing(pid, entry.name):
                 yield name
 

@@ -54,15 +54,14 @@ def peaceful() -> History:
         view(30.0, "STOPPING", 7, attempt=2, device="devices/two", frames=90),
         view(31.0, "CANCELLED", 8, attempt=2, device="devices/two", frames=95, end_time="then"),
     ]
-    both = (program(), program(2, 8, "two"))
     return History(
         sessions=story,
         marks=[FeedMark(at_s=0.1, kind="OPENED"), FeedMark(at_s=0.2, kind="SYNCED")],
         devices=[device(0.0), device(0.0, name="devices/two"), device(14.0, "UNREACHABLE"), device(27.0)],
         sightings=[
             seen(2.0, program()),
-            seen(22.0, *both),
-            seen(26.0, *both),
+            seen(20.9, program(), program(2, 8, "two")),
+            seen(22.0, program(2, 8, "two")),
             seen(28.0, program(2, 8, "two", writes=frozenset({"film"}))),
             seen(31.5),
         ],
@@ -95,6 +94,19 @@ def never_end(history: History) -> None:
 
 def fail_without_reason(history: History) -> None:
     history.sessions[-1] = history.last[NAME] = view(31.0, "FAILED", 8, attempt=2)
+
+
+def fail_although_it_could_begin_anew(history: History) -> None:
+    history.acts.append(Act(at_s=29.0, until_s=30.0, kind="fill outputs"))
+    history.sessions[-1] = history.last[NAME] = view(31.0, "FAILED", 8, attempt=2, failure="OUTPUT_EXISTS")
+
+
+def fail_of_a_disk_that_nobody_filled(history: History) -> None:
+    history.sessions[-1] = history.last[NAME] = view(31.0, "FAILED", 8, attempt=2, failure="DISK_FULL")
+
+
+def begin_anew_after_a_daemons_death(history: History) -> None:
+    history.daemons_only = True
 
 
 def answer_with_another(history: History) -> None:
@@ -145,12 +157,12 @@ def place_on_a_device_closed_before_it_was_asked_for(history: History) -> None:
 
 
 def run_twice_as_one_attempt(history: History) -> None:
-    history.sightings.insert(1, seen(2.5, program(), program(1, 8, "two")))
+    history.sightings[1:1] = [seen(2.5 + look, program(), program(1, 8, "two")) for look in range(2)]
 
 
-def run_two_attempts_for_long(history: History) -> None:
-    history.sightings[3:] = [seen(26.0 + second, program(), program(2, 8, "two")) for second in range(14)]
-    history.sightings.append(seen(60.0))
+def run_two_attempts(history: History) -> None:
+    """The old one stands still, which is no excuse: it can be killed as it stands."""
+    history.sightings[2:2] = [seen(21.2 + look, program(stopped=True), program(2, 8, "two")) for look in range(2)]
 
 
 def write_by_two_at_once(history: History) -> None:
@@ -219,6 +231,9 @@ WRONGS: list[tuple[str, Callable[[History], None]]] = [
     ("LOST", lose),
     ("UNENDED", never_end),
     ("UNENDED", fail_without_reason),
+    ("UNEARNED_FAILURE", fail_although_it_could_begin_anew),
+    ("UNEARNED_FAILURE", fail_of_a_disk_that_nobody_filled),
+    ("BEGUN_AGAIN", begin_anew_after_a_daemons_death),
     ("TWICE_FOR_ONE_REQUEST", answer_with_another),
     ("FINAL_STATE_CHANGED", change_the_end),
     ("WENT_BACK", forget_a_revision),
@@ -231,7 +246,7 @@ WRONGS: list[tuple[str, Callable[[History], None]]] = [
     ("PLACED_ON_CLOSED_DEVICE", place_on_a_closed_device),
     ("PLACED_ON_CLOSED_DEVICE", place_on_a_device_closed_before_it_was_asked_for),
     ("TWO_LIVE_ATTEMPTS", run_twice_as_one_attempt),
-    ("TWO_LIVE_ATTEMPTS", run_two_attempts_for_long),
+    ("TWO_LIVE_ATTEMPTS", run_two_attempts),
     ("TWO_WRITERS", write_by_two_at_once),
     ("TWO_WRITERS", write_by_the_old_one_again),
     ("STANDS_STILL", stand_still),
@@ -277,22 +292,18 @@ def test_a_placement_whose_news_crossed_that_of_an_opening_is_no_violation() -> 
     assert check(history) == []
 
 
-def test_two_attempts_may_live_while_the_old_one_cannot_be_reached() -> None:
+def test_only_where_daemons_alone_are_harmed_no_session_begins_anew() -> None:
     history = peaceful()
-    both = (program(), program(2, 8, "two"))
-    history.acts[0] = Act(at_s=4.0, until_s=80.0, kind="cut agent", target="one")
-    history.sightings[1:3] = [seen(float(at_s), *both) for at_s in range(22, 90)]
-    history.sightings = [sighting for sighting in history.sightings if sighting.at_s != 31.5][:-1]
-    history.sessions = history.sessions[:-2]
-    history.last = {NAME: view(100.0, "CANCELLED", 8, attempt=2)}
-    assert "TWO_LIVE_ATTEMPTS" not in {violation.invariant for violation in check(history)}
+    history.acts.append(Act(at_s=1.0, until_s=1.0, kind="kill program"))
+    assert not history.daemons_only
+    assert check(history) == []
 
 
 def test_a_stopped_process_that_has_an_output_open_does_not_write_it() -> None:
     history = peaceful()
     held = program(writes=frozenset({"film"}), stopped=True)
-    history.sightings.insert(2, seen(24.0, held, program(2, 8, "two", writes=frozenset({"film"}))))
-    history.sightings.insert(3, seen(24.5, held))
+    history.sightings.insert(3, seen(24.0, held, program(2, 8, "two", writes=frozenset({"film"}))))
+    history.sightings.insert(4, seen(24.5, held))
     assert check(history) == []
 
 
@@ -300,4 +311,5 @@ def test_a_file_that_is_torn_by_a_failure_may_show_its_last_picture_twice() -> N
     history = peaceful()
     repeat_the_last_frame(history)
     history.sessions[-1] = history.last[NAME] = view(31.0, "FAILED", 8, attempt=2, failure="DISK_FULL")
+    history.acts.append(Act(at_s=29.0, until_s=30.0, kind="fill state"))
     assert check(history) == []
