@@ -5,7 +5,11 @@ The command ends easily; a transcode only when somebody says so, a recording at 
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import sys
+from contextlib import contextmanager
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -13,6 +17,8 @@ from gpu_balancer.client.names import short_name
 from gpu_balancer.v1 import session_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gpu_balancer.cli.screen import Screen
     from gpu_balancer.v1.session_pb2 import Session
 
@@ -41,6 +47,8 @@ def ask_for_wish(screen: Screen, session_name: str) -> Wish:
                 file=sys.stderr,
             )
             sys.stderr.flush()
+            with _woken_by_signals() as woken:
+                select.select([sys.stdin, woken], [], [])
             answer = sys.stdin.readline()
             if not answer:
                 return Wish.LEAVE
@@ -51,6 +59,23 @@ def ask_for_wish(screen: Screen, session_name: str) -> Wish:
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return Wish.LEAVE
+
+
+@contextmanager
+def _woken_by_signals() -> Iterator[int]:
+    """Gives a descriptor that can be read once a signal has come.
+
+    Python notes a signal and raises between two of its steps: one that comes right before a read is waited for in vain.
+    """
+    woken, wakes = os.pipe()
+    os.set_blocking(wakes, False)
+    former = signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
+    try:
+        yield woken
+    finally:
+        signal.set_wakeup_fd(former)
+        os.close(wakes)
+        os.close(woken)
 
 
 def stop_at_once(screen: Screen, session_name: str) -> Wish:  # noqa: ARG001 - nobody is asked
