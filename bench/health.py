@@ -73,11 +73,18 @@ class _Tally:
     misplaced: int = 0
 
 
-def measure(*, xids: Sequence[int] | None = None, placements: int = 100, retries: int = 10) -> list[Figure]:
+def measure(
+    *,
+    xids: Sequence[int] | None = None,
+    looks: Sequence[str] = tuple(_LOOKS),
+    placements: int = 100,
+    retries: int = 10,
+) -> list[Figure]:
     """Measures outcomes and times.
 
     Args:
         xids: Which. None: the whole table and one that is not in it.
+        looks: Which of `_LOOKS`.
         placements: Requests after each XID that bars sessions.
         retries: Sessions whose first device has no further encoder session.
     """
@@ -88,7 +95,7 @@ def measure(*, xids: Sequence[int] | None = None, placements: int = 100, retries
         # What bars nothing first: it needs no probe afterwards.
         for xid in sorted(xids, key=lambda one: _BARS.get(xid_row(one).outcome, 0)):
             house.strike(xid, placements, tally)
-        looks_s = {what: house.show(**fields) for what, fields in _LOOKS.items()}
+        looks_s = {what: house.show(**_LOOKS[what]) for what in looks}
         hang_s = house.show(hangs=("*",))
         restarts = [house.retry() for _ in range(retries)]
     for complaint in tally.wrong:

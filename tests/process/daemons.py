@@ -107,8 +107,8 @@ class RunningDaemon:
 
         eventually(serving, "the daemon serves", timeout_s=timeout_s)
 
-    def await_devices_ready(self, count: int = 1, timeout_s: float = 60) -> list[dict[str, Any]]:
-        """Waits until so many devices are READY and gives all devices as the command tells them."""
+    def await_devices_ready(self, count: int = 1, timeout_s: float = 60) -> None:
+        """Waits until so many devices are READY."""
         self.await_serving()
         with self.client() as client:
 
@@ -118,8 +118,6 @@ class RunningDaemon:
                 return states.count(device_pb2.DEVICE_STATE_READY) == count
 
             eventually(ready, f"{count} devices are ready", timeout_s=timeout_s)
-        devices: list[dict[str, Any]] = self.json("devices")["devices"]
-        return devices
 
     def await_exit(self, timeout_s: float = _EXIT_S) -> int:
         """Waits for the process's end and gives its exit status."""

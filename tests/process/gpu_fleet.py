@@ -30,6 +30,11 @@ NO_NVENC = ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
 BEFORE_ADA = ("h264_nvenc:10", "av1_nvenc", "av1_nvdec")
 """What Turing and Ampere lack."""
 ADA = ("h264_nvenc:10",)
+H264_ALONE = (
+    *("h264_nvenc:10", "hevc_nvenc", "av1_nvenc"),
+    *(f"{codec}_nvdec" for codec in ("hevc", "av1", "vp8", "vp9", "mpeg2", "mpeg4")),
+)
+"""All but the one format, for cards that are probed often."""
 
 
 def uuid(number: int) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from asked import RUNNING, await_state, done, encoded, live_input, transcode_of, with_sound
 from daemons import eventually
-from gpu_fleet import ADA, NO_NVENC, Fleet, fleet_running, uuid
+from gpu_fleet import H264_ALONE, NO_NVENC, Fleet, fleet_running, uuid
 
 from fakes.nvml_library import UNKNOWN_ERROR, FakeGpu
 from gpu_balancer.client import Client
@@ -38,7 +38,7 @@ QUICK = "[quarantine]\nfirst_pause_s = 1.0\nlongest_pause_s = 2.0\n"
 def two(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Iterator[Fleet]:
     """Two GPUs, of which the first is preferred."""
     settings = f'{QUICK}[inputs]\nroots = ["{media}"]\n[[devices]]\nmatch = "{SECOND.uuid}"\nweight = 10\n'
-    lacking = dict.fromkeys((FIRST.uuid, SECOND.uuid), ADA)
+    lacking = dict.fromkeys((FIRST.uuid, SECOND.uuid), H264_ALONE)
     with fleet_running(tmp_path_factory.mktemp("two"), [FIRST, SECOND], settings, lacking=lacking) as running:
         running.daemon.await_devices_ready(2, timeout_s=120)
         yield running
@@ -247,7 +247,7 @@ def test_a_card_without_a_further_encoder_session_hands_its_session_on_unseen(
     tmp_path_factory: pytest.TempPathFactory, media: Path, tmp_path: Path
 ) -> None:
     settings = f'{QUICK}[inputs]\nroots = ["{media}"]\n[[devices]]\nmatch = "{SECOND.uuid}"\nweight = 10\n'
-    lacking = dict.fromkeys((GEFORCE.uuid, SECOND.uuid), ADA)
+    lacking = dict.fromkeys((GEFORCE.uuid, SECOND.uuid), H264_ALONE)
     with fleet_running(tmp_path_factory.mktemp("cap"), [GEFORCE, SECOND], settings, lacking=lacking) as fleet:
         fleet.daemon.await_devices_ready(2, timeout_s=120)
         assert placed_on(fleet, small(media)) == {GEFORCE.uuid}

@@ -164,7 +164,8 @@ def test_devices_of_core_sets_keep_their_sessions_on_their_cores_and_share_by_we
         f'[[cpu_devices]]\nname = "strong"\ncores = "{first}"\nweight = 100\n'
         f'[[cpu_devices]]\nname = "weak"\ncores = "{second}"\nweight = 50\n'
     )
-    devices = daemon.await_devices_ready(2)
+    daemon.await_devices_ready(2)
+    devices = daemon.json("devices")["devices"]
     assert {device["name"]: device["weight"] for device in devices} == {"devices/strong": 100, "devices/weak": 50}
     cores = {"strong": first, "weak": second}
     for device, pid in daemon.agent_pids().items():
@@ -197,7 +198,8 @@ def counted_ffmpeg(tmp_path: Path) -> tuple[Path, Path]:
 def test_what_a_device_can_is_tried_once_and_kept(start_daemon: StartDaemon, counted_ffmpeg: tuple[Path, Path]) -> None:
     script, notes = counted_ffmpeg
     daemon = start_daemon(f'[ffmpeg]\ncandidates = ["{script}"]\n')
-    before = daemon.await_devices_ready()
+    daemon.await_devices_ready()
+    before = daemon.json("devices")["devices"]
     trials = [line for line in notes.read_text().splitlines() if "-version" not in line]
     assert len(trials) > 6
     assert daemon.terminate() == 0
@@ -207,7 +209,8 @@ def test_what_a_device_can_is_tried_once_and_kept(start_daemon: StartDaemon, cou
     notes.unlink()
     daemon.start()
     daemon.await_serving()
-    after = daemon.await_devices_ready()
+    daemon.await_devices_ready()
+    after = daemon.json("devices")["devices"]
     assert after[0]["capabilities"] == before[0]["capabilities"]
     assert [line for line in notes.read_text().splitlines() if "-version" not in line] == []
 

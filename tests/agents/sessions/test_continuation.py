@@ -22,12 +22,20 @@ from agents.sessions.records import dump_status
 
 KILLED = """
 import errno, os, pathlib, signal, sys
-sys.path[:0] = sys.argv[4:]
+sys.path[:0] = sys.argv[2:]
 from test_continuation import files_of, folder_of
 from agents.sessions.continuation import EarlierAttempt, take_over
 
-state, step, copied = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "copied"
-folder, left = folder_of(state, 2), step
+for line in sys.stdin:
+    taker = os.fork()
+    if not taker:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(taker, 0)[1]), flush=True)
+else:
+    sys.exit()
+step, state = line.rstrip().split(" ", 1)
+left, state, copied = int(step), pathlib.Path(state), sys.argv[1] == "copied"
+folder = folder_of(state, 2)
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.copyfileobj"}
 
 def watch(event, arguments):
@@ -47,7 +55,9 @@ if copied:
     pathlib.Path.replace = elsewhere
 sys.addaudithook(watch)
 take_over(folder, [EarlierAttempt(attempt=1, folder=str(folder_of(state, 1).path))], files_of(folder))
+os._exit(0)
 """
+"""Reads steps and folders, and for each has a copy of itself take over and be killed at that step. Tells its status."""
 
 
 def folder_of(state: Path, attempt: int) -> AttemptFolder:
@@ -125,16 +135,22 @@ def test_what_is_taken_over_is_called_what_it_is(tmp_path: Path) -> None:
 def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, how: str) -> None:
     """Attempt 2 is killed while it takes over from 1; attempt 3 takes over from both."""
     here = [str(Path(__file__).parent), *sys.path]
-    for step in range(1, 200):
-        state = tmp_path / f"{how}-{step}"
-        made(state, 1, FIRST)
-        made(state, 2, {})
-        run = subprocess.run([sys.executable, "-c", KILLED, str(state), str(step), how, *here], check=False)
-        assert contents_of(taken_over(state, 3)) == TAKEN, step
-        if run.returncode == 0:
-            assert step > 10
-            return
-        assert run.returncode == -signal.SIGKILL
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, how, *here], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as takers:
+        assert takers.stdin is not None
+        assert takers.stdout is not None
+        for step in range(1, 200):
+            state = tmp_path / f"{how}-{step}"
+            made(state, 1, FIRST)
+            made(state, 2, {})
+            takers.stdin.write(f"{step} {state}\n")
+            status = int(takers.stdout.readline())
+            assert contents_of(taken_over(state, 3)) == TAKEN, step
+            if status == 0:
+                assert step > 10
+                return
+            assert status == -signal.SIGKILL
     raise AssertionError("it never came to its end")
 
 
