@@ -25,7 +25,7 @@ from gpu_balancer import RequestFailure
 from gpu_balancer.v1 import device_pb2, media_pb2, session_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 UNLISTED = 9999
@@ -100,6 +100,10 @@ def measure(
         restarts = [house.retry() for _ in range(retries)]
     for complaint in tally.wrong:
         print(f"  {complaint}")
+    return _figures(tally, looks_s, hang_s, restarts)
+
+
+def _figures(tally: _Tally, looks_s: Mapping[str, float], hang_s: float, restarts: Sequence[float]) -> list[Figure]:
     outcomes = len(tally.wrong) + tally.right
     return [
         Figure(

@@ -115,7 +115,8 @@ class Watcher:
         self._to_look = True
         self._newer: deque[tuple[int, AttemptKey]] = deque()
         self._caught_up = False
-        self._agent_changed = False
+        # It asked what the agent is before it began to listen, and may have been told of what has changed since.
+        self._agent_changed = True
         self._progressed: dict[AttemptKey, None] = {}
         self._measurements: Measurements | None = None
         self._news = asyncio.Event()
@@ -141,7 +142,7 @@ class Watcher:
         self._news.set()
 
     async def events(self) -> AsyncIterator[Event]:
-        """Gives kept events in order of their numbers, then CaughtUp once, then live ones; never ends by itself."""
+        """Gives kept events in order of their numbers, then CaughtUp and AgentChanged, then live ones; never ends."""
         while True:
             self._news.clear()
             event = self._next()

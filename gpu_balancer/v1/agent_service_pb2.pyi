@@ -968,7 +968,9 @@ class WatchEventsResponse(_message.Message):
 
     @_builtins.property
     def agent(self) -> Global___Agent:
-        """The agent's own state changed: probed, for instance."""
+        """The agent's own state changed: probed, for instance. Told once right after caught_up, too, because the answer to
+        GetAgent may be older than the stream.
+        """
 
     @_builtins.property
     def caught_up(self) -> Global___CaughtUp:

@@ -110,14 +110,19 @@ class RunningDaemon:
     def await_devices_ready(self, count: int = 1, timeout_s: float = 60) -> None:
         """Waits until so many devices are READY."""
         self.await_serving()
+        devices: list[device_pb2.Device] = []
         with self.client() as client:
 
             def ready() -> bool:
                 assert self.process.poll() is None, f"the daemon ended:\n{self.log}"
-                states = [device.state for device in client.list_devices()]
-                return states.count(device_pb2.DEVICE_STATE_READY) == count
+                devices[:] = client.list_devices()
+                return [device.state for device in devices].count(device_pb2.DEVICE_STATE_READY) == count
 
-            eventually(ready, f"{count} devices are ready", timeout_s=timeout_s)
+            try:
+                eventually(ready, f"{count} devices are ready", timeout_s=timeout_s)
+            except AssertionError as error:
+                states = [f"{one.name} {device_pb2.DeviceState.Name(one.state)} {one.state_message}" for one in devices]
+                raise AssertionError("\n".join((str(error), *states))) from None
 
     def await_exit(self, timeout_s: float = _EXIT_S) -> int:
         """Waits for the process's end and gives its exit status."""

@@ -107,6 +107,15 @@ async def test_a_watcher_hears_kept_events_in_order_then_that_it_has_caught_up(
     assert events[-1] == CaughtUp(live_attempts=(attempts[0].key, attempts[2].key))
 
 
+async def test_a_watcher_is_told_what_the_agent_is_once_it_has_caught_up(tmp_path: Path, book: StatusBook) -> None:
+    """It asked before it began to listen, and what changed in between was told to nobody."""
+    attempt = attempt_of(tmp_path, "a")
+    await book.publish(attempt)
+    book.feed.agent_changed()
+    with book.feed.watch(book.last_number, book.last_number) as watcher:
+        assert await take(watcher.events(), 2) == [CaughtUp(live_attempts=(attempt.key,)), AgentChanged()]
+
+
 async def test_a_cursor_spares_what_was_stored_and_one_from_another_life_spares_nothing(
     tmp_path: Path, book: StatusBook
 ) -> None:
@@ -146,7 +155,7 @@ async def test_progress_measurements_and_the_agent_are_told_without_a_number(tmp
     await book.publish(attempt)
     with book.feed.watch(book.last_number, book.last_number) as watcher:
         events = watcher.events()
-        await take(events, 1)
+        await take(events, 2)
         attempt.status = replace(attempt.status, progress=Progress(frames=7))
         book.progressed(attempt)
         book.feed.measured(Measurements(measure_time=NOW))
