@@ -18,8 +18,7 @@ _POLLS = 1000
 _POLL_S = 0.01
 _PATIENCE = 30
 """Looks after which the window is told again. About one start in ten loses the first telling: Chromium asks the window
-manager while that is still taking the window over. Then twice as many each time: a busy machine may still be about to
-do as it was told, and a new telling makes the window small first."""
+manager while that is still taking the window over."""
 
 _SIZE = "[innerWidth * devicePixelRatio, innerHeight * devicePixelRatio]"
 
@@ -37,23 +36,50 @@ async def fill_display(session: CDPSession, display: Display, *, scale: float = 
     """
     ask: dict[str, Any] = {"expression": _SIZE, "returnByValue": True}
     width = height = 0
-    patience, told = _PATIENCE, 0
+    telling = _Telling(session)
     for look in range(_POLLS):
         answer = await session.send("Runtime.evaluate", ask)
         width, height = (round(pixels) for pixels in answer["result"]["value"])
         if abs(width - display.width) <= scale and abs(height - display.height) <= scale:
             return
-        if look - told == patience:
-            await _tell_again(session)
-            patience, told = 2 * patience, look
+        await telling.look(look)
         await asyncio.sleep(_POLL_S)
     problem = f"its page is {width}x{height} on a display of {display.width}x{display.height}"
+    problem = f"{problem}, and its window takes itself for {telling.window_state}"
     raise PageFault("BROWSER_FAILED", f"Cannot open the page: {problem}. Try again.")
 
 
-async def _tell_again(session: CDPSession) -> None:
-    window = await session.send("Browser.getWindowForTarget")
-    # Not at once: it takes itself for filling the screen already.
-    for state in ("normal", "fullscreen"):
+class _Telling:
+    """Tells a window to fill its screen, one step at a time: what is told before the last step was done is lost."""
+
+    def __init__(self, session: CDPSession) -> None:
+        self._session = session
+        self._told = 0
+        self._patience = _PATIENCE
+        self._made_small = False
+        self.window_state = "unknown"
+        """As the browser told it last."""
+
+    async def look(self, look: int) -> None:
+        """Tells it when that is due.
+
+        Args:
+            look: Number of the look, from 0, at which the page did not fill the screen.
+        """
+        if not self._made_small and look - self._told < _PATIENCE:
+            return
+        window = await self._session.send("Browser.getWindowForTarget")
+        self.window_state = window["bounds"].get("windowState", "normal")
+        if self.window_state != "fullscreen":
+            self._made_small = False
+            await self._tell(window, "fullscreen", look)
+        elif look - self._told >= self._patience:
+            # It takes itself for filling the screen already. On a busy machine it may be about to, so ever less often.
+            self._patience *= 2
+            self._made_small = True
+            await self._tell(window, "normal", look)
+
+    async def _tell(self, window: dict[str, Any], state: str, look: int) -> None:
+        self._told = look
         bounds = {"windowId": window["windowId"], "bounds": {"windowState": state}}
-        await session.send("Browser.setWindowBounds", bounds)
+        await self._session.send("Browser.setWindowBounds", bounds)
