@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from daemons import RunningDaemon, StartDaemon
 
-# Seventeen processes begin at once for the largest fleet, beside whatever else the machine does.
+# Nine processes begin at once for the largest fleet, beside whatever else the machine does.
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 L4 = FakeGpu(uuid=uuid(0x14), bus=0x65, video_clock_mhz=1770, encoder_sessions=0, temperature=41)
@@ -57,10 +57,10 @@ UNEQUAL = (T4, L4, H200, MYSTERY)
 UNEQUAL_LACKING = {T4.uuid: BEFORE_ADA, L4.uuid: ADA, H200.uuid: (*NO_NVENC, "av1_nvdec"), MYSTERY.uuid: BEFORE_ADA}
 MANY = tuple(
     FakeGpu(uuid=uuid(0x1000 + number), bus=number + 1, name="NVIDIA RTX 4000 Ada" if number == 3 else "NVIDIA L4")
-    for number in range(16)
+    for number in range(8)
 )
-MANY_WEIGHTS = (100, 66, 33, 10, *(0,) * 12)
-MANY_CAPS = (2, 2, 2, 1, *(0,) * 12)
+MANY_WEIGHTS = (100, 66, 33, 10, *(0,) * 4)
+MANY_CAPS = (2, 2, 2, 1, *(0,) * 4)
 FACTS = media_pb2.InputFacts(width=320, height=180, video_codec=media_pb2.VIDEO_CODEC_H264)
 NO_FFMPEG = '[ffmpeg]\ncandidates = ["/nonexistent/ffmpeg"]\n'
 """For daemons whose devices do not matter: probing takes its time."""
@@ -102,7 +102,7 @@ def unequal(tmp_path_factory: pytest.TempPathFactory, inputs: str) -> Iterator[F
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory, inputs: str) -> Iterator[Fleet]:
-    """Sixteen GPUs, weighted by hand."""
+    """Eight GPUs, weighted by hand."""
     settings = inputs + many_settings("least_weighted_load")
     lacking = dict.fromkeys((gpu.uuid for gpu in MANY), ADA)
     with fleet_running(tmp_path_factory.mktemp("many"), MANY, settings, lacking=lacking) as fleet:
@@ -437,7 +437,7 @@ def test_a_gpu_without_nvenc_decodes_and_scales_for_software_only_if_the_client_
     assert session.workload.cost_pixels_per_second == (320 * 180 + 160 * 90 + 5 * 160 * 90) * 30
 
 
-# -------------------------------------------------------------------------------------------------- sixteen, weighted
+# -------------------------------------------------------------------------------------------------- eight, weighted
 
 
 def test_settings_weight_gpus_by_uuid_pci_address_index_and_model(many: Fleet) -> None:
@@ -445,12 +445,14 @@ def test_settings_weight_gpus_by_uuid_pci_address_index_and_model(many: Fleet) -
     assert [device["identity"]["id"] for device in devices] == [gpu.uuid for gpu in MANY]
     assert [device.get("weight", 0) for device in devices] == list(MANY_WEIGHTS)
     assert {device["weightSource"] for device in devices} == {"settings"}
-    assert "weightedLoad" not in devices[15]
+    assert "weightedLoad" not in devices[7]
 
 
 def least_weighted(cost: int, booked: Sequence[int]) -> int:
     """The device with room whose weighted load is lowest after placing, by docs/placement.md."""
-    open_devices = [number for number in range(16) if MANY_WEIGHTS[number] and booked[number] < MANY_CAPS[number]]
+    open_devices = [
+        number for number in range(len(MANY)) if MANY_WEIGHTS[number] and booked[number] < MANY_CAPS[number]
+    ]
     return min(
         open_devices,
         key=lambda number: (
@@ -463,7 +465,9 @@ def least_weighted(cost: int, booked: Sequence[int]) -> int:
 
 def wowza(load: int, booked: Sequence[int]) -> int:
     """The device with room whose whole-number load is lowest before placing."""
-    open_devices = [number for number in range(16) if MANY_WEIGHTS[number] and booked[number] < MANY_CAPS[number]]
+    open_devices = [
+        number for number in range(len(MANY)) if MANY_WEIGHTS[number] and booked[number] < MANY_CAPS[number]
+    ]
     return min(
         open_devices, key=lambda number: (booked[number] * load * max(MANY_WEIGHTS) // MANY_WEIGHTS[number], number)
     )
@@ -471,7 +475,7 @@ def wowza(load: int, booked: Sequence[int]) -> int:
 
 def expected_order(rule: Callable[[int, Sequence[int]], int], cost: int) -> list[int]:
     """Where a rule puts one session after another until all devices are full."""
-    booked = [0] * 16
+    booked = [0] * len(MANY)
     order = []
     for _ in range(sum(MANY_CAPS)):
         order.append(rule(cost, booked))
@@ -526,8 +530,8 @@ def test_a_cordon_and_another_weight_change_the_next_placement(many: Fleet, medi
             assert many.daemon.cli("devices", "set-weight", "01:00.0", "50").returncode == 0
             assert many.daemon.cli("devices", "uncordon", "0").returncode == 0
             assert next_gpu() == 1, "66 is more than 50"
-            assert many.daemon.cli("devices", "set-weight", "9", "200").returncode == 0
-            assert next_gpu() == 9
+            assert many.daemon.cli("devices", "set-weight", "7", "200").returncode == 0
+            assert next_gpu() == 7
         finally:
             client.reload_settings()
         assert next_gpu() == 0, "a reload forgets weights set by hand"
