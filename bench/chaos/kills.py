@@ -84,6 +84,8 @@ class _Killer:
                 self._one(measured=False)
                 time.sleep(self._chance.uniform(0.0, 1.0))
             self._one(measured=not twice)
+            if twice:
+                self._house.await_adopted(self._names)
             done += 1 + twice
 
     def _one(self, *, measured: bool) -> None:
