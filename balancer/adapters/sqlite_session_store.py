@@ -228,6 +228,9 @@ class SqliteSessionStore:
         return self._connection
 
     def _opened(self) -> sqlite3.Connection:
+        if self._path.exists() and not self._path.stat().st_size and self._reserve.path.exists():
+            # The room beside it is taken only once it holds something; begun anew, it would end what agents run.
+            raise StoreError(_damaged(self._path, "it is empty, and was not before"))
         # The client's words may hold stream keys; SQLite gives the log beside it the same mode.
         os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(self._path, isolation_level=None, cached_statements=_MAX_ROWS + 16)

@@ -28,7 +28,8 @@ class DiskReserve:
             path: The file, in a folder that exists.
             size_bytes: How much room it keeps.
         """
-        self._path = path
+        self.path = path
+        """The file."""
         self._size_bytes = size_bytes
         self._held = False
         self._door = threading.Lock()
@@ -38,10 +39,10 @@ class DiskReserve:
         with self._door, contextlib.suppress(OSError):
             if self._held:
                 return
-            if self._path.exists() and self._path.stat().st_blocks * 512 >= self._size_bytes:
+            if self.path.exists() and self.path.stat().st_blocks * 512 >= self._size_bytes:
                 self._held = True
                 return
-            status = os.statvfs(self._path.parent)
+            status = os.statvfs(self.path.parent)
             if status.f_bavail * status.f_frsize < _PLENTY * self._size_bytes:
                 return
             self._allocate()
@@ -52,17 +53,17 @@ class DiskReserve:
         with self._door:
             self._held = False
             try:
-                self._path.unlink()
+                self.path.unlink()
             except OSError:
                 return False
             return True
 
     def _allocate(self) -> None:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(descriptor, 0, self._size_bytes)
         except OSError:
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
             raise
         finally:
             os.close(descriptor)

@@ -119,6 +119,16 @@ async def test_a_file_that_is_no_store_is_refused(path: Path) -> None:
     await store.close()
 
 
+async def test_a_store_that_was_emptied_is_refused_and_one_that_was_never_filled_is_not(path: Path) -> None:
+    write(path, b"")
+    await filled(path)
+    os.truncate(path, 0)
+    store = SqliteSessionStore(path)
+    with pytest.raises(StoreError, match="it is empty, and was not before"):
+        await store.load()
+    await store.close()
+
+
 async def test_a_damaged_page_is_refused(path: Path) -> None:
     await filled(path, 200)
     content = bytearray(content_of(path))
