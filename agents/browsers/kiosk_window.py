@@ -50,13 +50,12 @@ async def fill_display(session: CDPSession, display: Display, *, scale: float = 
 
 
 class _Telling:
-    """Tells a window to fill its screen, one step at a time: what is told before the last step was done is lost."""
+    """Tells a window to fill its screen, ever less often: on a busy machine it may be about to do as it was told."""
 
     def __init__(self, session: CDPSession) -> None:
         self._session = session
         self._told = 0
         self._patience = _PATIENCE
-        self._made_small = False
         self.window_state = "unknown"
         """As the browser told it last."""
 
@@ -66,20 +65,25 @@ class _Telling:
         Args:
             look: Number of the look, from 0, at which the page did not fill the screen.
         """
-        if not self._made_small and look - self._told < _PATIENCE:
+        if look - self._told < self._patience:
             return
+        self._told, self._patience = look, 2 * self._patience
+        window_id = await self._look_at_window()
+        if self.window_state == "fullscreen":
+            # It takes itself for filling the screen already, and would not hear it before it is small.
+            await self._tell(window_id, "normal")
+            for _ in range(_PATIENCE):
+                await self._look_at_window()
+                if self.window_state != "fullscreen":
+                    break
+                await asyncio.sleep(_POLL_S)
+        await self._tell(window_id, "fullscreen")
+
+    async def _look_at_window(self) -> int:
         window = await self._session.send("Browser.getWindowForTarget")
         self.window_state = window["bounds"].get("windowState", "normal")
-        if self.window_state != "fullscreen":
-            self._made_small = False
-            await self._tell(window, "fullscreen", look)
-        elif look - self._told >= self._patience:
-            # It takes itself for filling the screen already. On a busy machine it may be about to, so ever less often.
-            self._patience *= 2
-            self._made_small = True
-            await self._tell(window, "normal", look)
+        return int(window["windowId"])
 
-    async def _tell(self, window: dict[str, Any], state: str, look: int) -> None:
-        self._told = look
-        bounds = {"windowId": window["windowId"], "bounds": {"windowState": state}}
+    async def _tell(self, window_id: int, state: str) -> None:
+        bounds = {"windowId": window_id, "bounds": {"windowState": state}}
         await self._session.send("Browser.setWindowBounds", bounds)
