@@ -44,9 +44,11 @@ async def fill_display(session: CDPSession, display: Display, *, scale: float = 
             return
         await telling.look(look)
         await asyncio.sleep(_POLL_S)
-    problem = f"its page is {width}x{height} on a display of {display.width}x{display.height}"
-    problem = f"{problem}, and its window takes itself for {telling.window_state}"
-    raise PageFault("BROWSER_FAILED", f"Cannot open the page: {problem}. Try again.")
+    raise PageFault(
+        "BROWSER_FAILED",
+        f"Cannot open the page: it is {width}x{height} on a display of {display.width}x{display.height}, and its "
+        f"window takes itself for {telling.window_state}. Try again.",
+    )
 
 
 class _Telling:

@@ -12,6 +12,8 @@ import imageio_ffmpeg
 import pytest
 from daemons import RunningDaemon, StartDaemon, daemon_running
 
+from bench.pages.server import PageServer, serve_pages
+
 if TYPE_CHECKING:
     from gpu_balancer.client import Client
 
@@ -28,6 +30,13 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command += ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac", str(folder / name)]
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     return folder
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[PageServer]:
+    """Pages that say what they show."""
+    with serve_pages() as served:
+        yield served
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gpu_balancer.client import Client
 from gpu_balancer.runtime.folder_lock import lock_owner
 from gpu_balancer.v1 import device_pb2
@@ -21,6 +24,12 @@ from gpu_balancer.v1 import device_pb2
 LISTEN = '[server]\nlisten = ["unix:{state_dir}/balancer.sock"]\nhttp = "127.0.0.1:0"\n'
 """Addresses that no two daemons share."""
 _EXIT_S = 25.0
+
+
+needs_displays = pytest.mark.skipif(
+    not all(map(shutil.which, ("Xvfb", "openbox", "pulseaudio", "chromium"))),
+    reason="needs Xvfb, openbox, PulseAudio and Chromium",
+)
 
 
 def eventually(condition: Callable[[], Any], what: str, *, timeout_s: float = 60.0) -> Any:

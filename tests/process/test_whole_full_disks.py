@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from asked import FAILED
-from daemons import daemon_running, eventually
+from daemons import daemon_running, eventually, needs_displays
 from decoded import decode
 
-from bench.pages.server import PageServer, serve_pages
+from bench.pages.server import PageServer
 from fakes.small_file_system import fill, small_file_system
 from gpu_balancer.v1 import recording_pb2, session_pb2
 
-PROGRAMS = ("Xvfb", "openbox", "pulseaudio", "chromium")
 MIB = 1 << 20
 
 pytestmark = [
     pytest.mark.process,
     pytest.mark.timeout(180),
-    pytest.mark.skipif(not all(map(shutil.which, PROGRAMS)), reason="needs Xvfb, openbox, PulseAudio and Chromium"),
+    needs_displays,
 ]
-
-
-@pytest.fixture(scope="module")
-def pages() -> Iterator[PageServer]:
-    """Pages that say what they show."""
-    with serve_pages() as served:
-        yield served
 
 
 @pytest.fixture

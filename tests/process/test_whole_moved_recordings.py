@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from daemons import RunningDaemon, daemon_running, eventually
+from daemons import RunningDaemon, daemon_running, eventually, needs_displays
 
 from bench.analysis.media_file import is_faststart
 from bench.analysis.strip import count_frames, read_strip
-from bench.pages.server import PageServer, serve_pages
+from bench.pages.server import PageServer
 from gpu_balancer.v1 import recording_pb2, session_pb2
-
-PROGRAMS = ("Xvfb", "openbox", "pulseaudio", "chromium")
 
 pytestmark = [
     pytest.mark.process,
     pytest.mark.timeout(240),
-    pytest.mark.skipif(not all(map(shutil.which, PROGRAMS)), reason="needs Xvfb, openbox, PulseAudio and Chromium"),
+    needs_displays,
     pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores"),
 ]
-
-
-@pytest.fixture(scope="module")
-def pages() -> Iterator[PageServer]:
-    """Pages that say what they show."""
-    with serve_pages() as served:
-        yield served
 
 
 @pytest.fixture(scope="module")

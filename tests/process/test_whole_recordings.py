@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,30 +11,21 @@ from pathlib import Path
 
 import httpx
 import pytest
-from daemons import RunningDaemon, StartDaemon, daemon_running, eventually
+from daemons import RunningDaemon, StartDaemon, daemon_running, eventually, needs_displays
 
 from bench.analysis.decoding import QUIET, shrunk_frames
 from bench.analysis.media_file import is_faststart, measure_playable
 from bench.analysis.strip import count_frames, read_strip
-from bench.pages.server import PageServer, serve_pages
+from bench.pages.server import PageServer
 from gpu_balancer.client import Client
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.v1 import media_pb2, recording_pb2, session_pb2
 
-PROGRAMS = ("Xvfb", "openbox", "pulseaudio", "chromium")
-
 pytestmark = [
     pytest.mark.process,
     pytest.mark.timeout(180),
-    pytest.mark.skipif(not all(map(shutil.which, PROGRAMS)), reason="needs Xvfb, openbox, PulseAudio and Chromium"),
+    needs_displays,
 ]
-
-
-@pytest.fixture(scope="module")
-def pages() -> Iterator[PageServer]:
-    """Pages that say what they show."""
-    with serve_pages() as served:
-        yield served
 
 
 @pytest.fixture(scope="module")
