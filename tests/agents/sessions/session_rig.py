@@ -124,6 +124,7 @@ class Rig:
                             self.heard.append(event.status)
                         if truth(event.status):
                             return event.status
+                        assert event.status.phase is not Phase.ENDED, event.status
         raise AssertionError("events ended")
 
     async def running(self, job: Job) -> AttemptStatus:
