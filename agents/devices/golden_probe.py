@@ -74,7 +74,8 @@ async def probe_device(
         candidates: ffmpeg programs, best first: "bundled" or absolute paths.
         state_folder: The agent's own folder, which exists. Outcomes are kept there, and samples while it runs.
         trial_timeout: How long one run may take.
-        refresh: Tries everything again, whatever is kept.
+        refresh: Tries again what the device does, whatever is kept. On a GPU, software that went well is not in
+            question and stays believed: it follows from the ffmpeg alone.
 
     Returns:
         What every trial came to, failed ones too.
@@ -84,7 +85,9 @@ async def probe_device(
     """
     search = await find_ffmpeg_builds(candidates, for_cuda=identity.kind == "nvidia")
     store = ProbeStore(state_folder / _STORE_NAME)
-    kept = {} if refresh else await asyncio.to_thread(store.load)
+    kept = await asyncio.to_thread(store.load)
+    if refresh:
+        kept = _not_in_question(identity, search, kept)
     work = state_folder / _WORK_NAME
     await asyncio.to_thread(_make_empty, work)  # whatever an agent killed in the middle has left is gone with this
     try:
@@ -277,6 +280,17 @@ def _device_fault(identity: DeviceIdentity, capabilities: tuple[Capability, ...]
         else "another ffmpeg in [ffmpeg] candidates"
     )
     return f"Cannot {what} {identity.id}: {own[0].message}. Try {cure}."
+
+
+def _not_in_question(
+    identity: DeviceIdentity, search: FfmpegSearch, kept: dict[str, TrialOutcome]
+) -> dict[str, TrialOutcome]:
+    """Picks the outcomes that a device that is in question has no part in."""
+    if identity.kind == "cpu":
+        return {}
+    software = [trial.name for trial in trials_of(identity.kind) if not trial.hardware]
+    keys = {outcome_key(identity, found.fingerprint, name) for found in search.found for name in software}
+    return {key: outcome for key, outcome in kept.items() if key in keys and outcome.works}
 
 
 def _make_empty(folder: Path) -> None:

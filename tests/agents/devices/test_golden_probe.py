@@ -137,6 +137,20 @@ async def test_a_probe_asked_for_anew_tries_everything_again(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("few_trials")
+async def test_a_card_in_question_is_tried_again_without_the_software_that_went_well(tmp_path: Path) -> None:
+    program = counting(tmp_path / "ffmpeg")
+    sick = await probe_device(GPU, [program], state_folder=tmp_path)
+    assert found(sick, Direction.DECODE, VideoCodec.H264, 8, hardware=False).works
+    (tmp_path / "runs").unlink()
+    assert await probe_device(GPU, [program], state_folder=tmp_path, refresh=True) == sick
+    runs = runs_of(tmp_path)
+    judged = [run for run in runs if "psnr" in run]
+    assert len(judged) == 3, "each decoder of the card once more, and no software"
+    assert all("-hwaccel cuda" in run for run in judged)
+    assert sum("_nvenc" in run for run in runs) >= 3
+
+
+@pytest.mark.usefixtures("few_trials")
 async def test_a_replaced_ffmpeg_is_tried_anew(tmp_path: Path) -> None:
     program = counting(tmp_path / "ffmpeg")
     await probe_device(CPU, [program], state_folder=tmp_path)
