@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # Processes that share out the tests, a file each at a time. More than there are cores: they wait more than they work.
 WORKERS ?= 4
 .DEFAULT_GOAL := help
+# Daemons are started hundreds of times here: what Python compiled of them is kept, also where that is turned off.
+export PYTHONDONTWRITEBYTECODE =
 .PHONY: help setup system-packages test-packages demo test check fix lint types house contract generated unit schema proto bench chaos clean
 
 help: ## Shows this list
