@@ -23,6 +23,7 @@ from balancer.domain.session_events import (
     LaunchRefused,
     PaceOnAgent,
     SessionEvent,
+    StopHeard,
     StopOnAgent,
 )
 from balancer.ports.agent_client import AgentUnreachableError
@@ -70,6 +71,8 @@ class _Running:
     command: Command
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     nudged: asyncio.Event = field(default_factory=asyncio.Event)
+    again: bool = False
+    """Whether it was given anew since it was last carried out."""
 
 
 class AgentCommands:
@@ -87,6 +90,7 @@ class AgentCommands:
         """Begins a command, unless it is being carried out already: then it is tried again at once."""
         running = self._running.get(command)
         if running is not None:
+            running.again = True
             running.nudged.set()
             return
         running = self._running[command] = _Running(command)
@@ -181,8 +185,14 @@ class AgentCommands:
             if launch is not None:
                 launch.nudged.set()
                 await launch.ended.wait()
-            # At least once: an attempt may live on after its session ended.
-            while not await self._try_stop(command, aloud=pause == self._times.first_pause):
+            while True:
+                running.again = False
+                # At least once: an attempt may live on after its session ended.
+                if await self._try_stop(command, aloud=pause == self._times.first_pause):
+                    if running.again:
+                        continue  # It may have been heard before the attempt ended, which is to be told again then.
+                    self._door.post(command.session_id, StopHeard(attempt=command.attempt))
+                    return
                 if self._over(command):
                     return
                 await self._wait(running, pause)

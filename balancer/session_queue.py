@@ -247,7 +247,8 @@ class SessionQueue:
 
     def _room_comes_on(self, device_id: DeviceId) -> bool:
         return any(
-            record.state is SessionState.STOPPING and record.device_id == device_id for record in self._door.live()
+            record.state is SessionState.STOPPING and record.settling is None and record.device_id == device_id
+            for record in self._door.live()
         )
 
     def _decide(self, waiting: Waiting, closed: Mapping[DeviceId, Refusal]) -> Decision:
@@ -305,7 +306,7 @@ def _rests(waiting: Waiting, now_s: float) -> bool:
 
 def _victim(record: SessionRecord) -> Victim | None:
     """Describes a session that may be stopped for others, or that is being stopped anyway. None: it may not."""
-    if record.device_id is None:
+    if record.device_id is None or record.settling is not None:
         return None
     if any(condition.type == UNREACHABLE for condition in record.conditions):
         return None

@@ -20,6 +20,7 @@ from agents.sessions.output_moves import remove_parts
 from agents.sessions.processes import end_processes
 from agents.sessions.records import LaunchRecord, dump_status
 from agents.sessions.session_trace import SessionTrace
+from agents.sessions.settling import Settling
 from agents.sessions.status_book import Attempt, StatusBook
 from agents.sessions.takeover import KILLED_WITHIN, Takeover
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, invalid
@@ -85,7 +86,9 @@ class SessionRegistry:
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._launches: dict[AttemptKey, AnyRecord] = {}
         self._runners: dict[AttemptKey, Runner] = {}
+        self._watches: dict[AttemptKey, asyncio.Task[None]] = {}
         self._flights: dict[AttemptKey, asyncio.Future[str | None]] = {}
+        self._settling = Settling()
         self._closed = False
         self._takeover = Takeover(folders, book, door=self, tasks=tasks, clock=clock)
 
@@ -153,7 +156,7 @@ class SessionRegistry:
             discard_outputs: Throws away what it made, unless it has completed by itself. Asking again without does
                 not take that back.
             to_be_continued: Leaves its outputs open, for another attempt that goes on with them. Asking again without
-                settles them.
+                settles them before it returns.
 
         Raises:
             RequestFailure: When the session's name cannot be one.
@@ -204,12 +207,16 @@ class SessionRegistry:
             await asyncio.wait([flight])
         if (runner := self._runners.get(key)) is not None:
             await runner.stop(StopCause.ASKED, discard_outputs=discard_outputs, to_be_continued=to_be_continued)
-        elif (record := self._launches.get(key)) is not None:
-            attempt = self._attempts[key]
-            status = attempt.status
+            if self._is_live(key):
+                return
+            if (watch := self._watches.get(key)) is not None:
+                await asyncio.wait([watch])  # It has told its end, and puts its things away.
+        if (record := self._launches.get(key)) is not None:
+            status = self._attempts[key].status
             left_open = status.to_be_continued or (status.ending is Ending.FAILED and record.may_continue)
             if left_open and not to_be_continued:
-                await self._make_runner(attempt, record, SessionTrace(self._tracer, "", key)).settle()
+                runner = self._make_runner(self._attempts[key], record, SessionTrace(self._tracer, "", key))
+                await self._settling.settle(key, runner)
         elif key not in self._attempts:
             await self._enter_tombstone(key)
 
@@ -312,13 +319,13 @@ class SessionRegistry:
     def _watch(self, attempt: Attempt, record: AnyRecord, trace: SessionTrace, shim: int | None) -> Runner:
         runner = self._make_runner(attempt, record, trace)
         self._runners[attempt.key] = runner
-        self._tasks.spawn(self._run(attempt, runner, shim), name=f"watch {attempt.key}")
+        self._watches[attempt.key] = self._tasks.spawn(self._run(attempt, runner, shim), name=f"watch {attempt.key}")
         return runner
 
     async def _run(self, attempt: Attempt, runner: Runner, shim: int | None) -> None:
         with _logging(attempt.key):
             await runner.watch(shim)
-            del self._runners[attempt.key]
+            del self._runners[attempt.key], self._watches[attempt.key]
             status = attempt.status
             reason = "" if status.failure is None else f": {status.failure.reason}: {status.failure.message}"
             _LOG.info("Ended %s%s", status.ending, reason)

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import assert_never
 
 from balancer.domain.attempt_reports import with_end, with_report
+from balancer.domain.endings import completed, completed_first, final
 from balancer.domain.ids import DeviceId
 from balancer.domain.reachability import UNREACHABLE, heard, lost, silent
 from balancer.domain.requeueing import (
@@ -24,7 +25,6 @@ from balancer.domain.requeueing import (
     begins_elsewhere,
     ends_too_early,
     given_up,
-    last_words,
     may_move,
     restarted,
     retried,
@@ -55,6 +55,7 @@ from balancer.domain.session_events import (
     RoomLost,
     SessionEvent,
     StopForgotten,
+    StopHeard,
     StopOnAgent,
     StopRequested,
     WaitEnded,
@@ -99,7 +100,9 @@ def advance(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple[
     changed, commands = _changed(record, event, now)
     if changed is record or changed == record:
         return record, commands
-    return replace(changed, revision=record.revision + 1), (*commands, *last_words(record, changed))
+    if changed.settling is not None and record.settling is None:
+        commands = (*commands, *_stop(changed))
+    return replace(changed, revision=record.revision + 1), commands
 
 
 def _changed(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:
@@ -122,8 +125,8 @@ def _changed(record: SessionRecord, event: SessionEvent, now: datetime) -> tuple
             return _on_missing(record, event, now)
         case StopRequested() | MoveRequested():
             return _on_stop(record, event, now) if isinstance(event, StopRequested) else _on_move(record, event, now)
-        case StopForgotten():
-            return record, _stop(record) if record.state is SessionState.STOPPING else ()
+        case StopForgotten() | StopHeard():
+            return _on_word_of_stop(record, event, now)
         case AgentSilent() | AgentHeard() | AgentLost() | Amended():
             return _on_told(record, event, now), ()
         case _:
@@ -167,7 +170,7 @@ def _on_waiting(record: SessionRecord, event: RoomKept | RoomLost | WaitEnded | 
         case RoomLost():
             return replace(record, reservation=None)
         case WaitEnded():
-            return _final(record, SessionState.FAILED, now, record.failure or _WAITED_IN_VAIN)
+            return completed_first(record, SessionState.FAILED, now, record.failure or _WAITED_IN_VAIN)
         case Ranked():
             return replace(record, standing=event.standing)
 
@@ -192,6 +195,8 @@ def _on_reported(
 ) -> tuple[SessionRecord, tuple[Command, ...]]:
     if record.state not in PLACED or event.attempt != record.attempt:
         return record, _stop_stale(record, event)
+    if record.settling is not None:
+        return record, ()
     if event.phase is AttemptPhase.ENDED:
         return _ended(record, event, now), ()
     if event.phase is AttemptPhase.STARTING and record.running_time is not None:
@@ -239,21 +244,23 @@ def _ended(record: SessionRecord, event: AttemptReported, now: datetime) -> Sess
         case AttemptOutcome.COMPLETED:
             if ends_too_early(told) and (again := restarted(told, _INPUT_ENDED, now)) is not None:
                 return again
-            return _final(told, SessionState.SUCCEEDED, end_time)
+            return final(told, SessionState.SUCCEEDED, end_time)
         case AttemptOutcome.STOPPED:
-            return _final(told, SessionState.CANCELLED, end_time, told.failure)
+            return final(told, SessionState.CANCELLED, end_time, told.failure)
         case AttemptOutcome.FAILED | None:
             return _failed(told, event.failure or _UNEXPLAINED, now, end_time)
         case _:
             assert_never(event.outcome)
 
 
-def _failed(record: SessionRecord, failure: Failure, now: datetime, end_time: datetime | None = None) -> SessionRecord:
+def _failed(
+    record: SessionRecord, failure: Failure, now: datetime, end_time: datetime | None = None, *, begun: bool = True
+) -> SessionRecord:
     """Has a session whose attempt failed begin elsewhere, or again, or fail."""
     if begins_elsewhere(record, failure):
         return retried(record, failure, now)
     again = restarted(record, failure, now)
-    return again or _final(record, SessionState.FAILED, end_time or now, used_up(record, failure))
+    return again or completed_first(record, SessionState.FAILED, end_time or now, used_up(record, failure), begun=begun)
 
 
 def _on_accepted(record: SessionRecord, event: LaunchAccepted) -> tuple[SessionRecord, tuple[Command, ...]]:
@@ -271,10 +278,10 @@ def _on_accepted(record: SessionRecord, event: LaunchAccepted) -> tuple[SessionR
 def _on_refused(
     record: SessionRecord, event: LaunchRefused, now: datetime
 ) -> tuple[SessionRecord, tuple[Command, ...]]:
-    if event.attempt != record.attempt:
+    if event.attempt != record.attempt or record.settling is not None:
         return record, ()
     if record.state is SessionState.STARTING and record.running_time is None:
-        return _failed(record, event.failure, now), ()
+        return _failed(record, event.failure, now, begun=False), ()
     if record.state is SessionState.STOPPING and record.running_time is None:
         # Nothing was started, which is what was asked for.
         return _stopped(record, now), ()
@@ -293,7 +300,9 @@ def _on_missing(
 
 
 def _stopped(record: SessionRecord, now: datetime) -> SessionRecord:
-    return given_up(record, now) if record.requeue else _final(record, SessionState.CANCELLED, now, record.failure)
+    if record.settling is not None:
+        return completed(record, now)
+    return given_up(record, now) if record.requeue else final(record, SessionState.CANCELLED, now, record.failure)
 
 
 def _on_move(record: SessionRecord, event: MoveRequested, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:
@@ -316,7 +325,8 @@ def _on_move(record: SessionRecord, event: MoveRequested, now: datetime) -> tupl
 def _on_stop(record: SessionRecord, event: StopRequested, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:
     match record.state:
         case SessionState.QUEUED:
-            return _final(replace(record, stop_requested=True), SessionState.CANCELLED, now, event.failure), ()
+            stopping = replace(record, stop_requested=True)
+            return completed_first(stopping, SessionState.CANCELLED, now, event.failure), ()
         case SessionState.STARTING | SessionState.RUNNING:
             stopping = replace(record, state=SessionState.STOPPING, stop_requested=True, failure=event.failure)
             return stopping, _stop(record)
@@ -331,11 +341,24 @@ def _on_stop(record: SessionRecord, event: StopRequested, now: datetime) -> tupl
             assert_never(record.state)
 
 
+def _on_word_of_stop(
+    record: SessionRecord, event: StopForgotten | StopHeard, now: datetime
+) -> tuple[SessionRecord, tuple[Command, ...]]:
+    if record.state is not SessionState.STOPPING:
+        return record, ()
+    if isinstance(event, StopForgotten):
+        return record, _stop(record)
+    return completed(record, now) if event.attempt == record.attempt else record, ()
+
+
 def _on_told(
     record: SessionRecord, event: AgentSilent | AgentHeard | AgentLost | Amended, now: datetime
 ) -> SessionRecord:
     match event:
         case AgentLost():
+            if record.settling is not None and record.device_id == event.device_id:
+                # What it has not completed by now stays in parts, as far as they are written.
+                return completed(record, now)
             return lost(record, event, now)
         case AgentSilent():
             return silent(record, now)
@@ -365,23 +388,3 @@ def _pace(record: SessionRecord) -> tuple[Command, ...]:
     if record.device_id is None:
         return ()
     return (PaceOnAgent(session_id=record.id, device_id=record.device_id, attempt=record.attempt),)
-
-
-def _final(
-    record: SessionRecord, state: SessionState, end_time: datetime, failure: Failure | None = None
-) -> SessionRecord:
-    """Ends a session whose processes are known to be gone, or known never to have been."""
-    return replace(
-        record,
-        state=state,
-        reservation=None,
-        conditions=(),
-        failure=failure,
-        ingest_url=None,
-        end_time=end_time,
-        requeue=False,
-        moving=None,
-        not_before_time=None,
-        standing=None,
-        speed_limit=None,
-    )

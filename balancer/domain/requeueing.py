@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 
 from balancer.domain.restart import PASSING_REASONS, RestartMode, row_after
 from balancer.domain.session import Condition, EndedAttempt, Failure, LastRestart, SessionRecord, SessionState
-from balancer.domain.session_events import StopOnAgent
 
 PREEMPTED = "PREEMPTED"
 """Type of the condition of a session that gives way to work in real time, until it is placed again."""
@@ -136,22 +135,6 @@ def given_up(record: SessionRecord, now: datetime) -> SessionRecord:
     return preempted(record, now) if record.moving is None else moved(record, record.moving, now)
 
 
-def last_words(before: SessionRecord, after: SessionRecord) -> tuple[StopOnAgent, ...]:
-    """Has what an attempt left for the next one completed after all, because there will be none.
-
-    Args:
-        before: The session.
-        after: The same a moment later.
-    """
-    left_open = after.may_continue or bool(after.ended_attempts)
-    ended = after.state.final and not before.state.final and left_open
-    # Who completed its outputs itself, done or asked to end, left nothing open.
-    if not ended or not (after.state is SessionState.FAILED or before.state is SessionState.QUEUED):
-        return ()
-    left = (*after.ended_attempts, *_attempt_of(after))[-1:]
-    return tuple(StopOnAgent(session_id=after.id, device_id=one.device_id, attempt=one.attempt) for one in left)
-
-
 def begins_again(record: SessionRecord) -> bool:
     """Tells whether the attempt that a queued session gets next is a restart, or a move."""
     return any(condition.type in (RESTARTING, MOVING) for condition in record.conditions)
@@ -212,10 +195,10 @@ def _continued(record: SessionRecord) -> tuple[EndedAttempt, ...]:
     """Gives what the next attempt continues: this one's folder has what it took over, even if it did not begin."""
     if not record.resumable or record.device_id is None:
         return ()
-    return (*record.ended_attempts, *_attempt_of(record))[-MOST_CONTINUED:]
+    return (*record.ended_attempts, *attempt_of(record))[-MOST_CONTINUED:]
 
 
-def _attempt_of(record: SessionRecord) -> tuple[EndedAttempt, ...]:
+def attempt_of(record: SessionRecord) -> tuple[EndedAttempt, ...]:
     """Gives a session's present attempt, if it has one, as one that has ended."""
     if record.device_id is None:
         return ()

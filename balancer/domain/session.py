@@ -183,6 +183,9 @@ class SessionRecord:
     """When a session that failed has rested for long enough. None: it need not."""
     moving: Failure | None = None
     """Why it is being stopped to go on as another attempt elsewhere. None: it is not."""
+    settling: SessionState | None = None
+    """How it will have ended, once an agent has completed what its attempts left open for a further one; it is STOPPING
+    until then. None: it has not come to that."""
     folder: str = ""
     """Of the present attempt, as its agent told it. Empty: not known."""
     ended_attempts: tuple[EndedAttempt, ...] = ()

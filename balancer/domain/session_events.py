@@ -102,6 +102,13 @@ class StopForgotten:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StopHeard:
+    """The agent was asked to end an attempt. Of one that had ended already, it has completed what that left open."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSilent:
     """The agent of the session's device does not answer."""
 
@@ -182,6 +189,7 @@ SessionEvent = (
     | StopRequested
     | Amended
     | StopForgotten
+    | StopHeard
     | AgentSilent
     | AgentHeard
     | AgentLost

@@ -52,6 +52,7 @@ from balancer.domain.session_events import (
     RoomLost,
     SessionEvent,
     StopForgotten,
+    StopHeard,
     StopOnAgent,
     StopRequested,
     WaitEnded,
@@ -150,6 +151,7 @@ CELLS: dict[str, tuple[SessionEvent, str]] = {
     "not begun": (reported(ENDED, AttemptOutcome.FAILED, failure=NOT_BEGUN), ". queued failed failed . . ."),
     "amended": (Amended(payload=b"more time"), "queued starting running stopping . . ."),
     "stop forgotten": (StopForgotten(), ". . . .! . . ."),
+    "stop heard": (StopHeard(attempt=ATTEMPT), ". . . . . . ."),
     "silent": (AgentSilent(), ". starting running stopping . . ."),
     "heard": (AgentHeard(), ". . . . . . ."),
     "lost": (AgentLost(device_id=DEVICE, silence=timedelta(minutes=2)), ". . . . . . ."),
@@ -431,6 +433,13 @@ def live_record(state: SessionState, **changes: Any) -> SessionRecord:
     return replace(record_in(state), **{"restart": RULE, "resumable": True, "folder": "/one", **changes})
 
 
+def completed_then(ending: tuple[SessionRecord, tuple[Command, ...]]) -> SessionRecord:
+    """Gives a session that ends as it is once its agent has completed what was left open."""
+    record, _ = ending
+    assert (record.state, record.reservation) == (STOPPING, None)
+    return advance(record, StopHeard(attempt=record.attempt), NOW)[0]
+
+
 def test_a_failure_that_counts_begins_the_session_again_after_a_rest_that_doubles_until_it_is_too_often() -> None:
     record = live_record(RUNNING)
     for row, rest_s in enumerate((4, 8), start=1):
@@ -447,7 +456,7 @@ def test_a_failure_that_counts_begins_the_session_again_after_a_rest_that_double
         assert (placed.failure, placed.conditions, placed.not_before_time, placed.folder) == (None, (), None, "")
         assert placed.restart_count == row
         record = replace(placed, attempt=ATTEMPT)
-    failed, _ = advance(record, KILLED_NOW, NOW)
+    failed = completed_then(advance(record, KILLED_NOW, NOW))
     assert failed.state is FAILED
     assert failed.failure is not None
     assert failed.failure.message == "Cannot go on: the program was killed. It was begun again 2 times before."
@@ -460,16 +469,15 @@ def test_an_attempt_that_ran_for_long_ends_the_row_of_restarts() -> None:
     assert advance(waiting, NEW_PLACE, NOW)[0].restart_count == 8
     assert advance(waiting, StopRequested(), NOW)[0].restart_count == 7, "it never began again"
     brief = replace(tired, progress=Progress(out_time=timedelta(minutes=9)))
-    assert advance(brief, KILLED_NOW, NOW)[0].state is FAILED
+    assert completed_then(advance(brief, KILLED_NOW, NOW)).state is FAILED
 
 
 def test_what_does_not_pass_and_what_was_asked_to_end_does_not_begin_again() -> None:
-    assert (
-        advance(live_record(RUNNING), reported(ENDED, AttemptOutcome.FAILED, failure=FAILURE), NOW)[0].state is FAILED
-    )
+    full = reported(ENDED, AttemptOutcome.FAILED, failure=FAILURE)
+    assert completed_then(advance(live_record(RUNNING), full, NOW)).state is FAILED
     chosen = replace(RULE, reasons=frozenset({"DEVICE_LOST"}))
-    assert advance(live_record(RUNNING, restart=chosen), KILLED_NOW, NOW)[0].state is FAILED
-    assert advance(live_record(STOPPING), KILLED_NOW, NOW)[0].state is FAILED
+    assert completed_then(advance(live_record(RUNNING, restart=chosen), KILLED_NOW, NOW)).state is FAILED
+    assert completed_then(advance(live_record(STOPPING), KILLED_NOW, NOW)).state is FAILED
 
 
 def test_the_next_attempt_of_a_live_input_continues_all_earlier_ones_and_another_begins_anew() -> None:
@@ -494,7 +502,8 @@ def test_what_was_left_for_a_next_attempt_is_completed_when_there_will_be_none()
     resting, _ = advance(live_record(RUNNING), KILLED_NOW, NOW)
     for end, state in ((WaitEnded(), FAILED), (StopRequested(), CANCELLED)):
         given_up, commands = advance(resting, end, NOW)
-        assert (given_up.state, commands) == (state, (ended,))
+        assert (given_up.state, given_up.settling, commands) == (STOPPING, state, (ended,))
+        assert completed_then((given_up, commands)).state is state
     never = replace(RULE, mode=RestartMode.NEVER)
     for record in (live_record(RUNNING, restart=never), live_record(RUNNING, restart_row=2, resumable=False)):
         assert advance(record, KILLED_NOW, NOW)[0].state is FAILED
@@ -607,7 +616,9 @@ def test_laws_hold_whatever_happens_in_whatever_order(
         if record.state.final:
             assert after is record
         if after.state is not QUEUED:
-            assert (after.reservation is not None) == (after.state in (STARTING, RUNNING, STOPPING))
+            holds = after.state in (STARTING, RUNNING, STOPPING) and after.settling is None
+            assert (after.reservation is not None) == holds
+        assert (after.settling is not None) <= (after.state is STOPPING)
         assert after.requeue <= (after.state is STOPPING)
         assert (after.moving is not None) <= after.requeue
         assert after.resumable or not after.ended_attempts
@@ -617,7 +628,7 @@ def test_laws_hold_whatever_happens_in_whatever_order(
         assert (after.speed_limit is None) or after.state in (STARTING, RUNNING, STOPPING)
         assert after.state.final == (after.end_time is not None)
         if after.state is not QUEUED:
-            assert (after.failure is not None) == (after.state is FAILED)
+            assert (after.failure is not None) == ((after.settling or after.state) is FAILED)
         if after.state is RUNNING:
             assert after.running_time is not None
         again, _ = advance(after, event, NOW)

@@ -30,7 +30,7 @@ RECORDS = RecordingAbility(
 
 
 class FakeAgentClient:
-    """Client and agent in one. `reachable`, `launch_failure`, `silent` and `launch_gate` make trouble."""
+    """Client and agent in one. `reachable`, `launch_failure`, `silent` and the gates make trouble."""
 
     def __init__(self, device_id: str = "cpu-0") -> None:
         self.device_id = DeviceId(device_id)
@@ -51,6 +51,8 @@ class FakeAgentClient:
         self.stops: list[tuple[SessionId, int]] = []
         self.discarded: list[tuple[SessionId, int]] = []
         """Stops that threw outputs away."""
+        self.stop_gate = asyncio.Event()
+        self.stop_gate.set()
         self.keeps_stopping = False
         """Takes stops, but its attempts end only when the test says so."""
         self.paces: list[tuple[SessionId, int, Fraction | None]] = []
@@ -127,6 +129,7 @@ class FakeAgentClient:
     ) -> None:
         self._check()
         self.stops.append((session_id, attempt))
+        await self.stop_gate.wait()
         if discard_outputs:
             self.discarded.append((session_id, attempt))
         if self.keeps_stopping:

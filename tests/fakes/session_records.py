@@ -90,6 +90,7 @@ def full_record(number: int = 1) -> SessionRecord:
         stop_requested=True,
         preemptible=True,
         requeue=True,
+        settling=SessionState.FAILED,
         preemption_count=2,
         retry_count=1,
         avoided_device_ids=(DeviceId("GPU-1"),),

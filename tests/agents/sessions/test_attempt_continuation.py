@@ -79,13 +79,19 @@ async def begun(rig: Rig, job: Job, *earlier: AttemptStatus, frames: int = 40) -
 
 
 async def killed(rig: Rig, job: Job) -> AttemptStatus:
-    """Kills the program of an attempt and awaits its end."""
+    """Kills the program of an attempt and awaits its end, and that its runner has put everything away."""
+    ended = await just_killed(rig, job)
+    await until(lambda: rig.registry.runner(key_of(job)) is None)
+    return ended
+
+
+async def just_killed(rig: Rig, job: Job) -> AttemptStatus:
+    """Kills the program of an attempt and awaits that it tells its end."""
     pid = rig.folder(job).program_pid()
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     ended = await rig.ended(job)
     assert ended.ending is Ending.FAILED
-    await until(lambda: rig.registry.runner(key_of(job)) is None)
     return ended
 
 
@@ -383,17 +389,18 @@ def test_hidden_playlists_are_no_artifacts(tmp_path: Path) -> None:
 
 
 async def test_what_failed_is_settled_when_nothing_goes_on_with_it(rigs: Rigs, counting: Path) -> None:
+    """As soon as it has told its end, and once, however often it is asked."""
     file = FileOutput(id="film", path="film.mp4", container=Container.MP4)
     hls = HlsOutput(id="hls", path="hls", segment_duration=timedelta(seconds=1))
     first, second = live_job(counting, file, hls), live_job(counting, file, hls, attempt=2)
     async with rigs.start() as rig:
         await begun(rig, first)
         await begun(rig, second, await killed(rig, first))
-        await killed(rig, second)
+        await just_killed(rig, second)
         playlist = rig.folder(second).artifacts / "hls" / "90p" / "index.m3u8"
         assert "#EXT-X-ENDLIST" not in playlist.read_text()
         assert [path for path in artifacts_of(rig, second) if "film" in path] == ["film.part1.mp4", "film.part2.mp4"]
-        await rig.registry.stop(key_of(second))
+        await asyncio.gather(*(rig.registry.stop(key_of(second)) for _ in range(3)))
         assert playlist.read_text().endswith("#EXT-X-ENDLIST\n")
         assert [path for path in artifacts_of(rig, second) if "film" in path] == ["film.mp4"]
     assert [run[0] for run in runs_of(counts_of(rig.folder(second).artifacts / "film.mp4"))] == [0, 0]

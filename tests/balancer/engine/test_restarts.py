@@ -123,11 +123,53 @@ async def test_rests_double_and_the_last_failure_is_told(store: FakeSessionStore
             await run(house, record.id)
         assert house.clock.monotonic_s() - began_s < 14
         house.agent.fail(record.id, 3, KILLED)
-        await settle()
+        await asyncio.sleep(0.1)
         failed = house.engine.get(record.id)
         assert failed.state is SessionState.FAILED
         assert failed.failure == replace(KILLED, message=f"{KILLED.message} It was begun again 2 times before.")
         assert house.engine.ledger.session_count(CPU_0) == 0
+
+
+async def test_a_failed_session_ends_once_its_agent_has_completed_what_was_left_open(store: FakeSessionStore) -> None:
+    once = replace(RULE, max_restarts=0)
+    async with engine_house(store, ONE) as house:
+        agents = house.agents
+        house.watch()
+        house.agent.stop_gate.clear()
+        record = await running(house, live(once))
+        house.agent.fail(record.id, 1, KILLED)
+        await asyncio.sleep(1)
+        ending = house.engine.get(record.id)
+        assert (ending.state, ending.settling, ending.reservation) == (SessionState.STOPPING, SessionState.FAILED, None)
+        assert store.records[record.id].settling is SessionState.FAILED, "and it is durable"
+        assert house.agent.stops == [(record.id, 1)]
+        other = await running(house, live(once))
+        assert other.state is SessionState.RUNNING, "its room is free"
+    async with engine_house(store, ONE, agents=agents) as house:
+        house.watch()
+        await asyncio.sleep(10)
+        assert house.engine.get(record.id).state is SessionState.STOPPING
+        assert house.agent.stops[-1] == (record.id, 1), "it is asked again"
+        house.agent.stop_gate.set()
+        await asyncio.sleep(1)
+        failed = house.engine.get(record.id)
+        assert (failed.state, failed.failure, failed.settling) == (SessionState.FAILED, KILLED, None)
+        assert house.agent.launches.count((record.id, 1)) == 1
+
+
+async def test_a_failed_session_does_not_wait_for_an_agent_that_is_lost(store: FakeSessionStore) -> None:
+    async with two_devices(store) as house:
+        record = await running(house, live(replace(RULE, max_restarts=0)))
+        device_id = record.device_id or CPU_0
+        house.agents[device_id].stop_gate.clear()
+        house.agents[device_id].fail(record.id, 1, KILLED)
+        await asyncio.sleep(1)
+        vanish(house, device_id)
+        await asyncio.sleep(50)
+        assert house.engine.get(record.id).state is SessionState.STOPPING
+        await asyncio.sleep(30)
+        failed = house.engine.get(record.id)
+        assert (failed.state, failed.failure) == (SessionState.FAILED, KILLED)
 
 
 async def test_a_rest_survives_a_restart_of_the_balancer_and_so_does_the_request_id(store: FakeSessionStore) -> None:
@@ -173,8 +215,9 @@ async def test_a_session_that_rests_can_be_stopped_and_is_not_begun_again(store:
         record = await running(house, live())
         house.agent.fail(record.id, 1, KILLED)
         await settle()
-        assert (await house.engine.stop(record.id)).state is SessionState.CANCELLED
+        assert (await house.engine.stop(record.id)).state is SessionState.STOPPING
         await asyncio.sleep(60)
+        assert house.engine.get(record.id).state is SessionState.CANCELLED
         assert house.agent.launches == [(record.id, 1)]
 
 

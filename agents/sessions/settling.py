@@ -1,0 +1,34 @@
+"""Completes what failed attempts left open for further ones, each once at a time however often that is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agents.sessions.attempt import AttemptKey
+    from agents.sessions.running import Runner
+
+
+class Settling:
+    """The attempts that are being settled."""
+
+    def __init__(self) -> None:
+        self._settled: dict[AttemptKey, asyncio.Future[None]] = {}
+
+    async def settle(self, key: AttemptKey, runner: Runner) -> None:
+        """Has an attempt's runner settle it, or waits while another does.
+
+        Args:
+            key: Which attempt.
+            runner: One that watches over nothing.
+        """
+        if (settled := self._settled.get(key)) is not None:
+            await settled
+            return
+        settled = self._settled[key] = asyncio.get_running_loop().create_future()
+        try:
+            await runner.settle()
+        finally:
+            del self._settled[key]
+            settled.set_result(None)
