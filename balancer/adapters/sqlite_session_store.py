@@ -127,15 +127,19 @@ _RESERVE_BYTES = 1024 * 1024
 class SqliteSessionStore:
     """Keeps sessions in a SQLite file, made when it is not there, readable by its owner only."""
 
-    def __init__(self, path: Path, *, max_pages: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, max_pages: int | None = None, check_payload: Callable[[bytes], None] = lambda _: None
+    ) -> None:
         """Names the file; `load` opens it.
 
         Args:
             path: The file, in a folder that exists.
             max_pages: Size of the file in pages of 4 KiB at which it counts as full. None: the disk alone bounds it.
+            check_payload: Raises ValueError for what no client can have asked for. It is opaque here.
         """
         self._path = path
         self._max_pages = max_pages
+        self._check_payload = check_payload
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="session-store")
         self._connection: sqlite3.Connection | None = None
         self._closed = False
@@ -213,7 +217,9 @@ class SqliteSessionStore:
         records = []
         for row in connection.execute(_SELECT_SESSIONS):
             try:
-                records.append(decode_session(row))
+                record = decode_session(row)
+                self._check_payload(record.payload)
+                records.append(record)
             except ValueError as error:
                 raise StoreError(_damaged(self._path, f"session {row[0]} cannot be read: {error}")) from error
         return StoredState(records=records, cursors=cursors, findings=dict(connection.execute(_SELECT_FINDINGS)))

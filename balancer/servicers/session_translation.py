@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from google.protobuf.message import DecodeError
+
 from balancer.domain.demand import nominal_cost
 from balancer.domain.restart import LOSSES_ONLY
 from balancer.domain.session import Priority, SessionState
@@ -202,6 +204,18 @@ def planned_to_proto(prepared: PreparedSession) -> Session:
     session.CopyFrom(prepared.session)
     redact_session(session)
     return session
+
+
+def check_payload(payload: bytes) -> None:
+    """Sees to it that what a store has of a client's wish can be read.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    try:
+        session_pb2.Session.FromString(payload)
+    except DecodeError as error:
+        raise ValueError(f"what its client asked for is no session: {error}") from error
 
 
 def upload_of(payload: bytes) -> str | None:

@@ -15,7 +15,9 @@ import pytest
 from balancer.adapters.sqlite_session_store import SqliteSessionStore
 from balancer.domain.ids import DeviceId
 from balancer.ports.session_store import PutCursor, PutSession, StoreError, StoreFullError
+from balancer.servicers.session_translation import check_payload
 from fakes.session_records import full_record, session_record
+from gpu_balancer.v1 import session_pb2
 
 
 @pytest.fixture
@@ -125,6 +127,26 @@ async def test_a_store_that_was_emptied_is_refused_and_one_that_was_never_filled
     os.truncate(path, 0)
     store = SqliteSessionStore(path)
     with pytest.raises(StoreError, match="it is empty, and was not before"):
+        await store.load()
+    await store.close()
+
+
+async def test_a_wish_that_cannot_be_read_is_refused_with_its_session(path: Path) -> None:
+    """It is opaque to the store; found out later, it would fail every listing."""
+    sound = session_record(1, payload=session_pb2.Session(name="sessions/one").SerializeToString())
+    store = SqliteSessionStore(path, check_payload=check_payload)
+    await store.load()
+    await store.commit([PutSession(record=sound)])
+    await store.close()
+    store = SqliteSessionStore(path, check_payload=check_payload)
+    assert list((await store.load()).records) == [sound]
+    await store.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE sessions SET payload = x'ffff'")
+    store = SqliteSessionStore(path, check_payload=check_payload)
+    with pytest.raises(
+        StoreError, match=rf"session {sound.id} cannot be read: what its client asked for .*Try a backup"
+    ):
         await store.load()
     await store.close()
 
