@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agents.sessions.attempt import AttemptKey
     from agents.sessions.running import Runner
+
+_LOG = logging.getLogger(__name__)
 
 
 class Settling:
@@ -19,6 +22,8 @@ class Settling:
     async def settle(self, key: AttemptKey, runner: Runner) -> None:
         """Has an attempt's runner settle it, or waits while another does.
 
+        What cannot be settled stays in parts, and is logged: the session's end must not wait for it for ever.
+
         Args:
             key: Which attempt.
             runner: One that watches over nothing.
@@ -29,6 +34,8 @@ class Settling:
         settled = self._settled[key] = asyncio.get_running_loop().create_future()
         try:
             await runner.settle()
+        except Exception:  # noqa: BLE001 - whatever it is, the session has ended, and its parts are there
+            _LOG.exception("Cannot complete what %s left open; it stays in parts", key)
         finally:
             del self._settled[key]
             settled.set_result(None)
