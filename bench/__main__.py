@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from bench import daemons
 from bench.measuring import report
 
 BENCHMARKS = {
@@ -50,10 +51,12 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
     parser.add_argument("--smoke", action="store_true", help="shortest possible: shows that they run")
     parser.add_argument("--output", type=Path, help="adds the figures to this JSON lines file")
+    parser.add_argument("--probe-results", type=Path, help="of an earlier daemon's device, so that none is probed")
     options = parser.parse_args()
     unknown = set(options.names) - BENCHMARKS.keys()
     if unknown:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    daemons.known_probe = options.probe_results
     for name in options.names or BENCHMARKS:
         figures = import_module(f"bench.{name}").measure(**(SMOKE[name] if options.smoke else {}))
         report(BENCHMARKS[name], figures, options.output)

@@ -17,9 +17,9 @@ _NAMES = ["create_session", "transcode", "footprint", "restarts", "calibration",
 @pytest.mark.process
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", _NAMES)
-def test_a_benchmark_runs_to_its_end_and_prints_its_figures(name: str) -> None:
+def test_a_benchmark_runs_to_its_end_and_prints_its_figures(name: str, probe_results: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench", name, "--smoke"],
+        [sys.executable, "-m", "bench", name, "--smoke", "--probe-results", str(probe_results)],
         capture_output=True,
         text=True,
         check=False,
