@@ -200,6 +200,11 @@ def presentation_mark(session: str) -> str:
     return f"{_MARK}{session}"
 
 
+def is_mark(name: str) -> bool:
+    """Tells whether a file in a presentation's folder is a mark, of whichever session."""
+    return name.startswith(_MARK)
+
+
 def make_presentation_folders(
     directories: Sequence[str], roots: Sequence[str], *, session: str | None = None, continued: bool = False
 ) -> None:

@@ -13,9 +13,10 @@ import stat
 from typing import TYPE_CHECKING
 
 from agents.pipelines.hls import is_aside
+from agents.sessions.output_folders import is_mark, presentation_mark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from agents.pipelines.command import HlsPresentation
 
@@ -33,6 +34,28 @@ def remove_asides(presentation: HlsPresentation) -> None:
         for name in presentation.variants:
             with contextlib.suppress(FileNotFoundError), _opened(name, dir_fd=folder) as variant:
                 _remove(variant)
+
+
+def forget_asides(presentations: Sequence[HlsPresentation], session: str) -> None:
+    """Removes what a deleted session could not take away, on a full disk for instance. Blocks for the disk.
+
+    Where another session goes on by now it is left alone, as is what the disk refuses.
+
+    Args:
+        presentations: Of one of its attempts.
+        session: The session.
+    """
+    for presentation in presentations:
+        with contextlib.suppress(OSError):
+            with _opened(presentation.folder) as folder:
+                foreign = _is_marked_by_another(folder, session)
+            if not foreign:
+                remove_asides(presentation)
+
+
+def _is_marked_by_another(folder: int, session: str) -> bool:
+    own = presentation_mark(session)
+    return any(is_mark(name) and name != own for name in os.listdir(folder))
 
 
 def _remove(folder: int) -> None:

@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Ending, Phase, StopCause
 from agents.sessions.disk_watch import LiveSession
 from agents.sessions.launching import named_folder
-from agents.sessions.output_folders import unmark_presentations
-from agents.sessions.output_moves import remove_parts
 from agents.sessions.processes import end_processes
 from agents.sessions.records import LaunchRecord, dump_status
 from agents.sessions.session_trace import SessionTrace
-from agents.sessions.settling import Settling
+from agents.sessions.settling import Settling, remove_outside
 from agents.sessions.status_book import Attempt, StatusBook
 from agents.sessions.takeover import KILLED_WITHIN, Takeover
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, invalid
@@ -243,7 +241,7 @@ class SessionRegistry:
         for key in keys:
             del self._attempts[key]
             if (record := self._launches.pop(key, None)) is not None:
-                await asyncio.to_thread(_remove_outside, record, session)
+                await asyncio.to_thread(remove_outside, record, session)
         await self._book.forget(keys)
         await asyncio.to_thread(self._folders.remove, session)
         await asyncio.to_thread(self._fences.remove, session)
@@ -387,12 +385,6 @@ def _live_session(key: AttemptKey, runner: Runner, status: AttemptStatus, record
         leaves_files=record.leaves_artifacts if isinstance(record, LaunchRecord) else True,
         stopping=status.stop_cause is not None,
     )
-
-
-def _remove_outside(record: AnyRecord, session: str) -> None:
-    """Removes what an attempt left outside of its folder that is nobody's artifact."""
-    remove_parts(record.every_move, only_empty=False)
-    unmark_presentations(record.presentations, session)
 
 
 def _logging(key: AttemptKey) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""Completes what failed attempts left open for further ones, each once at a time however often that is asked for."""
+"""What attempts left open for further ones that never came: it is completed, or with the session removed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from agents.sessions.output_folders import unmark_presentations
+from agents.sessions.output_moves import remove_parts
+from agents.sessions.playlist_asides import forget_asides
+
 if TYPE_CHECKING:
     from agents.sessions.attempt import AttemptKey
+    from agents.sessions.records import AnyRecord
     from agents.sessions.running import Runner
 
 _LOG = logging.getLogger(__name__)
 
 
 class Settling:
-    """The attempts that are being settled."""
+    """The attempts that are being settled: each once at a time, however often that is asked for."""
 
     def __init__(self) -> None:
         self._settled: dict[AttemptKey, asyncio.Future[None]] = {}
@@ -39,3 +44,10 @@ class Settling:
         finally:
             del self._settled[key]
             settled.set_result(None)
+
+
+def remove_outside(record: AnyRecord, session: str) -> None:
+    """Removes what an attempt left outside of its folder that is nobody's artifact. Blocks for the disk."""
+    remove_parts(record.every_move, only_empty=False)
+    forget_asides(record.playlists, session)
+    unmark_presentations(record.presentations, session)

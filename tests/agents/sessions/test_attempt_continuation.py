@@ -23,6 +23,7 @@ from agents.sessions import joining
 from agents.sessions.artifacts import list_artifacts
 from agents.sessions.attempt import AttemptStatus, Ending
 from agents.sessions.continuation import EarlierAttempt
+from agents.sessions.live_playlists import LivePlaylists
 
 pytestmark = pytest.mark.process
 
@@ -321,6 +322,28 @@ async def test_nothing_but_a_presentation_is_left_outside_when_nothing_goes_on_w
         assert list((out / "show").glob(".gpu-balancer-*")), "another attempt may go on there"
         await rig.registry.stop(key_of(job))
     assert not list((out / "show").glob(".gpu-balancer-*"))
+
+
+async def test_a_deleted_session_leaves_nothing_that_a_full_disk_kept_it_from_taking_away(
+    rigs: Rigs, counting: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: LivePlaylists) -> None:
+        raise OSError(28, "No space left on device", "index.m3u8")
+
+    out = tmp_path / "out"
+    out.mkdir()
+    hls = HlsOutput(id="hls", path=str(out / "show"), segment_duration=timedelta(seconds=1))
+    first, second = live_job(counting, hls), live_job(counting, hls, attempt=2)
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        await begun(rig, second, await killed(rig, first))
+        await killed(rig, second)
+        monkeypatch.setattr(LivePlaylists, "end", full)
+        await rig.registry.stop(key_of(second))
+        assert list((out / "show").rglob(".index-*"))
+        await rig.registry.delete(second.session)
+    assert [path.name for path in (out / "show").rglob(".*")] == []
+    assert list((out / "show").rglob("*.m4s")), "what was written stays"
 
 
 async def test_what_begins_anew_clears_what_its_lost_attempt_has_left_outside(
