@@ -47,6 +47,8 @@ class CommandTimes:
     launch_timeout: timedelta = timedelta(seconds=15)
     stop_timeout: timedelta = timedelta(seconds=5)
     delete_timeout: timedelta = timedelta(seconds=10)
+    busy_timeout: timedelta = timedelta(seconds=30)
+    """For an earlier attempt to end on the agent, which is asked to end it as soon as it tells of it."""
     first_pause: timedelta = timedelta(milliseconds=100)
     """After the first try that got no answer; doubled after each further one."""
     longest_pause: timedelta = timedelta(seconds=5)
@@ -139,9 +141,14 @@ class AgentCommands:
 
     async def _launch(self, command: LaunchOnAgent, running: _Running) -> None:
         pause = self._times.first_pause
+        patient_until_s: float | None = None
         try:
             while (record := self._awaiting_launch(command)) is not None:
                 event = await self._try_launch(command, record, aloud=pause == self._times.first_pause)
+                now_s = asyncio.get_running_loop().time()
+                if isinstance(event, LaunchRefused) and event.failure.reason == Reason.AGENT_BUSY.name:
+                    patient_until_s = patient_until_s or now_s + self._times.busy_timeout.total_seconds()
+                    event = event if now_s >= patient_until_s else None
                 if event is not None:
                     self._door.post(command.session_id, event)
                     return

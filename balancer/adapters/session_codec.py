@@ -37,6 +37,7 @@ from balancer.domain.session import (
     Progress,
     SessionRecord,
     SessionState,
+    Settling,
 )
 from balancer.domain.workload import CaptureTask, DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
 
@@ -46,7 +47,6 @@ _PLAIN = (
     "stop_requested",
     "preemptible",
     "requeue",
-    "settling",
     "preemption_count",
     "retry_count",
     "avoided_device_ids",
@@ -183,6 +183,8 @@ def _changing(record: SessionRecord) -> dict[str, Any]:
     changing |= encoded_course(record)
     if (measured := record.measured_use) is not None:
         changing["measured_use"] = [measured.cores, measured.memory_mib, measured.measured_time // MICROSECOND]
+    if (settling := record.settling) is not None:
+        changing["settling"] = [settling.state, settling.attempt]
     if record.recording_report is not None:
         changing["recording_report"] = b64encode(record.recording_report).decode()
     for name in _PLAIN:
@@ -192,6 +194,10 @@ def _changing(record: SessionRecord) -> dict[str, Any]:
         if (instant := getattr(record, name)) is not None:
             changing[f"{name}_us"] = microseconds(instant)
     return changing
+
+
+def _settling(encoded: list[Any] | None) -> Settling | None:
+    return None if encoded is None else Settling(state=SessionState(encoded[0]), attempt=encoded[1])
 
 
 def _encoded_reservation(reservation: Reservation) -> dict[str, Any]:
@@ -252,7 +258,7 @@ def _decoded(row: SessionRow, fixed: dict[str, Any], changing: dict[str, Any]) -
         stop_requested=changing.get("stop_requested", False),
         preemptible=changing.get("preemptible", False),
         requeue=changing.get("requeue", False),
-        settling=SessionState(changing["settling"]) if "settling" in changing else None,
+        settling=_settling(changing.get("settling")),
         preemption_count=changing.get("preemption_count", 0),
         retry_count=changing.get("retry_count", 0),
         avoided_device_ids=_device_ids(changing.get("avoided_device_ids", ())),

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from balancer.domain.requeueing import attempt_of
-from balancer.domain.session import Failure, SessionRecord, SessionState
+from balancer.domain.session import EndedAttempt, Failure, SessionRecord, SessionState, Settling
 
 
 def completed_first(
@@ -27,17 +27,24 @@ def completed_first(
         begun: Whether its present attempt was begun, if it has one.
 
     Returns:
-        The session as it has ended; or STOPPING, with the attempt whose agent is to be asked for the rest.
+        The session as it has ended; or STOPPING, on the device whose agent is to be asked for the rest.
     """
-    left = _left_open(record, begun=begun)
-    if left is None:
-        return final(record, state, end_time, failure)
-    return replace(final(left, state, end_time, failure), state=SessionState.STOPPING, settling=state, end_time=None)
+    ended = final(record, state, end_time, failure)
+    if (last := _last_open(record, begun=begun)) is None:
+        return ended
+    return replace(
+        ended,
+        state=SessionState.STOPPING,
+        settling=Settling(state=state, attempt=last.attempt),
+        device_id=last.device_id,
+        folder=last.folder,
+        end_time=None,
+    )
 
 
 def completed(record: SessionRecord, now: datetime) -> SessionRecord:
     """Ends a session whose outputs were all that was awaited. Any other stays as it is."""
-    return record if record.settling is None else final(record, record.settling, now, record.failure)
+    return record if record.settling is None else final(record, record.settling.state, now, record.failure)
 
 
 def final(
@@ -68,19 +75,9 @@ def final(
     )
 
 
-def _left_open(record: SessionRecord, *, begun: bool) -> SessionRecord | None:
-    """Gives a session with the attempt that is to complete all that is open as its present one. None: nothing is."""
-    left = record.ended_attempts
-    if begun and record.device_id is not None:
-        # One that none goes on with has completed everything by itself, also what it continued.
-        left = (*left, *attempt_of(record)) if record.may_continue else ()
-    if not left:
-        return None
-    last = left[-1]
-    return replace(
-        record,
-        device_id=last.device_id,
-        attempt=last.attempt,
-        folder=last.folder,
-        ended_attempts=left[:-1],
-    )
+def _last_open(record: SessionRecord, *, begun: bool) -> EndedAttempt | None:
+    """Gives the attempt that is to complete everything that is open. None: nothing is."""
+    if not begun or record.device_id is None:
+        return record.ended_attempts[-1] if record.ended_attempts else None
+    # One that none goes on with has completed everything by itself, also what it continued.
+    return attempt_of(record)[0] if record.may_continue else None

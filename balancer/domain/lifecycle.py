@@ -230,7 +230,7 @@ def stale_stop(record: SessionRecord, device_id: DeviceId, attempt: int) -> Stop
         device_id=device_id,
         attempt=attempt,
         discard_outputs=earlier and not record.resumable,
-        to_be_continued=earlier and record.resumable and not record.state.final,
+        to_be_continued=earlier and record.resumable and not record.state.final and record.settling is None,
     )
 
 
@@ -348,7 +348,8 @@ def _on_word_of_stop(
         return record, ()
     if isinstance(event, StopForgotten):
         return record, _stop(record)
-    return completed(record, now) if event.attempt == record.attempt else record, ()
+    awaited = record.settling is not None and record.settling.attempt == event.attempt
+    return completed(record, now) if awaited else record, ()
 
 
 def _on_told(
@@ -377,7 +378,7 @@ def _stop(record: SessionRecord) -> tuple[Command, ...]:
     command = StopOnAgent(
         session_id=record.id,
         device_id=record.device_id,
-        attempt=record.attempt,
+        attempt=record.attempt if record.settling is None else record.settling.attempt,
         discard_outputs=record.requeue and not kept,
         to_be_continued=record.requeue and kept,
     )

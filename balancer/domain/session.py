@@ -112,6 +112,16 @@ class EndedAttempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Settling:
+    """A session has ended but for what its attempts left open for a further one, which an agent still completes."""
+
+    state: SessionState
+    """How it will have ended."""
+    attempt: int
+    """Whose agent is asked. Not the present attempt where that was never begun."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LastRestart:
     """The last time that a session began anew by itself, or was moved."""
 
@@ -183,9 +193,8 @@ class SessionRecord:
     """When a session that failed has rested for long enough. None: it need not."""
     moving: Failure | None = None
     """Why it is being stopped to go on as another attempt elsewhere. None: it is not."""
-    settling: SessionState | None = None
-    """How it will have ended, once an agent has completed what its attempts left open for a further one; it is STOPPING
-    until then. None: it has not come to that."""
+    settling: Settling | None = None
+    """What is awaited before it ends; it is STOPPING until then. None: it has not come to that."""
     folder: str = ""
     """Of the present attempt, as its agent told it. Empty: not known."""
     ended_attempts: tuple[EndedAttempt, ...] = ()

@@ -28,6 +28,7 @@ from balancer.domain.session import (
     QueueStanding,
     SessionRecord,
     SessionState,
+    Settling,
 )
 from balancer.domain.session_events import (
     AgentHeard,
@@ -502,7 +503,8 @@ def test_what_was_left_for_a_next_attempt_is_completed_when_there_will_be_none()
     resting, _ = advance(live_record(RUNNING), KILLED_NOW, NOW)
     for end, state in ((WaitEnded(), FAILED), (StopRequested(), CANCELLED)):
         given_up, commands = advance(resting, end, NOW)
-        assert (given_up.state, given_up.settling, commands) == (STOPPING, state, (ended,))
+        settling = Settling(state=state, attempt=ATTEMPT)
+        assert (given_up.state, given_up.settling, commands) == (STOPPING, settling, (ended,))
         assert completed_then((given_up, commands)).state is state
     never = replace(RULE, mode=RestartMode.NEVER)
     for record in (live_record(RUNNING, restart=never), live_record(RUNNING, restart_row=2, resumable=False)):
@@ -628,7 +630,7 @@ def test_laws_hold_whatever_happens_in_whatever_order(
         assert (after.speed_limit is None) or after.state in (STARTING, RUNNING, STOPPING)
         assert after.state.final == (after.end_time is not None)
         if after.state is not QUEUED:
-            assert (after.failure is not None) == ((after.settling or after.state) is FAILED)
+            assert (after.failure is not None) == ((after.settling.state if after.settling else after.state) is FAILED)
         if after.state is RUNNING:
             assert after.running_time is not None
         again, _ = advance(after, event, NOW)

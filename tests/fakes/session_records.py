@@ -18,6 +18,7 @@ from balancer.domain.session import (
     Progress,
     SessionRecord,
     SessionState,
+    Settling,
 )
 from balancer.domain.workload import DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
 from fakes.virtual_time import START_TIME
@@ -90,7 +91,7 @@ def full_record(number: int = 1) -> SessionRecord:
         stop_requested=True,
         preemptible=True,
         requeue=True,
-        settling=SessionState.FAILED,
+        settling=Settling(state=SessionState.FAILED, attempt=2),
         preemption_count=2,
         retry_count=1,
         avoided_device_ids=(DeviceId("GPU-1"),),

@@ -15,13 +15,14 @@ from balancer.absent_agents import AbsentAgents
 from balancer.admission import Admission
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.restart import LOSSES_ONLY, RestartMode, RestartRule
-from balancer.domain.session import EndedAttempt, Failure, Priority, SessionRecord, SessionState
+from balancer.domain.session import EndedAttempt, Failure, Priority, SessionRecord, SessionState, Settling
 from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
 from fakes.device_views import device_view
 from fakes.engine_house import EngineHouse, admission, engine_house
 from fakes.session_records import LADDER
 from fakes.session_store import FakeSessionStore
 from fakes.virtual_time import settle
+from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 KILLED = Failure(reason="KILLED", message="Cannot go on: the program was killed.")
 RULE = RestartRule(mode=RestartMode.ON_FAILURE, max_restarts=2, first_backoff=timedelta(seconds=4))
@@ -140,8 +141,9 @@ async def test_a_failed_session_ends_once_its_agent_has_completed_what_was_left_
         house.agent.fail(record.id, 1, KILLED)
         await asyncio.sleep(1)
         ending = house.engine.get(record.id)
-        assert (ending.state, ending.settling, ending.reservation) == (SessionState.STOPPING, SessionState.FAILED, None)
-        assert store.records[record.id].settling is SessionState.FAILED, "and it is durable"
+        settling = Settling(state=SessionState.FAILED, attempt=1)
+        assert (ending.state, ending.settling, ending.reservation) == (SessionState.STOPPING, settling, None)
+        assert store.records[record.id].settling == settling, "and it is durable"
         assert house.agent.stops == [(record.id, 1)]
         other = await running(house, live(once))
         assert other.state is SessionState.RUNNING, "its room is free"
@@ -170,6 +172,39 @@ async def test_a_failed_session_does_not_wait_for_an_agent_that_is_lost(store: F
         await asyncio.sleep(30)
         failed = house.engine.get(record.id)
         assert (failed.state, failed.failure) == (SessionState.FAILED, KILLED)
+
+
+BUSY = RequestFailure(reason=Reason.AGENT_BUSY, message="Cannot launch attempt 2: attempt 1 has not ended here.")
+
+
+async def test_a_session_that_comes_back_to_its_device_waits_there_for_its_own_earlier_attempt(
+    store: FakeSessionStore,
+) -> None:
+    """Its agent was lost for a while and ran it on; it refuses the next one until the earlier one has ended."""
+    async with engine_house(store, ONE) as house:
+        house.watch()
+        record = await running(house, live())
+        house.agent.launch_failure = BUSY
+        house.agent.fail(record.id, 1, KILLED)
+        await asyncio.sleep(15)
+        assert house.engine.get(record.id).state is SessionState.STARTING
+        house.agent.launch_failure = None
+        await asyncio.sleep(6)
+        assert (await run(house, record.id)).state is SessionState.RUNNING
+
+
+async def test_an_earlier_attempt_that_never_ends_is_not_awaited_for_ever(store: FakeSessionStore) -> None:
+    async with engine_house(store, ONE) as house:
+        house.watch()
+        record = await running(house, live())
+        house.agent.launch_failure = BUSY
+        house.agent.fail(record.id, 1, KILLED)
+        await asyncio.sleep(60)
+        ended = house.engine.get(record.id)
+        assert (ended.state, ended.attempt, ended.settling) == (SessionState.FAILED, 2, None)
+        assert ended.failure is not None
+        assert ended.failure.reason == "AGENT_BUSY"
+        assert house.agent.stops[-1] == (record.id, 1), "the attempt before it was asked to complete what is open"
 
 
 async def test_a_rest_survives_a_restart_of_the_balancer_and_so_does_the_request_id(store: FakeSessionStore) -> None:
