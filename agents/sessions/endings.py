@@ -15,6 +15,7 @@ from agents.sessions.attempt import Ending, Failure, StopCause
 from agents.sessions.logs import read_tail
 from agents.sessions.output_discards import discard_outputs
 from agents.sessions.output_moves import OutputMoveError, forget_parts, place_outputs, remove_parts
+from agents.sessions.part_failures import together
 from agents.sessions.placed_files import note_placed
 
 if TYPE_CHECKING:
@@ -134,6 +135,26 @@ def conclude(
             shown = read_tail(folder.log, redactor, log_tail_lines)
             return _failed("OUTPUT_EXISTS" if taken else "OUTPUT_UNWRITABLE", str(error), code, shown)
     return judged
+
+
+def place_late(folder: AttemptFolder, launch: LaunchRecord, status: AttemptStatus) -> Conclusion:
+    """Gives what a failed attempt has made its names after all, as none goes on with it. Blocks; may be repeated.
+
+    What goes on with earlier attempts is joined with them instead.
+
+    Returns:
+        How the attempt ended, with what could not be named.
+    """
+    failures = [] if status.failure is None else [status.failure]
+    if not launch.files and status.ending is Ending.FAILED:
+        try:
+            note_placed(folder, launch.output_moves)
+            place_outputs(launch.output_moves, all_made=False)
+            forget_parts(launch.output_moves)
+            remove_parts(launch.every_move, only_empty=True)
+        except (OutputMoveError, OSError) as error:
+            failures.append(Failure(reason="OUTPUT_UNWRITABLE", message=str(error)))
+    return Conclusion(ending=Ending.FAILED, failure=together(failures), conditions=status.conditions)
 
 
 def judge(

@@ -18,7 +18,7 @@ from agents.sessions.attempt import Ending, Phase, StopCause
 from agents.sessions.attempt_health import AttemptHealth
 from agents.sessions.blockage import Blockage
 from agents.sessions.bounded_files import bound_file
-from agents.sessions.endings import Conclusion, conclude, conclude_fenced, has_output, tidy_outputs
+from agents.sessions.endings import Conclusion, conclude, conclude_fenced, has_output, place_late, tidy_outputs
 from agents.sessions.fence import AttemptFence, FencedError
 from agents.sessions.file_ages import written_time
 from agents.sessions.ingest import another_key_was_used
@@ -144,12 +144,18 @@ class AttemptRunner:
             self._pacer.set_limit(speed_limit)
 
     async def settle(self) -> None:
-        """Joins files and ends playlists of an attempt that failed, once none goes on with it."""
-        ended = Conclusion(ending=Ending.FAILED)
+        """Names or joins files and ends playlists of an attempt that failed, once none goes on with it."""
+        launch, status = self._launch, self._status
         with contextlib.suppress(FencedError), await asyncio.to_thread(self._fence.prove) as fence:
-            _, steps = await finish_outputs(self._launch, self._folder, ended, fence, self._clock.now(), goes_on=False)
+            ended = await asyncio.to_thread(place_late, self._folder, launch, status)
+            conclusion, steps = await finish_outputs(
+                launch, self._folder, ended, fence, self._clock.now(), goes_on=False
+            )
             await asyncio.to_thread(tidy, steps)
-            await asyncio.to_thread(unmark_presentations, self._launch.presentations, self._status.key.session)
+            await asyncio.to_thread(unmark_presentations, launch.presentations, status.key.session)
+            self._change(failure=conclusion.failure, conditions=conclusion.conditions)
+            if self._status != status:
+                await self._book.publish(self._attempt)
 
     async def watch(self, shim: int | None = None) -> None:
         """Watches until the attempt has ended and that was told.

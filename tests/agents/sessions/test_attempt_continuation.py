@@ -324,6 +324,46 @@ async def test_nothing_but_a_presentation_is_left_outside_when_nothing_goes_on_w
     assert not list((out / "show").glob(".gpu-balancer-*"))
 
 
+async def test_a_first_attempt_that_none_goes_on_with_has_its_file_named(
+    rigs: Rigs, counting: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    job = live_job(counting, FileOutput(id="film", path=str(out / "film.mp4"), container=Container.MP4))
+    async with rigs.start() as rig:
+        await begun(rig, job)
+        failed = await killed(rig, job)
+        assert not (out / "film.mp4").exists(), "another attempt may go on with it"
+        await rig.registry.stop(key_of(job))
+        assert rig.registry.attempt(job.session).status.failure == failed.failure
+    assert [path.name for path in out.iterdir()] == ["film.mp4"]
+    assert [run[0] for run in runs_of(counts_of(out / "film.mp4"))] == [0]
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+async def test_what_cannot_be_named_when_none_goes_on_with_it_is_told_with_where_it_is(
+    rigs: Rigs, counting: Path, tmp_path: Path, attempts: int
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    file = FileOutput(id="film", path=str(out / "film.mp4"), container=Container.MP4)
+    first, second = live_job(counting, file), live_job(counting, file, attempt=2)
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        last, failed = first, await killed(rig, first)
+        if attempts == 2:
+            await begun(rig, second, failed)
+            last, failed = second, await killed(rig, second)
+        (out / "film.mp4").write_bytes(b"somebody else's")
+        await rig.registry.stop(key_of(last))
+        told = await rig.until(last, lambda status: status.failure is not None and "taken" in status.failure.message)
+    assert failed.failure is not None
+    assert told.failure is not None
+    assert told.failure.reason == failed.failure.reason
+    assert str(out / f".gpu-balancer-s1-{attempts}") in told.failure.message
+    assert (out / "film.mp4").read_bytes() == b"somebody else's"
+
+
 async def test_a_deleted_session_leaves_nothing_that_a_full_disk_kept_it_from_taking_away(
     rigs: Rigs, counting: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
