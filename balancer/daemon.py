@@ -321,7 +321,9 @@ class _Daemon:
 
         Their agents may still run and tell how those end. They take no new session.
         """
-        for device_id in {record.device_id for record in engine.live() if record.device_id} - present:
+        # Also those whose agents may yet be asked to complete what a waiting session has left open there.
+        left = {one.device_id for record in engine.live() for one in record.ended_attempts[-1:]}
+        for device_id in (left | {record.device_id for record in engine.live() if record.device_id}) - present:
             _log.warning("sessions live on a device that is not here any more", device=device_id)
             kind = DeviceKind.NVIDIA if device_id.startswith(("GPU-", "MIG-")) else DeviceKind.CPU
             identity = DeviceIdentity(id=device_id, kind=kind, model="not here any more")

@@ -228,7 +228,9 @@ class DeviceDrains:
         return bool(left)
 
     def _tell(self, device_id: DeviceId, emptying: _Emptying, stayers: list[Staying] | tuple[()]) -> None:
-        count, before = self._engine.ledger.session_count(device_id), emptying.drain
+        # Those that have ended hold nothing, but something of them runs until their parts are joined.
+        settling = sum(record.settling is not None for record in self._engine.live(device_id))
+        count, before = self._engine.ledger.session_count(device_id) + settling, emptying.drain
         emptying.drain = replace(before, session_count=count, message=told(before.mode, count, stayers))
         if before.session_count and not count:
             _log.info("a device was emptied", device=device_id, stopped=before.stopped_count)

@@ -54,8 +54,8 @@ class Relocation:
             silence: For how long it has not been heard.
         """
         for record in self._door.live(device_id):
-            # Who was to leave for another reason need not find room: it waits for that anyway.
-            if record.requeue or self._fits_elsewhere(record):
+            # Who was to leave for another reason need not find room: it waits for that anyway. Nor who has ended.
+            if record.requeue or record.settling is not None or self._fits_elsewhere(record):
                 self._door.post(record.id, AgentLost(device_id=device_id, silence=silence))
                 # At once, so that the next one is not promised the same room.
                 self._queue.serve()

@@ -12,6 +12,9 @@ from balancer.domain.rebooking import differs, rebooked
 from balancer.domain.session import Condition, MeasuredUse, Progress, SessionRecord
 from balancer.domain.session_events import AttemptReported
 
+LASTING_CONDITIONS = frozenset({"IN_PARTS", "PARTS_MISSING"})
+"""Types of the conditions by which agents tell how outputs differ from what was asked for."""
+
 
 def with_report(record: SessionRecord, event: AttemptReported, own_conditions: Collection[str]) -> SessionRecord:
     """Takes what is told of an attempt that lives.
@@ -34,7 +37,16 @@ def with_end(record: SessionRecord, event: AttemptReported) -> SessionRecord:
     progress = _further(record.progress, event.progress)
     old = event.progress is not None and progress is not event.progress
     report = record.recording_report if old or event.recording_report is None else event.recording_report
-    return replace(record, progress=progress, recording_report=report, folder=event.folder or record.folder)
+    changed = replace(record, progress=progress, recording_report=report, folder=event.folder or record.folder)
+    if lasting := lasting_conditions(event.conditions):
+        kept = tuple(condition for condition in record.conditions if condition.type not in LASTING_CONDITIONS)
+        return replace(changed, conditions=(*kept, *lasting))
+    return changed
+
+
+def lasting_conditions(conditions: Collection[Condition]) -> tuple[Condition, ...]:
+    """Gives those that are true of a session's outputs for good, also once it has ended."""
+    return tuple(condition for condition in conditions if condition.type in LASTING_CONDITIONS)
 
 
 def _measured(record: SessionRecord, told: MeasuredUse) -> SessionRecord:

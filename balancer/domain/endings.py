@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from balancer.domain.attempt_reports import lasting_conditions, with_end
 from balancer.domain.requeueing import attempt_of
 from balancer.domain.session import EndedAttempt, Failure, SessionRecord, SessionState, Settling
+from balancer.domain.session_events import AttemptReported
 
 
 def completed_first(
@@ -42,6 +44,14 @@ def completed_first(
     )
 
 
+def settled(record: SessionRecord, event: AttemptReported) -> SessionRecord:
+    """Takes what the agent tells of the attempt that it settles: what could not be joined, and where it is kept."""
+    told, failure = with_end(record, event), record.failure
+    if failure is None or event.failure is None or event.failure.message in failure.message:
+        return told
+    return replace(told, failure=event.failure)
+
+
 def completed(record: SessionRecord, now: datetime) -> SessionRecord:
     """Ends a session whose outputs were all that was awaited. Any other stays as it is."""
     return record if record.settling is None else final(record, record.settling.state, now, record.failure)
@@ -62,7 +72,7 @@ def final(
         record,
         state=state,
         reservation=None,
-        conditions=(),
+        conditions=lasting_conditions(record.conditions),
         failure=failure,
         ingest_url=None,
         end_time=end_time,

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import assert_never
 
 from balancer.domain.attempt_reports import with_end, with_report
-from balancer.domain.endings import completed, completed_first, final
+from balancer.domain.endings import completed, completed_first, final, settled
 from balancer.domain.ids import DeviceId
 from balancer.domain.reachability import UNREACHABLE, heard, lost, silent
 from balancer.domain.requeueing import (
@@ -196,7 +196,7 @@ def _on_reported(
     if record.state not in PLACED or event.attempt != record.attempt:
         return record, _stop_stale(record, event)
     if record.settling is not None:
-        return record, ()
+        return settled(record, event), ()
     if event.phase is AttemptPhase.ENDED:
         return _ended(record, event, now), ()
     if event.phase is AttemptPhase.STARTING and record.running_time is not None:

@@ -214,7 +214,7 @@ def check_payload(payload: bytes) -> None:
     """
     try:
         session_pb2.Session.FromString(payload)
-    except DecodeError as error:
+    except (DecodeError, TypeError) as error:  # TypeError: it is no bytes
         raise ValueError(f"what its client asked for is no session: {error}") from error
 
 

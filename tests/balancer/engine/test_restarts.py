@@ -15,13 +15,13 @@ from balancer.absent_agents import AbsentAgents
 from balancer.admission import Admission
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.restart import LOSSES_ONLY, RestartMode, RestartRule
-from balancer.domain.session import EndedAttempt, Failure, Priority, SessionRecord, SessionState, Settling
+from balancer.domain.session import Condition, EndedAttempt, Failure, Priority, SessionRecord, SessionState, Settling
 from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
 from fakes.device_views import device_view
 from fakes.engine_house import EngineHouse, admission, engine_house
 from fakes.session_records import LADDER
 from fakes.session_store import FakeSessionStore
-from fakes.virtual_time import settle
+from fakes.virtual_time import START_TIME, settle
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 KILLED = Failure(reason="KILLED", message="Cannot go on: the program was killed.")
@@ -157,6 +157,42 @@ async def test_a_failed_session_ends_once_its_agent_has_completed_what_was_left_
         failed = house.engine.get(record.id)
         assert (failed.state, failed.failure, failed.settling) == (SessionState.FAILED, KILLED, None)
         assert house.agent.launches.count((record.id, 1)) == 1
+
+
+async def test_a_failed_session_tells_what_its_agent_could_not_complete(store: FakeSessionStore) -> None:
+    kept = replace(KILLED, message=f"{KILLED.message} Its parts are kept in /out.")
+    missing = Condition(type="PARTS_MISSING", message="attempt 1: its folder is gone.", since_time=START_TIME)
+    async with engine_house(store, ONE) as house:
+        house.watch()
+        house.agent.stop_gate.clear()
+        record = await running(house, live(replace(RULE, max_restarts=0)))
+        house.agent.fail(record.id, 1, KILLED)
+        await asyncio.sleep(1)
+        told = AttemptReported(
+            attempt=1,
+            phase=AttemptPhase.ENDED,
+            outcome=AttemptOutcome.FAILED,
+            failure=kept,
+            conditions=(missing, replace(missing, type="FINALISING")),
+        )
+        house.agent.tell(record.id, told)
+        house.agent.stop_gate.set()
+        await asyncio.sleep(1)
+        failed = house.engine.get(record.id)
+        assert (failed.state, failed.failure, failed.conditions) == (SessionState.FAILED, kept, (missing,))
+
+
+async def test_a_failed_session_needs_no_room_elsewhere_when_its_agent_is_lost(store: FakeSessionStore) -> None:
+    async with engine_house(store, ONE) as house:
+        house.tasks.spawn_eternal(heartbeats(house), name="heartbeats")
+        house.watch(CPU_0, lost_after=MINUTE)
+        house.agent.stop_gate.clear()
+        record = await running(house, live(replace(RULE, max_restarts=0)))
+        house.agent.fail(record.id, 1, KILLED)
+        await asyncio.sleep(1)
+        vanish(house, CPU_0)
+        await asyncio.sleep(90)
+        assert house.engine.get(record.id).state is SessionState.FAILED
 
 
 async def test_a_failed_session_does_not_wait_for_an_agent_that_is_lost(store: FakeSessionStore) -> None:
