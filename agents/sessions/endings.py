@@ -150,8 +150,7 @@ def place_late(folder: AttemptFolder, launch: LaunchRecord, status: AttemptStatu
         try:
             note_placed(folder, launch.output_moves)
             place_outputs(launch.output_moves, all_made=False)
-            forget_parts(launch.output_moves)
-            remove_parts(launch.every_move, only_empty=True)
+            tidy_outputs(launch, Ending.STOPPED)
         except (OutputMoveError, OSError) as error:
             failures.append(Failure(reason="OUTPUT_UNWRITABLE", message=str(error)))
     return Conclusion(ending=Ending.FAILED, failure=together(failures), conditions=status.conditions)
