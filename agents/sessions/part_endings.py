@@ -58,7 +58,7 @@ async def finish_outputs(
         missing = await asyncio.to_thread(
             parts_missing, launch.files, folder, now, leaves_artifacts=launch.leaves_artifacts
         )
-        conclusion = replace(conclusion, conditions=(*conclusion.conditions, *missing))
+        conclusion = _with_conditions(conclusion, missing)
     if launch.files and not goes_on:
         conclusion, steps = await _join_parts(launch, folder, conclusion, fence, now)
     await asyncio.to_thread(_close_playlists, launch, ended=not goes_on)
@@ -67,6 +67,13 @@ async def finish_outputs(
         # Of what failed the mark stays: another attempt may begin anew there.
         await asyncio.to_thread(unmark_presentations, launch.presentations, folder.key.session)
     return conclusion, steps
+
+
+def _with_conditions(conclusion: Conclusion, told: Sequence[Condition]) -> Conclusion:
+    """Adds conditions, each in the place of one of its type that was told when outputs were finished before."""
+    types = {condition.type for condition in told}
+    kept = [condition for condition in conclusion.conditions if condition.type not in types]
+    return replace(conclusion, conditions=(*kept, *told))
 
 
 async def _join_parts(
@@ -79,7 +86,7 @@ async def _join_parts(
         failures += [not_placed(str(error), taken=error.taken) for error in errors]
     except OSError as error:
         failures.append(not_placed_at_all(error, [step.made_path for step in made]))
-    conclusion = replace(conclusion, conditions=(*conclusion.conditions, *joining.in_parts(placed, now)))
+    conclusion = _with_conditions(conclusion, joining.in_parts(placed, now))
     if failures:
         told = [] if conclusion.failure is None else [conclusion.failure]
         conclusion = replace(conclusion, ending=Ending.FAILED, failure=together([*told, *failures]))

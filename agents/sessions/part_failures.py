@@ -60,5 +60,8 @@ def together(failures: Sequence[Failure]) -> Failure | None:
     """
     if not failures:
         return None
-    message = " ".join(dict.fromkeys(failure.message for failure in failures))
+    message = failures[0].message
+    for failure in failures[1:]:
+        if failure.message not in message:  # Outputs may be finished again, by the next agent.
+            message = f"{message} {failure.message}"
     return replace(failures[0], message=message)
