@@ -54,7 +54,7 @@ def measure(*, seed: int, probe_results: Path, sessions: int = 64, runs: int = 3
 def _shut_down(house: House, history: History, count: int) -> float:
     film = make_film(house.films / "film.mp4", frames=600, rate=_RATE)
     work = Work(house, history, film)
-    observer = Observer(history, house.address, house.sighter, look_every_s=1.0)
+    observer = Observer(history, house, look_every_s=1.0)
     with observer.observing():
         with house.client() as client:
             for number in range(count):

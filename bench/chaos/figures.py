@@ -25,6 +25,11 @@ class Judged:
     """One for each house."""
 
     @property
+    def missed(self) -> list[Figure]:
+        """Gives the counts that are not what was asked for. Times are the machine's, too: they miss nothing."""
+        return [one for one in self.figures if one.bound.startswith("= ") and one.value != float(one.bound[2:])]
+
+    @property
     def violations(self) -> list[Violation]:
         """Gives those of all histories."""
         return [violation for history in self.histories for violation in check(history)]

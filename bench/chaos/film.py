@@ -39,6 +39,8 @@ class FrameAccount:
     unreadable: int
     first: int
     """The first number. -1: none can be read."""
+    breaks: int = 0
+    """Places at which a number is not followed by the next one."""
 
 
 def make_film(path: Path, *, frames: int, rate: int) -> Path:
@@ -90,6 +92,7 @@ def account(numbers: Sequence[int], frames: int) -> FrameAccount:
         backwards=sum(step > frames // 2 for step in steps),
         unreadable=len(numbers) - len(readable),
         first=readable[0] if readable else -1,
+        breaks=sum(step != 1 for step in steps),
     )
 
 

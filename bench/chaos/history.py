@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 FINAL_STATES = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 PLACED_STATES = frozenset({"STARTING", "RUNNING", "STOPPING"})
+NEWS_S = 2.0
+"""Within it, news that two streams bring may have crossed."""
 CLOSED_STATES = frozenset({"CORDONED", "DRAINING", "UNHEALTHY", "UNREACHABLE"})
 """Of devices: nothing may be placed on one."""
 
@@ -70,6 +72,8 @@ class SeenProcess:
     device: str
     program: bool
     """Whether it is what encodes, as against its shim."""
+    began_s: float = 0.0
+    """When it began, to the hundredth of a second that the kernel tells."""
     stopped: bool = False
     """Whether a signal holds it."""
     writes: frozenset[str] = frozenset()
@@ -82,6 +86,17 @@ class Sighting:
 
     at_s: float
     processes: tuple[SeenProcess, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenWrite:
+    """A program began to write an output, or went on after another had."""
+
+    at_s: float
+    output: str
+    """Its name, as in `SeenProcess.writes`; all artifacts of a session are one."""
+    pid: int
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +130,9 @@ class OutputView:
     session: str
     path: str
     complaints: tuple[str, ...] = ()
-    """What the decoder did not like."""
+    """What the decoder did not like, and `unplayable`."""
+    unplayable: tuple[str, ...] = ()
+    """What keeps a player from playing what is there."""
     whole: bool = True
     """Whether it is what was promised: an index before the media, an end in the playlist."""
     frames: int = 0
@@ -126,8 +143,13 @@ class OutputView:
     unreadable: int = 0
     cuts: int = 0
     """Joints between attempts at which frames may be lost or shown again."""
+    breaks: int = 0
+    """Places at which a frame is not followed by the next one."""
     continues: bool = False
     """Whether all attempts' work must be in it, as against the last one's."""
+    lasting: bool = True
+    """Whether what was written plays even where its program could not end it. An MP4 file of a source that ends has its
+    index written last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +172,8 @@ class History:
     marks: list[FeedMark] = field(default_factory=list)
     devices: list[DeviceView] = field(default_factory=list)
     sightings: list[Sighting] = field(default_factory=list)
+    writes: list[SeenWrite] = field(default_factory=list)
+    """In the order in which the kernel told of them. Empty where this user may not listen."""
     acts: list[Act] = field(default_factory=list)
     created: list[Created] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)

@@ -47,7 +47,7 @@ def measure(*, seed: int, probe_results: Path, kills: int = 100, sessions: int =
     ):
         film = make_film(house.films / "film.mp4", frames=film_s * _RATE, rate=_RATE)
         work = Work(house, history, film)
-        observer = Observer(history, house.address, house.sighter)
+        observer = Observer(history, house)
         with observer.observing(), house.client() as client:
             for number in range(sessions):
                 work.create(client, KINDS[number % len(KINDS)])
@@ -67,12 +67,16 @@ class Times:
     def __init__(self) -> None:
         self.balancer_s: list[float] = []
         self.agent_s: list[float] = []
+        self.second_s: list[float] = []
+        """After the second of two kills that came before all was well."""
 
 
 class _Killer:
     def __init__(self, house: House, history: History, work: Work, chance: Random, times: Times) -> None:
         self._house, self._history, self._chance, self._times = house, history, chance, times
         self._names = frozenset(asked.name for asked in work.asked)
+        self._killed: dict[str, tuple[int, frozenset[str]]] = {}
+        """Devices whose next agent was not seen yet: the former's process id, the sessions it had."""
 
     def kill(self, count: int) -> None:
         """Kills so often; each time all is well again before the next, but for those that follow at once."""
@@ -81,37 +85,45 @@ class _Killer:
             time.sleep(self._chance.uniform(0.1, 1.5))
             twice = self._chance.random() < _AGAIN_SHARE and done + 2 <= count
             if twice:
-                self._one(measured=False)
+                self._one()
                 time.sleep(self._chance.uniform(0.0, 1.0))
-            self._one(measured=not twice)
+            began_s, balancer = time.monotonic(), self._one()
+            self._await_agents()
+            agents_s = time.monotonic() - began_s
+            self._house.await_adopted(self._names)
+            all_s = time.monotonic() - began_s
             if twice:
-                self._house.await_adopted(self._names)
+                self._times.second_s.append(all_s)
+            elif balancer:
+                self._times.balancer_s.append(all_s)
+            else:
+                self._times.agent_s.append(agents_s)
             done += 1 + twice
 
-    def _one(self, *, measured: bool) -> None:
-        if self._chance.random() < _BALANCER_SHARE:
-            self._kill_balancer(measured=measured)
+    def _one(self) -> bool:
+        """Kills one; tells whether it was the balancer."""
+        balancer = self._chance.random() < _BALANCER_SHARE
+        if balancer:
+            self._act("kill balancer")
+            self._house.kill_balancer()
+            self._house.start()
         else:
-            self._kill_agent(self._chance.choice(self._house.await_living()), measured=measured)
+            self._kill_agent(self._chance.choice(self._house.await_living()))
+        return balancer
 
-    def _kill_balancer(self, *, measured: bool) -> None:
-        self._act("kill balancer")
-        self._house.kill_balancer()
-        self._house.start()
-        if measured:
-            self._times.balancer_s.append(self._house.await_adopted(self._names))
-
-    def _kill_agent(self, device: str, *, measured: bool) -> None:
-        there = self._house.live_attempts(device) or frozenset()
+    def _kill_agent(self, device: str) -> None:
+        _, had = self._killed.get(device, (0, frozenset()))
+        had |= self._house.live_attempts(device) or frozenset()
         self._act("kill agent", device)
-        began_s = time.monotonic()
         pid = self._house.signal_agent(device, signal.SIGKILL)
         if pid is None:
             raise RuntimeError(f"The agent of {device} ended by itself.")
-        if measured:
-            self._house.await_agent(device, pid, there)
-            self._times.agent_s.append(time.monotonic() - began_s)
-            self._house.await_adopted(self._names)
+        self._killed[device] = pid, had
+
+    def _await_agents(self) -> None:
+        for device, (former, had) in self._killed.items():
+            self._house.await_agent(device, former, had)
+        self._killed.clear()
 
     def _act(self, kind: str, target: str = "") -> None:
         now_s = time.monotonic()
@@ -125,7 +137,9 @@ def _figures(history: History, times: Times, kills: int) -> list[Figure]:
     twice = [one for one in check(history) if one.invariant in ("TWO_LIVE_ATTEMPTS", "TWO_WRITERS", "BEGUN_AGAIN")]
     frames = sum(output.frames for output in history.outputs)
     wrong = sum(out.lost + out.repeated + out.backwards + out.unreadable for out in history.outputs)
-    told = f"seed {history.seed}; {len(times.balancer_s)} + {len(times.agent_s)} measured one by one"
+    told = (
+        f"seed {history.seed}; {len(times.balancer_s)} + {len(times.agent_s)} one by one, {len(times.second_s)} pairs"
+    )
     return [
         count_figure(f"{kills} kills -9, {len(names)} sessions: lost or failed", len(lost) + len(failed), detail=told),
         count_figure("… running twice, or begun again", len(twice)),
@@ -133,4 +147,5 @@ def _figures(history: History, times: Times, kills: int) -> list[Figure]:
         count_figure("… left when the house had ended", len(history.leftovers)),
         times_figure("balancer killed: SERVING, all adopted", times.balancer_s, "<= 3"),
         times_figure("agent killed: the next has adopted all", times.agent_s, "<= 3"),
+        times_figure("two killed: all well after the second", times.second_s, "(none)"),
     ]

@@ -78,7 +78,7 @@ def measure(
     ):
         film = make_film(house.films / "film.mp4", frames=_FILM_S * _RATE, rate=_RATE)
         work = Work(house, history, film, live_url=stack.enter_context(live_source(film)))
-        observer = Observer(history, house.address, house.sighter)
+        observer = Observer(history, house)
         with observer.observing():
             done = _break(house, history, work, acts, sessions)
             with house.client() as client:

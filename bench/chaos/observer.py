@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from bench.chaos.history import DeviceView, FeedMark, SessionView, Snapshot
+from bench.chaos.write_watch import watching_writes
 from gpu_balancer import Client, RequestFailure, RetryPolicy
 from gpu_balancer.v1 import device_pb2, session_pb2, session_service_pb2
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from bench.chaos.history import History
-    from bench.chaos.sightings import Sighter
+    from bench.chaos.house import House
 
 _PATIENT = RetryPolicy(patience=timedelta(hours=2), longest_delay=timedelta(seconds=0.2))
 _UPDATED = session_service_pb2.SESSION_CHANGE_TYPE_UPDATED
@@ -55,18 +56,16 @@ def device_view(device: device_pb2.Device) -> DeviceView:
 class Observer:
     """Writes one history."""
 
-    def __init__(self, history: History, address: str, sighter: Sighter, *, look_every_s: float = 0.25) -> None:
+    def __init__(self, history: History, house: House, *, look_every_s: float = 0.25) -> None:
         """Prepares.
 
         Args:
             history: What to append to.
-            address: Of the balancer, which need not be there yet.
-            sighter: Looks at processes.
-            look_every_s: Seconds between looks.
+            house: What to look at. Its balancer need not be there yet.
+            look_every_s: Seconds between looks at processes.
         """
-        self._history = history
-        self._address = address
-        self._sighter = sighter
+        self._history, self._house = history, house
+        self._address, self._sighter = house.address, house.sighter
         self._look_every_s = look_every_s
         self._ended = threading.Event()
 
@@ -80,7 +79,8 @@ class Observer:
             self._thread("processes", self._look),
         ]
         try:
-            yield
+            with watching_writes(self._history, self._sighter, (self._house.state_dir, self._house.out_root)):
+                yield
         finally:
             self._ended.set()
             for client in clients:

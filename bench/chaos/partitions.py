@@ -28,7 +28,6 @@ def measure(
         partitions: How many, about.
         devices: Agents.
         sessions: That are there from the beginning.
-        sessions: That are there from the beginning.
         longest_s: No partition lasts longer.
     """
     return nemesis_run.measure(

@@ -46,7 +46,7 @@ def measure(*, seed: int, probe_results: Path, rounds: int = 10, requests: int =
     ):
         film = make_film(house.films / "film.mp4", frames=1000, rate=10)
         work = Work(house, history, film)
-        observer = Observer(history, house.address, house.sighter, look_every_s=0.1)
+        observer = Observer(history, house, look_every_s=0.1)
         with observer.observing(), house.client() as client:
             for number in range(rounds):
                 kind = KINDS[number % len(KINDS)]

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from bench.chaos.history import SeenProcess, Sighting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 _PROC = Path("/proc")
 _WRITING = os.O_WRONLY | os.O_RDWR
+_TICKS = os.sysconf("SC_CLK_TCK")
+_UNFINISHED = re.compile(r"/\.gpu-balancer-([^/]+)-\d+(?:/|$)")
 
 
 class Sighter:
@@ -28,7 +30,9 @@ class Sighter:
             state_dirs: State folders of all its agents' parents: `{state_dir}/agents/{device}/…`.
         """
         places = b"|".join(re.escape(str(folder).encode()) for folder in state_dirs)
-        self._attempt = re.compile(rb"(?:" + places + rb")/agents/([^/\0]+)/sessions/([^/\0]+)/(\d+)[/\0]")
+        attempt = rb"(?:" + places + rb")/agents/([^/\0]+)/sessions/([^/\0]+)/(\d+)"
+        self._attempt = re.compile(attempt + rb"[/\0]")
+        self._artifact = re.compile(attempt + rb"/artifacts/")
         self._folders = tuple(str(folder).encode() for folder in state_dirs)
         self.outputs: dict[str, str] = {}
         """Declared outputs outside of attempts' folders: path or folder, and the name it is told by. Added to by
@@ -47,51 +51,81 @@ class Sighter:
             if any(folder in line for folder in self._folders) and pid != os.getpid()
         }
 
+    def process(self, pid: int) -> SeenProcess | None:
+        """Gives a process when it is one of an attempt and lives."""
+        with suppress(OSError):
+            return self._seen(pid, _command_line(pid))
+        return None
+
+    def output_name(self, path: str) -> str:
+        """Gives the name of the output that a file belongs to. Empty: it is none.
+
+        Args:
+            path: Of a file that a program writes: a declared output or below it, what shall become one beside its
+                place, or an artifact.
+        """
+        declared = next((at for at in self.outputs if path == at or path.startswith(f"{at}/")), None)
+        unfinished, artifact = _UNFINISHED.search(path), self._artifact.search(path.encode())
+        if unfinished is not None:
+            return f"the unfinished file of sessions/{unfinished[1]}"
+        if artifact is not None:
+            return f"artifacts of sessions/{artifact[2].decode()}"
+        return self.outputs[declared] if declared is not None else ""
+
     def _processes(self) -> Iterator[SeenProcess]:
         for pid, line in _command_lines():
-            found = self._attempt.search(line)
-            if found is None:
-                continue
             with suppress(OSError):
-                state = _state(pid)
-                if state in ("Z", "X"):
-                    continue
-                # Its shim has the same arguments; what joins its parts reports to nobody.
-                program = b"\0-progress\0" in line and not line.startswith((b"/bin/sh\0", b"sh\0"))
-                yield SeenProcess(
-                    pid=pid,
-                    session=f"sessions/{found[2].decode()}",
-                    attempt=int(found[3]),
-                    device=f"devices/{found[1].decode()}",
-                    program=program,
-                    stopped=state in ("T", "t"),
-                    writes=frozenset(_written(pid, self.outputs, found[2].decode())) if program else frozenset(),
-                )
+                seen = self._seen(pid, line)
+                if seen is not None:
+                    yield seen
+
+    def _seen(self, pid: int, line: bytes) -> SeenProcess | None:
+        found = self._attempt.search(line)
+        if found is None:
+            return None
+        state, began_s = _state(pid)
+        if state in ("Z", "X"):
+            return None
+        # Its shim has the same arguments; what joins its parts reports to nobody.
+        program = b"\0-progress\0" in line and not line.startswith((b"/bin/sh\0", b"sh\0"))
+        return SeenProcess(
+            pid=pid,
+            session=f"sessions/{found[2].decode()}",
+            attempt=int(found[3]),
+            device=f"devices/{found[1].decode()}",
+            program=program,
+            began_s=began_s,
+            stopped=state in ("T", "t"),
+            writes=frozenset(self._written(pid)) if program else frozenset(),
+        )
+
+    def _written(self, pid: int) -> Iterator[str]:
+        """Gives names of outputs that a process has open for writing."""
+        for entry in (_PROC / str(pid) / "fd").iterdir():
+            with suppress(OSError):
+                name = self.output_name(str(entry.readlink()))
+                if name and _opened_for_writing(pid, entry.name):
+                    yield name
 
 
 def _command_lines() -> Iterator[tuple[int, bytes]]:
     for entry in _PROC.iterdir():
         if entry.name.isdecimal():
             with suppress(OSError):
-                line = (entry / "cmdline").read_bytes()
+                line = _command_line(int(entry.name))
                 if line:
                     yield int(entry.name), line
 
 
-def _state(pid: int) -> str:
-    return (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+def _command_line(pid: int) -> bytes:
+    return (_PROC / str(pid) / "cmdline").read_bytes()
 
 
-def _written(pid: int, outputs: Mapping[str, str], session: str) -> Iterator[str]:
-    """Gives names of outputs that a process has open: declared ones, and what shall become one beside its place."""
-    for entry in (_PROC / str(pid) / "fd").iterdir():
-        with suppress(OSError):
-            path = str(entry.readlink())
-            name = next((name for place, name in outputs.items() if path == place or path.startswith(f"{place}/")), "")
-            if f"/.gpu-balancer-{session}-" in path:
-                name = f"the unfinished file of sessions/{session}"
-            if name and _opened_for_writing(pid, entry.name):
-                yield name
+def _state(pid: int) -> tuple[str, float]:
+    """Reads a process's state, and when it began by the clock of `time.monotonic`."""
+    fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    boot_s = time.monotonic() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return fields[0], int(fields[19]) / _TICKS + boot_s
 
 
 def _opened_for_writing(pid: int, descriptor: str) -> bool:

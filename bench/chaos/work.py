@@ -171,9 +171,9 @@ class Work:
         try:
             if not asked.path.startswith("/"):
                 client.download_artifacts(asked.name, folder)
-            return read_output(asked, folder / asked.path, cuts=max(0, view.attempt - 1))
+            return read_output(asked, folder / asked.path, cuts=_cuts(asked, view))
         except RequestFailure as failure:
-            return OutputView(session=asked.name, path=asked.path, complaints=(str(failure),), whole=False)
+            return _unreadable(asked, str(failure))
 
 
 def read_output(asked: Asked, path: Path, *, cuts: int = 0) -> OutputView:
@@ -188,17 +188,15 @@ def read_output(asked: Asked, path: Path, *, cuts: int = 0) -> OutputView:
         pieces = [_readable(asked, piece) for piece in _pieces(asked, path)]
         reads = [read_account(media) for media, _ in pieces]
     except (Undecodable, OSError, StopIteration) as error:
-        complaint = f"{type(error).__name__} {error}"
-        return OutputView(session=asked.name, path=asked.path, complaints=(complaint,), whole=False)
+        return _unreadable(asked, f"{type(error).__name__} {error}")
     live = asked.kind.startswith("live")
+    unplayable = masters_complaints(path) if "hls" in asked.kind else ()
     missing = reads[0].first if reads[0].first > 0 and not cuts and not live else 0
     return OutputView(
         session=asked.name,
         path=asked.path,
-        complaints=(
-            *(complaint for media, _ in pieces for complaint in complaints_of(media)),
-            *(masters_complaints(path) if "hls" in asked.kind else ()),
-        ),
+        complaints=(*(complaint for media, _ in pieces for complaint in complaints_of(media)), *unplayable),
+        unplayable=unplayable,
         whole=all(whole for _, whole in pieces),
         frames=sum(read.frames for read in reads),
         lost=sum(read.lost for read in reads) + missing,
@@ -206,7 +204,30 @@ def read_output(asked: Asked, path: Path, *, cuts: int = 0) -> OutputView:
         backwards=sum(read.backwards for read in reads),
         unreadable=sum(read.unreadable for read in reads),
         cuts=cuts,
+        breaks=sum(read.breaks for read in reads),
         continues=live,
+        lasting=_lasting(asked),
+    )
+
+
+def _cuts(asked: Asked, view: SessionView) -> int:
+    """Counts the joints of an output: what does not go on with an earlier attempt's has none."""
+    return max(0, view.attempt - 1) if asked.kind.startswith("live") else 0
+
+
+def _lasting(asked: Asked) -> bool:
+    return asked.kind not in ("mp4", "file")
+
+
+def _unreadable(asked: Asked, complaint: str) -> OutputView:
+    return OutputView(
+        session=asked.name,
+        path=asked.path,
+        complaints=(complaint,),
+        unplayable=(complaint,),
+        whole=False,
+        continues=asked.kind.startswith("live"),
+        lasting=_lasting(asked),
     )
 
 

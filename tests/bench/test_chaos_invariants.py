@@ -15,6 +15,7 @@ from bench.chaos.history import (
     History,
     OutputView,
     SeenProcess,
+    SeenWrite,
     SessionView,
     Sighting,
     Snapshot,
@@ -35,7 +36,12 @@ def device(at_s: float, state: str = "READY", name: str = "devices/one", **more:
 
 def program(attempt: int = 1, pid: int = 7, name: str = "one", **more: Any) -> SeenProcess:
     defaults: dict[str, Any] = {"session": NAME, "program": True, "device": f"devices/{name}"}
-    return SeenProcess(pid=pid, attempt=attempt, **(defaults | more))
+    began_s = 1.0 if attempt == 1 else 20.91
+    return SeenProcess(pid=pid, attempt=attempt, **(defaults | {"began_s": began_s} | more))
+
+
+def wrote(at_s: float, attempt: int = 1, pid: int = 7) -> SeenWrite:
+    return SeenWrite(at_s=at_s, output="film", pid=pid, attempt=attempt)
 
 
 def seen(at_s: float, *processes: SeenProcess) -> Sighting:
@@ -60,11 +66,12 @@ def peaceful() -> History:
         devices=[device(0.0), device(0.0, name="devices/two"), device(14.0, "UNREACHABLE"), device(27.0)],
         sightings=[
             seen(2.0, program()),
-            seen(20.9, program(), program(2, 8, "two")),
+            seen(20.9, program(), program(2, 8, "two")),  # a look takes its time, in which one ends and the next begins
             seen(22.0, program(2, 8, "two")),
             seen(28.0, program(2, 8, "two", writes=frozenset({"film"}))),
             seen(31.5),
         ],
+        writes=[wrote(2.0), wrote(21.0, 2, 8)],
         acts=[Act(at_s=4.0, until_s=25.0, kind="stop agent", target="one")],
         created=[Created(asked_s=0.5, request_id="r", name=NAME), Created(asked_s=0.6, request_id="x", name="")],
         snapshots=[
@@ -75,7 +82,7 @@ def peaceful() -> History:
             Snapshot(at_s=24.0, sessions=(story[5],), devices=()),
             Snapshot(at_s=29.0, sessions=(view(29.0, "RUNNING", 6, attempt=2, frames=80),), devices=()),
         ],
-        outputs=[OutputView(session=NAME, path="out.mp4", frames=95, lost=2, cuts=1)],
+        outputs=[OutputView(session=NAME, path="out.mp4", frames=95)],
         last={NAME: story[-1]},
     )
 
@@ -156,13 +163,28 @@ def place_on_a_device_closed_before_it_was_asked_for(history: History) -> None:
     history.sessions = [view(10.0, "STARTING", 1), *history.sessions[-1:]]
 
 
+def fail_before_a_disk_is_filled(history: History) -> None:
+    fail_of_a_disk_that_nobody_filled(history)
+    history.acts.append(Act(at_s=35.0, until_s=40.0, kind="fill outputs"))
+
+
+def fail_of_a_disk_that_was_filled_for_another_attempt(history: History) -> None:
+    fail_of_a_disk_that_nobody_filled(history)
+    history.acts.append(Act(at_s=5.0, until_s=9.0, kind="fill outputs"))
+
+
 def run_twice_as_one_attempt(history: History) -> None:
-    history.sightings[1:1] = [seen(2.5 + look, program(), program(1, 8, "two")) for look in range(2)]
+    history.sightings[1:1] = [seen(2.5, program(), program(1, 8, "two", began_s=2.3))]
+
+
+def run_twice_for_a_moment(history: History) -> None:
+    """No look sees both; but the one that was there at 20.9 s had not ended when the next began."""
+    history.sightings[1:2] = [seen(20.9, program()), seen(21.1, program(2, 8, "two", began_s=20.8))]
 
 
 def run_two_attempts(history: History) -> None:
     """The old one stands still, which is no excuse: it can be killed as it stands."""
-    history.sightings[2:2] = [seen(21.2 + look, program(stopped=True), program(2, 8, "two")) for look in range(2)]
+    history.sightings[2:2] = [seen(21.2, program(stopped=True), program(2, 8, "two"))]
 
 
 def write_by_two_at_once(history: History) -> None:
@@ -172,6 +194,14 @@ def write_by_two_at_once(history: History) -> None:
 
 def write_by_the_old_one_again(history: History) -> None:
     history.sightings.insert(4, seen(28.5, program(writes=frozenset({"film"}))))
+
+
+def write_once_more(history: History) -> None:
+    history.writes.append(wrote(21.5))
+
+
+def write_in_turn(history: History) -> None:
+    history.writes += [wrote(22.0, 2, 9), wrote(22.1, 2, 8)]
 
 
 def stand_still(history: History) -> None:
@@ -215,12 +245,31 @@ def repeat_the_last_frame(history: History) -> None:
 
 
 def lose_the_end(history: History) -> None:
-    history.outputs[0] = OutputView(session=NAME, path="out.mp4", frames=10, cuts=1)
+    history.outputs[0] = OutputView(session=NAME, path="out.mp4", frames=94)
+
+
+def lose_the_end_of_what_continues(history: History) -> None:
+    history.outputs[0] = OutputView(session=NAME, path="out.mp4", frames=49, cuts=1, continues=True)
 
 
 def lose_an_earlier_attempt(history: History) -> None:
     history.sessions.insert(3, view(4.0, "RUNNING", 3, frames=90))
     history.outputs[0] = OutputView(session=NAME, path="out.mp4", frames=95, cuts=1, continues=True)
+
+
+def fail_of_a_full_disk(history: History) -> None:
+    history.acts.append(Act(at_s=29.0, until_s=30.0, kind="fill outputs"))
+    history.sessions[-1] = history.last[NAME] = view(31.0, "FAILED", 8, attempt=2, failure="DISK_FULL")
+
+
+def leave_what_does_not_play(history: History) -> None:
+    fail_of_a_full_disk(history)
+    history.outputs[0] = OutputView(session=NAME, path="out", frames=95, unplayable=("master.m3u8 names no variant",))
+
+
+def leave_less_than_was_told(history: History) -> None:
+    fail_of_a_full_disk(history)
+    history.outputs[0] = OutputView(session=NAME, path="out", frames=10)
 
 
 def leave_a_lock(history: History) -> None:
@@ -233,6 +282,8 @@ WRONGS: list[tuple[str, Callable[[History], None]]] = [
     ("UNENDED", fail_without_reason),
     ("UNEARNED_FAILURE", fail_although_it_could_begin_anew),
     ("UNEARNED_FAILURE", fail_of_a_disk_that_nobody_filled),
+    ("UNEARNED_FAILURE", fail_before_a_disk_is_filled),
+    ("UNEARNED_FAILURE", fail_of_a_disk_that_was_filled_for_another_attempt),
     ("BEGUN_AGAIN", begin_anew_after_a_daemons_death),
     ("TWICE_FOR_ONE_REQUEST", answer_with_another),
     ("FINAL_STATE_CHANGED", change_the_end),
@@ -246,9 +297,12 @@ WRONGS: list[tuple[str, Callable[[History], None]]] = [
     ("PLACED_ON_CLOSED_DEVICE", place_on_a_closed_device),
     ("PLACED_ON_CLOSED_DEVICE", place_on_a_device_closed_before_it_was_asked_for),
     ("TWO_LIVE_ATTEMPTS", run_twice_as_one_attempt),
+    ("TWO_LIVE_ATTEMPTS", run_twice_for_a_moment),
     ("TWO_LIVE_ATTEMPTS", run_two_attempts),
     ("TWO_WRITERS", write_by_two_at_once),
     ("TWO_WRITERS", write_by_the_old_one_again),
+    ("TWO_WRITERS", write_once_more),
+    ("TWO_WRITERS", write_in_turn),
     ("STANDS_STILL", stand_still),
     ("STANDS_STILL", wait_for_ever),
     ("ALIVE_AFTER_END", live_on),
@@ -260,7 +314,10 @@ WRONGS: list[tuple[str, Callable[[History], None]]] = [
     ("LOST_FRAMES", repeat_frames_at_no_joint),
     ("LOST_FRAMES", repeat_the_last_frame),
     ("NOT_SAVED", lose_the_end),
+    ("NOT_SAVED", lose_the_end_of_what_continues),
     ("NOT_SAVED", lose_an_earlier_attempt),
+    ("NOT_PLAYABLE", leave_what_does_not_play),
+    ("NOT_PLAYABLE", leave_less_than_was_told),
     ("ORPHANS", leave_a_lock),
 ]
 
@@ -304,12 +361,18 @@ def test_a_stopped_process_that_has_an_output_open_does_not_write_it() -> None:
     held = program(writes=frozenset({"film"}), stopped=True)
     history.sightings.insert(3, seen(24.0, held, program(2, 8, "two", writes=frozenset({"film"}))))
     history.sightings.insert(4, seen(24.5, held))
-    assert check(history) == []
+    assert "TWO_WRITERS" not in {violation.invariant for violation in check(history)}
 
 
 def test_a_file_that_is_torn_by_a_failure_may_show_its_last_picture_twice() -> None:
     history = peaceful()
     repeat_the_last_frame(history)
-    history.sessions[-1] = history.last[NAME] = view(31.0, "FAILED", 8, attempt=2, failure="DISK_FULL")
-    history.acts.append(Act(at_s=29.0, until_s=30.0, kind="fill state"))
+    fail_of_a_full_disk(history)
+    assert check(history) == []
+
+
+def test_a_file_whose_index_comes_last_may_be_lost_with_its_program() -> None:
+    history = peaceful()
+    fail_of_a_full_disk(history)
+    history.outputs[0] = OutputView(session=NAME, path="out.mp4", whole=False, unplayable=("no moov",), lasting=False)
     assert check(history) == []

@@ -11,17 +11,22 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from bench.analysis.decoding import FFMPEG
-from bench.chaos.figures import percentile, times_figure
+from bench.chaos.figures import Judged, count_figure, percentile, times_figure
 from bench.chaos.film import account, complaints_of, make_film, read_account
+from bench.chaos.history import History
+from bench.chaos.invariants import check
 from bench.chaos.plan import WEIGHTS, draw_acts
+from bench.chaos.process_invariants import TICK_S
 from bench.chaos.relay import Relay
 from bench.chaos.sightings import Sighter
 from bench.chaos.work import Asked, masters_complaints, read_output
+from bench.chaos.write_watch import watching_writes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -136,6 +141,12 @@ def test_figures_tell_the_worst() -> None:
     assert times_figure("x", [1.0, 5.0, 2.0], "<= 3").value == 5.0
 
 
+def test_a_count_that_is_not_what_was_asked_for_is_missed_and_a_time_is_not() -> None:
+    told = [count_figure("lost", 1), count_figure("kept", 4, "= 4"), count_figure("acts", 9, "(none)")]
+    judged = Judged(figures=[*told, times_figure("adopted", [7.0], "<= 3")], histories=[])
+    assert [figure.name for figure in judged.missed] == ["lost"]
+
+
 @pytest.fixture
 def wire(tmp_path: Path) -> Iterator[tuple[Relay, Path]]:
     """A relay before a server that says everything back, and the socket to call."""
@@ -200,27 +211,91 @@ def test_a_held_wire_brings_what_was_said_once_it_is_mended(wire: tuple[Relay, P
         assert caller.recv(10) == b"two"
 
 
-@pytest.mark.process
-def test_processes_of_attempts_are_found_with_what_they_write(tmp_path: Path) -> None:
-    folder = tmp_path / "agents" / "cpu-0" / "sessions" / "abc" / "2"
-    output = tmp_path / "film.mp4"
-    private = tmp_path / ".gpu-balancer-abc-2" / "part-0.mp4"
-    private.parent.mkdir()
-    code = "import sys; f = [open(path, 'wb') for path in sys.argv[2:4]]; print(flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", code, f"{folder}/", str(output), str(private), "-progress", f"{folder}/progress"]
-    sighter = Sighter((tmp_path,))
-    sighter.outputs[str(output)] = "film.mp4"
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+PROGRAM = "import sys; f = [open(path, 'ab', 0) for path in sys.argv[2:5]]; print(flush=True)\n"
+PROGRAM += "for _ in sys.stdin: print([file.write(b'x') for file in f], flush=True)"
+
+
+@contextmanager
+def program_writing(folder: Path, *paths: Path) -> Iterator[subprocess.Popen[str]]:
+    """Runs what looks like the program of an attempt and writes its files at every `write_once`."""
+    command = [sys.executable, "-c", PROGRAM, f"{folder}/", *map(str, paths), "-progress", f"{folder}/progress"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def write_once(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    process.stdout.readline()
+
+
+def places(tmp_path: Path, attempt: int) -> tuple[Path, list[Path]]:
+    """Gives an attempt's folder, and what it writes: an output, one to be, and an artifact."""
+    folder = tmp_path / "agents" / "cpu-0" / "sessions" / "abc" / f"{attempt}"
+    paths = [
+        tmp_path / "film.mp4",
+        tmp_path / f".gpu-balancer-abc-{attempt}" / "part-0.mp4",
+        folder / "artifacts" / "out.ts",
+    ]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return folder, paths
+
+
+def await_writes(history: History, count: int) -> None:
+    deadline_s = time.monotonic() + 30
+    while len(history.writes) < count and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+
+
+OUTPUTS = ["artifacts of sessions/abc", "film.mp4", "the unfinished file of sessions/abc"]
+
+
+@pytest.mark.process
+def test_processes_of_attempts_are_found_with_what_they_write(tmp_path: Path) -> None:
+    folder, paths = places(tmp_path, 2)
+    sighter = Sighter((tmp_path,))
+    sighter.outputs[str(paths[0])] = "film.mp4"
+    earliest_s = time.monotonic()
+    with program_writing(folder, *paths) as process:
         (seen,) = sighter.look().processes
         assert process.pid in sighter.house_processes()
-        process.terminate()
     assert (seen.pid, seen.session, seen.attempt, seen.device) == (process.pid, "sessions/abc", 2, "devices/cpu-0")
     assert seen.program
-    assert seen.writes == {"film.mp4", "the unfinished file of sessions/abc"}
+    assert sorted(seen.writes) == OUTPUTS
+    assert earliest_s - TICK_S <= seen.began_s <= time.monotonic()
     assert not sighter.look().processes
+    assert sighter.process(process.pid) is None
     assert os.getpid() not in sighter.house_processes()
+
+
+@pytest.mark.process
+def test_every_change_of_an_outputs_writer_is_told_and_nothing_else(tmp_path: Path) -> None:
+    history, sighter = History(), Sighter((tmp_path,))
+    sighter.outputs[str(tmp_path / "film.mp4")] = "film.mp4"
+    (first, early), (second, late) = (places(tmp_path, attempt) for attempt in (1, 2))
+    with (
+        program_writing(first, *early) as one,
+        program_writing(second, *late) as two,
+        watching_writes(history, sighter, (tmp_path,)) as listening,
+    ):
+        if not listening:
+            pytest.skip("only root may listen to writes")
+        for writer, changes in ((one, 3), (one, 3), (two, 6), (one, 9)):
+            write_once(writer)
+            await_writes(history, changes)
+    told = [(write.output, write.pid, write.attempt) for write in history.writes]
+    assert sorted(told[:3]) == [(output, one.pid, 1) for output in OUTPUTS]
+    assert sorted(told[3:6]) == [(output, two.pid, 2) for output in OUTPUTS]
+    assert sorted(told[6:]) == [(output, one.pid, 1) for output in OUTPUTS]
+    assert {violation.invariant for violation in check(history)} == {"TWO_WRITERS"}
 
 
 MAKER = """
