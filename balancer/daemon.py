@@ -37,7 +37,7 @@ from balancer.ports.agent_client import AgentUnreachableError
 from balancer.ports.session_observer import SeveralObservers
 from balancer.ports.session_store import StoreError
 from balancer.servicers.balancer_servicer import DaemonFacts
-from balancer.servicers.session_translation import check_payload
+from balancer.servicers.session_translation import check_stored
 from balancer.serving import Parts, Serving
 from balancer.session_engine import EngineSettings, SessionEngine
 from balancer.session_retention import RetentionSettings
@@ -208,7 +208,7 @@ class _Daemon:
     def _engine(self, observer: SessionTelemetry, care: DeviceCare, tasks: TaskGuard) -> SessionEngine:
         settings = self.options.settings
         return SessionEngine(
-            store=SqliteSessionStore(self.options.state_dir / "balancer.sqlite", check_payload=check_payload),
+            store=SqliteSessionStore(self.options.state_dir / "balancer.sqlite", check_record=check_stored),
             agents=self.agents,
             devices=self.registry,
             rules=placement_rules(

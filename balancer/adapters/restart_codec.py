@@ -48,14 +48,14 @@ def decoded_course(fixed: dict[str, Any], changing: dict[str, Any]) -> dict[str,
         "restart": _rule(fixed.get("restart")),
         "resumable": fixed.get("resumable", False),
         "max_duration": None if max_duration_us is None else timedelta(microseconds=max_duration_us),
-        "restart_count": changing.get("restart_count", 0),
-        "restart_row": changing.get("restart_row", 0),
+        "restart_count": whole(changing.get("restart_count", 0)),
+        "restart_row": whole(changing.get("restart_row", 0)),
         "last_restart": _last_restart(changing.get("last_restart")),
         "not_before_time": instant_or_none(changing.get("not_before_time_us")),
         "moving": decoded_failure(changing.get("moving")),
         "folder": changing.get("folder", ""),
         "ended_attempts": tuple(
-            EndedAttempt(attempt=attempt, device_id=DeviceId(device_id), folder=folder)
+            EndedAttempt(attempt=whole(attempt), device_id=DeviceId(device_id), folder=folder)
             for attempt, device_id, folder in changing.get("ended_attempts", ())
         ),
         "ran_for": timedelta(microseconds=changing.get("ran_for_us", 0)),
@@ -95,6 +95,17 @@ def decoded_failure(stored: list[Any] | None) -> Failure | None:
         return None
     reason, message, exit_code, log_tail = stored
     return Failure(reason=reason, message=message, exit_code=exit_code, log_tail=tuple(log_tail))
+
+
+def whole(stored: object) -> int:
+    """Reads a whole number.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if type(stored) is not int:
+        raise TypeError(f"{stored!r} is no whole number")
+    return stored
 
 
 def microseconds(time: datetime) -> int:

@@ -25,6 +25,7 @@ from balancer.adapters.restart_codec import (
     instant,
     instant_or_none,
     microseconds,
+    whole,
 )
 from balancer.domain.decision import Reservation
 from balancer.domain.device import Dimension
@@ -197,7 +198,7 @@ def _changing(record: SessionRecord) -> dict[str, Any]:
 
 
 def _settling(encoded: list[Any] | None) -> Settling | None:
-    return None if encoded is None else Settling(state=SessionState(encoded[0]), attempt=encoded[1])
+    return None if encoded is None else Settling(state=SessionState(encoded[0]), attempt=whole(encoded[1]))
 
 
 def _encoded_reservation(reservation: Reservation) -> dict[str, Any]:
@@ -244,7 +245,7 @@ def _decoded(row: SessionRow, fixed: dict[str, Any], changing: dict[str, Any]) -
         request_id=row.request_id,
         request_digest=row.request_digest,
         device_id=None if row.device_id is None else DeviceId(row.device_id),
-        attempt=row.attempt,
+        attempt=whole(row.attempt),
         reservation=_reservation(changing.get("reservation")),
         conditions=tuple(
             Condition(type=type_, message=message, since_time=instant(since_us))
@@ -259,16 +260,16 @@ def _decoded(row: SessionRow, fixed: dict[str, Any], changing: dict[str, Any]) -
         preemptible=changing.get("preemptible", False),
         requeue=changing.get("requeue", False),
         settling=_settling(changing.get("settling")),
-        preemption_count=changing.get("preemption_count", 0),
-        retry_count=changing.get("retry_count", 0),
+        preemption_count=whole(changing.get("preemption_count", 0)),
+        retry_count=whole(changing.get("retry_count", 0)),
         avoided_device_ids=_device_ids(changing.get("avoided_device_ids", ())),
         earlier_device_ids=_device_ids(changing.get("earlier_device_ids", ())),
         queued_time=instant_or_none(changing.get("queued_time_us")),
         queue_deadline=instant_or_none(changing.get("queue_deadline_us")),
-        revision=row.revision,
+        revision=whole(row.revision),
         traceparent=fixed["traceparent"],
         measured_use=_measured_use(changing.get("measured_use")),
-        recording_report=b64decode(report) if (report := changing.get("recording_report")) is not None else None,
+        recording_report=_report(changing.get("recording_report")),
         **decoded_course(fixed, changing),
     )
 
@@ -295,7 +296,7 @@ def _reservation(stored: dict[str, Any] | None) -> Reservation | None:
         return None
     return Reservation(
         device_id=DeviceId(stored["device_id"]),
-        cost_pixels_per_second=stored["cost_pixels_per_second"],
+        cost_pixels_per_second=whole(stored["cost_pixels_per_second"]),
         device_amounts=_decoded_amounts(stored["device"]),
         host_amounts=_decoded_amounts(stored["host"]),
         firm_device_amounts=_decoded_amounts(stored["firm_device"]) if "firm_device" in stored else None,
@@ -305,7 +306,11 @@ def _reservation(stored: dict[str, Any] | None) -> Reservation | None:
 
 
 def _decoded_amounts(stored: dict[str, int]) -> dict[Dimension, int]:
-    return {Dimension(int(number)): amount for number, amount in stored.items()}
+    return {Dimension(int(number)): whole(amount) for number, amount in stored.items()}
+
+
+def _report(stored: str | None) -> bytes | None:
+    return None if stored is None else b64decode(stored, validate=True)
 
 
 def _device_ids(stored: Sequence[str]) -> tuple[DeviceId, ...]:

@@ -36,6 +36,8 @@ from gpu_balancer.runtime.disk_reserve import DiskReserve
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from balancer.domain.session import SessionRecord
+
 _log = structlog.stdlib.get_logger(__name__)
 _Result = TypeVar("_Result")
 
@@ -98,6 +100,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 _COLUMNS = ", ".join(SessionRow._fields)
 _SELECT_SESSIONS = f"SELECT {_COLUMNS} FROM sessions ORDER BY create_time_us, id"  # noqa: S608 - our own names
+_SELECT_TABLE = "SELECT 1 FROM sqlite_master WHERE name = 'sessions'"
 _SELECT_CURSORS = "SELECT device_id, event_number FROM cursors"
 _SELECT_FINDINGS = "SELECT key, text FROM findings"
 _SELECT_DECISIONS = "SELECT decisions FROM sessions WHERE id = ?"
@@ -128,18 +131,22 @@ class SqliteSessionStore:
     """Keeps sessions in a SQLite file, made when it is not there, readable by its owner only."""
 
     def __init__(
-        self, path: Path, *, max_pages: int | None = None, check_payload: Callable[[bytes], None] = lambda _: None
+        self,
+        path: Path,
+        *,
+        max_pages: int | None = None,
+        check_record: Callable[[SessionRecord], None] = lambda _: None,
     ) -> None:
         """Names the file; `load` opens it.
 
         Args:
             path: The file, in a folder that exists.
             max_pages: Size of the file in pages of 4 KiB at which it counts as full. None: the disk alone bounds it.
-            check_payload: Raises ValueError for what no client can have asked for. It is opaque here.
+            check_record: Raises ValueError for what cannot be told to clients: much of it is opaque here.
         """
         self._path = path
         self._max_pages = max_pages
-        self._check_payload = check_payload
+        self._check_record = check_record
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="session-store")
         self._connection: sqlite3.Connection | None = None
         self._closed = False
@@ -213,16 +220,22 @@ class SqliteSessionStore:
 
     def _load(self) -> StoredState:
         connection = self._opened()
-        cursors = {DeviceId(device_id): number for device_id, number in connection.execute(_SELECT_CURSORS)}
+        cursors = dict(map(self._cursor, connection.execute(_SELECT_CURSORS)))
         records = []
         for row in connection.execute(_SELECT_SESSIONS):
             try:
                 record = decode_session(row)
-                self._check_payload(record.payload)
+                self._check_record(record)
                 records.append(record)
             except ValueError as error:
                 raise StoreError(_damaged(self._path, f"session {row[0]} cannot be read: {error}")) from error
         return StoredState(records=records, cursors=cursors, findings=dict(connection.execute(_SELECT_FINDINGS)))
+
+    def _cursor(self, row: tuple[Any, Any]) -> tuple[DeviceId, int]:
+        device_id, number = row
+        if not isinstance(device_id, str) or not isinstance(number, int) or number < 0:
+            raise StoreError(_damaged(self._path, f"the cursor of {device_id} is {number!r}"))
+        return DeviceId(device_id), number
 
     def _decisions(self, session_id: SessionId) -> Sequence[str]:
         row = self._required().execute(_SELECT_DECISIONS, (session_id,)).fetchone()
@@ -260,6 +273,8 @@ class SqliteSessionStore:
                 f"Cannot use {self._path}: its schema is version {present}, of a newer program; this one knows up to "
                 f"{len(_MIGRATIONS)}. Try the newer program, or another state folder."
             )
+        if not present and connection.execute(_SELECT_TABLE).fetchone():
+            raise StoreError(_damaged(self._path, "it has sessions, but no version of its schema any more"))
         if 0 < present < len(_MIGRATIONS):
             try:
                 copy = back_up(connection, self._path, version=present)

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from balancer.domain.demand import nominal_cost
 from balancer.domain.restart import LOSSES_ONLY
 from balancer.domain.session import Priority, SessionState
+from balancer.domain.workload import CostFactors
 from balancer.servicers.contract_words import PRIORITIES, PRIORITY_NUMBERS, SESSION_STATE_NUMBERS
 from balancer.servicers.input_validation import InputKind
 from balancer.servicers.names import device_name, session_name
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from balancer.domain.restart import RestartRule
     from balancer.domain.session import Failure, LastRestart, MeasuredUse, Progress, SessionRecord
-    from balancer.domain.workload import CostFactors, Workload
+    from balancer.domain.workload import Workload
     from balancer.servicers.session_validation import SessionDraft
     from gpu_balancer.runtime.redaction import Redactor
     from gpu_balancer.v1.media_pb2 import InputFacts
@@ -206,16 +207,16 @@ def planned_to_proto(prepared: PreparedSession) -> Session:
     return session
 
 
-def check_payload(payload: bytes) -> None:
-    """Sees to it that what a store has of a client's wish can be read.
+def check_stored(record: SessionRecord) -> None:
+    """Sees to it that what a store has of a session can be told.
 
     Raises:
         ValueError: It cannot.
     """
     try:
-        session_pb2.Session.FromString(payload)
-    except (DecodeError, TypeError) as error:  # TypeError: it is no bytes
-        raise ValueError(f"what its client asked for is no session: {error}") from error
+        session_to_proto(record, CostFactors(), with_ingest_url=True)
+    except (DecodeError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"it cannot be told: {error}") from error
 
 
 def upload_of(payload: bytes) -> str | None:

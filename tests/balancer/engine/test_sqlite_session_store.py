@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from balancer.adapters.sqlite_session_store import SqliteSessionStore
 from balancer.domain.ids import DeviceId
 from balancer.ports.session_store import PutCursor, PutSession, StoreError, StoreFullError
-from balancer.servicers.session_translation import check_payload
+from balancer.servicers.session_translation import check_stored
 from fakes.session_records import full_record, session_record
 from gpu_balancer.v1 import session_pb2
 
@@ -134,19 +135,79 @@ async def test_a_store_that_was_emptied_is_refused_and_one_that_was_never_filled
 async def test_a_wish_that_cannot_be_read_is_refused_with_its_session(path: Path) -> None:
     """It is opaque to the store; found out later, it would fail every listing."""
     sound = session_record(1, payload=session_pb2.Session(name="sessions/one").SerializeToString())
-    store = SqliteSessionStore(path, check_payload=check_payload)
+    store = SqliteSessionStore(path, check_record=check_stored)
     await store.load()
     await store.commit([PutSession(record=sound)])
     await store.close()
-    store = SqliteSessionStore(path, check_payload=check_payload)
+    store = SqliteSessionStore(path, check_record=check_stored)
     assert list((await store.load()).records) == [sound]
     await store.close()
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE sessions SET payload = x'ffff'")
-    store = SqliteSessionStore(path, check_payload=check_payload)
-    with pytest.raises(
-        StoreError, match=rf"session {sound.id} cannot be read: what its client asked for .*Try a backup"
-    ):
+    store = SqliteSessionStore(path, check_record=check_stored)
+    with pytest.raises(StoreError, match=rf"session {sound.id} cannot be read: it cannot be told: .*Try a backup"):
+        await store.load()
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "attempt = 'first'",
+        "revision = 1.5",
+        "changing = json_set(changing, '$.progress.frames', 'many')",
+        "changing = json_set(changing, '$.progress.speed', json('[]'))",
+        "changing = json_set(changing, '$.progress.out_time_us', 'late')",
+        "changing = json_set(changing, '$.recording_report', '/wAA')",
+        "changing = json_set(changing, '$.recording_report', 'no base64!')",
+        "changing = json_set(changing, '$.recording_report', 7)",
+        "changing = json_set(changing, '$.reservation.device.1', 'much')",
+        "changing = json_set(changing, '$.reservation.cost_pixels_per_second', null)",
+        "changing = json_set(changing, '$.restart_count', 'once')",
+        "changing = json_set(changing, '$.retry_count', 0.5)",
+        "changing = json_set(changing, '$.failure[2]', 'nine')",
+        "changing = json_set(changing, '$.conditions[0][1]', 7)",
+        "changing = json_set(changing, '$.measured_use[0]', 'all')",
+        "fixed = json_set(fixed, '$.traceparent', 7)",
+    ],
+)
+async def test_a_session_that_could_not_be_told_is_refused_at_once(path: Path, damage: str) -> None:
+    """Found out later, it would fail every listing, or end the daemon."""
+    wish = session_pb2.Session(name="sessions/one").SerializeToString()
+    store = SqliteSessionStore(path, check_record=check_stored)
+    await store.load()
+    record = replace(full_record(1), payload=wish, recording_report=b"")
+    await store.commit([PutSession(record=record)])
+    assert list((await store.load()).records) == [record]
+    await store.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE sessions SET {damage}")
+    store = SqliteSessionStore(path, check_record=check_stored)
+    with pytest.raises(StoreError, match=rf"session {record.id} cannot be read: .*Try a backup"):
+        await store.load()
+    await store.close()
+
+
+@pytest.mark.parametrize("damage", ["event_number = 'last'", "event_number = -1", "device_id = x'00'"])
+async def test_a_damaged_cursor_is_refused(path: Path, damage: str) -> None:
+    store = SqliteSessionStore(path)
+    await store.load()
+    await store.commit([PutCursor(device_id=DeviceId("GPU-1"), event_number=7)])
+    await store.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE cursors SET {damage}")
+    store = SqliteSessionStore(path)
+    with pytest.raises(StoreError, match=r"it is damaged \(the cursor of .*Try a backup"):
+        await store.load()
+    await store.close()
+
+
+async def test_a_store_that_lost_the_version_of_its_schema_is_told_as_that(path: Path) -> None:
+    await filled(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TABLE schema_versions")
+    store = SqliteSessionStore(path)
+    with pytest.raises(StoreError, match="it has sessions, but no version of its schema any more"):
         await store.load()
     await store.close()
 
