@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
 _OUTLIVING_GRACE = timedelta(seconds=2)
@@ -46,6 +46,16 @@ class ProgramRun:
         return self.exit_code is None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How a program shows that it goes on, for one whose work has no bound that is both short and long enough."""
+
+    shown: Callable[[], object]
+    """Gives something else whenever it went on. May block for the disk."""
+    within: timedelta
+    """How long it may stay the same."""
+
+
 async def run_bounded(
     argv: Sequence[str],
     *,
@@ -54,6 +64,7 @@ async def run_bounded(
     output_limit_bytes: int = 64 * 1024,
     dies_with_us: bool = False,
     inherited: tuple[int, ...] = (),
+    progress: Progress | None = None,
 ) -> ProgramRun:
     """Runs a program to its end, or to its deadline.
 
@@ -66,6 +77,7 @@ async def run_bounded(
             called in the main thread then: the kernel means the thread that started it. The program must be one
             process.
         inherited: Descriptors that it inherits, of locks that hold for as long as it runs.
+        progress: Has it killed before its deadline, when it stands still.
 
     Returns:
         How it ended. When this task is cancelled, the process group is killed first.
@@ -76,7 +88,7 @@ async def run_bounded(
     _require_executable(argv[0])
     bounded = _dying_with_us(argv, timeout) if dies_with_us else _outliving(argv, timeout)
     async with _Running(bounded, env or {}, output_limit_bytes, inherited) as running:
-        ended = await running.ended_within(timeout)
+        ended = await (running.ended_within(timeout) if progress is None else _ended(running, timeout, progress))
         if ended:
             await running.output_ended()
             exit_code = running.exit_code()
@@ -173,6 +185,24 @@ class _Running:
         if not chunk:
             self._loop.remove_reader(self._pipe)
             self._silent.set()
+
+
+async def _ended(running: _Running, timeout: timedelta, progress: Progress) -> bool:
+    """Waits for the end, the deadline, or until a program stood still for too long. Looking at it may hang, too."""
+    deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
+    before: object = None
+    while (left_s := deadline - asyncio.get_running_loop().time()) > 0:
+        if await running.ended_within(min(progress.within, timedelta(seconds=left_s))):
+            return True
+        try:
+            async with asyncio.timeout(progress.within.total_seconds()):
+                shown = await asyncio.to_thread(progress.shown)
+        except TimeoutError:
+            return False
+        if shown == before:
+            return False
+        before = shown
+    return False
 
 
 def _outliving(argv: Sequence[str], timeout: timedelta) -> list[str]:

@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agents.bounded_program import run_bounded
+from agents.bounded_program import Progress, run_bounded
 from agents.pipelines.input_description import parse_input_description
 from agents.pipelines.parts import PartNumber, parameters_command, parse_parameters, part_name
 from agents.pipelines.recording_files import DEMUXERS, FinishStep, describe_command, is_playable, join_step
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 _LOOKED_AT_WITHIN = timedelta(seconds=20)
 _JOINED_WITHIN = timedelta(hours=1)
 """Copying runs at the disk's pace; a day of recording at 8 Mbit/s are 86 GB."""
+_STANDS_STILL_WITHIN = timedelta(minutes=2)
+"""A disk that writes nothing for so long hangs, and until it is given up the session cannot end."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -225,7 +227,7 @@ async def _are_alike(pieces: Sequence[str], file: FileParts, ffmpeg: str) -> boo
 def _refused(run: ProgramRun) -> OSError:
     """Makes the error of a joining that did not end well. Its text tells of a full disk, its exit status does not."""
     full = errno.ENOSPC if os.strerror(errno.ENOSPC) in run.output else None
-    return OSError(full, run.output.strip()[-500:] or "the joining took too long")
+    return OSError(full, run.output.strip()[-500:] or "the joining took too long, or stood still")
 
 
 async def _run(
@@ -241,7 +243,16 @@ async def _run(
     with contextlib.ExitStack() as stack:
         held = await asyncio.to_thread(stack.enter_context, lent(read, move, written=written))
         given = (*inherited, *held.values())
-        return await run_bounded(by_descriptor(command, held), timeout=timeout, inherited=given)
+        progress = None if written is None else Progress(shown=lambda: _changed(written), within=_STANDS_STILL_WITHIN)
+        return await run_bounded(by_descriptor(command, held), timeout=timeout, inherited=given, progress=progress)
+
+
+def _changed(path: str) -> tuple[int, int] | None:
+    """Gives what changes with every write of a file. An index is moved to the front without it becoming longer."""
+    with contextlib.suppress(OSError):
+        status = Path(path).stat()
+        return status.st_size, status.st_mtime_ns
+    return None
 
 
 def _as_part(file: FileParts, number: PartNumber) -> FileParts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agents.bounded_program import run_bounded
+from agents.bounded_program import Progress, run_bounded
 
 pytestmark = pytest.mark.process
 
@@ -52,6 +53,28 @@ async def test_variables_are_set_on_top_of_ours() -> None:
 async def test_at_the_deadline_the_whole_group_is_killed() -> None:
     run = await run_bounded(shell("echo begun; sleep 600 & sleep 600"), timeout=timedelta(seconds=0.3))
     assert (run.exit_code, run.timed_out, run.output) == (None, True, "begun\n")
+
+
+async def test_what_stands_still_is_killed_before_its_deadline_and_what_goes_on_is_not() -> None:
+    shown = iter(range(1000))
+    going = Progress(shown=lambda: next(shown), within=timedelta(seconds=0.05))
+    run = await run_bounded(shell("sleep 0.5; echo done"), timeout=LONG, progress=going)
+    assert (run.exit_code, run.output) == (0, "done\n")
+    assert next(shown) > 1, "it was looked at"
+    for still in (Progress(shown=lambda: 7, within=timedelta(seconds=0.1)), hanging(timedelta(seconds=0.1))):
+        run = await run_bounded(shell("sleep 600 & sleep 600"), timeout=timedelta(hours=1), progress=still)
+        assert run.timed_out
+
+
+async def test_what_goes_on_for_ever_is_killed_at_its_deadline() -> None:
+    shown = iter(range(1000))
+    going = Progress(shown=lambda: next(shown), within=timedelta(seconds=0.05))
+    assert (await run_bounded(shell("sleep 600"), timeout=timedelta(seconds=0.5), progress=going)).timed_out
+
+
+def hanging(within: timedelta) -> Progress:
+    """Shows nothing at all: not even the disk answers."""
+    return Progress(shown=lambda: time.sleep(1), within=within)
 
 
 async def test_a_run_that_is_called_off_is_killed_with_its_children(tmp_path: Path) -> None:
