@@ -147,9 +147,6 @@ class OutputView:
     """Places at which a frame is not followed by the next one."""
     continues: bool = False
     """Whether all attempts' work must be in it, as against the last one's."""
-    lasting: bool = True
-    """Whether what was written plays even where its program could not end it. An MP4 file of a source that ends has its
-    index written last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,10 +62,10 @@ def not_saved(history: History) -> Iterator[tuple[float, str]]:
 
 
 def not_playable(history: History) -> Iterator[tuple[float, str]]:
-    """What was written before a session failed plays, but for what the failure cost."""
+    """What was written before a session failed plays, but for what the failure cost: no source here has a known end."""
     for output in history.outputs:
         view = history.last.get(output.session)
-        if view is None or view.state != "FAILED" or not output.lasting:
+        if view is None or view.state != "FAILED":
             continue
         views = [one for one in history.sessions if (one.name, one.attempt) == (view.name, view.attempt)]
         told = max((one.frames or 0 for one in views), default=0)

@@ -206,17 +206,12 @@ def read_output(asked: Asked, path: Path, *, cuts: int = 0) -> OutputView:
         cuts=cuts,
         breaks=sum(read.breaks for read in reads),
         continues=live,
-        lasting=_lasting(asked),
     )
 
 
 def _cuts(asked: Asked, view: SessionView) -> int:
     """Counts the joints of an output: what does not go on with an earlier attempt's has none."""
     return max(0, view.attempt - 1) if asked.kind.startswith("live") else 0
-
-
-def _lasting(asked: Asked) -> bool:
-    return asked.kind not in ("mp4", "file")
 
 
 def _unreadable(asked: Asked, complaint: str) -> OutputView:
@@ -227,7 +222,6 @@ def _unreadable(asked: Asked, complaint: str) -> OutputView:
         unplayable=(complaint,),
         whole=False,
         continues=asked.kind.startswith("live"),
-        lasting=_lasting(asked),
     )
 
 

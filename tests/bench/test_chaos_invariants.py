@@ -369,10 +369,3 @@ def test_a_file_that_is_torn_by_a_failure_may_show_its_last_picture_twice() -> N
     repeat_the_last_frame(history)
     fail_of_a_full_disk(history)
     assert check(history) == []
-
-
-def test_a_file_whose_index_comes_last_may_be_lost_with_its_program() -> None:
-    history = peaceful()
-    fail_of_a_full_disk(history)
-    history.outputs[0] = OutputView(session=NAME, path="out.mp4", whole=False, unplayable=("no moov",), lasting=False)
-    assert check(history) == []
