@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -49,8 +52,19 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cpu_daemon(tmp_path_factory: pytest.TempPathFactory, media: Path, exports: Path) -> Iterator[RunningDaemon]:
     """One daemon with one CPU device, ready, shared by the tests that do it no harm. Private networks are closed."""
     settings = f'[inputs]\nroots = ["{media}"]\n[outputs]\nroots = ["{exports}"]\n'
-    with daemon_running(tmp_path_factory.mktemp("cpu"), settings) as daemon:
-        daemon.await_devices_ready()
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    found = shared / "probe.json"
+    with contextlib.ExitStack() as stack:
+        with (shared / "probe.lock").open("w") as lock:
+            # What the device can do takes seconds of every core to find out: one worker does, the others wait for it.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            results = found if found.exists() else None
+            running = daemon_running(tmp_path_factory.mktemp("cpu"), settings, probe_results=results)
+            daemon = stack.enter_context(running)
+            daemon.await_devices_ready()
+            if results is None:
+                shutil.copy(_probe_results(daemon), found)
         yield daemon
 
 
@@ -64,7 +78,11 @@ def cpu_client(cpu_daemon: RunningDaemon) -> Iterator[Client]:
 @pytest.fixture(scope="session")
 def probe_results(cpu_daemon: RunningDaemon) -> Path:
     """What `cpu_daemon` found out about its device; other daemons with it are ready at once."""
-    return cpu_daemon.state_dir / "agents" / "cpu-0" / "probe.json"
+    return _probe_results(cpu_daemon)
+
+
+def _probe_results(daemon: RunningDaemon) -> Path:
+    return daemon.state_dir / "agents" / "cpu-0" / "probe.json"
 
 
 @pytest.fixture(scope="session")
