@@ -195,10 +195,11 @@ class AgentCommands:
             while True:
                 running.again = False
                 # At least once: an attempt may live on after its session ended.
-                if await self._try_stop(command, aloud=pause == self._times.first_pause):
+                heard = await self._try_stop(command, aloud=pause == self._times.first_pause)
+                if heard is not None:
                     if running.again:
                         continue  # It may have been heard before the attempt ended, which is to be told again then.
-                    self._door.post(command.session_id, StopHeard(attempt=command.attempt))
+                    self._door.post(command.session_id, heard)
                     return
                 if self._over(command):
                     return
@@ -212,13 +213,14 @@ class AgentCommands:
         record = self._door.current(command.session_id)
         return record is not None and record.attempt == command.attempt and record.state.final
 
-    async def _try_stop(self, command: StopOnAgent, *, aloud: bool) -> bool:
+    async def _try_stop(self, command: StopOnAgent, *, aloud: bool) -> StopHeard | None:
+        """Asks once. Gives None when the agent did not answer, or refused; only the first such is logged."""
         agent = self._agents.get(command.device_id)
         if agent is None:
-            return False
+            return None
         try:
             async with asyncio.timeout(self._times.stop_timeout.total_seconds()):
-                await agent.stop(
+                report = await agent.stop(
                     command.session_id,
                     command.attempt,
                     discard_outputs=command.discard_outputs,
@@ -226,8 +228,8 @@ class AgentCommands:
                 )
         except (AgentUnreachableError, TimeoutError, RequestFailure) as error:
             _tell(command, error, aloud=aloud)
-            return False
-        return True
+            return None
+        return StopHeard(attempt=command.attempt, report=report)
 
     async def _pace(self, command: PaceOnAgent, running: _Running) -> None:
         """Tells the speed that the session has by then, until it was told or the attempt is none of the agent's."""

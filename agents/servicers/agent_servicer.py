@@ -23,6 +23,7 @@ from agents.servicers.report_translation import (
     facts_message,
     health_message,
     identity_message,
+    status_message,
 )
 from agents.servicers.request_fields import artifact_name, earlier_attempts, session_id, speed_limit
 from agents.sessions.artifacts import ArtifactFile, list_artifacts, read_artifact
@@ -164,7 +165,8 @@ class AgentServicer(AgentServiceServicer):
         session = session_id(request.id.session, path="id.session")
         key = AttemptKey(session=session, attempt=max(request.id.attempt, 1))
         await self._registry.stop(key, discard_outputs=request.discard_outputs, to_be_continued=request.to_be_continued)
-        return pb.AgentServiceStopSessionResponse()
+        status = self._book.statuses.get(key)
+        return pb.AgentServiceStopSessionResponse(attempt=None if status is None else status_message(status))
 
     async def PaceSession(self, request: pb.PaceSessionRequest, _: object) -> pb.PaceSessionResponse:  # noqa: N802
         """Holds an attempt at a speed, or lets it go."""

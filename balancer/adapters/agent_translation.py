@@ -170,10 +170,10 @@ def event_from_proto(message: agent_service_pb2.WatchEventsResponse) -> AgentEve
     """
     match message.WhichOneof("event"):
         case "attempt":
-            status = message.attempt
-            if status.phase not in _PHASES:
+            report = attempt_from_proto(message.attempt)
+            if report is None:
                 return None
-            body = AttemptEvent(session_id=session_id_of(status.id.session), report=_attempt(status))
+            body = AttemptEvent(session_id=session_id_of(message.attempt.id.session), report=report)
             return AgentEvent(number=message.event_number, body=body)
         case "measurements":
             return AgentEvent(number=message.event_number, body=measurements_from_proto(message.measurements))
@@ -186,7 +186,10 @@ def event_from_proto(message: agent_service_pb2.WatchEventsResponse) -> AgentEve
             return None
 
 
-def _attempt(status: agent_service_pb2.AttemptStatus) -> AttemptReported:
+def attempt_from_proto(status: agent_service_pb2.AttemptStatus) -> AttemptReported | None:
+    """Reads where an attempt stands. None: in a phase that this version does not know."""
+    if status.phase not in _PHASES:
+        return None
     return AttemptReported(
         attempt=status.id.attempt,
         phase=_PHASES[status.phase],

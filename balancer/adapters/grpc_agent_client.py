@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 import grpc.aio
 
-from balancer.adapters.agent_translation import agent_from_proto, event_from_proto, session_name
+from balancer.adapters.agent_translation import agent_from_proto, attempt_from_proto, event_from_proto, session_name
 from balancer.adapters.attempt_translation import fill_course
 from balancer.adapters.calibration_translation import calibration_news_from_proto
 from balancer.domain.ids import SessionId
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from balancer.domain.calibration import Calibration, CalibrationProgress
     from balancer.domain.session import SessionRecord
+    from balancer.domain.session_events import AttemptReported
     from balancer.ports.agent_client import AgentEvent, AgentReport
 
 Answer = TypeVar("Answer")
@@ -84,12 +85,13 @@ class GrpcAgentClient:
 
     async def stop(
         self, session_id: SessionId, attempt: int, *, discard_outputs: bool = False, to_be_continued: bool = False
-    ) -> None:
+    ) -> AttemptReported | None:
         """Asks an attempt to end, and what it made to be thrown away where another one begins anew."""
         request = pb.AgentServiceStopSessionRequest(
             id=_attempt(session_id, attempt), discard_outputs=discard_outputs, to_be_continued=to_be_continued
         )
-        await self._call(self._stub.StopSession(request, timeout=_CALL_TIMEOUT_S))
+        answer = await self._call(self._stub.StopSession(request, timeout=_CALL_TIMEOUT_S))
+        return attempt_from_proto(answer.attempt) if answer.HasField("attempt") else None
 
     async def pace(self, session_id: SessionId, attempt: int, speed_limit: Fraction | None) -> None:
         """Holds an attempt at a speed, in times real time, or lets it run freely."""

@@ -46,10 +46,18 @@ def completed_first(
 
 def settled(record: SessionRecord, event: AttemptReported) -> SessionRecord:
     """Takes what the agent tells of the attempt that it settles: what could not be joined, and where it is kept."""
-    told, failure = with_end(record, event), record.failure
-    if failure is None or event.failure is None or event.failure.message in failure.message:
+    told, failure, news = with_end(record, event), record.failure, event.failure
+    if failure is None or news is None or news.message in failure.message:
         return told
-    return replace(told, failure=event.failure)
+    if event.attempt == record.attempt:
+        return replace(told, failure=news)
+    # An earlier attempt's own failure is no news of it.
+    last = record.last_restart
+    if last is None or last.attempt != event.attempt or news == last.failure:
+        return told
+    return replace(
+        told, failure=replace(failure, message=f"{failure.message} Of attempt {event.attempt}: {news.message}")
+    )
 
 
 def completed(record: SessionRecord, now: datetime) -> SessionRecord:

@@ -348,8 +348,11 @@ def _on_word_of_stop(
         return record, ()
     if isinstance(event, StopForgotten):
         return record, _stop(record)
-    awaited = record.settling is not None and record.settling.attempt == event.attempt
-    return completed(record, now) if awaited else record, ()
+    if record.settling is None or record.settling.attempt != event.attempt:
+        return record, ()
+    # What came of it may be told by a stream of its own, later than this.
+    told = record if event.report is None else settled(record, event.report)
+    return completed(told, now), ()
 
 
 def _on_told(

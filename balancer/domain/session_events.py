@@ -106,6 +106,8 @@ class StopHeard:
     """The agent was asked to end an attempt. Of one that had ended already, it has completed what that left open."""
 
     attempt: int
+    report: AttemptReported | None = None
+    """Where the attempt stands then. None: it did not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

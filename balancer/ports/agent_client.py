@@ -116,7 +116,7 @@ class AgentClient(Protocol):
 
     async def stop(
         self, session_id: SessionId, attempt: int, *, discard_outputs: bool = False, to_be_continued: bool = False
-    ) -> None:
+    ) -> AttemptReported | None:
         """Asks an attempt to end.
 
         Args:
@@ -124,6 +124,9 @@ class AgentClient(Protocol):
             attempt: Which one.
             discard_outputs: Whether what it made is thrown away, because another attempt begins anew.
             to_be_continued: Whether another attempt goes on with what it made.
+
+        Returns:
+            Where it stands then, which the stream of events may tell later. None: the agent does not tell.
         """
         ...
 

@@ -555,12 +555,21 @@ class AgentServiceStopSessionResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt(self) -> Global___AttemptStatus:
+        """Where the attempt stands now: one that has ended, with what came of completing its outputs. The event that tells the
+        same may come later.
+        """
+
     def __init__(
         self,
+        *,
+        attempt: Global___AttemptStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -516,6 +516,34 @@ def test_what_was_left_for_a_next_attempt_is_completed_when_there_will_be_none()
     assert advance(waiting, StopRequested(), NOW)[1] == ()
 
 
+def test_what_came_of_completing_is_taken_from_the_answer_however_late_the_stream_tells_it() -> None:
+    settling, _ = advance(live_record(RUNNING, restart_row=2), KILLED_NOW, NOW)
+    missing = Condition(type="PARTS_MISSING", message="Attempt 1 cannot be found.", since_time=NOW)
+    unnamed = replace(KILLED, message=f"{KILLED.message} Its file cannot be named: the disk is full.")
+    told = replace(reported(ENDED, AttemptOutcome.FAILED, failure=unnamed), conditions=(missing,))
+    ended, _ = advance(settling, StopHeard(attempt=ATTEMPT, report=told), NOW)
+    assert (ended.state, ended.failure, ended.conditions) == (FAILED, unnamed, (missing,))
+    assert advance(ended, replace(told, conditions=()), NOW)[0] == ended
+    other, _ = advance(settling, StopHeard(attempt=ATTEMPT + 1, report=told), NOW)
+    assert other == settling
+
+
+def test_why_an_earlier_attempt_failed_does_not_hide_why_the_session_did() -> None:
+    resting, _ = advance(live_record(RUNNING), KILLED_NOW, NOW)
+    placed, _ = advance(resting, NEW_PLACE, NOW)
+    busy = Failure(reason="AGENT_BUSY", message="An earlier attempt has not ended.")
+    settling, _ = advance(placed, LaunchRefused(attempt=ATTEMPT + 1, failure=busy), NOW)
+    assert settling.settling == Settling(state=FAILED, attempt=ATTEMPT)
+    assert settling.failure is not None
+    assert settling.failure.reason == "AGENT_BUSY"
+    assert advance(settling, StopHeard(attempt=ATTEMPT, report=KILLED_NOW), NOW)[0].failure == settling.failure
+    unnamed = replace(KILLED, message="Its file cannot be named: the disk is full.")
+    ended, _ = advance(settling, StopHeard(attempt=ATTEMPT, report=replace(KILLED_NOW, failure=unnamed)), NOW)
+    assert ended.failure == replace(
+        settling.failure, message=f"{settling.failure.message} Of attempt {ATTEMPT}: {unnamed.message}"
+    )
+
+
 def test_of_very_many_attempts_the_last_ones_are_kept_in_mind() -> None:
     earlier = tuple(EndedAttempt(attempt=number, device_id=DEVICE, folder=f"/{number}") for number in range(200))
     waiting, _ = advance(live_record(RUNNING, ended_attempts=earlier), KILLED_NOW, NOW)

@@ -126,17 +126,18 @@ class FakeAgentClient:
 
     async def stop(
         self, session_id: SessionId, attempt: int, *, discard_outputs: bool = False, to_be_continued: bool = False
-    ) -> None:
+    ) -> AttemptReported | None:
         self._check()
         self.stops.append((session_id, attempt))
         await self.stop_gate.wait()
         if discard_outputs:
             self.discarded.append((session_id, attempt))
         if self.keeps_stopping:
-            return
+            return None
         known = self.attempts.get(session_id)
         if known is None or (known.attempt == attempt and known.phase is not AttemptPhase.ENDED):
             self.end(session_id, attempt, AttemptOutcome.STOPPED)
+        return self.attempts.get(session_id)
 
     async def pace(self, session_id: SessionId, attempt: int, speed_limit: Fraction | None) -> None:
         self._check()

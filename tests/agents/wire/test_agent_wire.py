@@ -127,8 +127,10 @@ def test_a_killed_agent_loses_no_session_and_repeats_none(agent: AgentProcess) -
         assert is_alive(program)
         frames = before.attempt.progress.frames
         until(stub, lambda event: event.attempt.progress.frames > frames + 25, after=before.event_number)
-        stub.StopSession(pb.AgentServiceStopSessionRequest(id=launch.plan.id), timeout=20)
+        stop = pb.AgentServiceStopSessionRequest(id=launch.plan.id)
+        stub.StopSession(stop, timeout=20)
         last = until(stub, ended("s1"), after=before.event_number)[-1]
+        assert stub.StopSession(stop, timeout=20).attempt == last.attempt
     assert last.attempt.outcome == pb.ATTEMPT_OUTCOME_STOPPED
     assert last.event_number > before.event_number
     assert last.attempt.running_time == before.attempt.running_time
