@@ -94,6 +94,16 @@ def remove_parts(moves: Sequence[OutputMove], *, only_empty: bool) -> None:
     _remove_private_folders(moves)
 
 
+def unfinished_parts(moves: Sequence[OutputMove]) -> list[str]:
+    """Gives the paths of files that hold something and have not got their names. Blocks for the disk."""
+    kept = []
+    for move in moves:
+        with contextlib.suppress(OSError), _opened(move) as place:
+            if not _is_empty(place) and not _is_placed(place):
+                kept.append(move.part_path)
+    return kept
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
     """Where a file is and where it goes, as open folders: their paths may lead elsewhere by now."""

@@ -12,6 +12,7 @@ from agents.sessions.attempt import Condition, Ending
 from agents.sessions.earlier_parts import earlier_parts, parts_missing
 from agents.sessions.live_playlists import LivePlaylists
 from agents.sessions.output_folders import unmark_presentations
+from agents.sessions.output_moves import unfinished_parts
 from agents.sessions.part_failures import not_joined, not_placed, not_placed_at_all, together
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ async def finish_outputs(
             parts_missing, launch.files, folder, now, leaves_artifacts=launch.leaves_artifacts
         )
         conclusion = _with_conditions(conclusion, missing)
+        if conclusion.ending is Ending.FAILED and not launch.files:
+            conclusion = _with_conditions(conclusion, await asyncio.to_thread(_unfinished, launch, now))
     if launch.files and not goes_on:
         conclusion, steps = await _join_parts(launch, folder, conclusion, fence, now)
     await asyncio.to_thread(_close_playlists, launch, ended=not goes_on)
@@ -67,6 +70,13 @@ async def finish_outputs(
         # Of what failed the mark stays: another attempt may begin anew there.
         await asyncio.to_thread(unmark_presentations, launch.presentations, folder.key.session)
     return conclusion, steps
+
+
+def _unfinished(launch: LaunchRecord, now: datetime) -> tuple[Condition, ...]:
+    """Tells of files that a failure cut short: they get no name, which stands for what is complete."""
+    kept = unfinished_parts(launch.output_moves)
+    message = f"Cut short, and kept under hidden names until the session is deleted: {', '.join(kept)}."
+    return (Condition(type="UNFINISHED_FILES", message=message, since_time=now),) if kept else ()
 
 
 def _with_conditions(conclusion: Conclusion, told: Sequence[Condition]) -> Conclusion:

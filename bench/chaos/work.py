@@ -267,17 +267,21 @@ def _variant_trouble(playlist: Path) -> str:
 
 
 def _pieces(asked: Asked, path: Path) -> list[Path]:
-    """Gives an output's files: itself, or its parts where attempts encoded so unlike that they could not be joined."""
+    """Gives an output's files: itself, or its parts where it could not be made of them."""
     if "hls" in asked.kind:
         return [_playlist(path)]
+    if path.exists():
+        return [path]
     parts = sorted(path.parent.glob(f"{path.stem}.part*{path.suffix}"))
-    return parts if parts and not path.exists() else [path]
+    # What failed for good has no name: it is kept under a hidden one until the session is deleted.
+    hidden = sorted(path.parent.glob(f".gpu-balancer-{asked.name.rpartition('/')[2]}-*/*{path.suffix}"))
+    return parts or hidden or [path]
 
 
 def _readable(asked: Asked, media: Path) -> tuple[Path, bool]:
     """Gives what a reader can take for a file or playlist, and whether it is whole."""
     # A part that was cut short ends wherever it does; what it has must play.
-    whole = ".part" in media.name or _is_whole(asked, media)
+    whole = ".part" in media.name or media.parent.name.startswith(".") or _is_whole(asked, media)
     return media if whole or "hls" not in asked.kind else _ended_playlist(media), whole
 
 

@@ -246,7 +246,8 @@ class Condition(_message.Message):
     SINCE_TIME_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """"AWAITING_PUBLISHER", "UNREACHABLE", "STALLED", "DEGRADED", "RESTARTING", "MOVING", "PREEMPTED", "AWAITING_DISPLAY",
-    "AWAITING_GATE", "PAUSED", "FINALISING" or, when it has ended, "IN_PARTS", "PARTS_MISSING".
+    "AWAITING_GATE", "PAUSED", "FINALISING" or, when it has ended, "IN_PARTS", "PARTS_MISSING",
+    "UNFINISHED_FILES".
     """
     message: _builtins.str
     """The same as a sentence for people."""

@@ -16,7 +16,7 @@ from agents.sessions.bounded_files import bound_file, first_data_offset
 from agents.sessions.folder import SessionFolders
 from agents.sessions.logs import LogReader, follow_log, read_tail
 from agents.sessions.output_folders import look_up_folders, make_private_folders
-from agents.sessions.output_moves import OutputMoveError, forget_parts, place_outputs, remove_parts
+from agents.sessions.output_moves import OutputMoveError, forget_parts, place_outputs, remove_parts, unfinished_parts
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.runtime.redaction import Redactor
 
@@ -269,6 +269,7 @@ def test_a_complete_file_gets_its_name_and_loses_the_other_one(tmp_path: Path) -
     Path(move.part_path).write_bytes(b"film")
     place_outputs([move], all_made=True)
     place_outputs([move], all_made=True)  # a successor of an agent that was killed here
+    assert unfinished_parts([move]) == []
     forget_parts([move])
     place_outputs([move], all_made=True)
     assert files_of(tmp_path) == [("out.mp4", b"film")]
@@ -330,5 +331,7 @@ def test_parts_without_content_are_removed_and_others_kept(tmp_path: Path) -> No
     remove_parts([empty, full], only_empty=True)
     assert list((tmp_path / "a").iterdir()) == []
     assert Path(full.part_path).read_bytes() == b"half a film"
+    assert unfinished_parts([empty, full]) == [full.part_path]
     remove_parts([empty, full], only_empty=False)
+    assert unfinished_parts([empty, full]) == []
     assert list((tmp_path / "b").iterdir()) == []

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from session_rig import FACTS, FFMPEG, Rig, Rigs, endless, frames_of, job_of
 
-from agents.pipelines.job import HlsOutput, HlsSegmentFormat, Job, UriInput, VideoEncoding
+from agents.pipelines.job import Container, FileOutput, HlsOutput, HlsSegmentFormat, Job, UriInput, VideoEncoding
 from agents.sessions.disk_watch import DiskWatch
 from agents.sessions.playlist_guard import PlaylistGuard
 from fakes.small_file_system import fill, small_file_system
@@ -68,6 +68,18 @@ async def test_a_live_file_on_a_full_disk_can_be_played(clip: Path, disk: Path) 
     rig, reason = await run_full(disk, job)
     assert reason == "DISK_FULL"
     assert whole_frames_of(rig.folder(job).artifacts / "out.mp4") > 25
+
+
+async def test_a_file_elsewhere_that_a_full_disk_cut_short_is_kept_and_told(clip: Path, disk: Path) -> None:
+    (disk / "out").mkdir()
+    job = large(job_of(endless(clip), FileOutput(id="film", path=str(disk / "out" / "a.mp4"), container=Container.MP4)))
+    rig, reason = await run_full(disk, job)
+    assert reason == "DISK_FULL"
+    assert not (disk / "out" / "a.mp4").exists()
+    (kept,) = (disk / "out").glob(".gpu-balancer-*/*.mp4")
+    (told,) = rig.registry.attempt(job.session).status.conditions
+    assert (told.type, str(kept) in told.message) == ("UNFINISHED_FILES", True)
+    assert whole_frames_of(kept) > 25
 
 
 @pytest.mark.parametrize("format_", list(HlsSegmentFormat))
