@@ -30,12 +30,16 @@ def untrue_ends(history: History) -> Iterator[tuple[float, str]]:
 def lost_frames(history: History) -> Iterator[tuple[float, str]]:
     """Within an attempt every frame of the input is in the output once, in order.
 
-    What failed may end in the middle of a picture, for which a decoder shows the one before again.
+    At a joint between attempts frames of a live source may be lost or shown again; but only there. What failed may end
+    in the middle of a picture, for which a decoder shows the one before again.
     """
     for output in history.outputs:
         view = history.last.get(output.session)
         repeated = output.repeated - (view is not None and view.state == "FAILED" and output.repeated == 1)
         wrong = (output.lost, repeated, output.backwards, output.unreadable)
+        if output.breaks - (output.repeated - repeated) > output.cuts:
+            told = f"{output.breaks} breaks at {output.cuts} joints"
+            yield view.at_s if view else 0.0, f"{output.session} {output.path}: {told}"
         if any(wrong) and not output.cuts:
             told = "{} lost, {} repeated, {} backwards, {} unreadable".format(*wrong)
             yield view.at_s if view else 0.0, f"{output.session} {output.path}: {told} of {output.frames} frames"

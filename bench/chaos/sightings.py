@@ -34,6 +34,7 @@ class Sighter:
         self._attempt = re.compile(attempt + rb"[/\0]")
         self._artifact = re.compile(attempt + rb"/artifacts/")
         self._folders = tuple(str(folder).encode() for folder in state_dirs)
+        self._boot_s = time.monotonic() - time.clock_gettime(time.CLOCK_BOOTTIME)
         self.outputs: dict[str, str] = {}
         """Declared outputs outside of attempts' folders: path or folder, and the name it is told by. Added to by
         whoever asks for sessions."""
@@ -83,7 +84,7 @@ class Sighter:
         found = self._attempt.search(line)
         if found is None:
             return None
-        state, began_s = _state(pid)
+        state, began = _state(pid)
         if state in ("Z", "X"):
             return None
         # Its shim has the same arguments; what joins its parts reports to nobody.
@@ -94,7 +95,7 @@ class Sighter:
             attempt=int(found[3]),
             device=f"devices/{found[1].decode()}",
             program=program,
-            began_s=began_s,
+            began_s=began / _TICKS + self._boot_s,
             stopped=state in ("T", "t"),
             writes=frozenset(self._written(pid)) if program else frozenset(),
         )
@@ -121,11 +122,10 @@ def _command_line(pid: int) -> bytes:
     return (_PROC / str(pid) / "cmdline").read_bytes()
 
 
-def _state(pid: int) -> tuple[str, float]:
-    """Reads a process's state, and when it began by the clock of `time.monotonic`."""
+def _state(pid: int) -> tuple[str, int]:
+    """Reads a process's state, and when it began, in ticks since the machine did."""
     fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
-    boot_s = time.monotonic() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return fields[0], int(fields[19]) / _TICKS + boot_s
+    return fields[0], int(fields[19])
 
 
 def _opened_for_writing(pid: int, descriptor: str) -> bool:

@@ -244,6 +244,10 @@ def repeat_the_last_frame(history: History) -> None:
     history.outputs[0] = OutputView(session=NAME, path="out.mp4", frames=95, repeated=1)
 
 
+def lose_frames_elsewhere_than_at_a_joint(history: History) -> None:
+    history.outputs[0] = OutputView(session=NAME, path="out", frames=200, lost=9, breaks=2, cuts=1, continues=True)
+
+
 def lose_the_end(history: History) -> None:
     history.outputs[0] = OutputView(session=NAME, path="out.mp4", frames=94)
 
@@ -313,6 +317,7 @@ WRONGS: list[tuple[str, Callable[[History], None]]] = [
     ("LOST_FRAMES", lose_a_frame),
     ("LOST_FRAMES", repeat_frames_at_no_joint),
     ("LOST_FRAMES", repeat_the_last_frame),
+    ("LOST_FRAMES", lose_frames_elsewhere_than_at_a_joint),
     ("NOT_SAVED", lose_the_end),
     ("NOT_SAVED", lose_the_end_of_what_continues),
     ("NOT_SAVED", lose_an_earlier_attempt),
