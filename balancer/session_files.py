@@ -31,6 +31,10 @@ _LAST_BYTE = 2**63 - 1
 """Of any file; beyond it no offset can be asked of a kernel."""
 
 
+_NOTHING_THERE = (Reason.ARTIFACT_NOT_FOUND, Reason.SESSION_NOT_FOUND)
+"""Of the latter: an agent that refused an attempt has never had it."""
+
+
 class SessionFiles:
     """Reads from the agents that have a session's files."""
 
@@ -69,8 +73,7 @@ class SessionFiles:
         ):
             found.update({artifact.path: artifact for artifact in artifacts})
         if present is not None:
-            with agent_failures(what):
-                found.update({artifact.path: artifact for artifact in await present.list_artifacts(session_id)})
+            found.update({artifact.path: artifact for artifact in await _of_present(present, session_id, what)})
         for artifact in found.values():
             _complete(artifact, session_id)
         return [found[path] for path in sorted(found)]
@@ -132,7 +135,9 @@ class SessionFiles:
                 return
             except RequestFailure as failure:
                 # Always before the first piece: a file that is being read is there.
-                if failure.reason is not Reason.ARTIFACT_NOT_FOUND or place == len(holders):
+                if failure.reason not in _NOTHING_THERE:
+                    raise
+                if failure.reason is Reason.ARTIFACT_NOT_FOUND and place == len(holders):
                     raise
         raise RequestFailure(reason=Reason.ARTIFACT_NOT_FOUND, message=f"Cannot {what}: the session has left nothing.")
 
@@ -186,6 +191,16 @@ class SessionFiles:
         if agent is None:
             raise unreachable(what)
         return agent
+
+
+async def _of_present(agent: AgentMedia, session_id: SessionId, what: str) -> Sequence[Artifact]:
+    try:
+        with agent_failures(what):
+            return await agent.list_artifacts(session_id)
+    except RequestFailure as failure:
+        if failure.reason is not Reason.SESSION_NOT_FOUND:
+            raise
+        return ()
 
 
 def _earlier_devices(record: SessionRecord) -> tuple[DeviceId, ...]:

@@ -84,6 +84,22 @@ async def test_no_older_file_stands_in_for_one_that_cannot_be_seen_now() -> None
         assert refused.value.reason is Reason.AGENT_UNREACHABLE
 
 
+async def test_a_session_whose_last_attempt_was_refused_has_what_earlier_ones_left() -> None:
+    places = Places()
+    places.agents[NEW].media_failure = RequestFailure(reason=Reason.SESSION_NOT_FOUND, message="Cannot find it.")
+    assert (await places.sizes()).keys() == {"one.mp4", "two.mp4", "three.mp4"}
+    assert await places.read("two.mp4") == b"middle two"
+    with pytest.raises(RequestFailure) as refused:
+        await places.read("four.mp4")
+    assert refused.value.reason is Reason.ARTIFACT_NOT_FOUND
+    alone = Places(session_record(1, device_id=NEW))
+    alone.agents[NEW].media_failure = places.agents[NEW].media_failure
+    assert await alone.sizes() == {}
+    with pytest.raises(RequestFailure) as refused:
+        await alone.read("four.mp4")
+    assert refused.value.reason is Reason.ARTIFACT_NOT_FOUND
+
+
 async def test_what_nobody_has_is_not_found() -> None:
     with pytest.raises(RequestFailure) as refused:
         await Places().read("five.mp4")

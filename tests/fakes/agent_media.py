@@ -43,6 +43,8 @@ class FakeAgentMedia(FakeAgentClient):
         self.logs_read: list[int] = []
         """Attempts whose log was asked for."""
         self.artifacts: dict[str, bytes] = {}
+        self.media_failure: Exception | None = None
+        """Why it gives none."""
         self.final = True
         self.cut_after_bytes: int | None = None
         """Falls silent after so many bytes of an artifact."""
@@ -86,13 +88,13 @@ class FakeAgentMedia(FakeAgentClient):
             self._closed()
 
     async def list_artifacts(self, session_id: SessionId) -> Sequence[session_pb2.Artifact]:
-        self._check()
+        self._check_media()
         return [self._artifact(path) for path in sorted(self.artifacts)]
 
     async def read_artifact(
         self, name: str, *, offset_bytes: int, limit_bytes: int
     ) -> AsyncIterator[agent_service_pb2.AgentServiceReadArtifactResponse]:
-        self._check()
+        self._check_media()
         path = name.partition("/artifacts/")[2]
         if path not in self.artifacts:
             raise RequestFailure(
@@ -119,6 +121,11 @@ class FakeAgentMedia(FakeAgentClient):
                 await asyncio.sleep(0)
         finally:
             self._closed()
+
+    def _check_media(self) -> None:
+        self._check()
+        if self.media_failure is not None:
+            raise self.media_failure
 
     def _opened(self) -> None:
         self.open_streams += 1
