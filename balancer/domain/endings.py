@@ -45,16 +45,20 @@ def completed_first(
 
 
 def settled(record: SessionRecord, event: AttemptReported) -> SessionRecord:
-    """Takes what the agent tells of the attempt that it settles: what could not be joined, and where it is kept."""
+    """Takes what the agent tells of the attempt that it settles: what could not be joined, and where it is kept.
+
+    As for any other stop, a session whose outputs could not be completed has failed.
+    """
     told, failure, news = with_end(record, event), record.failure, event.failure
-    if failure is None or news is None or news.message in failure.message:
+    if news is None or record.settling is None or (failure is not None and news.message in failure.message):
         return told
-    if event.attempt == record.attempt:
+    if failure is not None and event.attempt == record.attempt:
         return replace(told, failure=news)
-    # An earlier attempt's own failure is no news of it.
     last = record.last_restart
-    if last is None or last.attempt != event.attempt or news == last.failure:
-        return told
+    if last is None or last.attempt != event.attempt or news.message == last.failure.message:
+        return told  # Why an attempt failed is no news of what came of its outputs.
+    if failure is None:
+        return replace(told, failure=news, settling=replace(record.settling, state=SessionState.FAILED))
     return replace(
         told, failure=replace(failure, message=f"{failure.message} Of attempt {event.attempt}: {news.message}")
     )

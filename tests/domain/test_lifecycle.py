@@ -544,6 +544,16 @@ def test_why_an_earlier_attempt_failed_does_not_hide_why_the_session_did() -> No
     )
 
 
+def test_a_session_that_was_stopped_while_it_rested_has_failed_if_its_outputs_cannot_be_completed() -> None:
+    resting, _ = advance(live_record(RUNNING), KILLED_NOW, NOW)
+    settling, _ = advance(resting, StopRequested(), NOW)
+    whole, _ = advance(settling, StopHeard(attempt=ATTEMPT, report=KILLED_NOW), NOW)
+    assert (whole.state, whole.failure) == (CANCELLED, None)
+    unnamed = replace(KILLED, message=f"{KILLED.message} Its file cannot be named: the disk is full.")
+    broken, _ = advance(settling, StopHeard(attempt=ATTEMPT, report=replace(KILLED_NOW, failure=unnamed)), NOW)
+    assert (broken.state, broken.failure, broken.settling) == (FAILED, unnamed, None)
+
+
 def test_of_very_many_attempts_the_last_ones_are_kept_in_mind() -> None:
     earlier = tuple(EndedAttempt(attempt=number, device_id=DEVICE, folder=f"/{number}") for number in range(200))
     waiting, _ = advance(live_record(RUNNING, ended_attempts=earlier), KILLED_NOW, NOW)
