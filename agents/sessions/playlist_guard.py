@@ -1,9 +1,9 @@
 """Keeps HLS presentations from being wrecked by a full disk, which ffmpeg's muxer for them does not notice.
 
-On a full disk it goes on for ever, puts empty segments in place, and replaces its playlist by an empty one: all that
-was made until then is lost to players. So an attempt that writes HLS is ended when its disk has hardly any room, and
-the last whole playlist that was seen is put back where an empty one stands. What it needs for that it takes from
-segments that no playlist lists.
+On a full disk it goes on for ever, puts empty segments in place, and replaces its playlists by empty ones, at its end
+the master too: all that was made until then is lost to players. So an attempt that writes HLS is ended when its disk
+has hardly any room, and the last whole playlists that were seen are put back where empty ones stand. What it needs for
+that it takes from segments that no playlist lists.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agents.pipelines.hls import PLAYLIST, ended_playlist
+from agents.pipelines.hls import MASTER_PLAYLIST, PLAYLIST, ended_playlist
 from gpu_balancer.runtime.disk_room import measure_room
 from gpu_balancer.runtime.durable_file import write_durably
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MODE = 0o644
 _HEAD = "#EXTM3U"
+_VARIANT = "#EXT-X-STREAM-INF:"
 _ROOM_BYTES = 256 * 1024
 _ROOM_S = 3.0
 """Seconds of what is written that must still fit: until the next look, and what the encoder holds back."""
@@ -58,7 +59,7 @@ class PlaylistGuard:
         Raises:
             OSError: When a disk cannot be looked at.
         """
-        for path in self._playlists():
+        for path in (*self._playlists(), *self._masters()):
             self._remember(path)
         needed = _ROOM_BYTES + _ROOM_S * bytes_per_second
         return all(measure_room(folder).free_bytes >= needed for folder in self._folders if folder.exists())
@@ -74,7 +75,8 @@ class PlaylistGuard:
         Raises:
             OSError: When the disk is full or refuses.
         """
-        for path in dict.fromkeys((*self._playlists(), *self._whole)):
+        masters = self._masters()
+        for path in dict.fromkeys((*self._playlists(), *(path for path in self._whole if path not in masters))):
             found = _read(path)
             text = found if _is_whole(found) else self._whole.get(path)
             if text is None or (text == found and not full):
@@ -83,6 +85,19 @@ class PlaylistGuard:
             if whole != found:
                 _remove_unlisted(path.parent, whole)
                 write_durably(path, whole.encode(), mode=_MODE)
+        for path in masters:
+            self._restore_master(path)
+
+    def _restore_master(self, path: Path) -> None:
+        text = self._whole.get(path)
+        if text is None or _VARIANT in _read(path):
+            return
+        for playlist in path.parent.glob(f"*/{PLAYLIST}"):
+            _remove_unlisted(playlist.parent, _read(playlist))
+        write_durably(path, text.encode(), mode=_MODE)
+
+    def _masters(self) -> list[Path]:
+        return [folder / MASTER_PLAYLIST for folder in self._folders]
 
     def _playlists(self) -> list[Path]:
         return [path for folder in self._folders for path in sorted(folder.glob(f"*/{PLAYLIST}"))]
@@ -93,7 +108,7 @@ class PlaylistGuard:
             if self._seen.get(path) == told.st_mtime_ns or told.st_size > _LONGEST_BYTES:
                 return
             text = _read(path)
-            if _is_whole(text):
+            if _is_whole(text) and (path.name != MASTER_PLAYLIST or _VARIANT in text):
                 self._whole[path], self._seen[path] = text, told.st_mtime_ns
 
 

@@ -66,6 +66,7 @@ _WAITED_IN_VAIN = Failure(
     message="Cannot start: no device had room while the session might wait. Try a longer wait, or ask for less.",
 )
 
+_ENDED_SHORT = frozenset({SessionState.FAILED, SessionState.CANCELLED})
 _OWN_CONDITIONS = frozenset({UNREACHABLE}) | WAY_CONDITIONS
 
 _LOST = Failure(
@@ -221,10 +222,12 @@ def _stop_stale(record: SessionRecord, event: AttemptReported) -> tuple[Command,
 def stale_stop(record: SessionRecord, device_id: DeviceId, attempt: int) -> StopOnAgent:
     """Gives what ends an attempt that is not a session's present one.
 
-    Where a later one begins anew, nothing that it made may take the place of what that one makes.
+    Where a later one begins anew, nothing that it made may take the place of what that one makes. Of a session that has
+    ended before a later one had begun it is all that there is, and kept.
     """
     next_attempt = record.attempt + (record.state is SessionState.QUEUED)
-    earlier = attempt < next_attempt
+    all_there_is = record.state in _ENDED_SHORT and record.running_time is None
+    earlier = attempt < next_attempt and not all_there_is
     return StopOnAgent(
         session_id=record.id,
         device_id=device_id,

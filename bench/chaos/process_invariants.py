@@ -11,8 +11,10 @@ from bench.chaos.history import NEWS_S
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.chaos.history import History, SeenProcess, SeenWrite
+    from bench.chaos.history import History, SeenProcess, SeenWrite, SessionView
 
+STOP_S = 10.0
+"""Within it everything is gone of what is told to stop."""
 TICK_S = 0.05
 """The kernel's clock of a process's begin has ticks of 10 ms; a look at all processes takes some more."""
 
@@ -64,31 +66,49 @@ def two_writers(history: History) -> Iterator[tuple[float, str]]:
 
 def _returning_writers(history: History) -> Iterator[tuple[float, str]]:
     """Finds in what the kernel told of every write: each program that goes on after another has begun."""
-    former: dict[str, set[int]] = defaultdict(set)
+    former: dict[str, set[tuple[int, int]]] = defaultdict(set)
     latest: dict[str, SeenWrite] = {}
     for write in history.writes:
-        last = latest.get(write.output)
-        if last is not None and last.pid != write.pid:
-            former[write.output].add(last.pid)
-        if write.pid in former[write.output] or (last is not None and write.attempt < last.attempt):
+        last, program = latest.get(write.output), (write.attempt, write.pid)
+        if last is not None and program != (last.attempt, last.pid):
+            former[write.output].add((last.attempt, last.pid))
+        if program in former[write.output] or (last is not None and write.attempt < last.attempt):
             told = f"attempt {write.attempt} (process {write.pid})"
             yield write.at_s, f"{write.output} is written by {told} after another had begun to"
         latest[write.output] = write
 
 
 def alive_after_end(history: History) -> Iterator[tuple[float, str]]:
-    """A session ends when its processes are gone, not before: what it had booked is free from then on."""
-    ends: dict[str, float] = {}
+    """A session ends when its processes are gone, not before: what it had booked is free from then on.
+
+    But for those of an earlier attempt on a device that could not be reached: they go when it can be again.
+    """
+    ends: dict[str, SessionView] = {}
     for view in history.sessions:
         if view.ended:
-            ends.setdefault(view.name, view.at_s)
+            ends.setdefault(view.name, view)
     told = set()
     for sighting in history.sightings:
         for process in sighting.processes:
-            end_s = ends.get(process.session)
-            if end_s is not None and sighting.at_s > end_s + NEWS_S and process.pid not in told:
+            end = ends.get(process.session)
+            if end is None or process.pid in told:
+                continue
+            since_s = end.at_s + NEWS_S
+            if process.attempt < end.attempt:
+                since_s = max(since_s, _unreachable_until_s(history, process.device, sighting.at_s) + STOP_S)
+            if sighting.at_s > since_s:
                 told.add(process.pid)
                 yield sighting.at_s, f"{process.session} had ended, process {process.pid} of it lives"
+
+
+def _unreachable_until_s(history: History, device: str, at_s: float) -> float:
+    """Gives the last moment, up to another, at which a device was told to be unreachable."""
+    states = [(view.at_s, view.state) for view in history.devices if view.name == device and view.at_s <= at_s]
+    until_s = [*(when_s for when_s, _ in states[1:]), at_s]
+    return max(
+        (end_s for (_, state), end_s in zip(states, until_s, strict=True) if state == "UNREACHABLE"),
+        default=float("-inf"),
+    )
 
 
 def orphans(history: History) -> Iterator[tuple[float, str]]:

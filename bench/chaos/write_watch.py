@@ -106,8 +106,8 @@ class _Watch:
         output = self._sighter.output_name(path)
         if not output or self._latest.get(output) == pid:
             return
-        # One that has ended meanwhile is known from its first write, or nobody can tell whose it was.
-        program = self._programs.get(pid) or self._sighter.process(pid)
+        # One that has ended meanwhile is known from an earlier write, or nobody can tell whose it was.
+        program = self._sighter.process(pid) or self._programs.get(pid)
         if program is None or not program.program:
             return
         self._programs[pid] = program

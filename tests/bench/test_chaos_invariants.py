@@ -369,6 +369,21 @@ def test_a_stopped_process_that_has_an_output_open_does_not_write_it() -> None:
     assert "TWO_WRITERS" not in {violation.invariant for violation in check(history)}
 
 
+def test_an_earlier_attempt_that_could_not_be_reached_goes_soon_after_it_can_be() -> None:
+    history = peaceful()
+    history.devices[2:] = [device(14.0, "UNREACHABLE"), device(40.0)]
+    history.sightings = [seen(2.0, program()), seen(39.9, program()), seen(49.9, program())]
+    assert "ALIVE_AFTER_END" not in {violation.invariant for violation in check(history)}
+    history.sightings.append(seen(50.1, program()))
+    assert [violation.at_s for violation in check(history) if violation.invariant == "ALIVE_AFTER_END"] == [50.1]
+
+
+def test_a_process_id_that_comes_again_is_another_program() -> None:
+    history = peaceful()
+    history.writes.append(wrote(22.0, 3, 7))
+    assert "TWO_WRITERS" not in {violation.invariant for violation in check(history)}
+
+
 def test_a_file_that_is_torn_by_a_failure_may_show_its_last_picture_twice() -> None:
     history = peaceful()
     repeat_the_last_frame(history)

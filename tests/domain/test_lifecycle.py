@@ -191,7 +191,7 @@ def test_every_cell_of_states_and_events_is_as_the_table_says(name: str, state: 
     if marks == "?":
         assert isinstance(event, AttemptReported)
         event = replace(event, device_id=OTHER_DEVICE)
-    before = record_in(state)
+    before = replace(record_in(state), running_time=NOW) if state.final else record_in(state)
 
     after, commands = advance(before, event, NOW)
 
@@ -215,6 +215,15 @@ def test_a_report_that_a_live_attempt_is_stale_goes_to_the_device_that_told_it()
     assert advance(record_in(RUNNING), stale, NOW)[1] == (replace(stop, discard_outputs=True),)
     assert advance(live_record(RUNNING), stale, NOW)[1] == (replace(stop, to_be_continued=True),)
     assert advance(replace(live_record(FAILED), restart=NO_RESTART), stale, NOW)[1] == (stop,)
+
+
+def test_what_a_lost_attempt_has_made_is_kept_when_the_session_ended_before_another_had_begun() -> None:
+    stop = StopOnAgent(session_id=SESSION, device_id=OTHER_DEVICE, attempt=1)
+    stale = reported(LIVE, attempt=1, device_id=OTHER_DEVICE)
+    for state in (FAILED, CANCELLED):
+        refused = record_in(state)
+        assert advance(refused, stale, NOW)[1] == (stop,)
+        assert advance(replace(refused, running_time=NOW), stale, NOW)[1] == (replace(stop, discard_outputs=True),)
 
 
 def test_a_report_without_a_device_is_taken_for_the_sessions_own_device() -> None:

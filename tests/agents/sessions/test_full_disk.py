@@ -127,6 +127,29 @@ def test_a_playlist_that_is_put_back_leaves_out_what_cannot_be_played(tmp_path: 
     assert playlist.read_text().count("#EXTINF") == 2
 
 
+def test_a_master_playlist_that_was_emptied_is_put_back(tmp_path: Path) -> None:
+    """What names no variant, as at the very start, is nothing to go back to."""
+    (tmp_path / "90p").mkdir()
+    (tmp_path / "90p" / "index.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,\nsegment_1.ts\n")
+    for name in ("segment_1.ts", "segment_2.ts"):
+        (tmp_path / "90p" / name).write_bytes(bytes(188))
+    master = tmp_path / "master.m3u8"
+    guard = PlaylistGuard([str(tmp_path)])
+    whole = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\n90p/index.m3u8\n"
+    for text in ("", "#EXTM3U\n"):
+        master.write_text(text)
+        guard.look(0.0)
+        guard.restore(full=True)
+        assert master.read_text() == text
+    master.write_text(whole)
+    guard.look(0.0)
+    master.write_text("")
+    (tmp_path / "90p" / "segment_2.ts").write_bytes(bytes(188))
+    guard.restore(full=True)
+    assert master.read_text() == whole
+    assert sorted(path.name for path in (tmp_path / "90p").iterdir()) == ["index.m3u8", "segment_1.ts"]
+
+
 def whole_frames_of(path: Path) -> int:
     """Counts the pictures up to where the file breaks off."""
     argv = [FFMPEG, "-v", "quiet", "-i", str(path), "-map", "0:v:0", "-f", "framemd5", "-"]
