@@ -111,7 +111,7 @@ class Narration:
 
     @contextlib.asynccontextmanager
     async def condition(self, type_: str, message: str, *, at_once: bool = False) -> AsyncIterator[None]:
-        """Tells a condition for as long as the block runs.
+        """Tells a condition for as long as the block runs; one of its type that a predecessor told ends with it.
 
         Args:
             type_: Its type.
@@ -125,9 +125,14 @@ class Narration:
         finally:
             telling.cancel()
             await asyncio.wait({telling})
-            if condition in self.status.conditions:
-                self._change(conditions=tuple(other for other in self.status.conditions if other is not condition))
-                await self._book.publish(self._attempt)
+            await self.over(type_)
+
+    async def over(self, type_: str) -> None:
+        """Tells that a condition is not true any more, whoever told it."""
+        others = tuple(other for other in self.status.conditions if other.type != type_)
+        if others != self.status.conditions:
+            self._change(conditions=others)
+            await self._book.publish(self._attempt)
 
     async def begin_finalising(self) -> None:
         """Tells that finished files are being made. It holds until the end is told."""
@@ -240,6 +245,8 @@ class Narration:
 
     async def _tell(self, condition: Condition, after_s: float) -> None:
         await asyncio.sleep(after_s)
+        if any(known.type == condition.type for known in self.status.conditions):
+            return
         self._change(conditions=(*self.status.conditions, condition))
         # Shielded: whoever calls this off goes on to tell that it is over, in the order of the book.
         await asyncio.shield(self._book.publish(self._attempt))

@@ -392,6 +392,23 @@ async def test_a_new_agent_leaves_a_pause_as_it_is(rigs: RecordingRigs) -> None:
     assert ended.recording_report.take_count == 2
 
 
+async def test_a_pause_that_a_killed_agent_told_ends_when_its_successor_resumes(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        await rig.runner(job).pause()
+        await paused(rig, job)
+        told, content = rig.folder(job).status, rig.folder(job).status.read_bytes()
+    told.write_bytes(content)
+    async with rigs.start() as rig:
+        await paused(rig, job)
+        await rig.runner(job).resume()
+        await rig.until(job, lambda status: status.conditions == ())
+        await rig.registry.stop(key_of(job))
+        await rig.ended(job)
+
+
 async def test_a_new_agent_finishes_what_ended_while_none_was_there(rigs: RecordingRigs) -> None:
     job = recording()
     async with rigs.start() as rig:
