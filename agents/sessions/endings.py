@@ -202,7 +202,7 @@ def _known_reason(folder: AttemptFolder, status: AttemptStatus, code: int | None
     """Gives reason and message of an end that says nothing by its exit status."""
     if status.stop_cause in _CAUSES:
         return _CAUSES[status.stop_cause]
-    if code is None and folder.shim_pid() is None:
+    if code is None and folder.shim_pid() is None and status.running_time is None:
         return _INTERRUPTED
     if code is None and status.stop_cause is None:
         return _UNSEEN
