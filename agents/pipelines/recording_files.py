@@ -53,7 +53,9 @@ class FinishStep:
     directories: tuple[str, ...]
     """Absolute paths of folders that must exist before; the private folder of `move` is not among them."""
     scratch: tuple[str, ...]
-    """Absolute paths of files that only the commands needed."""
+    """Absolute paths of files that only the commands needed: `texts`, and `copies`."""
+    copies: tuple[str, ...] = ()
+    """Of each of `takes`, when there are several; `texts` lists them."""
     whole: bool = True
     """Whether it makes the whole file. False: a part of one that cannot be joined."""
 
@@ -138,6 +140,7 @@ def join_step(parts: FileParts, pieces: Sequence[str], ffmpeg: str) -> FinishSte
         move=parts.move,
         directories=(parts.scratch.rpartition("/")[0], *parents),
         scratch=(*texts, *copies),
+        copies=copies,
     )
 
 

@@ -23,6 +23,7 @@ from agents.pipelines.parts import PartNumber, parameters_command, parse_paramet
 from agents.pipelines.recording_files import DEMUXERS, FinishStep, describe_command, is_playable, join_step
 from agents.sessions.attempt import Condition
 from agents.sessions.earlier_parts import earlier_parts
+from agents.sessions.join_scratch import nameless_copies, require_room, scratch_texts
 from agents.sessions.output_moves import OutputMoveError, forget_parts, place_outputs
 from agents.sessions.placed_files import is_placed, note_placed
 from agents.sessions.private_files import (
@@ -35,7 +36,7 @@ from agents.sessions.private_files import (
 from gpu_balancer.runtime.durable_file import flush_folder, write_durably
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from agents.bounded_program import ProgramRun
@@ -125,14 +126,7 @@ async def make(step: FinishStep, folder: AttemptFolder, fence: FenceHold) -> Non
     """
     try:
         if not await asyncio.to_thread(_is_made, step, folder):
-            await asyncio.to_thread(_prepare, step)
-            for command in step.commands:
-                held = (fence.descriptor,)
-                run = await _run(
-                    command, step.takes, step.move, written=step.made_path, timeout=_JOINED_WITHIN, inherited=held
-                )
-                if run.exit_code != 0:
-                    raise _refused(run)
+            await _join(step, fence)
             if step.move is None:
                 await asyncio.to_thread(_put, Path(step.made_path), Path(step.final_path))
         if step.move is None:
@@ -214,6 +208,39 @@ def salvage(step: FinishStep, folder: AttemptFolder) -> list[str]:
     return places
 
 
+async def _join(step: FinishStep, fence: FenceHold) -> None:
+    """Runs the programs that make a file. What they had begun when they could not is removed: a part of a copy."""
+    if not step.commands:
+        return
+    with contextlib.ExitStack() as stack:
+        copies = await asyncio.to_thread(stack.enter_context, nameless_copies(step))
+        await asyncio.to_thread(require_room, step, copies)
+        await asyncio.to_thread(_prepare, step, copies)
+        try:
+            for command in step.commands:
+                run = await _run(
+                    by_descriptor(command, copies),
+                    step.takes,
+                    step.move,
+                    written=step.made_path,
+                    timeout=_JOINED_WITHIN,
+                    inherited=(fence.descriptor, *copies.values()),
+                )
+                if run.exit_code != 0:
+                    raise _refused(run)
+        except OSError:
+            await asyncio.to_thread(_remove_made, step)
+            raise
+
+
+def _remove_made(step: FinishStep) -> None:
+    if step.move is None or not is_private(step.made_path, step.move):
+        Path(step.made_path).unlink(missing_ok=True)
+        return
+    with contextlib.suppress(OSError):
+        remove_private(step.made_path, step.move.folder)
+
+
 async def _are_alike(pieces: Sequence[str], file: FileParts, ffmpeg: str) -> bool:
     """Tells whether pieces can be joined without encoding them again."""
     found = set()
@@ -283,10 +310,10 @@ def _is_made(step: FinishStep, folder: AttemptFolder) -> bool:
     return Path(step.final_path).is_file() if step.move is None else is_placed(folder, step.move)
 
 
-def _prepare(step: FinishStep) -> None:
+def _prepare(step: FinishStep, copies: Mapping[str, int]) -> None:
     for directory in step.directories:
         Path(directory).mkdir(parents=True, exist_ok=True)
-    for path, text in step.texts.items():
+    for path, text in scratch_texts(step, copies).items():
         write_durably(Path(path), text.encode())
 
 

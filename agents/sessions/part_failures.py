@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agents.sessions.attempt import Failure
+from agents.sessions.join_scratch import RoomError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,7 @@ def not_joined(output: str, error: OSError, kept: Sequence[str]) -> Failure:
         kept: Where its takes are: inside the artifacts, or by their absolute paths.
     """
     full = error.errno in _FULL
-    why = "the disk is full" if full else f"{error.strerror}"
+    why = "the disk is full" if full and not isinstance(error, RoomError) else f"{error.strerror}"
     told = ", ".join(kept) or "nothing"
     return Failure(
         reason="DISK_FULL" if full else "OUTPUT_UNWRITABLE",

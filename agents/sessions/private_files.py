@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _NAME = ".gpu-balancer-"
 _OPENED = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Not to wait for somebody at the other end of a pipe."""
-_FILE_MODE = 0o600
+_FILE_MODE = 0o666
+"""As ffmpeg would make it, less the umask: it becomes an output. Until then its folder keeps others out."""
 
 
 def private_folder(final_path: str, session: str, attempt: int) -> Path:

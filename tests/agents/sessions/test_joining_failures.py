@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from session_rig import Rigs, key_of
 from test_attempt_continuation import begun, killed, live_job
 
+from agents.bounded_program import ProgramRun
 from agents.pipelines.job import Container, FileOutput
-from agents.sessions import joining
+from agents.sessions import join_scratch, joining
 from agents.sessions.attempt import Ending
+from gpu_balancer.runtime.disk_room import DiskRoom
 
 
 async def test_a_disk_that_is_full_when_parts_are_joined_is_told_as_such(
@@ -35,6 +39,78 @@ async def test_a_disk_that_is_full_when_parts_are_joined_is_told_as_such(
     for part in (out / ".gpu-balancer-s1-1" / "part-0.mp4", out / ".gpu-balancer-s1-2" / "own-0.mp4"):
         assert str(part) in ended.failure.message
         assert part.stat().st_size
+    assert sorted(path.name for path in out.rglob("*.mp4")) == ["own-0.mp4", "part-0.mp4"], "no half-made file is left"
+
+
+async def test_a_joining_that_has_no_room_is_not_begun_and_says_what_it_takes(
+    rigs: Rigs, counting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others write to that disk, too."""
+    file = FileOutput(id="film", path="film.mp4", container=Container.MP4)
+    first, second = live_job(counting, file), live_job(counting, file, attempt=2)
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        await begun(rig, second, await killed(rig, first))
+        monkeypatch.setattr(join_scratch, "measure_room", lambda _: DiskRoom(free_bytes=600_000, size_bytes=30_000_000))
+        await rig.registry.stop(key_of(second))
+        ended = await rig.ended(second)
+    assert ended.failure is not None
+    assert ended.failure.reason == "DISK_FULL"
+    assert "the disk has no room for it: it takes 0 MiB, and 0 are free" in ended.failure.message
+    for part in ("film.part1.mp4", "film.part2.mp4"):
+        assert part in ended.failure.message
+        assert (rig.folder(second).artifacts / part).stat().st_size
+
+
+async def test_a_file_elsewhere_is_joined_on_its_own_disk_and_may_be_read_like_any_other(
+    rigs: Rigs, counting: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk of the state folder may have no room for it."""
+    out = tmp_path / "out"
+    out.mkdir()
+    file = FileOutput(id="film", path=str(out / "film.mp4"), container=Container.MP4)
+    first, second = live_job(counting, file), live_job(counting, file, attempt=2)
+    run: list[tuple[str, ...]] = []
+    run_bounded = joining.run_bounded
+
+    async def noted(command: tuple[str, ...], **more: Any) -> ProgramRun:
+        run.append(command)
+        return await run_bounded(command, **more)
+
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        await begun(rig, second, await killed(rig, first))
+        monkeypatch.setattr(joining, "run_bounded", noted)
+        await rig.registry.stop(key_of(second))
+        assert (await rig.ended(second)).ending is Ending.STOPPED
+        joined = str(rig.folder(second).artifacts)
+    written = [command[-1] for command in run if "-y" in command]
+    assert len(written) == 3
+    assert all(path.startswith("file:/proc/self/fd/") for path in written)
+    assert not any(
+        argument.startswith(f"file:{joined}") and argument.endswith(".mp4") for argv in run for argument in argv
+    )
+    assert [path.name for path in out.glob("*.mp4")] == ["film.mp4"]
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert (out / "film.mp4").stat().st_mode == plain.stat().st_mode
+
+
+async def test_where_files_must_have_names_copies_are_made_among_the_artifacts(
+    rigs: Rigs, counting: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    file = FileOutput(id="film", path=str(out / "film.mp4"), container=Container.MP4)
+    first, second = live_job(counting, file), live_job(counting, file, attempt=2)
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        await begun(rig, second, await killed(rig, first))
+        monkeypatch.setattr(join_scratch.os, "O_TMPFILE", os.O_DIRECTORY | os.O_WRONLY)  # as an old kernel takes it
+        await rig.registry.stop(key_of(second))
+        assert (await rig.ended(second)).ending is Ending.STOPPED
+        assert not list(rig.folder(second).artifacts.rglob("output-*"))
+    assert [path.name for path in out.glob("*.mp4")] == ["film.mp4"]
 
 
 async def test_a_joining_that_stands_still_is_given_up_and_its_parts_are_told(
