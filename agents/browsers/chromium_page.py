@@ -16,7 +16,7 @@ What a page may do, and what becomes of it:
 | gate not passed in time; a selector that is no CSS | GATE_TIMEOUT |
 | renderer crashes or is killed | PAGE_CRASHED; while it is recorded `ended` gives CRASHED |
 | closes itself | PAGE_CLOSED; `ended` gives CLOSED; it stays on the screen |
-| browser ends or is killed | BROWSER_FAILED; `ended` gives BROWSER_GONE |
+| browser ends or is killed, or answers nothing for 30 s | BROWSER_FAILED; `ended` gives BROWSER_GONE |
 | WebGL context lost, GPU process crashes | the page goes on |
 | alert, confirm, prompt | never shown; alert accepted, others dismissed, at once; counted and logged |
 | beforeunload | accepted: the page may leave |
@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING
 from playwright.async_api import Browser, Error
 
 from agents.browsers import page_script
-from agents.browsers.devtools import NoBrowserError, browser_name
+from agents.browsers.devtools import NoBrowserError, SilentBrowserError, browser_name
 from agents.browsers.egress_proxy import REFUSAL_HEADER
 from agents.browsers.page import PageEnd, PageFault, PageFigures
 from agents.browsers.page_attachment import Attachment, attach_to_page
@@ -63,6 +63,8 @@ if TYPE_CHECKING:
 
 _HEARTBEAT_S = 2.0
 _ANSWER_TIMEOUT = timedelta(seconds=5)
+_SILENT_FOR_S = 30.0
+"""A browser that answers nothing for so long will not come back; one that hung for less is recorded on."""
 _ATTACH_TIMEOUT = timedelta(seconds=20)
 _SILENT = "what drives browsers does not answer"
 _HTTP_ERROR = 400
@@ -311,11 +313,8 @@ class ChromiumPage:
 
     async def _settle(self) -> None:
         """Finds out what has gone: the page, the browser, or only our connection, which is then made anew."""
-        endpoint = self._display.browser
         try:
-            if endpoint is None:
-                raise NoBrowserError("there is none")
-            await browser_name(endpoint.url, _ANSWER_TIMEOUT)
+            await self._await_browser()
         except NoBrowserError:
             self._events.finish(PageEnd.CLOSED if self._events.closed else PageEnd.BROWSER_GONE)
             return
@@ -325,6 +324,23 @@ class ChromiumPage:
         if self._attachment is not None:
             await _let_go(self._attachment.browser)
         await self.attach_again()
+
+    async def _await_browser(self) -> None:
+        """Awaits an answer of a browser that may hang for a while.
+
+        Raises:
+            NoBrowserError: There is none, or it hung for too long.
+        """
+        endpoint, since_s = self._display.browser, self._clock.monotonic_s()
+        if endpoint is None:
+            raise NoBrowserError("there is none")
+        while True:
+            try:
+                await browser_name(endpoint.url, _ANSWER_TIMEOUT)
+                return
+            except SilentBrowserError:
+                if self._clock.monotonic_s() - since_s >= _SILENT_FOR_S:
+                    raise
 
 
 async def _let_go(browser: Browser) -> None:

@@ -17,6 +17,10 @@ class NoBrowserError(Exception):
     """No browser answers at an endpoint."""
 
 
+class SilentBrowserError(NoBrowserError):
+    """A browser does not answer, and may again: it hangs, or its machine does."""
+
+
 async def browser_name(url: str, timeout: timedelta) -> str:
     """Asks what a browser is.
 
@@ -28,14 +32,17 @@ async def browser_name(url: str, timeout: timedelta) -> str:
         Name and version, "Chromium 156.0.8078.108".
 
     Raises:
-        NoBrowserError: When none answers.
+        SilentBrowserError: When one is there and does not answer.
+        NoBrowserError: When there is none.
     """
     parts = urlsplit(url)
     try:
         async with asyncio.timeout(timeout.total_seconds()):
             answer = await _get(parts.hostname or "", parts.port or 0, "/json/version")
         product = json.loads(answer)["Browser"]
-    except (OSError, EOFError, TimeoutError, ValueError, KeyError, TypeError, asyncio.LimitOverrunError) as error:
+    except TimeoutError as error:
+        raise SilentBrowserError(f"the browser at {url} does not answer") from error
+    except (OSError, EOFError, ValueError, KeyError, TypeError, asyncio.LimitOverrunError) as error:
         raise NoBrowserError(f"no browser answers at {url}: {error or type(error).__name__}") from error
     name, _, version = str(product).partition("/")
     return f"{'Chromium' if name == 'Chrome' else name} {version}"

@@ -23,8 +23,8 @@ PAGE_CRASHED = Failure(
 )
 BROWSER_LOST = Failure(
     reason="BROWSER_LOST",
-    message="Cannot go on recording: the browser ended, or was killed, by the kernel for want of memory for instance. "
-    "What was recorded until then is kept. Try the kernel's log.",
+    message="Cannot go on recording: the browser ended, was killed, by the kernel for want of memory for instance, or "
+    "hung for half a minute. What was recorded until then is kept. Try the kernel's log.",
 )
 DISPLAY_LOST = Failure(
     reason="DISPLAY_LOST",

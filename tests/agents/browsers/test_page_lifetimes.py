@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agents.browsers import chromium_page
 from agents.browsers.page import PageEnd, PageFault
 from agents.browsers.playwright_pages import BrowserHub
 from agents.pipelines.recording import ColorScheme, GateKind, PageSource, StartGate
@@ -70,6 +71,30 @@ async def test_a_killed_browser_is_gone_and_not_a_page_that_closed(tmp_path: Pat
             async with pages.page("/"):
                 pass
         assert caught.value.reason == "BROWSER_FAILED"
+
+
+async def test_a_browser_that_hung_for_a_while_goes_on_and_one_that_hangs_for_long_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chromium_page, "_ANSWER_TIMEOUT", timedelta(seconds=0.5))
+    async with shown_pages(tmp_path) as pages:
+        pages.server.page("/", f"{GREEN}<script>fetch('/told').then(() => console.log('END_RECORDING'))</script>")
+        told = asyncio.Event()
+        pages.server.held["/told"] = told
+        async with pages.shown("/") as driver:
+            waiting = asyncio.ensure_future(driver.ended())
+            os.kill(pages.browser_pid(), signal.SIGSTOP)
+            await asyncio.sleep(5)  # two seconds until it is asked, half a second twice for its answer
+            assert not waiting.done()
+            os.kill(pages.browser_pid(), signal.SIGCONT)
+            told.set()
+            assert await waiting is PageEnd.SIGNAL
+        monkeypatch.setattr(chromium_page, "_SILENT_FOR_S", 1.0)
+        pages.server.page("/still", GREEN)
+        async with pages.shown("/still") as driver:
+            os.kill(pages.browser_pid(), signal.SIGSTOP)
+            assert await driver.ended() is PageEnd.BROWSER_GONE
+            os.kill(pages.browser_pid(), signal.SIGCONT)
 
 
 async def test_a_browser_that_is_killed_before_the_gate_fails_it(tmp_path: Path) -> None:
