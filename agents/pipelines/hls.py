@@ -27,8 +27,10 @@ MASTER_PLAYLIST = "master.m3u8"
 PLAYLIST = "index.m3u8"
 """Name of each rendition's playlist, in a folder of its own."""
 _END = "#EXT-X-ENDLIST"
-_ASIDE = re.compile(r"\.(index|master)((-before)?-\d+\.m3u8(\.tmp)?|(-before-\d+)?\.m3u8\.\w+\.part)")
-"""Of continuing attempts; and what was half-written when an agent was killed."""
+_ASIDE = re.compile(
+    r"\.(index|master)((-before)?-\d+\.m3u8(\.tmp)?|-kept\.m3u8(\.new)?|(-before-\d+)?\.m3u8\.\w+\.part)"
+)
+"""Of continuing attempts; what is kept for a full disk; and what was half-written when an agent was killed."""
 _KEPT_AFTER_LISTING = 3
 """Segments that stay for clients whose playlist is old."""
 
@@ -110,6 +112,11 @@ def own_playlist(name: str, part: int) -> str:
 def is_aside(name: str) -> bool:
     """Tells whether a file lies beside the playlists that players read only while attempts go on with them."""
     return _ASIDE.fullmatch(name) is not None
+
+
+def kept_playlist(name: str) -> str:
+    """Names a second link to the last whole version of a playlist."""
+    return f".{name.removesuffix('.m3u8')}-kept.m3u8"
 
 
 def playlist_before(part: int) -> str:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.pipelines.hls import MASTER_PLAYLIST, PLAYLIST, ended_playlist, own_playlist, playlist_before
-from agents.pipelines.playlists import Playlist, end_of, join_playlists, parse_playlist, write_playlist
+from agents.pipelines.playlists import Playlist, Segment, end_of, join_playlists, parse_playlist, write_playlist
 from agents.sessions.live_masters import update_master
 from agents.sessions.playlist_asides import remove_asides
+from agents.sessions.playlist_guard import is_segment
 from gpu_balancer.runtime.durable_file import write_durably
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ _LOG = logging.getLogger(__name__)
 _MODE = 0o644
 _GAP = timedelta(milliseconds=100)
 """Between what two attempts made on one timeline: sound begins up to this much before its picture."""
+_LOOKED_AT = 10_000
+"""Of a playlist's last segments whether they are whole, at the end: of a month of them it would take half a minute."""
 _KEPT_AFTER_LISTING = 3
 """Segments that stay for clients whose playlist is old."""
 
@@ -48,14 +51,14 @@ def keep_earlier(presentations: Sequence[HlsPresentation]) -> timedelta:
             continue
         for name in presentation.variants:
             folder = Path(presentation.folder) / name
-            ends.append(end_of(_found(folder, presentation)))
+            ends.append(end_of(_playable(_found(folder, presentation), folder)))
             kept = folder / playlist_before(presentation.part)
             if not folder.is_dir():
                 continue
             listed = _read(folder / PLAYLIST)
             if kept.exists() and not (listed is not None and listed.ended):
                 continue
-            found = replace(_found(folder, presentation), ended=False)
+            found = replace(_playable(_found(folder, presentation), folder), ended=False)
             if not kept.exists():
                 write_durably(kept, write_playlist(found).encode(), mode=_MODE)
             if listed is not None:
@@ -114,9 +117,7 @@ class LivePlaylists:
             for name in presentation.variants:
                 playlist = Path(presentation.folder) / name / PLAYLIST
                 with contextlib.suppress(FileNotFoundError):
-                    text = playlist.read_text("utf-8")
-                    if (ended := ended_playlist(text)) != text:
-                        write_durably(playlist, ended.encode(), mode=_MODE)
+                    _end(playlist)
             update_master(presentation, ended=True)
             remove_asides(presentation)
 
@@ -154,6 +155,29 @@ class LivePlaylists:
         write_durably(folder / PLAYLIST, write_playlist(replace(joined, ended=False)).encode(), mode=_MODE)
         _remove_passed(folder, presentation.part, joined)
         self._seen[own] = written
+
+
+def _end(playlist: Path) -> None:
+    text = playlist.read_text("utf-8")
+    found = parse_playlist(text)
+    playable = found and _playable(found, playlist.parent)
+    ended = ended_playlist(text if playable is None or playable == found else write_playlist(playable))
+    if ended != text:
+        write_durably(playlist, ended.encode(), mode=_MODE)
+
+
+def _playable(playlist: Playlist, folder: Path) -> Playlist:
+    """Leaves out segments that a full disk or a kill has torn: ffmpeg lists them all the same."""
+    kept: list[Segment] = []
+    torn = False
+    first_looked_at = len(playlist.segments) - _LOOKED_AT
+    for number, segment in enumerate(playlist.segments):
+        if number >= first_looked_at and not is_segment(folder / segment.uri):
+            torn = True
+            continue
+        kept.append(replace(segment, discontinuity=segment.discontinuity or torn))
+        torn = False
+    return replace(playlist, segments=tuple(kept)) if len(kept) < len(playlist.segments) else playlist
 
 
 def _found(folder: Path, presentation: HlsPresentation) -> Playlist:

@@ -2,18 +2,20 @@
 
 On a full disk it goes on for ever, puts empty segments in place, and replaces its playlists by empty ones, at its end
 the master too: all that was made until then is lost to players. So an attempt that writes HLS is ended when its disk
-has hardly any room, and the last whole playlists that were seen are put back where empty ones stand. What it needs for
-that it takes from segments that no playlist lists.
+has hardly any room, and the last whole playlists that were seen are put back where empty ones stand: by a second link
+to each, since others take whatever room there is. What a better version needs it takes from segments that no playlist
+lists.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agents.pipelines.hls import MASTER_PLAYLIST, PLAYLIST, ended_playlist
+from agents.pipelines.hls import MASTER_PLAYLIST, PLAYLIST, ended_playlist, kept_playlist
 from gpu_balancer.runtime.disk_room import measure_room
 from gpu_balancer.runtime.durable_file import write_durably
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _MODE = 0o644
 _HEAD = "#EXTM3U"
 _VARIANT = "#EXT-X-STREAM-INF:"
+_DISCONTINUITY = "#EXT-X-DISCONTINUITY"
 _ROOM_BYTES = 256 * 1024
 _ROOM_S = 3.0
 """Seconds of what is written that must still fit: until the next look, and what the encoder holds back."""
@@ -67,34 +70,37 @@ class PlaylistGuard:
     def restore(self, *, full: bool) -> None:
         """Puts whole playlists back where empty ones stand, without segments that are missing or torn, and ended.
 
-        May be repeated.
+        May be repeated. Each gets its last whole version by a rename, which takes no room, and then a better one.
 
         Args:
             full: Whether the disk was full, so that also what a whole playlist lists may be torn.
 
         Raises:
-            OSError: When the disk is full or refuses.
+            OSError: When the disk is full or refuses. All that needs no room is done then.
         """
         masters = self._masters()
-        for path in dict.fromkeys((*self._playlists(), *(path for path in self._whole if path not in masters))):
-            found = _read(path)
-            text = found if _is_whole(found) else self._whole.get(path)
-            if text is None or (text == found and not full):
-                continue
-            whole = ended_playlist(_playable(text, path.parent))
-            if whole != found:
-                _remove_unlisted(path.parent, whole)
-                write_durably(path, whole.encode(), mode=_MODE)
-        for path in masters:
-            self._restore_master(path)
-
-    def _restore_master(self, path: Path) -> None:
-        text = self._whole.get(path)
-        if text is None or _VARIANT in _read(path):
-            return
-        for playlist in path.parent.glob(f"*/{PLAYLIST}"):
-            _remove_unlisted(playlist.parent, _read(playlist))
-        write_durably(path, text.encode(), mode=_MODE)
+        playlists = dict.fromkeys((*self._playlists(), *(path for path in self._whole if path not in masters)))
+        torn = [path for path in playlists if not _is_whole(_read(path))]
+        for path in (*torn, *masters):
+            self._put_back(path)
+        try:
+            for path in playlists:
+                found = _read(path)
+                text = found if _is_whole(found) else self._whole.get(path)
+                if text is None or not (full or path in torn):
+                    continue
+                whole = ended_playlist(_playable(text, path.parent))
+                if whole != found:
+                    _remove_unlisted(path.parent, whole)
+                    write_durably(path, whole.encode(), mode=_MODE)
+            for path in masters:
+                text = self._whole.get(path)
+                if text is not None and not _is_good(path, _read(path)):
+                    write_durably(path, text.encode(), mode=_MODE)
+        finally:
+            for path in (*playlists, *masters):
+                with contextlib.suppress(OSError):
+                    _kept(path).unlink(missing_ok=True)
 
     def _masters(self) -> list[Path]:
         return [folder / MASTER_PLAYLIST for folder in self._folders]
@@ -108,8 +114,37 @@ class PlaylistGuard:
             if self._seen.get(path) == told.st_mtime_ns or told.st_size > _LONGEST_BYTES:
                 return
             text = _read(path)
-            if _is_whole(text) and (path.name != MASTER_PLAYLIST or _VARIANT in text):
+            if _is_good(path, text):
                 self._whole[path], self._seen[path] = text, told.st_mtime_ns
+                _keep(path, told.st_ino)
+
+    def _put_back(self, path: Path) -> None:
+        if _is_good(path, _read(path)) or not _is_good(path, _read(_kept(path))):
+            return
+        with contextlib.suppress(OSError):
+            _kept(path).replace(path)
+
+
+def _kept(path: Path) -> Path:
+    return path.with_name(kept_playlist(path.name))
+
+
+def _keep(path: Path, inode: int) -> None:
+    """Links to a playlist as it is, for an agent that comes when it was emptied. ffmpeg never writes into one again."""
+    kept = _kept(path)
+    new = kept.with_name(f"{kept.name}.new")
+    # Where there are no links, only this agent remembers.
+    with contextlib.suppress(OSError):
+        new.unlink(missing_ok=True)
+        os.link(path, new, follow_symlinks=False)
+        if new.stat().st_ino == inode:
+            new.replace(kept)
+        new.unlink(missing_ok=True)
+
+
+def _is_good(path: Path, text: str) -> bool:
+    """Tells whether there is nothing to put back: at its very start a master names no variant, and nothing is lost."""
+    return _is_whole(text) and (path.name != MASTER_PLAYLIST or _VARIANT in text)
 
 
 def _read(path: Path) -> str:
@@ -132,21 +167,30 @@ def _remove_unlisted(folder: Path, playlist: str) -> None:
 
 
 def _playable(text: str, folder: Path) -> str:
-    """Leaves out segments that cannot be played, with what is said of them."""
+    """Leaves out segments that cannot be played, with what is said of them. What comes behind them does not go on."""
     kept: list[str] = []
     told: list[str] = []
+    torn = False
     for line in text.splitlines():
         told.append(line)
         if line and not line.startswith("#"):
-            with contextlib.suppress(OSError):
-                if _is_segment(folder / line):
-                    kept += told
-            told = []
+            whole = is_segment(folder / line)
+            if whole:
+                kept += [_DISCONTINUITY] if torn and _DISCONTINUITY not in told else []
+                kept += told
+            told, torn = [], not whole
     return "\n".join([*kept, *told]) + "\n"
 
 
-def _is_segment(path: Path) -> bool:
+def is_segment(path: Path) -> bool:
     """Tells whether a segment is there as a whole: its packets, or its boxes, end where the file ends."""
+    try:
+        return _is_complete(path)
+    except OSError:
+        return False
+
+
+def _is_complete(path: Path) -> bool:
     size = path.stat().st_size
     if path.suffix == ".ts":
         return size > 0 and size % _PACKET_BYTES == 0

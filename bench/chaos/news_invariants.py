@@ -86,12 +86,16 @@ def final_state_changed(history: History) -> Iterator[tuple[float, str]]:
 
 
 def went_back(history: History) -> Iterator[tuple[float, str]]:
-    """A session's revision, attempt and state within an attempt never go back."""
+    """A session's revision, attempt and state within an attempt never go back.
+
+    One that is stopped while it rests between two attempts is STOPPING until the outputs of the first are completed.
+    """
     for name, views in _by_session(history).items():
         for before, after in pairwise(views):
             if after.revision < before.revision:
                 yield after.at_s, f"{name}: revision {before.revision}, then {after.revision}"
-            if _place(after) < _place(before):
+            stopped = (before.state, after.state, after.attempt) == ("QUEUED", "STOPPING", before.attempt)
+            if _place(after) < _place(before) and not stopped:
                 told = f"attempt {before.attempt} {before.state}, then {after.attempt} {after.state}"
                 yield after.at_s, f"{name}: {told}"
 

@@ -378,6 +378,12 @@ def test_an_earlier_attempt_that_could_not_be_reached_goes_soon_after_it_can_be(
     assert [violation.at_s for violation in check(history) if violation.invariant == "ALIVE_AFTER_END"] == [50.1]
 
 
+def test_a_session_that_is_stopped_while_it_rests_is_stopping_until_its_outputs_are_completed() -> None:
+    history = peaceful()
+    history.sessions.insert(4, view(20.5, "STOPPING", 4, device="devices/one"))
+    assert "WENT_BACK" not in {violation.invariant for violation in check(history)}
+
+
 def test_a_process_id_that_comes_again_is_another_program() -> None:
     history = peaceful()
     history.writes.append(wrote(22.0, 3, 7))

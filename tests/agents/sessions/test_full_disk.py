@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import pytest
 from session_rig import FACTS, FFMPEG, Rig, Rigs, endless, frames_of, job_of
 
 from agents.pipelines.job import Container, FileOutput, HlsOutput, HlsSegmentFormat, Job, UriInput, VideoEncoding
+from agents.sessions import playlist_guard
 from agents.sessions.disk_watch import DiskWatch
 from agents.sessions.playlist_guard import PlaylistGuard
 from fakes.small_file_system import fill, small_file_system
@@ -96,7 +98,7 @@ async def test_a_presentation_on_a_full_disk_is_ended_and_all_of_it_can_be_playe
     assert lines[-1] == "#EXT-X-ENDLIST"
     listed_s = sum(float(line.removeprefix("#EXTINF:").rstrip(",")) for line in lines if line.startswith("#EXTINF:"))
     assert listed_s >= 3
-    assert frames_of(playlist) >= 25 * listed_s - 3
+    assert whole_frames_of(playlist) >= 25 * listed_s - 3
 
 
 def test_a_playlist_that_is_put_back_leaves_out_what_cannot_be_played(tmp_path: Path) -> None:
@@ -119,7 +121,7 @@ def test_a_playlist_that_is_put_back_leaves_out_what_cannot_be_played(tmp_path: 
     playlist.write_text("")
     guard.look(0.0)
     guard.restore(full=False)
-    kept = "".join(f"#EXTINF:1.0,\n{name}\n" for name in ("a.ts", "d.m4s"))
+    kept = "#EXTINF:1.0,\na.ts\n#EXT-X-DISCONTINUITY\n#EXTINF:1.0,\nd.m4s\n"
     assert playlist.read_text() == f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n{kept}#EXT-X-ENDLIST\n"
     assert not (folder / "segment_00007.ts").exists()
     playlist.write_text(before)
@@ -131,8 +133,7 @@ def test_a_master_playlist_that_was_emptied_is_put_back(tmp_path: Path) -> None:
     """What names no variant, as at the very start, is nothing to go back to."""
     (tmp_path / "90p").mkdir()
     (tmp_path / "90p" / "index.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,\nsegment_1.ts\n")
-    for name in ("segment_1.ts", "segment_2.ts"):
-        (tmp_path / "90p" / name).write_bytes(bytes(188))
+    (tmp_path / "90p" / "segment_1.ts").write_bytes(bytes(188))
     master = tmp_path / "master.m3u8"
     guard = PlaylistGuard([str(tmp_path)])
     whole = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\n90p/index.m3u8\n"
@@ -143,11 +144,42 @@ def test_a_master_playlist_that_was_emptied_is_put_back(tmp_path: Path) -> None:
         assert master.read_text() == text
     master.write_text(whole)
     guard.look(0.0)
-    master.write_text("")
-    (tmp_path / "90p" / "segment_2.ts").write_bytes(bytes(188))
+    emptied(master)
     guard.restore(full=True)
     assert master.read_text() == whole
-    assert sorted(path.name for path in (tmp_path / "90p").iterdir()) == ["index.m3u8", "segment_1.ts"]
+    assert [path.name for path in tmp_path.rglob(".*")] == [], "nothing is left beside it"
+
+
+def test_what_one_agent_saw_is_put_back_by_the_next_without_any_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent was away when the disk ran full, and others take what becomes free of it."""
+    (tmp_path / "90p").mkdir()
+    (tmp_path / "90p" / "segment_1.ts").write_bytes(bytes(188))
+    playlist, master = tmp_path / "90p" / "index.m3u8", tmp_path / "master.m3u8"
+    playlist.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,\nsegment_1.ts\n")
+    master.write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\n90p/index.m3u8\n")
+    before = {path: path.read_text() for path in (playlist, master)}
+    for _ in range(2):
+        PlaylistGuard([str(tmp_path)]).look(0.0)
+    for path in before:
+        emptied(path)
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(playlist_guard, "write_durably", refused)
+    successor = PlaylistGuard([str(tmp_path)])
+    successor.look(0.0)
+    with pytest.raises(OSError, match="No space left"):
+        successor.restore(full=True)
+    assert {path: path.read_text() for path in before} == before
+
+
+def emptied(path: Path) -> None:
+    """Puts an empty file in the place of one, as ffmpeg does on a full disk."""
+    path.with_name("empty").touch()
+    path.with_name("empty").replace(path)
 
 
 def whole_frames_of(path: Path) -> int:

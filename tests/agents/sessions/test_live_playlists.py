@@ -135,7 +135,7 @@ def presentation(folder: Path, part: int | None = 2) -> HlsPresentation:
 def written(path: Path, *segments: str, ended: bool = False) -> None:
     lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1", "#EXT-X-MEDIA-SEQUENCE:0"]
     for name in segments:
-        (path.parent / name).write_bytes(b"media")
+        (path.parent / name).write_bytes(bytes(188))
         lines += ["#EXTINF:1.000000,", name]
     path.write_text("\n".join([*lines, *(["#EXT-X-ENDLIST"] if ended else [])]) + "\n")
 
@@ -173,6 +173,26 @@ def test_an_agent_that_is_killed_while_it_tidies_loses_nothing(continued: Path, 
     LivePlaylists([presentation(continued)]).end()
     assert (continued / "a" / "index.m3u8").read_text() == whole
     assert hidden_in(continued) == []
+
+
+def test_segments_that_were_torn_are_left_out_by_who_goes_on_and_at_the_end(tmp_path: Path) -> None:
+    """ffmpeg lists what a full disk kept from being written, whichever way the attempt ended."""
+    (tmp_path / "a").mkdir()
+    playlist = tmp_path / "a" / "index.m3u8"
+    written(playlist, "one.ts", "torn.ts", "two.ts")
+    (tmp_path / "a" / "torn.ts").write_bytes(b"")
+    keep_earlier([presentation(tmp_path)])
+    before = parse_playlist((tmp_path / "a" / playlist_before(2)).read_text())
+    assert before is not None
+    assert [(one.uri, one.discontinuity) for one in before.segments] == [("one.ts", False), ("two.ts", True)]
+    written(tmp_path / "a" / own_playlist("index.m3u8", 2), "three.ts", "half.ts")
+    (tmp_path / "a" / "half.ts").write_bytes(bytes(100))
+    LivePlaylists([presentation(tmp_path)]).end()
+    whole = parse_playlist(playlist.read_text())
+    assert whole is not None
+    assert ([one.uri for one in whole.segments], whole.ended) == (["one.ts", "two.ts", "three.ts"], True)
+    LivePlaylists([presentation(tmp_path)]).end()
+    assert parse_playlist(playlist.read_text()) == whole
 
 
 def test_a_launch_that_is_repeated_leaves_no_playlist_ended(continued: Path) -> None:
