@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from agents.sessions.folder import AttemptFolder
     from gpu_balancer.runtime.clock import Clock
 
-_PAUSED = "PAUSED"
 _LOG = logging.getLogger(__name__)
 _BRISK_S = 0.03
 _STEADY_S = 0.5
@@ -80,7 +79,7 @@ class Takes:
                 if (run := await self._open_take()) is not None:
                     with run:
                         # A predecessor may have been killed while it told a pause that ended without it.
-                        await self._now.told.over(_PAUSED)
+                        await self._now.told.over("PAUSED")
                         await self._look_after(run)
                         await self._conclude(run)
                 if self._now.ended.is_set():
@@ -276,7 +275,7 @@ class Takes:
 
     async def _rest(self) -> None:
         """Awaits that the recording goes on, or ends."""
-        async with self._now.told.condition(_PAUSED, "It rests until it is resumed or stopped.", at_once=True):
+        async with self._now.told.condition("PAUSED", "It rests until it is resumed or stopped.", at_once=True):
             while self._now.resting and not self._now.ended.is_set():
                 await self._now.wake.wait()
                 self._now.wake.clear()
