@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MIB = 1024 * 1024
 _KEPT_BYTES = 256 * _MIB
 _KEPT_SHARE = 50
-"""Of a disk at least a fiftieth is left to others, of a large one 256 MiB: they write to it meanwhile."""
+"""Others write to the disk meanwhile: as much again is left to them as is taken, but 256 MiB or a fiftieth at most."""
 _NO_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
 
 
@@ -54,7 +54,7 @@ def require_room(step: FinishStep, copies: Mapping[str, int]) -> None:
     for place in places:
         room = measure_room(place)
         asked = needed_bytes * devices[place.stat().st_dev]
-        left = room.free_bytes - min(_KEPT_BYTES, room.size_bytes // _KEPT_SHARE)
+        left = room.free_bytes - min(asked, _KEPT_BYTES, room.size_bytes // _KEPT_SHARE)
         if asked > left:
             told = f"the disk has no room for it: it takes {asked // _MIB} MiB, and {max(left, 0) // _MIB} are free"
             raise RoomError(errno.ENOSPC, told, step.final_path)

@@ -51,7 +51,7 @@ async def test_a_joining_that_has_no_room_is_not_begun_and_says_what_it_takes(
     async with rigs.start() as rig:
         await begun(rig, first)
         await begun(rig, second, await killed(rig, first))
-        monkeypatch.setattr(join_scratch, "measure_room", lambda _: DiskRoom(free_bytes=600_000, size_bytes=30_000_000))
+        monkeypatch.setattr(join_scratch, "measure_room", lambda _: DiskRoom(free_bytes=20_000, size_bytes=30_000_000))
         await rig.registry.stop(key_of(second))
         ended = await rig.ended(second)
     assert ended.failure is not None
