@@ -58,6 +58,8 @@ class FinishStep:
     """Of each of `takes`, when there are several; `texts` lists them."""
     whole: bool = True
     """Whether it makes the whole file. False: a part of one that cannot be joined."""
+    left_out: tuple[str, ...] = ()
+    """Absolute paths of what earlier attempts wrote of the file and no player can show: it stays where it is."""
 
 
 def take_file(index: int, container: Container, number: int) -> str:

@@ -85,15 +85,20 @@ async def plan_file(
     pieces = [*(path for _, path in before), *ours]
     if not pieces:
         return ()
+    left_out = await asyncio.to_thread(_with_content, [path for _, path in earlier if looked[path] is False])
     if not before or (all(looked[piece] for piece in pieces) and await _are_alike(pieces, file, ffmpeg)):
-        return (join_step(file, pieces, ffmpeg),)
+        return (replace(join_step(file, pieces, ffmpeg), left_out=left_out),)
     steps = [_kept(file, path, number) for number, path in before]
     number = PartNumber(attempt=folder.key.attempt)
     if ours and ours != [file.own_path]:
         steps.append(replace(join_step(_as_part(file, number), ours, ffmpeg), whole=False))
     elif ours:
         steps.append(_kept(file, ours[0], number))
-    return tuple(steps)
+    return (replace(steps[0], left_out=left_out), *steps[1:])
+
+
+def _with_content(paths: Sequence[str]) -> tuple[str, ...]:
+    return tuple(path for path in paths if Path(path).is_file() and Path(path).stat().st_size)
 
 
 async def plays(path: str, move: OutputMove | None, ffmpeg: str) -> bool | None:
@@ -166,16 +171,16 @@ def tidy(steps: Sequence[FinishStep]) -> None:
 
 
 def in_parts(steps: Sequence[FinishStep], now: datetime) -> tuple[Condition, ...]:
-    """Tells of files that stay in parts."""
+    """Tells of files that stay in parts, and of parts that are not in them."""
     told = [
         f"{output}: {', '.join(Path(step.final_path).name for step in steps if step.output == output)}"
         for output in dict.fromkeys(step.output for step in steps if not step.whole)
     ]
-    message = (
-        "Files stay in parts, in this order, because attempts encoded them differently or that could not "
-        f"be told in time: {'; '.join(told)}."
-    )
-    return (Condition(type="IN_PARTS", message=message, since_time=now),) if told else ()
+    left_out = [path if is_private(path, step.move) else Path(path).name for step in steps for path in step.left_out]
+    why = "because attempts encoded them differently or that could not be told in time"
+    sentences = [f"Files stay in parts, in this order, {why}: {'; '.join(told)}."] if told else []
+    sentences += [f"Left out and kept, as no player can show it: {', '.join(left_out)}."] if left_out else []
+    return (Condition(type="IN_PARTS", message=" ".join(sentences), since_time=now),) if sentences else ()
 
 
 def remove_pieces(step: FinishStep) -> None:

@@ -421,6 +421,22 @@ async def test_a_playlist_that_was_ended_is_opened_again(rigs: Rigs, counting: P
     assert playlist.read_text().count("#EXT-X-ENDLIST") == 1
 
 
+async def test_a_part_that_was_damaged_is_left_out_and_that_is_said(rigs: Rigs, counting: Path) -> None:
+    file = FileOutput(id="film", path="film.mp4", container=Container.MP4)
+    first, second = live_job(counting, file), live_job(counting, file, attempt=2)
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        await begun(rig, second, await killed(rig, first))
+        damaged = rig.folder(second).artifacts / "film.part1.mp4"
+        damaged.write_bytes(b"no film" * 1000)
+        ended = await stopped(rig, second)
+    (condition,) = ended.conditions
+    assert condition.type == "IN_PARTS"
+    assert condition.message == "Left out and kept, as no player can show it: film.part1.mp4."
+    assert damaged.stat().st_size == 7000
+    assert (damaged.parent / "film.mp4").stat().st_size
+
+
 async def test_what_cannot_be_reached_stays_where_it_is(
     rigs: Rigs, others: Rigs, counting: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
