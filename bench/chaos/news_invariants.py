@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from bench.chaos.history import CLOSED_STATES, NEWS_S, PLACED_STATES
+from bench.chaos.output_invariants import DISK_FAILURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 _RANKS = {"STARTING": 1, "RUNNING": 2, "STOPPING": 3, "QUEUED": 4, "SUCCEEDED": 5, "FAILED": 5, "CANCELLED": 5}
 """Order of the states within an attempt. Queued with attempt n means: after attempt n, before the next."""
-_EARNED_FAILURES = dict.fromkeys(("DISK_FULL", "DISK_LOW", "OUTPUT_UNWRITABLE"), ("fill outputs", "fill state"))
+_EARNED_FAILURES = dict.fromkeys(DISK_FAILURES, ("fill outputs", "fill state"))
 """Reasons for which a session may fail for good, and what must have been done. After all else it begins anew."""
 
 
@@ -36,10 +37,15 @@ def unended(history: History) -> Iterator[tuple[float, str]]:
 
 
 def unearned_failures(history: History) -> Iterator[tuple[float, str]]:
-    """A session fails for good only of something that no second attempt mends, done while its last attempt lasted."""
+    """A session fails for good only of something that no second attempt mends, done while its last attempt lasted.
+
+    Or of what was done to it once it had been told to stop: no second attempt follows then.
+    """
     views = _by_session(history)
     for view in history.last.values():
         if view.state != "FAILED" or not view.failure:
+            continue
+        if _is_harmed_at_its_stop(history, views[view.name], view):
             continue
         lasted = [one.at_s for one in views[view.name] if one.attempt == view.attempt] or [view.at_s]
         earned = any(
@@ -50,6 +56,15 @@ def unearned_failures(history: History) -> Iterator[tuple[float, str]]:
         )
         if not earned:
             yield view.at_s, f"{view.name} failed: {view.failure}"
+
+
+def _is_harmed_at_its_stop(history: History, views: list[SessionView], last: SessionView) -> bool:
+    stops_s = [one.at_s for one in views if one.attempt == last.attempt and one.state == "STOPPING" and not one.failure]
+    return any(
+        act.target == last.name and act.kind.startswith(("kill", "stop program")) and act.until_s > stops_s[0] - NEWS_S
+        for act in history.acts
+        if stops_s
+    )
 
 
 def _end_s(views: list[SessionView], last: SessionView) -> float:

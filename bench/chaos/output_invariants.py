@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.chaos.history import History
+    from bench.chaos.history import History, SessionView
 
+AWAY_S = 15.0
+"""An agent that came back within it before a session failed was away when the disk ran full, or may have been."""
+DISK_FAILURES = ("DISK_FULL", "DISK_LOW", "OUTPUT_UNWRITABLE")
 CUT_FRAMES = 75
 """That a cut may cost: a killed program keeps back up to 2 s, and what it told last may be ahead of its file."""
 
@@ -31,13 +34,16 @@ def lost_frames(history: History) -> Iterator[tuple[float, str]]:
     """Within an attempt every frame of the input is in the output once, in order.
 
     At a joint between attempts frames of a live source may be lost or shown again; but only there. What failed may end
-    in the middle of a picture, for which a decoder shows the one before again.
+    in the middle of a picture, for which a decoder shows the one before again. What failed of a full disk lacks what
+    the disk did not take, which may be in the middle: segments that it tore are not listed.
     """
     for output in history.outputs:
         view = history.last.get(output.session)
-        repeated = output.repeated - (view is not None and view.state == "FAILED" and output.repeated == 1)
-        wrong = (output.lost, repeated, output.backwards, output.unreadable)
-        if output.breaks - (output.repeated - repeated) > output.cuts:
+        failed = view is not None and view.state == "FAILED"
+        repeated = output.repeated - (failed and output.repeated == 1)
+        torn = failed and _is_of_the_disk(view)
+        wrong = (0 if torn else output.lost, repeated, output.backwards, output.unreadable)
+        if not torn and output.breaks - (output.repeated - repeated) > output.cuts:
             told = f"{output.breaks} breaks at {output.cuts} joints"
             yield view.at_s if view else 0.0, f"{output.session} {output.path}: {told}"
         if any(wrong) and not output.cuts:
@@ -66,14 +72,35 @@ def not_saved(history: History) -> Iterator[tuple[float, str]]:
 
 
 def not_playable(history: History) -> Iterator[tuple[float, str]]:
-    """What was written before a session failed plays, but for what the failure cost: no source here has a known end."""
+    """What was written before a session failed plays, but for what the failure cost: no source here has a known end.
+
+    Its last attempt counts, if that had begun. What a disk did not take of the middle is lost beside.
+    """
     for output in history.outputs:
         view = history.last.get(output.session)
         if view is None or view.state != "FAILED":
             continue
-        views = [one for one in history.sessions if (one.name, one.attempt) == (view.name, view.attempt)]
-        told = max((one.frames or 0 for one in views), default=0)
+        told = _watched_frames(history, view)
+        missing = told - output.frames - (output.lost if _is_of_the_disk(view) else 0)
+        if not told:
+            continue
         if output.unplayable:
             yield view.at_s, f"{output.session} failed; {output.path} does not play: {output.unplayable[:1]}"
-        elif output.frames < told - CUT_FRAMES:
+        elif missing > CUT_FRAMES:
             yield view.at_s, f"{output.session} failed; {output.path} has {output.frames} frames of {told}"
+
+
+def _is_of_the_disk(view: SessionView | None) -> bool:
+    return view is not None and view.failure in DISK_FAILURES
+
+
+def _watched_frames(history: History, last: SessionView) -> int:
+    """Gives how many frames an attempt had told of when it was last looked after before it failed.
+
+    What it wrote on a full disk while its agent was away is not listed by the playlists that are put back.
+    """
+    views = [one for one in history.sessions if (one.name, one.attempt) == (last.name, last.attempt)]
+    end_s = next((view.at_s for view in views if view.ended), last.at_s)
+    away_s = [one.at_s for one in views if "UNREACHABLE" in one.conditions and one.at_s > end_s - AWAY_S]
+    until_s = max(away_s, default=end_s)
+    return max((one.frames or 0 for one in views if one.at_s <= until_s), default=0)

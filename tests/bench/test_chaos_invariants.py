@@ -384,6 +384,26 @@ def test_a_session_that_is_stopped_while_it_rests_is_stopping_until_its_outputs_
     assert "WENT_BACK" not in {violation.invariant for violation in check(history)}
 
 
+def test_what_is_done_to_a_session_that_is_stopping_has_no_second_attempt() -> None:
+    history = peaceful()
+    history.sessions[-1] = history.last[NAME] = view(31.0, "FAILED", 8, attempt=2, failure="SHIM_LOST")
+    history.acts.append(Act(at_s=30.5, until_s=30.5, kind="kill shim", target=NAME))
+    assert check(history) == []
+    history.acts[-1] = Act(at_s=25.0, until_s=25.0, kind="kill shim", target=NAME)
+    assert {violation.invariant for violation in check(history)} == {"UNEARNED_FAILURE"}
+
+
+def test_what_a_full_disk_tore_or_nobody_looked_after_is_lost_and_nothing_else() -> None:
+    history = peaceful()
+    fail_of_a_full_disk(history)
+    history.outputs[0] = OutputView(session=NAME, path="out", frames=10, lost=20, breaks=1)
+    assert check(history) == []
+    history.outputs[0] = OutputView(session=NAME, path="out", frames=10)
+    assert {violation.invariant for violation in check(history)} == {"NOT_PLAYABLE"}
+    history.sessions.insert(6, view(23.0, "RUNNING", 6, attempt=2, frames=3, conditions=("UNREACHABLE",)))
+    assert "NOT_PLAYABLE" not in {violation.invariant for violation in check(history)}
+
+
 def test_a_process_id_that_comes_again_is_another_program() -> None:
     history = peaceful()
     history.writes.append(wrote(22.0, 3, 7))
