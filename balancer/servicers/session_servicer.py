@@ -132,17 +132,24 @@ class SessionServicer(SessionServiceServicer):
         check_request_id(request.request_id)
         draft = self._draft(request.session)
         await self._opened()
-        record = None
-        if request.request_id and self._questions.needs_agent(draft):
-            # A retry must not fail where its first try has made the outputs, or where the input has gone since.
-            record = await self._engine.answered(request.request_id, draft.digest)
+        record = await self._earlier(request.request_id, draft)
         if record is None:
-            prepared = await self._prepared(draft)
-            record = await self._admitted(prepared, request.request_id, draft.digest)
+            try:
+                record = await self._admitted(await self._prepared(draft), request.request_id, draft.digest)
+            except RequestFailure:
+                # Another try may have been admitted meanwhile, and made the outputs that this one found taken.
+                if (record := await self._earlier(request.request_id, draft)) is None:
+                    raise
         # Told in its place: to copy a session takes as long as to tell of it.
         response = pb.CreateSessionResponse()
         tell_session(response.session, record, self._engine.rules.settings.factors, with_ingest_url=True)
         return response
+
+    async def _earlier(self, request_id: str, draft: SessionDraft) -> SessionRecord | None:
+        """A retry must not fail where its first try has made the outputs, or where the input has gone since."""
+        if not request_id or not self._questions.needs_agent(draft):
+            return None
+        return await self._engine.answered(request_id, draft.digest)
 
     async def PlanSession(  # noqa: N802
         self, request: pb.PlanSessionRequest, _context: object

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _PATIENT = RetryPolicy(patience=timedelta(seconds=60))
 _CONNECTIONS = 20
+_KINDS = [kind for kind in KINDS if not kind.startswith("live")]
 _EARLIEST_S, _LATEST_S = 0.0, 1.0
 """When the balancer is killed, after the first request: while most of them are under way."""
 
@@ -49,7 +50,7 @@ def measure(*, seed: int, probe_results: Path, rounds: int = 10, requests: int =
         observer = Observer(history, house, look_every_s=0.1)
         with observer.observing(), house.client() as client:
             for number in range(rounds):
-                kind = KINDS[number % len(KINDS)]
+                kind = _KINDS[number % len(_KINDS)]
                 session, path = wanted(house, film, kind, number)
                 began_s = time.monotonic()
                 names = asyncio.run(

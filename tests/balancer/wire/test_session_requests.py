@@ -292,6 +292,28 @@ async def test_the_same_request_gives_the_same_session_though_its_input_has_gone
     assert len(house.store.records) == 1
 
 
+async def test_a_try_that_finds_the_outputs_of_another_one_taken_gives_its_session(house: BalancerHouse) -> None:
+    """It looked at its input while the other was admitted and begun."""
+    text = """
+    transcode {
+      input { uri: "/in.mp4" } renditions { encode {} } outputs { file { path: "/srv/out/x.mp4" } }
+    }
+    """
+    held, house.agent.probe_gate = house.agent.probe_gate, asyncio.Event()
+    slow = asyncio.ensure_future(house.sessions.CreateSession(create(text, request_id="once")))
+    async with asyncio.timeout(30):
+        while not house.agent.probed:  # noqa: ASYNC110 - over a real wire
+            await asyncio.sleep(0.01)
+    house.agent.probe_gate, slow_gate = held, house.agent.probe_gate
+    first = await house.sessions.CreateSession(create(text, request_id="once"))
+    house.agent.output_failure = RequestFailure(reason=Reason.OUTPUT_EXISTS, message="there")
+    slow_gate.set()
+    assert (await slow).session.name == first.session.name
+    assert (await failure_of(house.sessions.CreateSession(create(text, request_id="another")))).reason is (
+        Reason.OUTPUT_EXISTS
+    )
+
+
 async def test_the_same_request_gives_the_same_session_where_nobody_is_asked(house: BalancerHouse) -> None:
     request = declared()
     request.request_id = "once"
