@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from agents.process_marks import OWNER_VARIABLE, name_of_agent
 from gpu_balancer.client import Client
 from gpu_balancer.runtime.folder_lock import lock_owner
 from gpu_balancer.v1 import device_pb2
@@ -232,6 +233,18 @@ def _end(daemon: RunningDaemon) -> None:
     except subprocess.TimeoutExpired:
         daemon.kill()
     # Agents first, or they would restart nothing but report lost shims; then whatever is left.
-    for pid in (*daemon.agent_pids().values(), *daemon.processes()):
+    for pid in (*daemon.agent_pids().values(), *daemon.processes(), *_marked_processes(daemon.state_dir)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _marked_processes(state_dir: Path) -> list[int]:
+    """Lists what agents started that names no folder of theirs: displays, which outlive an agent that was killed."""
+    owners = [f"{OWNER_VARIABLE}={name_of_agent(folder)}:".encode() for folder in state_dir.glob("agents/*")]
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            content = b"\0" + (entry / "environ").read_bytes()
+            if any(b"\0" + owner in content for owner in owners):
+                found.append(int(entry.name))
+    return found
