@@ -204,8 +204,13 @@ async def _of_present(agent: AgentMedia, session_id: SessionId, what: str) -> Se
 
 
 def _earlier_devices(record: SessionRecord) -> tuple[DeviceId, ...]:
-    """Gives other devices that may have files of attempts which the present one continues, newest first."""
-    devices = dict.fromkeys(ended.device_id for ended in reversed(record.ended_attempts))
+    """Gives other devices that may have files of attempts which the present one continues, newest first.
+
+    Of a session that ended before its last attempt had begun, those of the attempts whose place that was to take.
+    """
+    unbegun = record.state.final and record.running_time is None
+    begun = reversed(record.earlier_device_ids) if unbegun else ()
+    devices = dict.fromkeys((*(ended.device_id for ended in reversed(record.ended_attempts)), *begun))
     return tuple(device_id for device_id in devices if device_id != record.device_id)
 
 

@@ -79,7 +79,10 @@ class Observer:
             self._thread("processes", self._look),
         ]
         try:
-            with watching_writes(self._history, self._sighter, (self._house.state_dir, self._house.out_root)):
+            folders = (self._house.state_dir, self._house.out_root)
+            with watching_writes(self._history, self._sighter, folders) as listening:
+                if not listening:
+                    print("  writes are not listened to, which takes root: TWO_WRITERS sees less")
                 yield
         finally:
             self._ended.set()

@@ -65,7 +65,8 @@ class Sighter:
             path: Of a file that a program writes: a declared output or below it, what shall become one beside its
                 place, or an artifact.
         """
-        declared = next((at for at in self.outputs if path == at or path.startswith(f"{at}/")), None)
+        # Whoever asks for sessions adds to them meanwhile.
+        declared = next((at for at in tuple(self.outputs) if path == at or path.startswith(f"{at}/")), None)
         unfinished, artifact = _UNFINISHED.search(path), self._artifact.search(path.encode())
         if unfinished is not None:
             return f"the unfinished file of sessions/{unfinished[1]}"

@@ -100,6 +100,17 @@ async def test_a_session_whose_last_attempt_was_refused_has_what_earlier_ones_le
     assert refused.value.reason is Reason.ARTIFACT_NOT_FOUND
 
 
+async def test_a_session_that_was_to_begin_anew_and_did_not_has_what_its_earlier_attempt_left() -> None:
+    refused = session_record(1, state=SessionState.FAILED, attempt=3, device_id=NEW, earlier_device_ids=(OLD, MIDDLE))
+    places = Places(refused)
+    places.agents[NEW].media_failure = RequestFailure(reason=Reason.SESSION_NOT_FOUND, message="Cannot find it.")
+    assert (await places.sizes()).keys() == {"one.mp4", "two.mp4", "three.mp4"}
+    assert await places.read("one.mp4") == b"middle one"
+    began = Places(replace(refused, running_time=START_TIME))
+    began.agents[NEW].media_failure = places.agents[NEW].media_failure
+    assert await began.sizes() == {}, "its own attempt takes their place"
+
+
 async def test_what_nobody_has_is_not_found() -> None:
     with pytest.raises(RequestFailure) as refused:
         await Places().read("five.mp4")
