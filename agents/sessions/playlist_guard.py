@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 _MODE = 0o644
 _HEAD = "#EXTM3U"
+_END = "#EXT-X-ENDLIST"
+_LENGTH = re.compile(r"^#EXTINF:(\d+(?:\.\d+)?),", re.MULTILINE)
+_NUMBERED = re.compile(r"(segment\S*_)(\d+)(\.\w+)")
 _VARIANT = "#EXT-X-STREAM-INF:"
 _DISCONTINUITY = "#EXT-X-DISCONTINUITY"
 _ROOM_BYTES = 256 * 1024
@@ -89,6 +93,7 @@ class PlaylistGuard:
                 text = found if _is_whole(found) else self._whole.get(path)
                 if text is None or not (full or path in torn):
                     continue
+                text = _continued(text, path.parent) if path in torn else text
                 whole = ended_playlist(_playable(text, path.parent))
                 if whole != found:
                     _remove_unlisted(path.parent, whole)
@@ -164,6 +169,23 @@ def _remove_unlisted(folder: Path, playlist: str) -> None:
     for segment in folder.glob("segment*"):
         if segment.name not in listed:
             segment.unlink(missing_ok=True)
+
+
+def _continued(text: str, folder: Path) -> str:
+    """Adds what came after a playlist was last seen whole: ffmpeg had listed it in the one that it emptied.
+
+    How long each segment is nobody knows any more: as long as most are.
+    """
+    lines = text.splitlines()
+    last = _NUMBERED.fullmatch(next((line for line in reversed(lines) if line and not line.startswith("#")), ""))
+    lengths = sorted(float(length) for length in _LENGTH.findall(text))
+    if last is None or not lengths or _END in lines:
+        return text
+    found = [_NUMBERED.fullmatch(path.name) for path in folder.glob(f"{last[1]}*{last[3]}")]
+    later = sorted((int(one[2]), one[0]) for one in found if one is not None and int(one[2]) > int(last[2]))
+    for _, name in later:
+        lines += [f"#EXTINF:{lengths[len(lengths) // 2]:.6f},", name]
+    return "\n".join(lines) + "\n"
 
 
 def _playable(text: str, folder: Path) -> str:

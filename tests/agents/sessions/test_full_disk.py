@@ -176,6 +176,25 @@ def test_what_one_agent_saw_is_put_back_by_the_next_without_any_room(
     assert {path: path.read_text() for path in before} == before
 
 
+def test_segments_that_came_while_nobody_looked_are_listed_again(tmp_path: Path) -> None:
+    folder = tmp_path / "90p"
+    folder.mkdir()
+    for number in (7, 8, 9, 10, 12):
+        (folder / f"segment_{number:05}.ts").write_bytes(bytes(188))
+    (folder / "segment_00011.ts").touch()
+    (folder / "segment-2_00013.ts").write_bytes(bytes(188))
+    playlist = folder / "index.m3u8"
+    entries = "".join(
+        f"#EXTINF:{length},\nsegment_{number:05}.ts\n" for length, number in ((1.0, 7), (2.0, 8), (2.0, 9))
+    )
+    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n{entries}")
+    PlaylistGuard([str(tmp_path)]).look(0.0)
+    emptied(playlist)
+    PlaylistGuard([str(tmp_path)]).restore(full=True)
+    added = "#EXTINF:2.000000,\nsegment_00010.ts\n#EXT-X-DISCONTINUITY\n#EXTINF:2.000000,\nsegment_00012.ts\n"
+    assert playlist.read_text() == f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n{entries}{added}#EXT-X-ENDLIST\n"
+
+
 def emptied(path: Path) -> None:
     """Puts an empty file in the place of one, as ffmpeg does on a full disk."""
     path.with_name("empty").touch()
