@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FILLER = "filler"
+_BLOCK = bytes(4096)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +27,12 @@ class SmallDisk:
     def fill(self) -> None:
         """Takes all room that is left."""
         status = os.statvfs(self.place)
-        # Others take of it meanwhile: what was left may be less by now.
-        with suppress(OSError), (self.place / _FILLER).open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, status.f_bavail * status.f_frsize))
+        with suppress(OSError), (self.place / _FILLER).open("ab", buffering=0) as file:
+            with suppress(OSError):
+                # Others take of it meanwhile: what was left may be less by now, and then nothing is taken here.
+                os.posix_fallocate(file.fileno(), 0, max(1, status.f_bavail * status.f_frsize))
+            while True:
+                file.write(_BLOCK)
 
     def empty(self) -> None:
         """Gives the room back."""

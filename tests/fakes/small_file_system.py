@@ -39,9 +39,11 @@ def fill(place: Path, *, leave_bytes: int = 0) -> Path:
     filler = place / "filler"
     told = os.statvfs(place)
     room = told.f_bavail * told.f_frsize - leave_bytes
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        # Others take some of it meanwhile.
-        os.posix_fallocate(file.fileno(), 0, max(room, 1))
-        while not leave_bytes:
-            file.write(_BLOCK)
+    with filler.open("ab", buffering=0) as file:
+        with contextlib.suppress(OSError):
+            # Others take some of it meanwhile: then nothing is taken here.
+            os.posix_fallocate(file.fileno(), 0, max(room, 1))
+        with contextlib.suppress(OSError):
+            while not leave_bytes:
+                file.write(_BLOCK)
     return filler
