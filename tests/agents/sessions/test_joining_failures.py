@@ -12,10 +12,16 @@ from session_rig import Rigs, key_of
 from test_attempt_continuation import begun, killed, live_job
 
 from agents.bounded_program import ProgramRun
-from agents.pipelines.job import Container, FileOutput
+from agents.pipelines.job import Container, FileOutput, Job
 from agents.sessions import join_scratch, joining
 from agents.sessions.attempt import Ending
 from gpu_balancer.runtime.disk_room import DiskRoom
+
+
+def two_attempts(counting: Path, path: str) -> tuple[Job, Job]:
+    """Makes the jobs of an attempt and of one that goes on with its file."""
+    file = FileOutput(id="film", path=path, container=Container.MP4)
+    return live_job(counting, file), live_job(counting, file, attempt=2)
 
 
 async def test_a_disk_that_is_full_when_parts_are_joined_is_told_as_such(
@@ -24,8 +30,7 @@ async def test_a_disk_that_is_full_when_parts_are_joined_is_told_as_such(
     """With each part where it is: not all are among the artifacts."""
     out = tmp_path / "out"
     out.mkdir()
-    file = FileOutput(id="film", path=str(out / "film.mp4"), container=Container.MP4)
-    first, second = live_job(counting, file), live_job(counting, file, attempt=2)
+    first, second = two_attempts(counting, str(out / "film.mp4"))
     async with rigs.start() as rig:
         await begun(rig, first)
         await begun(rig, second, await killed(rig, first))
@@ -46,8 +51,7 @@ async def test_a_joining_that_has_no_room_is_not_begun_and_says_what_it_takes(
     rigs: Rigs, counting: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others write to that disk, too."""
-    file = FileOutput(id="film", path="film.mp4", container=Container.MP4)
-    first, second = live_job(counting, file), live_job(counting, file, attempt=2)
+    first, second = two_attempts(counting, "film.mp4")
     async with rigs.start() as rig:
         await begun(rig, first)
         await begun(rig, second, await killed(rig, first))
@@ -68,8 +72,7 @@ async def test_a_file_elsewhere_is_joined_on_its_own_disk_and_may_be_read_like_a
     """The disk of the state folder may have no room for it."""
     out = tmp_path / "out"
     out.mkdir()
-    file = FileOutput(id="film", path=str(out / "film.mp4"), container=Container.MP4)
-    first, second = live_job(counting, file), live_job(counting, file, attempt=2)
+    first, second = two_attempts(counting, str(out / "film.mp4"))
     run: list[tuple[str, ...]] = []
     run_bounded = joining.run_bounded
 
@@ -101,8 +104,7 @@ async def test_where_files_must_have_names_copies_are_made_among_the_artifacts(
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    file = FileOutput(id="film", path=str(out / "film.mp4"), container=Container.MP4)
-    first, second = live_job(counting, file), live_job(counting, file, attempt=2)
+    first, second = two_attempts(counting, str(out / "film.mp4"))
     async with rigs.start() as rig:
         await begun(rig, first)
         await begun(rig, second, await killed(rig, first))
@@ -117,8 +119,7 @@ async def test_a_joining_that_stands_still_is_given_up_and_its_parts_are_told(
     rigs: Rigs, counting: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk hangs: until then the session cannot end."""
-    file = FileOutput(id="film", path="film.mp4", container=Container.MP4)
-    first, second = live_job(counting, file), live_job(counting, file, attempt=2)
+    first, second = two_attempts(counting, "film.mp4")
     async with rigs.start() as rig:
         await begun(rig, first)
         await begun(rig, second, await killed(rig, first))
