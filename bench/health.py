@@ -7,7 +7,6 @@ when its first one has no further encoder session.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import threading
 import time
@@ -21,13 +20,13 @@ import imageio_ffmpeg
 from agents.health.xids import XID_TABLE, XidOutcome, xid_row
 from bench.daemons import BenchDaemon, bench_daemon
 from bench.measuring import Figure, make_video, spread
+from bench.stand_ins import StandInGpus
 from gpu_balancer import RequestFailure
 from gpu_balancer.v1 import device_pb2, media_pb2, session_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 UNLISTED = 9999
 _EXPECTED = {
     XidOutcome.IGNORED: device_pb2.HEALTH_STATE_OK,
@@ -154,10 +153,9 @@ def _figures(tally: _Tally, looks_s: Mapping[str, float], hang_s: float, restart
 class _House:
     """A daemon on two fake GPUs, the first preferred."""
 
-    def __init__(self, daemon: BenchDaemon, nvml: Any, change: Callable[..., None], video: Path) -> None:
+    def __init__(self, daemon: BenchDaemon, gpus: StandInGpus, video: Path) -> None:
         self.daemon = daemon
-        self._nvml = nvml
-        self._change = change
+        self._gpus = gpus
         self._video = video
         self._seen: list[tuple[float, device_pb2.Device]] = []
         self._news = threading.Condition()
@@ -176,14 +174,12 @@ class _House:
         row = xid_row(xid)
         expected = _EXPECTED[row.outcome]
         engine = row.outcome in (XidOutcome.ENCODER_FAULT, XidOutcome.DECODER_FAULT)
-        # As a card that needs a reset behaves; one that merely ended a process works on.
         harmless = expected == device_pb2.HEALTH_STATE_OK
         shown = row.outcome is XidOutcome.DEGRADED
         works = harmless or shown
-        self._change(lacking=LACKING, broken={} if works else {FIRST: "cuInit(0) failed -> CUDA_ERROR_UNKNOWN: x"})
         began_s = time.monotonic()
-        for _ in range(2 if engine else 1):
-            self._nvml.report(FIRST, xid, **({"errors": {"*": 15}} if row.outcome is XidOutcome.LOST else {}))
+        # Its engines fail as those of a card that needs a reset; one that merely ended a process works on.
+        self._gpus.strike(FIRST, xid, times=2 if engine else 1, works=works)
         if harmless:
             self._await_heard(xid)
             health, after_s = self._latest().health, 0.0
@@ -203,7 +199,7 @@ class _House:
     def show(self, **fields: Any) -> float:
         """Gives how long after the driver tells something else of the GPU a client sees that it is out of use."""
         began_s = time.monotonic()
-        self._nvml.change(FIRST, **fields)
+        self._gpus.tell(FIRST, **fields)
         with self._news:
             self._news.wait_for(lambda: self._barred_s(began_s) is not None, timeout=_PATIENCE_S)
             seen_s = self._barred_s(began_s)
@@ -224,7 +220,7 @@ class _House:
 
     def retry(self) -> float:
         """Gives how long after the request a session runs on the second GPU of which the first refuses the encoder."""
-        self._change(lacking=LACKING, broken={FIRST: _NO_SESSION})
+        self._gpus.break_engines(FIRST, _NO_SESSION)
         with self.daemon.client() as client:
             began_s = time.monotonic()
             name = client.create_session(self._session(live=True)).name
@@ -243,8 +239,7 @@ class _House:
         raise RuntimeError("it never ran")
 
     def _mend(self) -> None:
-        self._change(lacking=LACKING)
-        self._nvml.change(FIRST, errors={}, events=(), hangs=(), recovery_action=0, uncorrected_errors=0)
+        self._gpus.mend(FIRST)
         deadline_s = time.monotonic() + _PATIENCE_S
         with self.daemon.client() as client:
             while True:
@@ -301,35 +296,23 @@ class _House:
 
 
 FIRST, SECOND = "GPU-bench-1", "GPU-bench-2"
-LACKING = {name: list(_FORMATS) for name in (FIRST, SECOND)}
 
 
 @contextmanager
 def _house(folder: Path) -> Iterator[_House]:
-    sys.path.insert(0, str(REPOSITORY / "tests"))
-    from fakes import nvenc_ffmpeg
-    from fakes.nvml_library import FakeGpu, FakeNvml
-
     video = folder / "media" / "clip.mp4"
     video.parent.mkdir()
     make_video(imageio_ffmpeg.get_ffmpeg_exe(), video, seconds=20, size="320x180")
-    program = nvenc_ffmpeg.install(folder, lacking=LACKING)
-    nvml = FakeNvml.build(folder)
     # A GeForce card, because only such have a cap of encoder sessions, beside one that has none.
-    nvml.describe(
-        [FakeGpu(uuid=FIRST, bus=1, name="NVIDIA GeForce RTX 4090"), FakeGpu(uuid=SECOND, bus=2, name="NVIDIA L4")]
-    )
+    gpus = StandInGpus(folder, {FIRST: "NVIDIA GeForce RTX 4090", SECOND: "NVIDIA L4"}, lacking=_FORMATS)
+    gpus.keep_probe_results(folder / "state" / "agents")
     settings = (
-        f'[ffmpeg]\ncandidates = ["{program}"]\n[inputs]\nroots = ["{video.parent}"]\n'
+        f'[ffmpeg]\ncandidates = ["{gpus.program}"]\n[inputs]\nroots = ["{video.parent}"]\n'
         f'[[devices]]\nmatch = "{SECOND}"\nweight = 1\n'
     )
-
-    def change(**what: Any) -> None:
-        nvenc_ffmpeg.change(folder, **what)
-
-    with bench_daemon(settings, folder=folder, environment=nvml.environment) as daemon:
+    with bench_daemon(settings, folder=folder, environment=gpus.environment) as daemon:
         daemon.await_ready(timeout_s=240)
-        house = _House(daemon, nvml, change, video)
+        house = _House(daemon, gpus, video)
         threading.Thread(target=house.watch, name="watch devices", daemon=True).start()
         with house._news:
             house._news.wait_for(lambda: bool(house._seen), timeout=_PATIENCE_S)

@@ -27,7 +27,7 @@ from bench.chaos.kept_agents import KeptAgent, live_attempts
 from bench.chaos.relay import Relay
 from bench.chaos.sightings import Sighter
 from bench.chaos.small_disks import SmallDisk, small_disk
-from bench.chaos.stand_ins import house_clock, stand_in_gpus
+from bench.stand_ins import house_clock, stand_in_gpus
 from gpu_balancer import Client, RequestFailure
 from gpu_balancer.runtime.folder_lock import lock_owner
 from gpu_balancer.v1 import device_pb2
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _POLL_S = 0.02
+
+_LACKING = ("h264_nvenc:10", "hevc_nvenc", "av1_nvenc")
+"""What GPUs that are stood in for cannot do."""
 
 
 class House:
@@ -55,7 +58,9 @@ class House:
             made.mkdir(mode=0o700)
         self.clock = house_clock(folder) if wishes.clock else None
         """The daemons' wall clock. None: it is the machine's."""
-        self.gpus = stand_in_gpus(folder, wishes.gpus)
+        self.gpus = stand_in_gpus(
+            folder, {f"GPU-chaos-{number}": "NVIDIA L4" for number in range(wishes.gpus)}, lacking=_LACKING
+        )
         """Stand-ins. None: there are none."""
         self._cpus = cpu_devices(wishes)
         self.devices = (*self._cpus, *(self.gpus.ids if self.gpus else ()))

@@ -113,7 +113,8 @@ def test_a_session_that_fills_the_state_disk_is_told_as_failed_and_its_removal_m
             )
             eventually(lambda: not daemon.ffmpeg_processes(), "ffmpeg has ended for want of room")
             ended = client.wait(session)
-            assert (ended.state, ended.failure.reason) == (FAILED, "DISK_FULL")
+            assert ended.state == FAILED
+            assert ended.failure.reason in {"DISK_FULL", "DISK_LOW"}, "whoever looked first: ffmpeg, or the agent"
             client.delete_session(session.name)
             small = transcode_of(media / "clip.mp4", encoded(height=54))
 
