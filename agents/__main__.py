@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpu_balancer import __version__
+from gpu_balancer.runtime.garbage import loading
 from gpu_balancer.runtime.plain_structlog import load_plain_structlog
 
 if TYPE_CHECKING:
@@ -54,12 +55,13 @@ def _run(config: Path | None) -> int:
     # Displays' programs are started by fork, as their own users, and become other programs at once: gRPC need not be
     # made ready for children, and would write a line for each.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
-    load_plain_structlog()
-    from agents.daemon import StartFault, run_agent
-    from gpu_balancer.runtime.folder_lock import FolderLockedError, FolderUnusableError
-    from gpu_balancer.runtime.listening import ListenFault
-    from gpu_balancer.runtime.settings_file import SettingsError
-    from gpu_balancer.runtime.telemetry import TelemetryFault
+    with loading():
+        load_plain_structlog()
+        from agents.daemon import StartFault, run_agent
+        from gpu_balancer.runtime.folder_lock import FolderLockedError, FolderUnusableError
+        from gpu_balancer.runtime.listening import ListenFault
+        from gpu_balancer.runtime.settings_file import SettingsError
+        from gpu_balancer.runtime.telemetry import TelemetryFault
 
     try:
         run_agent(config)

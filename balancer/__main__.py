@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from gpu_balancer import __version__
 from gpu_balancer.runtime.default_paths import default_state_dir
 from gpu_balancer.runtime.folder_lock import FolderLockedError, FolderUnusableError, owned_folder
+from gpu_balancer.runtime.garbage import loading
 from gpu_balancer.runtime.plain_structlog import load_plain_structlog
 from gpu_balancer.runtime.settings_file import SettingsError
 
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return simulate(given[1:])
     options = _parser().parse_args(given)
     state_dir = (options.state_dir or default_state_dir()).absolute()
-    from balancer.usable_settings import load_usable_settings
+    with loading():
+        from balancer.usable_settings import load_usable_settings
 
     try:
         usable = load_usable_settings(options.config)
@@ -57,10 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, usable: UsableSettings, state_dir: Path) -> int:
     # What the daemon is made of is loaded once it is known that it will run.
-    load_plain_structlog()
-    import uvloop
+    with loading():
+        load_plain_structlog()
+        import uvloop
 
-    from balancer.daemon import DaemonOptions, StartError, run_daemon
+        from balancer.daemon import DaemonOptions, StartError, run_daemon
 
     daemon_options = DaemonOptions(
         settings=usable.settings,

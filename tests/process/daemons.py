@@ -233,9 +233,11 @@ def _end(daemon: RunningDaemon) -> None:
     except subprocess.TimeoutExpired:
         daemon.kill()
     # Agents first, or they would restart nothing but report lost shims; then whatever is left.
-    for pid in (*daemon.agent_pids().values(), *daemon.processes(), *_marked_processes(daemon.state_dir)):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    # Each looked for once the former are gone, which could start more of them.
+    for left in (daemon.agent_pids().values, daemon.processes, lambda: _marked_processes(daemon.state_dir)):
+        for pid in left():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _marked_processes(state_dir: Path) -> list[int]:

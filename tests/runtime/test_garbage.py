@@ -45,6 +45,23 @@ def test_what_is_kept_is_not_walked_through_again_and_again_and_cycles_are_still
 
 
 @pytest.mark.process
+def test_nothing_is_collected_while_a_program_loads_and_its_modules_are_not_looked_at_later() -> None:
+    program = """
+import gc
+from gpu_balancer.runtime.garbage import loading
+
+phases = []
+gc.callbacks.append(lambda phase, told: phases.append(phase))
+with loading():
+    import pydantic
+seen = len(phases)
+print(seen, gc.isenabled(), gc.get_freeze_count() > 10_000)
+"""
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["0", "True", "True"]
+
+
+@pytest.mark.process
 def test_what_was_there_before_is_looked_at_no_more() -> None:
     program = (
         "import gc; from gpu_balancer.runtime import garbage; garbage.collect_seldom(); print(gc.get_freeze_count())"
