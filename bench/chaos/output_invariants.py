@@ -21,7 +21,7 @@ def untrue_ends(history: History) -> Iterator[tuple[float, str]]:
     """What a session says of its end and what it left agree."""
     for output in history.outputs:
         view = history.last.get(output.session)
-        if view is None:
+        if view is None or _thrown_away(history, view):
             continue
         whole = output.whole and not output.complaints and output.frames > 0
         if view.state == "SUCCEEDED" and not whole:
@@ -64,6 +64,8 @@ def not_saved(history: History) -> Iterator[tuple[float, str]]:
         view = history.last.get(output.session)
         if view is None or view.state not in ("SUCCEEDED", "CANCELLED") or not told[output.session]:
             continue
+        if _thrown_away(history, view):
+            continue
         attempts = told[output.session]
         wanted = sum(attempts.values()) if output.continues else attempts.get(view.attempt, 0)
         missing = wanted - output.frames - output.cuts * CUT_FRAMES
@@ -90,6 +92,13 @@ def not_playable(history: History) -> Iterator[tuple[float, str]]:
             yield view.at_s, f"{output.session} failed; {output.path} has {output.frames} frames of {told}"
 
 
+def _thrown_away(history: History, last: SessionView) -> bool:
+    """Tells whether a session that was stopped on a move, to begin anew, says that nothing of it was left."""
+    told = "OUTPUTS_DISCARDED" in last.conditions
+    same = (one for one in history.sessions if (one.name, one.attempt) == (last.name, last.attempt))
+    return told and any("MOVING" in one.conditions for one in same)
+
+
 def _is_of_the_disk(view: SessionView | None) -> bool:
     return view is not None and view.failure in DISK_FAILURES
 
@@ -97,10 +106,16 @@ def _is_of_the_disk(view: SessionView | None) -> bool:
 def _watched_frames(history: History, last: SessionView) -> int:
     """Gives how many frames an attempt had told of when it was last looked after before it failed.
 
-    What it wrote on a full disk while its agent was away is not listed by the playlists that are put back.
+    What it wrote on a full disk while its agent was away is not listed by the playlists that are put back. What it told
+    once the disk was full it had encoded, not written.
     """
     views = [one for one in history.sessions if (one.name, one.attempt) == (last.name, last.attempt)]
     end_s = next((view.at_s for view in views if view.ended), last.at_s)
     away_s = [one.at_s for one in views if "UNREACHABLE" in one.conditions and one.at_s > end_s - AWAY_S]
-    until_s = max(away_s, default=end_s)
+    full_s = [
+        act.at_s
+        for act in history.acts
+        if last.failure == "DISK_FULL" and act.kind.startswith("fill") and act.at_s < end_s <= act.until_s + AWAY_S
+    ]
+    until_s = min(max(away_s, default=end_s), max(full_s, default=end_s))
     return max((one.frames or 0 for one in views if one.at_s <= until_s), default=0)

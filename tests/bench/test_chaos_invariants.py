@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,7 +105,7 @@ def fail_without_reason(history: History) -> None:
 
 
 def fail_although_it_could_begin_anew(history: History) -> None:
-    history.acts.append(Act(at_s=29.0, until_s=30.0, kind="fill outputs"))
+    history.acts.append(Act(at_s=30.5, until_s=30.8, kind="fill outputs"))
     history.sessions[-1] = history.last[NAME] = view(31.0, "FAILED", 8, attempt=2, failure="OUTPUT_EXISTS")
 
 
@@ -262,7 +263,7 @@ def lose_an_earlier_attempt(history: History) -> None:
 
 
 def fail_of_a_full_disk(history: History) -> None:
-    history.acts.append(Act(at_s=29.0, until_s=30.0, kind="fill outputs"))
+    history.acts.append(Act(at_s=30.5, until_s=30.8, kind="fill outputs"))
     history.sessions[-1] = history.last[NAME] = view(31.0, "FAILED", 8, attempt=2, failure="DISK_FULL")
 
 
@@ -402,6 +403,25 @@ def test_what_a_full_disk_tore_or_nobody_looked_after_is_lost_and_nothing_else()
     assert {violation.invariant for violation in check(history)} == {"NOT_PLAYABLE"}
     history.sessions.insert(6, view(23.0, "RUNNING", 6, attempt=2, frames=3, conditions=("UNREACHABLE",)))
     assert "NOT_PLAYABLE" not in {violation.invariant for violation in check(history)}
+
+
+def test_what_was_told_once_the_disk_was_full_need_not_be_there() -> None:
+    history = peaceful()
+    history.sessions[-1] = history.last[NAME] = view(31.0, "FAILED", 8, attempt=2, failure="DISK_FULL")
+    history.outputs[0] = OutputView(session=NAME, path="out", frames=10)
+    history.acts.append(Act(at_s=29.0, until_s=30.0, kind="fill outputs"))
+    assert check(history) == []
+    history.acts[-1] = Act(at_s=30.5, until_s=30.8, kind="fill outputs")
+    assert {violation.invariant for violation in check(history)} == {"NOT_PLAYABLE"}
+
+
+def test_what_was_thrown_away_on_the_move_is_told_and_need_not_be_there() -> None:
+    history = peaceful()
+    history.outputs[0] = OutputView(session=NAME, path="out", complaints=("nothing is there",))
+    history.last[NAME] = replace(history.last[NAME], conditions=("OUTPUTS_DISCARDED",))
+    assert {violation.invariant for violation in check(history)} >= {"UNTRUE_ENDS", "NOT_SAVED"}
+    history.sessions[6] = replace(history.sessions[6], conditions=("MOVING",))
+    assert check(history) == []
 
 
 def test_a_process_id_that_comes_again_is_another_program() -> None:
