@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import structlog
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.task_guard import TaskGuard
 
 _log = structlog.stdlib.get_logger(__name__)
+_Command = TypeVar("_Command", bound=Command)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +68,11 @@ class CommandDoor(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class _Running:
+class _Running(Generic[_Command]):
     """A command that is being carried out."""
 
-    command: Command
+    command: _Command
+    """As it was given last: of stops of one attempt the last one holds."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     nudged: asyncio.Event = field(default_factory=asyncio.Event)
     again: bool = False
@@ -86,16 +88,20 @@ class AgentCommands:
         self._agents = agents
         self._tasks = tasks
         self._times = times
-        self._running: dict[Command, _Running] = {}
+        self._running: dict[Command, _Running[Any]] = {}
 
     def run(self, command: Command) -> None:
-        """Begins a command, unless it is being carried out already: then it is tried again at once."""
-        running = self._running.get(command)
+        """Begins a command, unless it is being carried out already: then it is tried again at once.
+
+        A stop that comes while its attempt is told another one takes that one's place, and is the last to be told.
+        """
+        running = self._running.get(_errand(command))
         if running is not None:
+            running.command = command
             running.again = True
             running.nudged.set()
             return
-        running = self._running[command] = _Running(command)
+        running = self._running[_errand(command)] = _Running(command)
         match command:
             case LaunchOnAgent():
                 self._tasks.spawn(self._launch(command, running), name="launch")
@@ -139,7 +145,7 @@ class AgentCommands:
                 f"files, does not answer ({error or 'no answer in time'}). Try again when it does.",
             ) from error
 
-    async def _launch(self, command: LaunchOnAgent, running: _Running) -> None:
+    async def _launch(self, command: LaunchOnAgent, running: _Running[LaunchOnAgent]) -> None:
         pause = self._times.first_pause
         patient_until_s: float | None = None
         try:
@@ -183,7 +189,7 @@ class AgentCommands:
             )
         return LaunchAccepted(attempt=command.attempt, ingest_url=ingest_url)
 
-    async def _stop(self, command: StopOnAgent, running: _Running) -> None:
+    async def _stop(self, command: StopOnAgent, running: _Running[StopOnAgent]) -> None:
         pause = self._times.first_pause
         try:
             launch = self._running.get(
@@ -193,12 +199,14 @@ class AgentCommands:
                 launch.nudged.set()
                 await launch.ended.wait()
             while True:
-                running.again = False
+                command, running.again = running.command, False
                 # At least once: an attempt may live on after its session ended.
                 heard = await self._try_stop(command, aloud=pause == self._times.first_pause)
                 if heard is not None:
                     if running.again:
-                        continue  # It may have been heard before the attempt ended, which is to be told again then.
+                        # It may have been heard before the attempt ended, which is to be told again then; or it was
+                        # another one.
+                        continue
                     self._door.post(command.session_id, heard)
                     return
                 if self._over(command):
@@ -231,7 +239,7 @@ class AgentCommands:
             return None
         return StopHeard(attempt=command.attempt, report=report)
 
-    async def _pace(self, command: PaceOnAgent, running: _Running) -> None:
+    async def _pace(self, command: PaceOnAgent, running: _Running[PaceOnAgent]) -> None:
         """Tells the speed that the session has by then, until it was told or the attempt is none of the agent's."""
         pause = self._times.first_pause
         try:
@@ -266,7 +274,7 @@ class AgentCommands:
             return False
         return True
 
-    async def _wait(self, running: _Running, pause: timedelta) -> None:
+    async def _wait(self, running: _Running[Any], pause: timedelta) -> None:
         running.nudged.clear()
         try:
             async with asyncio.timeout(pause.total_seconds()):
@@ -274,9 +282,16 @@ class AgentCommands:
         except TimeoutError:
             pass
 
-    def _end(self, running: _Running) -> None:
-        del self._running[running.command]
+    def _end(self, running: _Running[Any]) -> None:
+        del self._running[_errand(running.command)]
         running.ended.set()
+
+
+def _errand(command: Command) -> Command:
+    """Gives what a command has in common with others that are not carried out beside it."""
+    if isinstance(command, StopOnAgent):
+        return replace(command, discard_outputs=False, to_be_continued=False)
+    return command
 
 
 def _tell(command: Command, error: Exception, *, aloud: bool) -> None:

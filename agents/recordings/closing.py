@@ -30,7 +30,7 @@ from agents.sessions.attempt import Ending
 from agents.sessions.earlier_parts import parts_missing
 from agents.sessions.endings import tidy_outputs
 from agents.sessions.live_playlists import LivePlaylists
-from agents.sessions.output_discards import discard_outputs, remove_artifacts
+from agents.sessions.output_discards import discard_outputs, remove_artifacts, thrown_away
 from agents.sessions.output_folders import unmark_presentations
 from agents.sessions.part_failures import not_joined, not_placed, not_placed_at_all, together
 from agents.sessions.processes import end_processes
@@ -149,6 +149,7 @@ class Closing:
         await self._end_strays(folder)
         if discard:
             await asyncio.to_thread(discard_outputs, folder, record)
+            return Closed(conditions=(thrown_away(self._clock.now()),))
         return Closed()
 
     async def settle(self, record: RecordingRecord, folder: AttemptFolder) -> None:

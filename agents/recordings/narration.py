@@ -58,6 +58,7 @@ class Narration:
         self._progress = Progress()
         self._written_bytes = 0
         self._sized_s = 0.0
+        self._closing = False
 
     @property
     def folder(self) -> AttemptFolder:
@@ -94,15 +95,18 @@ class Narration:
         await self.keep()
 
     async def stop(self, cause: StopCause, *, discard_outputs: bool = False, to_be_continued: bool = False) -> None:
-        """Notes that the attempt is to end, durably. The first cause holds."""
+        """Notes that the attempt is to end, durably. The first cause holds, and the last word on its outputs.
+
+        Once its files are being finished, or thrown away, nothing that is said of that comes in time.
+        """
         before = self.status
         if not before.live:
             return
         if before.stop_cause is None:
             self._change(stop_cause=cause)
-        if discard_outputs and self.status.stop_cause is StopCause.ASKED:
-            self._change(discard_outputs=True)
         if self.status.stop_cause is StopCause.ASKED:
+            if not self._closing:
+                self._change(discard_outputs=discard_outputs)
             self._change(to_be_continued=to_be_continued)
         if self.status is not before:
             await self._book.keep(self._attempt)
@@ -133,6 +137,11 @@ class Narration:
         if others != self.status.conditions:
             self._change(conditions=others)
             await self._book.publish(self._attempt)
+
+    def begin_closing(self) -> AttemptStatus:
+        """Takes the last word on what becomes of its outputs, and gives it."""
+        self._closing = True
+        return self.status
 
     async def begin_finalising(self) -> None:
         """Tells that finished files are being made. It holds until the end is told."""

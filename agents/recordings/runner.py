@@ -244,8 +244,8 @@ class RecordingRunner:
         if end.failure is not None:
             await self._closing.keep_evidence(record, folder, self._stage)
         await self._stage.strike(self._state.display)
-        discard = self._told.status.discard_outputs
-        final = not self._told.status.to_be_continued and is_final(record, end)
+        asked = self._told.begin_closing()
+        discard, final = asked.discard_outputs, not asked.to_be_continued and is_final(record, end)
         if discard or not (self._state.takes or record.job.continues):
             closed = await self._closing.leave(record, folder, discard=discard)
         else:

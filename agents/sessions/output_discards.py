@@ -10,10 +10,13 @@ import logging
 import shutil
 from typing import TYPE_CHECKING
 
+from agents.sessions.attempt import Condition
 from agents.sessions.output_folders import remove_presentation
 from agents.sessions.output_moves import remove_parts
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from agents.sessions.folder import AttemptFolder
     from agents.sessions.records import AnyRecord
 
@@ -29,6 +32,15 @@ def discard_outputs(folder: AttemptFolder, launch: AnyRecord) -> None:
         except OSError as error:
             where = f"{presentation.parent.path}/{presentation.name}"
             _LOG.warning("Cannot remove what %s made in %s: %s", folder.key, where, error.strerror)
+
+
+def thrown_away(now: datetime) -> Condition:
+    """Tells of it, in case no other attempt begins after all: a client may stop the session at that very moment."""
+    return Condition(
+        type="OUTPUTS_DISCARDED",
+        message="What it had made was thrown away, because another attempt was to begin anew.",
+        since_time=now,
+    )
 
 
 def remove_artifacts(folder: AttemptFolder) -> None:

@@ -151,8 +151,8 @@ class SessionRegistry:
 
         Args:
             key: Which attempt.
-            discard_outputs: Throws away what it made, unless it has completed by itself. Asking again without does
-                not take that back.
+            discard_outputs: Throws away what it made, unless it has completed by itself. Asking again without takes
+                that back, while it runs.
             to_be_continued: Leaves its outputs open, for another attempt that goes on with them. Asking again without
                 settles them before it returns.
 

@@ -24,7 +24,7 @@ from agents.sessions.file_ages import written_time
 from agents.sessions.ingest import another_key_was_used
 from agents.sessions.joining import tidy
 from agents.sessions.live_playlists import LivePlaylists
-from agents.sessions.output_discards import remove_artifacts
+from agents.sessions.output_discards import remove_artifacts, thrown_away
 from agents.sessions.output_folders import unmark_presentations
 from agents.sessions.pacing import Pacer
 from agents.sessions.part_endings import finish_outputs, joining_condition
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from agents.pipelines.progress import Progress
-    from agents.pipelines.recording_files import FinishStep
     from agents.sessions.attempt import AttemptStatus
     from agents.sessions.fence import FenceHold, Fences
     from agents.sessions.records import LaunchRecord
@@ -95,10 +94,9 @@ class AttemptRunner:
         self._recent_speed = RecentSpeed()
         self._playlists = LivePlaylists(launch.playlists)
         self._processes: AttemptProcesses | None = None
-        self._to_continue = False
+        self._to_continue = self._concluding = False
         self._pacer = Pacer(clock, hold=launch.hold, send=self._send, read=self._latest_progress)
-        signalled = attempt.status.signal_time is not None
-        self._ladder = StopLadder(clock, grace=settings.stop_timeout, signalled=signalled)
+        self._ladder = StopLadder(clock, grace=settings.stop_timeout, signalled=attempt.status.signal_time is not None)
         self._wake = asyncio.Event()
         self._shim_watch = ShimWatch(self._wake.set)
         self._deadline_s = self._next_deadline_s()
@@ -124,15 +122,17 @@ class AttemptRunner:
         """Asks the program to complete its outputs and end; as `Runner.stop`.
 
         What a program has made that ended by itself before is kept, though it is to be thrown away: it was asked for.
+        Of what several stops say of the outputs the last holds, until the attempt is being concluded.
         """
         if not self._status.live:
             return
         before = self._status
         if before.stop_cause is None:
             self._change(stop_cause=cause)
-        if discard_outputs and self._status.stop_cause is StopCause.ASKED and self._folder.exit_code() is None:
-            self._change(discard_outputs=True)
         if self._status.stop_cause is StopCause.ASKED:
+            if not self._concluding:
+                discard_outputs &= before.discard_outputs or self._folder.exit_code() is None
+                self._change(discard_outputs=discard_outputs)
             self._change(to_be_continued=to_be_continued)
         if self._status is not before:
             self._wake.set()
@@ -351,24 +351,24 @@ class AttemptRunner:
             _LOG.error("Cannot put back the playlists of %s: %s", self._status.key, error.strerror)
 
     async def _conclude(self, fence: FenceHold) -> None:
+        self._concluding = True
         tail_lines = self._settings.log_tail_lines
         conclusion = await asyncio.to_thread(
             conclude, self._folder, self._launch, self._status, redactor=self._redactor, log_tail_lines=tail_lines
         )
-        steps: tuple[FinishStep, ...] = ()
-        if not self._status.discard_outputs:
-            if self._launch.files:
-                self._change(conditions=(joining_condition(self._clock.now()),))
-                await self._book.publish(self._attempt)
-            conclusion, steps = await finish_outputs(
-                self._launch, self._folder, conclusion, fence, self._clock.now(), goes_on=self._goes_on(conclusion)
-            )
-        await self._tell_end(conclusion)
         if self._status.discard_outputs:
+            await self._tell_end(replace(conclusion, conditions=(thrown_away(self._clock.now()),)))
             await asyncio.to_thread(remove_artifacts, self._folder)
-        else:
-            await asyncio.to_thread(tidy, steps)
-            await asyncio.to_thread(tidy_outputs, self._launch, conclusion.ending)
+            return
+        if self._launch.files:
+            self._change(conditions=(joining_condition(self._clock.now()),))
+            await self._book.publish(self._attempt)
+        conclusion, steps = await finish_outputs(
+            self._launch, self._folder, conclusion, fence, self._clock.now(), goes_on=self._goes_on(conclusion)
+        )
+        await self._tell_end(conclusion)
+        await asyncio.to_thread(tidy, steps)
+        await asyncio.to_thread(tidy_outputs, self._launch, conclusion.ending)
 
     def _goes_on(self, conclusion: Conclusion) -> bool:
         """Tells whether another attempt may go on with its outputs."""

@@ -525,7 +525,9 @@ class AgentServiceStopSessionRequest(_message.Message):
     DISCARD_OUTPUTS_FIELD_NUMBER: _builtins.int
     TO_BE_CONTINUED_FIELD_NUMBER: _builtins.int
     discard_outputs: _builtins.bool
-    """Throws away what it made, because another attempt begins anew: no output is put into place."""
+    """Throws away what it made, because another attempt begins anew: no output is put into place. Stopping it again
+    without this takes that back while it runs; afterwards the condition OUTPUTS_DISCARDED tells of it.
+    """
     to_be_continued: _builtins.bool
     """Another attempt goes on with what it made: its HLS playlists are left without an end, and nothing is copied to
     destinations. Stopping it again without this makes up for both, when none goes on after all.

@@ -515,7 +515,20 @@ async def test_what_another_attempt_makes_anew_is_thrown_away(rigs: RecordingRig
         await rig.registry.stop(key_of(job), discard_outputs=True)
         ended = await rig.ended(job)
         assert ended.failure is None
+        assert conditions_of(ended) == ["OUTPUTS_DISCARDED"]
         assert not rig.folder(job).artifacts.exists()
+
+
+async def test_a_stop_that_keeps_what_was_to_be_thrown_away_is_heard_while_it_records(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        await rig.registry.stop(key_of(job), discard_outputs=True)
+        await rig.registry.stop(key_of(job))
+        ended = await rig.ended(job)
+        assert (ended.failure, conditions_of(ended)) == (None, [])
+        assert (rig.folder(job).artifacts / "recording.mp4").exists()
 
 
 def conditions_of(status: AttemptStatus) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,11 +58,12 @@ async def test_the_next_attempt_writes_where_a_discarded_one_wrote(rigs: Rigs, c
         await rig.launch(job)
         await until_true((out / "hls" / "master.m3u8").exists)
         assert rig.folder(job).artifacts.exists()
-        await rig.registry.stop(key_of(job), discard_outputs=True)
         await rig.registry.stop(key_of(job))
+        await rig.registry.stop(key_of(job), discard_outputs=True)
     async with rigs.start() as successor:
         ended = await successor.ended(job)
         assert (ended.ending, ended.failure) == (Ending.STOPPED, None)
+        assert [condition.type for condition in ended.conditions] == ["OUTPUTS_DISCARDED"]
         assert left_in(out) == ["there"]
         again = everywhere(clip, out, attempt=2)
         await check_outputs(again.outputs, OutputSettings(roots=(str(out),)))
@@ -71,6 +73,29 @@ async def test_the_next_attempt_writes_where_a_discarded_one_wrote(rigs: Rigs, c
     assert frames_of(out / "film.mkv") == frames_of(successor.folder(again).artifacts / "out.mp4") == 50
     assert (out / "hls" / "master.m3u8").exists()
     assert (out / "there" / "master.m3u8").exists()
+
+
+async def test_a_stop_that_keeps_what_was_to_be_thrown_away_is_heard_while_it_runs(
+    rigs: Rigs, clip: Path, out: Path
+) -> None:
+    """A client stops a session that was being stopped to begin anew."""
+    job = everywhere(endless(clip), out)
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        program = rig.folder(job).program_pid()
+        assert program is not None
+        os.kill(program, signal.SIGSTOP)
+        await rig.registry.stop(key_of(job), discard_outputs=True)
+        await rig.registry.stop(key_of(job))
+        os.kill(program, signal.SIGCONT)
+        ended = await rig.ended(job)
+        assert (ended.ending, ended.conditions) == (Ending.STOPPED, ())
+        assert frames_of(rig.folder(job).artifacts / "out.mp4") > 0
+        await rig.registry.stop(key_of(job), discard_outputs=True)
+        assert frames_of(rig.folder(job).artifacts / "out.mp4") > 0, "it has ended, and is told as such"
+    assert frames_of(out / "film.mkv") > 0
+    assert (out / "hls" / "master.m3u8").exists()
 
 
 async def test_what_was_complete_before_it_was_stopped_is_kept(rigs: Rigs, clip: Path, out: Path) -> None:

@@ -225,6 +225,37 @@ async def test_a_stop_on_the_way_is_the_end_and_gives_the_room_back(store: FakeS
         assert dict(pair.house.engine.ledger.used(CPU1)) == {}
 
 
+async def test_a_stop_on_the_way_keeps_what_was_made_when_the_agent_has_not_heard_of_the_way(pair: DrainHouse) -> None:
+    (moving,) = await pair.running(1)
+    agent = pair.house.agents[CPU0]
+    agent.reachable = False
+    await pair.drains.drain(CPU0, DrainMode.MOVE, None)
+    await pair.passing(1)
+    await pair.house.engine.stop(moving.id)
+    await pair.passing(1)
+    agent.reachable = True
+    await pair.passing(10)
+    assert agent.stops
+    assert agent.discarded == []
+    assert pair.state(moving).state is SessionState.CANCELLED
+
+
+async def test_a_stop_on_the_way_is_the_last_that_the_agent_hears(pair: DrainHouse) -> None:
+    """However long it takes over the one before."""
+    (moving,) = await pair.running(1)
+    agent = pair.house.agents[CPU0]
+    agent.keeps_stopping = True
+    agent.stop_gate.clear()
+    await pair.drains.drain(CPU0, DrainMode.MOVE, None)
+    await pair.passing(1)
+    await pair.house.engine.stop(moving.id)
+    await pair.passing(1)
+    assert len(agent.stops) == 1
+    agent.stop_gate.set()
+    await pair.passing(1)
+    assert (len(agent.stops), len(agent.discarded)) == (2, 1)
+
+
 async def test_what_a_session_has_of_the_host_is_its_own_when_it_moves(store: FakeSessionStore) -> None:
     """The host has no room for a second one; a move needs none."""
     async with drain_house(store, ROOMY, host_capacity={Dimension.CORES: 2_000_000}) as pair:
