@@ -23,6 +23,7 @@ from agents.lock_holders import is_held
 from agents.pipelines.outputs import TAKES_FOLDER
 from agents.pipelines.parts import PartNumber, part_name, part_number
 from agents.sessions.attempt import AttemptKey
+from agents.sessions.custody import note_taker, taker_of
 from agents.sessions.folder import AttemptFolder
 from agents.sessions.left_behind import note_left
 from agents.sessions.placed_files import take_back
@@ -58,7 +59,7 @@ def folders_of(earlier: Sequence[EarlierAttempt]) -> tuple[Path, ...]:
 def take_over(folder: AttemptFolder, earlier: Sequence[EarlierAttempt], files: Sequence[FileParts]) -> None:
     """Takes over the outputs of earlier attempts, oldest first. Blocks for the disk; may be repeated.
 
-    What cannot be reached stays where it is.
+    What cannot be reached stays where it is. What one of them has taken over that nobody knows the folder of is found.
 
     Args:
         folder: The folder of the attempt that goes on; the fence is held for it.
@@ -69,9 +70,11 @@ def take_over(folder: AttemptFolder, earlier: Sequence[EarlierAttempt], files: S
         OSError: When the disk is full or refuses; what was not taken over lies where it was.
     """
     left: list[str] = []
+    known = {one.attempt: one for one in earlier}
     try:
-        for one in sorted(earlier, key=lambda attempt: attempt.attempt):
-            left += [f"attempt {one.attempt}: {problem}" for problem in _taken_over(one, folder, files)]
+        for attempt in range(1, folder.key.attempt):
+            if (one := known.get(attempt)) is not None:
+                left += [f"attempt {attempt}: {problem}" for problem in _taken_over(one, folder, files, known)]
     except OSError as error:
         left.append(f"not everything could be moved: {error.strerror}")
         raise
@@ -79,8 +82,13 @@ def take_over(folder: AttemptFolder, earlier: Sequence[EarlierAttempt], files: S
         note_left(folder, left)
 
 
-def _taken_over(one: EarlierAttempt, folder: AttemptFolder, files: Sequence[FileParts]) -> list[str]:
-    """Takes over the outputs of one attempt. Gives what it may have made and was left, as sentences."""
+def _taken_over(
+    one: EarlierAttempt, folder: AttemptFolder, files: Sequence[FileParts], known: dict[int, EarlierAttempt]
+) -> list[str]:
+    """Takes over the outputs of one attempt. Gives what it may have made and was left, as sentences.
+
+    Who took over from it before becomes known, too, if only its attempt was.
+    """
     key = AttemptKey(session=folder.key.session, attempt=one.attempt)
     source = AttemptFolder(path=Path(one.folder), key=key)
     problem = _problem(source) if one.folder else "nobody knows its folder"
@@ -90,6 +98,8 @@ def _taken_over(one: EarlierAttempt, folder: AttemptFolder, files: Sequence[File
         return [problem] if one.folder else []
     if source.path == folder.path:
         return []
+    _follow(source, known)
+    note_taker(source, folder)
     for file in files:
         _name_parts(source, folder, file)
     take_back(source)
@@ -101,6 +111,16 @@ def _taken_over(one: EarlierAttempt, folder: AttemptFolder, files: Sequence[File
     if links:
         _LOG.warning("Left links where %s has made its outputs: %s", key, ", ".join(links))
     return [f"{name} is a link" for name in links]
+
+
+def _follow(source: AttemptFolder, known: dict[int, EarlierAttempt]) -> None:
+    """Learns the folder of the attempt that took over from another one, unless it was told."""
+    taker = taker_of(source)
+    if taker is None or taker.parent.name != source.key.session or not taker.name.isdecimal():
+        return
+    attempt = int(taker.name)
+    if attempt not in known or not known[attempt].folder:
+        known[attempt] = EarlierAttempt(attempt=attempt, folder=str(taker))
 
 
 def part_place(file: FileParts, artifacts: Path) -> Path:

@@ -437,6 +437,22 @@ async def test_a_part_that_was_damaged_is_left_out_and_that_is_said(rigs: Rigs, 
     assert (damaged.parent / "film.mp4").stat().st_size
 
 
+async def test_what_an_attempt_took_over_that_nobody_heard_of_is_in_the_file(
+    rigs: Rigs, others: Rigs, counting: Path
+) -> None:
+    """The answer of the second one's agent was lost with the connection, and then the agent."""
+    file = FileOutput(id="film", path="film.mp4", container=Container.MP4)
+    first, second, third = (live_job(counting, file, attempt=attempt) for attempt in (1, 2, 3))
+    async with rigs.start() as rig, others.start() as other:
+        await begun(rig, first)
+        lost = await killed(rig, first)
+        await begun(other, second, lost)
+        unheard = replace(await killed(other, second), folder="")
+        await begun(rig, third, lost, unheard)
+        assert (await stopped(rig, third)).conditions == ()
+    assert len(runs_of(counts_of(rig.folder(third).artifacts / "film.mp4"))) == 3
+
+
 async def test_what_cannot_be_reached_stays_where_it_is(
     rigs: Rigs, others: Rigs, counting: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,38 @@ def test_what_is_taken_over_is_called_what_it_is(tmp_path: Path) -> None:
     made(tmp_path, 1, FIRST)
     assert contents_of(taken_over(tmp_path, 2)) == TAKEN
     assert contents_of(folder_of(tmp_path, 1)) == {}
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_attempts_took_over_that_nobody_heard_of_is_found(tmp_path: Path, elsewhere: bool) -> None:
+    """Attempts 2 and 3 were begun by agents whose answers were lost, so that nobody can tell their folders."""
+    other = tmp_path / "other" if elsewhere else tmp_path
+    made(tmp_path, 1, FIRST)
+    unheard = [EarlierAttempt(attempt=1, folder=str(folder_of(tmp_path, 1).path))]
+    for attempt, state in ((2, other), (3, tmp_path)):
+        folder = made(state, attempt, {".takes/1/output-1.mp4": f"take of {attempt}"})
+        take_over(folder, unheard, files_of(folder))
+        unheard.append(EarlierAttempt(attempt=attempt, folder=""))
+    last = made(tmp_path, 4, {})
+    take_over(last, unheard, files_of(last))
+    assert contents_of(last) == TAKEN | {"recorded.part2-1.mp4": "take of 2", "recorded.part3-1.mp4": "take of 3"}
+    assert left_by(last) == ()
+    take_over(last, unheard, files_of(last))
+    assert len(contents_of(last)) == len(TAKEN) + 2
+
+
+def test_a_note_of_who_took_over_that_leads_astray_is_not_followed(tmp_path: Path) -> None:
+    made(tmp_path, 1, FIRST)
+    for noted in ("/s1/2", str(tmp_path / "s2" / "2"), str(tmp_path / "s1" / "9"), "", "\0", "s1/2" * 9000):
+        (folder_of(tmp_path, 1).path / "taken-over-by").write_text(noted)
+        last = made(tmp_path, 3, {})
+        take_over(last, [EarlierAttempt(attempt=1, folder=str(folder_of(tmp_path, 1).path))], files_of(last))
+        assert contents_of(last) == TAKEN
+        for name, content in TAKEN.items():
+            place = folder_of(tmp_path, 1).artifacts / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(content)
+        shutil.rmtree(last.path)
 
 
 @pytest.mark.process
