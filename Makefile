@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Processes that share out the tests, a file each at a time. More than there are cores: they wait more than they work.
-WORKERS ?= 4
+WORKERS ?= 5
 .DEFAULT_GOAL := help
 # Daemons are started hundreds of times here: what Python compiled of them is kept, also where that is turned off.
 export PYTHONDONTWRITEBYTECODE =
@@ -23,7 +23,7 @@ test-packages:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | system-packages
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,recording,s3,otlp,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[server,recording,s3,otlp,dev]'
 	@touch $@
 
 node_modules/.installed: package.json package-lock.json | test-packages

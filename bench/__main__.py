@@ -22,7 +22,7 @@ BENCHMARKS = {
 }
 SMOKE = {
     "create_session": {"pair_count": 1, "requests": 64},
-    "transcode": {"pair_count": 1, "seconds": 1},
+    "transcode": {"pair_count": 1, "seconds": 1, "height": 144},
     "footprint": {"runs": 1, "gpu_count": 1},
     "restarts": {"runs": 1, "session_count": 1, "attempt_count": 4},
     "calibration": {"runs": 1, "window_s": 0.02, "rounds": 1, "step_count": 3},

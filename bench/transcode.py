@@ -19,24 +19,24 @@ from gpu_balancer.v1 import media_pb2, session_pb2
 if TYPE_CHECKING:
     from gpu_balancer import Client
 
-LADDER = (720, 480, 360)
 
-
-def measure(*, pair_count: int = 5, seconds: int = 24) -> list[Figure]:
+def measure(*, pair_count: int = 5, seconds: int = 24, height: int = 720) -> list[Figure]:
     """Measures both claims.
 
     Args:
         pair_count: Counted pairs.
-        seconds: Length of the 720p source.
+        seconds: Length of the source.
+        height: Of the source, and of the highest of three rungs, in pixels. Divisible by 36.
     """
+    ladder = (height, height * 2 // 3, height // 2)
     with tempfile.TemporaryDirectory(prefix="gpu-balancer-bench-") as scratch:
         source = Path(scratch) / "source.mp4"
-        make_video(imageio_ffmpeg.get_ffmpeg_exe(), source, seconds=seconds)
+        make_video(imageio_ffmpeg.get_ffmpeg_exe(), source, seconds=seconds, size=f"{height * 16 // 9}x{height}")
         with bench_daemon(f'[inputs]\nroots = ["{scratch}"]\n') as daemon, daemon.client() as client:
             daemon.await_ready()
             return [
-                *_overhead(daemon, client, source, Path(scratch), pair_count),
-                *_ladder(daemon, client, source, Path(scratch), pair_count),
+                *_overhead(daemon, client, source, Path(scratch), pair_count, ladder[1]),
+                *_ladder(daemon, client, source, Path(scratch), pair_count, ladder),
             ]
 
 
@@ -71,8 +71,10 @@ def _argv_of(daemon: BenchDaemon, session: session_pb2.Session, target: Path) ->
     return [part.replace(str(folder), str(target)) for part in argv]
 
 
-def _overhead(daemon: BenchDaemon, client: Client, source: Path, scratch: Path, pair_count: int) -> list[Figure]:
-    wanted = _session(source, (480,))
+def _overhead(
+    daemon: BenchDaemon, client: Client, source: Path, scratch: Path, pair_count: int, height: int
+) -> list[Figure]:
+    wanted = _session(source, (height,))
     argv = _argv_of(daemon, _run(client, wanted), scratch / "by-hand")
     shares: list[float] = []
 
@@ -117,21 +119,23 @@ def _idle_share(daemon: BenchDaemon, seconds: float = 3) -> float:
     return (sum(map(process_cpu_s, pids)) - before) / (time.monotonic() - began)
 
 
-def _ladder(daemon: BenchDaemon, client: Client, source: Path, scratch: Path, pair_count: int) -> list[Figure]:
+def _ladder(
+    daemon: BenchDaemon, client: Client, source: Path, scratch: Path, pair_count: int, ladder: tuple[int, ...]
+) -> list[Figure]:
     """Compares with what one would type, and with what the daemon itself runs for one rung."""
-    together = _argv_of(daemon, _run(client, _session(source, LADDER)), scratch / "ladder")
-    ours = [_argv_of(daemon, _run(client, _session(source, (height,))), scratch / f"{height}p") for height in LADDER]
-    typed = [_typed(source, height, scratch / "typed" / "artifacts") for height in LADDER]
+    together = _argv_of(daemon, _run(client, _session(source, ladder)), scratch / "ladder")
+    ours = [_argv_of(daemon, _run(client, _session(source, (height,))), scratch / f"{height}p") for height in ladder]
+    typed = [_typed(source, height, ladder[0], scratch / "typed" / "artifacts") for height in ladder]
     return [
         _compared("three typed runs", together, typed, scratch, pair_count, "<= 0.88"),
         _compared("three sessions of one rung", together, ours, scratch, pair_count, "(none)"),
     ]
 
 
-def _typed(source: Path, height: int, folder: Path) -> list[str]:
+def _typed(source: Path, height: int, source_height: int, folder: Path) -> list[str]:
     """Gives the command that one types for one rung, same encoder, preset and quality."""
     folder.mkdir(parents=True, exist_ok=True)
-    scale = ["-vf", f"scale=-2:{height}"] if height != LADDER[0] else []
+    scale = ["-vf", f"scale=-2:{height}"] if height != source_height else []
     encode = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "23", "-g", "60", "-c:a", "aac", "-b:a", "128k"]
     target = ["-movflags", "+faststart", "-y", str(folder / f"{height}p.mp4")]
     return [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-i", str(source), *scale, *encode, *target]

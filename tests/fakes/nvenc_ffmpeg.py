@@ -65,7 +65,11 @@ def install(folder: Path, *, lacking: dict[str, list[str]] | None = None, real: 
     change(folder, lacking=lacking)
     program = folder / "nvenc-ffmpeg"
     command = shlex.join([sys.executable, "-I", "-S", str(Path(__file__).resolve()), real, str(settings)])
-    program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    # Half of what a probe tries is software: it needs no look at its arguments, which costs a start of Python.
+    may_need_a_card = "*cuda* | *cuvid* | *nvenc* | *hw*"
+    program.write_text(
+        f'#!/bin/sh\ncase "$*" in {may_need_a_card}) exec {command} "$@" ;; esac\nexec {shlex.quote(real)} "$@"\n'
+    )
     program.chmod(0o755)
     return program
 
