@@ -173,6 +173,22 @@ class House:
             time.sleep(_POLL_S)
         return time.monotonic() - self.started_s
 
+    def await_known(self, timeout_s: float = 60.0) -> None:
+        """Waits until the balancer tells of every device; an external agent's is known once that has answered.
+
+        Raises:
+            RuntimeError: When it does not in time.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        wanted, found = {f"devices/{device}" for device in self.devices}, set[str]()
+        with self.client() as client:
+            while not wanted <= found:
+                if time.monotonic() > deadline_s:
+                    raise RuntimeError(f"{sorted(wanted - found)} were not known in {timeout_s:g} s.")
+                with suppress(RequestFailure):
+                    found = {device.name for device in client.list_devices()}
+                time.sleep(_POLL_S)
+
     def await_adopted(self, names: frozenset[str], timeout_s: float = 60.0) -> float:
         """Waits until the balancer serves, every device is READY, and some sessions run and can be reached.
 

@@ -102,6 +102,7 @@ class Nemesis:
         if self._house.process is None or self._house.process.poll() is not None:
             self._house.start()
         self._house.await_serving()
+        self._house.await_known()
         with self._house.client() as client:
             for device in client.list_devices():
                 client.update_device(device.name, cordoned=False)
