@@ -18,6 +18,8 @@ _RANKS = {"STARTING": 1, "RUNNING": 2, "STOPPING": 3, "QUEUED": 4, "SUCCEEDED": 
 """Order of the states within an attempt. Queued with attempt n means: after attempt n, before the next."""
 _EARNED_FAILURES = dict.fromkeys(DISK_FAILURES, ("fill outputs", "fill state"))
 """Reasons for which a session may fail for good, and what must have been done. After all else it begins anew."""
+_HEARD_S = 60.0
+"""After so long, whatever was done to a session has shown: its agent, or its balancer, may be away meanwhile."""
 
 
 def lost(history: History) -> Iterator[tuple[float, str]]:
@@ -48,10 +50,11 @@ def unearned_failures(history: History) -> Iterator[tuple[float, str]]:
         if _is_harmed_at_its_stop(history, views[view.name], view):
             continue
         lasted = [one.at_s for one in views[view.name] if one.attempt == view.attempt] or [view.at_s]
+        end_s = _end_s(views[view.name], view)
         earned = any(
             act.kind in _EARNED_FAILURES.get(view.failure, ())
-            and act.at_s < _end_s(views[view.name], view) + NEWS_S
-            and act.until_s > min(lasted) - NEWS_S
+            and act.at_s < end_s + NEWS_S
+            and act.until_s > max(min(lasted) - NEWS_S, end_s - _HEARD_S)
             for act in history.acts
         )
         if not earned:
@@ -60,8 +63,9 @@ def unearned_failures(history: History) -> Iterator[tuple[float, str]]:
 
 def _is_harmed_at_its_stop(history: History, views: list[SessionView], last: SessionView) -> bool:
     stops_s = [one.at_s for one in views if one.attempt == last.attempt and one.state == "STOPPING" and not one.failure]
+    since_s = max([*stops_s[:1], _end_s(views, last) - _HEARD_S]) - NEWS_S
     return any(
-        act.target == last.name and act.kind.startswith(("kill", "stop program")) and act.until_s > stops_s[0] - NEWS_S
+        act.target == last.name and act.kind.startswith(("kill", "stop program")) and act.until_s > since_s
         for act in history.acts
         if stops_s
     )

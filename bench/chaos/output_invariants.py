@@ -16,6 +16,10 @@ DISK_FAILURES = ("DISK_FULL", "DISK_LOW", "OUTPUT_UNWRITABLE")
 CUT_FRAMES = 75
 """That a cut may cost: a killed program keeps back up to 2 s, and what it told last may be ahead of its file."""
 
+_MOVED_S = 60.0
+"""By then a session that is moved has ended where it was."""
+_MISSING = frozenset({"PARTS_MISSING", "IN_PARTS"})
+
 
 def untrue_ends(history: History) -> Iterator[tuple[float, str]]:
     """What a session says of its end and what it left agree."""
@@ -56,10 +60,7 @@ def not_saved(history: History) -> Iterator[tuple[float, str]]:
 
     Of an output that continues, that of every attempt; else of the last one, since an earlier one's is thrown away.
     """
-    told: dict[str, dict[int, int]] = defaultdict(dict)
-    for view in [*history.sessions, *history.last.values()]:
-        if view.frames is not None:
-            told[view.name][view.attempt] = max(view.frames, told[view.name].get(view.attempt, 0))
+    told = _told_frames(history)
     for output in history.outputs:
         view = history.last.get(output.session)
         if view is None or view.state not in ("SUCCEEDED", "CANCELLED") or not told[output.session]:
@@ -76,14 +77,18 @@ def not_saved(history: History) -> Iterator[tuple[float, str]]:
 def not_playable(history: History) -> Iterator[tuple[float, str]]:
     """What was written before a session failed plays, but for what the failure cost: no source here has a known end.
 
-    Its last attempt counts, if that had begun. What a disk did not take of the middle is lost beside.
+    Its last attempt counts, if that had begun; of an output that continues, all before it, too, unless it is told that
+    something is missing. What a disk did not take of the middle is lost beside.
     """
+    told_before = _told_frames(history)
     for output in history.outputs:
         view = history.last.get(output.session)
         if view is None or view.state != "FAILED":
             continue
         told = _watched_frames(history, view)
-        missing = told - output.frames - (output.lost if _is_of_the_disk(view) else 0)
+        if output.continues and not _MISSING.intersection(view.conditions):
+            told += sum(frames for attempt, frames in told_before[view.name].items() if attempt < view.attempt)
+        missing = told - output.frames - output.cuts * CUT_FRAMES - (output.lost if _is_of_the_disk(view) else 0)
         if not told:
             continue
         if output.unplayable:
@@ -95,8 +100,18 @@ def not_playable(history: History) -> Iterator[tuple[float, str]]:
 def _thrown_away(history: History, last: SessionView) -> bool:
     """Tells whether a session that was stopped on a move, to begin anew, says that nothing of it was left."""
     told = "OUTPUTS_DISCARDED" in last.conditions
-    same = (one for one in history.sessions if (one.name, one.attempt) == (last.name, last.attempt))
-    return told and any("MOVING" in one.conditions for one in same)
+    same = [one for one in history.sessions if (one.name, one.attempt) == (last.name, last.attempt)]
+    end_s = next((one.at_s for one in same if one.ended), last.at_s)
+    return told and any("MOVING" in one.conditions and one.at_s > end_s - _MOVED_S for one in same)
+
+
+def _told_frames(history: History) -> dict[str, dict[int, int]]:
+    """Gives how many frames each attempt of each session told of."""
+    told: dict[str, dict[int, int]] = defaultdict(dict)
+    for view in [*history.sessions, *history.last.values()]:
+        if view.frames is not None:
+            told[view.name][view.attempt] = max(view.frames, told[view.name].get(view.attempt, 0))
+    return told
 
 
 def _is_of_the_disk(view: SessionView | None) -> bool:

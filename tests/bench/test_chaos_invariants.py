@@ -424,6 +424,33 @@ def test_what_was_thrown_away_on_the_move_is_told_and_need_not_be_there() -> Non
     assert check(history) == []
 
 
+def test_excuses_hold_for_a_minute() -> None:
+    history = peaceful()
+    history.outputs[0] = OutputView(session=NAME, path="out", complaints=("nothing is there",))
+    history.sessions[6] = replace(history.sessions[6], conditions=("MOVING",))
+    history.sessions[-1] = replace(history.sessions[-1], at_s=100.0)
+    history.last[NAME] = replace(history.sessions[-1], conditions=("OUTPUTS_DISCARDED",))
+    assert {violation.invariant for violation in check(history)} >= {"UNTRUE_ENDS", "NOT_SAVED"}
+    history = peaceful()
+    fail_of_a_full_disk(history)
+    history.sessions[-1] = history.last[NAME] = replace(history.last[NAME], at_s=100.0)
+    assert "UNEARNED_FAILURE" in {violation.invariant for violation in check(history)}
+    history = peaceful()
+    history.acts.append(Act(at_s=30.5, until_s=30.5, kind="kill shim", target=NAME))
+    history.sessions[-1] = history.last[NAME] = view(100.0, "FAILED", 8, attempt=2, failure="SHIM_LOST")
+    assert "UNEARNED_FAILURE" in {violation.invariant for violation in check(history)}
+
+
+def test_what_a_failed_session_had_of_earlier_attempts_is_there_unless_it_says_otherwise() -> None:
+    history = peaceful()
+    history.sessions[2] = replace(history.sessions[2], frames=1000)
+    fail_of_a_full_disk(history)
+    history.outputs[0] = OutputView(session=NAME, path="out", frames=95, cuts=1, continues=True)
+    assert {violation.invariant for violation in check(history)} == {"NOT_PLAYABLE"}
+    history.sessions[-1] = history.last[NAME] = replace(history.last[NAME], conditions=("PARTS_MISSING",))
+    assert check(history) == []
+
+
 def test_a_process_id_that_comes_again_is_another_program() -> None:
     history = peaceful()
     history.writes.append(wrote(22.0, 3, 7))
