@@ -142,7 +142,7 @@ class RecordingRunner:
         await self._loaded.wait()
         if self._direction.ended.is_set():
             raise self._not_recording(what, "it is ending")
-        if not self._state.takes:
+        if not self._state.takes and not self._direction.resting:
             raise self._not_recording(what, "it has not begun to record")
 
     def _not_recording(self, what: str, why: str) -> RequestFailure:

@@ -38,6 +38,7 @@ from agents.recordings.takes import Takes
 from agents.recordings.use_meter import UseMeter
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Failure, Phase
 from agents.sessions.attempt_health import HealthBounds
+from agents.sessions.continuation import EarlierAttempt
 from agents.sessions.event_feed import StatusTold
 from agents.sessions.event_numbers import EventNumbers
 from agents.sessions.fence import Fences
@@ -267,12 +268,16 @@ class RecordingRig:
     pages: FakePages
     deliveries: NoDeliveries
 
-    async def launch(self, job: RecordingJob, max_duration: timedelta | None = None) -> None:
+    async def launch(
+        self, job: RecordingJob, max_duration: timedelta | None = None, *, continues: Sequence[AttemptStatus] = ()
+    ) -> None:
         """Launches a recording as the balancer would."""
         key = key_of(job)
+        earlier = tuple(EarlierAttempt(attempt=one.key.attempt, folder=one.folder) for one in continues)
+        order = RecordingOrder(job=job, plan=b"plan", max_duration=max_duration, continues=earlier)
 
         async def start(_: Collection[int]) -> Launched:
-            return await self.launcher.launch(key, RecordingOrder(job=job, plan=b"plan", max_duration=max_duration))
+            return await self.launcher.launch(key, order)
 
         await self.registry.launch(key, start)
 

@@ -392,6 +392,34 @@ async def test_a_new_agent_leaves_a_pause_as_it_is(rigs: RecordingRigs) -> None:
     assert ended.recording_report.take_count == 2
 
 
+async def test_a_recording_that_rests_goes_on_resting_as_another_attempt(rigs: RecordingRigs) -> None:
+    """Nothing is recorded that nobody asked for, whatever moved or ended its first attempt."""
+    first = recording()
+    second = replace(first, attempt=2, continues=True)
+    third = replace(second, attempt=3)
+    async with rigs.start() as rig:
+        await rig.launch(first)
+        await rig.running(first)
+        await rig.runner(first).pause()
+        await paused(rig, first)
+        await rig.registry.stop(key_of(first), to_be_continued=True)
+        moved = await rig.ended(first)
+        await rig.launch(second, continues=[moved])
+        await paused(rig, second)
+        await rig.registry.stop(key_of(second), to_be_continued=True)
+        again = await rig.ended(second)
+        await rig.launch(third, continues=[moved, again])
+        await paused(rig, third)
+        assert rig.state(third).takes == ()
+        await rig.runner(third).resume()
+        await rig.running(third)
+        await rig.registry.stop(key_of(third))
+        ended = await rig.ended(third)
+        assert (ended.ending, ended.failure) == (Ending.COMPLETED, None)
+        assert ended.recording_report is not None
+        assert ended.recording_report.take_count == 1
+
+
 async def test_a_pause_that_a_killed_agent_told_ends_when_its_successor_resumes(rigs: RecordingRigs) -> None:
     job = recording()
     async with rigs.start() as rig:
