@@ -340,6 +340,28 @@ async def test_a_first_attempt_that_none_goes_on_with_has_its_file_named(
     assert [run[0] for run in runs_of(counts_of(out / "film.mp4"))] == [0]
 
 
+async def test_a_file_that_got_its_name_late_is_told_as_unfinished_no_more(
+    rigs: Rigs, counting: Path, tmp_path: Path
+) -> None:
+    """It was stopped, and its program killed before it had ended."""
+    out = tmp_path / "out"
+    out.mkdir()
+    job = live_job(counting, FileOutput(id="film", path=str(out / "film.mp4"), container=Container.MP4))
+    async with rigs.start() as rig:
+        await begun(rig, job)
+        program = rig.folder(job).program_pid()
+        assert program is not None
+        os.kill(program, signal.SIGSTOP)
+        await rig.registry.stop(key_of(job))
+        os.kill(program, signal.SIGKILL)
+        failed = await rig.ended(job)
+        assert [condition.type for condition in failed.conditions] == ["UNFINISHED_FILES"]
+        await until(lambda: rig.registry.runner(key_of(job)) is None)
+        await rig.registry.stop(key_of(job))
+        assert rig.registry.attempt(job.session).status.conditions == ()
+    assert [path.name for path in out.iterdir()] == ["film.mp4"]
+
+
 @pytest.mark.parametrize("attempts", [1, 2])
 async def test_what_cannot_be_named_when_none_goes_on_with_it_is_told_with_where_it_is(
     rigs: Rigs, counting: Path, tmp_path: Path, attempts: int
