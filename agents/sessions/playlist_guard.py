@@ -93,8 +93,8 @@ class PlaylistGuard:
                 text = found if _is_whole(found) else self._whole.get(path)
                 if text is None or not (full or path in torn):
                     continue
-                text = _continued(text, path.parent) if path in torn else text
-                whole = ended_playlist(_playable(text, path.parent))
+                # Also of a whole one: it may be what a former run put back, which had no room to write a better one.
+                whole = ended_playlist(_playable(_continued(text, path.parent), path.parent))
                 if whole != found:
                     _remove_unlisted(path.parent, whole)
                     write_durably(path, whole.encode(), mode=_MODE)
@@ -183,7 +183,9 @@ def _continued(text: str, folder: Path) -> str:
         return text
     found = [_NUMBERED.fullmatch(path.name) for path in folder.glob(f"{last[1]}*{last[3]}")]
     later = sorted((int(one[2]), one[0]) for one in found if one is not None and int(one[2]) > int(last[2]))
-    for _, name in later:
+    for before, (number, name) in zip([int(last[2]), *(number for number, _ in later)], later, strict=False):
+        if number > before + 1:
+            lines.append(_DISCONTINUITY)  # what was between them was torn, and is removed
         lines += [f"#EXTINF:{lengths[len(lengths) // 2]:.6f},", name]
     return "\n".join(lines) + "\n"
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from session_rig import FACTS, FFMPEG, Rig, Rigs, endless, frames_of, job_of
@@ -176,7 +177,11 @@ def test_what_one_agent_saw_is_put_back_by_the_next_without_any_room(
     assert {path: path.read_text() for path in before} == before
 
 
-def test_segments_that_came_while_nobody_looked_are_listed_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("full_at_first", [False, True])
+def test_segments_that_came_while_nobody_looked_are_listed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at_first: bool
+) -> None:
+    """Where there is no room to list them at first, the next run, maybe another agent's, does."""
     folder = tmp_path / "90p"
     folder.mkdir()
     for number in (7, 8, 9, 10, 12):
@@ -190,9 +195,30 @@ def test_segments_that_came_while_nobody_looked_are_listed_again(tmp_path: Path)
     playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n{entries}")
     PlaylistGuard([str(tmp_path)]).look(0.0)
     emptied(playlist)
+    if full_at_first:
+        with monkeypatch.context() as full:
+            full.setattr(playlist_guard, "write_durably", Mock(side_effect=OSError(errno.ENOSPC, "full")))
+            with pytest.raises(OSError, match="full"):
+                PlaylistGuard([str(tmp_path)]).restore(full=True)
     PlaylistGuard([str(tmp_path)]).restore(full=True)
     added = "#EXTINF:2.000000,\nsegment_00010.ts\n#EXT-X-DISCONTINUITY\n#EXTINF:2.000000,\nsegment_00012.ts\n"
     assert playlist.read_text() == f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n{entries}{added}#EXT-X-ENDLIST\n"
+
+
+def test_a_playlist_that_a_full_disk_cut_at_the_end_of_a_line_is_listed_to_its_end(tmp_path: Path) -> None:
+    """It looks whole: the disk took a page of it."""
+    folder = tmp_path / "90p"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"segment_{number:05}.ts").write_bytes(bytes(188))
+    playlist = folder / "index.m3u8"
+    playlist.write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,\nsegment_00000.ts\n#EXTINF:1.0,\nsegment_00001.ts\n"
+    )
+    PlaylistGuard([str(tmp_path)]).restore(full=True)
+    listed = [line for line in playlist.read_text().splitlines() if line.startswith("segment")]
+    assert listed == [f"segment_{number:05}.ts" for number in range(5)]
+    assert all((folder / name).exists() for name in listed)
 
 
 def emptied(path: Path) -> None:
