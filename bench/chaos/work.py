@@ -274,8 +274,10 @@ def _pieces(asked: Asked, path: Path) -> list[Path]:
         return [path]
     parts = sorted(path.parent.glob(f"{path.stem}.part*{path.suffix}"))
     # What failed for good has no name: it is kept under a hidden one until the session is deleted.
-    hidden = sorted(path.parent.glob(f".gpu-balancer-{asked.name.rpartition('/')[2]}-*/*{path.suffix}"))
-    return parts or hidden or [path]
+    found = path.parent.glob(f".gpu-balancer-{asked.name.rpartition('/')[2]}-*/*{path.suffix}")
+    hidden = sorted(found, key=lambda part: (int(part.parent.name.rpartition("-")[2]), part.name))
+    # What begins anew counts as its last attempt left it; earlier ones, whose agents were lost, go with the session.
+    return parts or (hidden if asked.kind.startswith("live") else hidden[-1:]) or [path]
 
 
 def _readable(asked: Asked, media: Path) -> tuple[Path, bool]:
