@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from agents.sessions.folder import AttemptFolder
     from agents.sessions.records import LaunchRecord
 
-_UNFINISHED = "UNFINISHED_FILES"
+UNFINISHED_FILES = "UNFINISHED_FILES"
+"""Condition of an attempt that failed with files that have no name."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -64,7 +65,7 @@ async def finish_outputs(
         if conclusion.ending is Ending.FAILED and not launch.files:
             unfinished = await asyncio.to_thread(_unfinished, launch, now)
             # What was unfinished before may have its name by now.
-            known = tuple(condition for condition in conclusion.conditions if condition.type != _UNFINISHED)
+            known = tuple(condition for condition in conclusion.conditions if condition.type != UNFINISHED_FILES)
             conclusion = replace(conclusion, conditions=(*known, *unfinished))
     if launch.files and not goes_on:
         conclusion, steps = await _join_parts(launch, folder, conclusion, fence, now)
@@ -80,7 +81,7 @@ def _unfinished(launch: LaunchRecord, now: datetime) -> tuple[Condition, ...]:
     """Tells of files that a failure cut short: they get no name, which stands for what is complete."""
     kept = unfinished_parts(launch.output_moves)
     message = f"Cut short, and kept under hidden names until the session is deleted: {', '.join(kept)}."
-    return (Condition(type=_UNFINISHED, message=message, since_time=now),) if kept else ()
+    return (Condition(type=UNFINISHED_FILES, message=message, since_time=now),) if kept else ()
 
 
 def _with_conditions(conclusion: Conclusion, told: Sequence[Condition]) -> Conclusion:
