@@ -80,12 +80,14 @@ async def ask(
     finally:
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)
-        if not answer.done():
-            # Its thread is told by the socket, and so ends now.
-            await asyncio.wait([answer])
-            answer.exception()
-        executor.shutdown(wait=False)
-        client.close()
+        try:
+            if not answer.done():
+                # Its thread is told by the socket, and so ends now.
+                await asyncio.wait([answer])
+                answer.exception()
+        finally:  # Whoever gave up may be hurried meanwhile.
+            executor.shutdown(wait=False)
+            client.close()
 
 
 def _converse(
