@@ -64,9 +64,7 @@ async def finish_outputs(
         conclusion = _with_conditions(conclusion, missing)
         if conclusion.ending is Ending.FAILED and not launch.files:
             unfinished = await asyncio.to_thread(_unfinished, launch, now)
-            # What was unfinished before may have its name by now.
-            known = tuple(condition for condition in conclusion.conditions if condition.type != UNFINISHED_FILES)
-            conclusion = replace(conclusion, conditions=(*known, *unfinished))
+            conclusion = _with_conditions(conclusion, unfinished, anew=UNFINISHED_FILES)
     if launch.files and not goes_on:
         conclusion, steps = await _join_parts(launch, folder, conclusion, fence, now)
     await asyncio.to_thread(_close_playlists, launch, ended=not goes_on)
@@ -84,9 +82,12 @@ def _unfinished(launch: LaunchRecord, now: datetime) -> tuple[Condition, ...]:
     return (Condition(type=UNFINISHED_FILES, message=message, since_time=now),) if kept else ()
 
 
-def _with_conditions(conclusion: Conclusion, told: Sequence[Condition]) -> Conclusion:
-    """Adds conditions, each in the place of one of its type that was told when outputs were finished before."""
-    types = {condition.type for condition in told}
+def _with_conditions(conclusion: Conclusion, told: Sequence[Condition], *, anew: str = "") -> Conclusion:
+    """Adds conditions, each in the place of one of its type that was told when outputs were finished before.
+
+    One of the type `anew` goes also when it is not told again: it has become untrue.
+    """
+    types = {anew, *(condition.type for condition in told)}
     kept = [condition for condition in conclusion.conditions if condition.type not in types]
     return replace(conclusion, conditions=(*kept, *told))
 

@@ -324,12 +324,17 @@ async def test_nothing_but_a_presentation_is_left_outside_when_nothing_goes_on_w
     assert not list((out / "show").glob(".gpu-balancer-*"))
 
 
+def film_outside(tmp_path: Path, counting: Path) -> tuple[Path, Job]:
+    """A folder under an output root, and a job that writes a file there."""
+    out = tmp_path / "out"
+    out.mkdir()
+    return out, live_job(counting, FileOutput(id="film", path=str(out / "film.mp4"), container=Container.MP4))
+
+
 async def test_a_first_attempt_that_none_goes_on_with_has_its_file_named(
     rigs: Rigs, counting: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    job = live_job(counting, FileOutput(id="film", path=str(out / "film.mp4"), container=Container.MP4))
+    out, job = film_outside(tmp_path, counting)
     async with rigs.start() as rig:
         await begun(rig, job)
         failed = await killed(rig, job)
@@ -344,9 +349,7 @@ async def test_a_file_that_got_its_name_late_is_told_as_unfinished_no_more(
     rigs: Rigs, counting: Path, tmp_path: Path
 ) -> None:
     """It was stopped, and its program killed before it had ended."""
-    out = tmp_path / "out"
-    out.mkdir()
-    job = live_job(counting, FileOutput(id="film", path=str(out / "film.mp4"), container=Container.MP4))
+    out, job = film_outside(tmp_path, counting)
     async with rigs.start() as rig:
         await begun(rig, job)
         program = rig.folder(job).program_pid()
