@@ -84,10 +84,11 @@ class RecordingControls:
         return self._sessions.get(session_id)
 
     async def resume(self, session_id: SessionId) -> SessionRecord:
-        """Goes on recording. Raises as `pause`."""
+        """Goes on recording, also one that was moved while it rested, and so has not begun anew. Raises as `pause`."""
         what = f"resume sessions/{session_id}"
-        record = self._required(session_id, what, _RUNNING)
+        record = self._required(session_id, what, _PLACED)
         async with _answer(what):
+            await self._sessions.launched(record)
             await self._agent(record, what).resume(session_id, record.attempt)
         return self._sessions.get(session_id)
 
