@@ -228,6 +228,13 @@ async def test_a_running_recording_is_paused_resumed_and_looked_at(house: Balanc
     ]
 
 
+async def test_a_recording_that_rests_before_it_has_begun_is_resumed(house: BalancerHouse) -> None:
+    """It was moved while it rested: whether it does, its agent knows."""
+    made = await created(house)
+    await house.sessions.ResumeSession(pb.ResumeSessionRequest(name=made.name))
+    assert house.agent.controls == [("resume", id_of(made), 1)]
+
+
 async def test_more_time_is_told_to_the_agent_and_kept(house: BalancerHouse) -> None:
     made = await running(house, around="max_duration { seconds: 60 }")
     assert (await extend(house, made, 300)).max_duration.seconds == 300
