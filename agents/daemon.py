@@ -33,6 +33,7 @@ from agents.sessions.disk_watch import DiskWatch
 from agents.sessions.event_numbers import EventNumbers
 from agents.sessions.fence import Fences
 from agents.sessions.folder import SessionFolders
+from agents.sessions.late_playlists import LatePlaylists
 from agents.sessions.launcher import Launcher, LaunchSettings
 from agents.sessions.orphans import OrphanSweep
 from agents.sessions.records import LaunchRecord, RecordingRecord
@@ -237,6 +238,8 @@ class _Agent:
 
     def _keep_up(self, tasks: TaskGuard, registry: SessionRegistry) -> None:
         tasks.spawn_eternal(keep_time(self.clock), name="keep the time")
+        late = LatePlaylists(registry.ended, fences=self.fences, book=self.book)
+        tasks.spawn_eternal(late.watch(), name="late playlists")
         if self.device.health_watch is not None:
             tasks.spawn_eternal(self.device.health_watch.run(), name="health")
         meter = open_meter(self.device.identity, clock=self.clock)
@@ -264,24 +267,13 @@ class Runners:
         self, recordings: Recordings, book: StatusBook, fences: Fences, *, clock: Clock, settings: RunnerSettings
     ) -> None:
         self._recordings = recordings
-        self._fences = fences
-        self._book = book
-        self._clock = clock
-        self._settings = settings
+        self._watched = partial(AttemptRunner, book=book, fences=fences, clock=clock, settings=settings)
 
     def make(self, attempt: Attempt, record: AnyRecord, trace: SessionTrace) -> Runner:
         """Implements `RunnerMaker`."""
         match record:
             case LaunchRecord():
-                return AttemptRunner(
-                    attempt,
-                    record,
-                    book=self._book,
-                    fences=self._fences,
-                    trace=trace,
-                    clock=self._clock,
-                    settings=self._settings,
-                )
+                return self._watched(attempt, record, trace=trace)
             case RecordingRecord():
                 return self._recordings.make_runner(attempt, record, trace)
             case _:

@@ -29,7 +29,7 @@ from agents.sessions.artifacts import list_artifacts
 from agents.sessions.attempt import Ending
 from agents.sessions.earlier_parts import parts_missing
 from agents.sessions.endings import tidy_outputs
-from agents.sessions.live_playlists import LivePlaylists
+from agents.sessions.late_playlists import close_playlists
 from agents.sessions.output_discards import discard_outputs, remove_artifacts, thrown_away
 from agents.sessions.output_folders import unmark_presentations
 from agents.sessions.part_failures import not_joined, not_placed, not_placed_at_all, together
@@ -121,7 +121,7 @@ class Closing:
         except (RequestFailure, OSError) as error:
             # The takes stay where they are: whoever has the device working again can have them.
             return Closed(failure=not_finished(error, folder.artifacts / TAKES_FOLDER))
-        await asyncio.to_thread(_close_playlists, record, folder, ended=final)
+        still_open = await asyncio.to_thread(self._close_playlists, record, folder, final=final)
         outcomes = [(step, await self._made(step, folder, fence)) for step in steps]
         failures = [failure for _, failure in outcomes if failure is not None]
         made = [step for step, failure in outcomes if failure is None]
@@ -135,7 +135,7 @@ class Closing:
             failure=together(failures),
             duration=passed,
             steps=tuple(made),
-            conditions=(*missing, *joining.in_parts(made, self._clock.now())),
+            conditions=(*missing, *joining.in_parts(made, self._clock.now()), *still_open),
         )
 
     async def leave(self, record: RecordingRecord, folder: AttemptFolder, *, discard: bool) -> Closed:
@@ -152,10 +152,15 @@ class Closing:
             return Closed(conditions=(thrown_away(self._clock.now()),))
         return Closed()
 
-    async def settle(self, record: RecordingRecord, folder: AttemptFolder) -> None:
-        """Makes up for what was left undone when a recording failed, in case another attempt would go on with it."""
-        await asyncio.to_thread(_close_playlists, record, folder, ended=True)
+    async def settle(self, record: RecordingRecord, folder: AttemptFolder) -> tuple[Condition, ...]:
+        """Makes up for what was left undone when a recording failed, in case another attempt would go on with it.
+
+        Returns:
+            What is to be known of its playlists.
+        """
+        still_open = await asyncio.to_thread(self._close_playlists, record, folder, final=True)
         await self.send_copies(record, folder)
+        return still_open
 
     async def send_copies(self, record: RecordingRecord, folder: AttemptFolder) -> None:
         """Has every artifact copied to the destinations that were asked for. Durable before the end is told."""
@@ -201,6 +206,14 @@ class Closing:
             return [not_placed_at_all(error, [step.made_path for step in made])]
         return [not_placed(str(error), taken=error.taken) for error in errors]
 
+    def _close_playlists(self, record: RecordingRecord, folder: AttemptFolder, *, final: bool) -> tuple[Condition, ...]:
+        """Says in HLS playlists that nothing more will come: takes leave them open for the next one."""
+        playlists = record.playlists or _playlists(record, folder)
+        still_open = close_playlists(playlists, self._clock.now(), goes_on=not final)
+        if final:
+            unmark_presentations(record.presentations, folder.key.session)
+        return still_open
+
     def _missing(self, record: RecordingRecord, folder: AttemptFolder) -> tuple[Condition, ...]:
         places = file_places(record.job, artifacts_dir=str(folder.artifacts))
         files = joining.resolved(places, record.output_moves)
@@ -219,17 +232,6 @@ class Closing:
 def is_final(record: RecordingRecord, end: RecordingEnd | None) -> bool:
     """Tells whether nothing goes on with what a recording has made: it has not failed, or may not be continued."""
     return not record.may_continue or end is None or end.failure is None
-
-
-def _close_playlists(record: RecordingRecord, folder: AttemptFolder, *, ended: bool) -> None:
-    """Says in HLS playlists that nothing more will come: takes leave them open for the next one."""
-    playlists = LivePlaylists(record.playlists or _playlists(record, folder))
-    try:
-        playlists.end() if ended else playlists.update()
-    except (OSError, ValueError) as error:
-        _LOG.warning("Cannot end the playlists of %s: %s", folder.key, error)
-    if ended:
-        unmark_presentations(record.presentations, folder.key.session)
 
 
 def _playlists(record: RecordingRecord, folder: AttemptFolder) -> tuple[HlsPresentation, ...]:

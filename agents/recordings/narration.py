@@ -192,6 +192,13 @@ class Narration:
         self._change(conditions=(*others, *conditions))
         await self._book.publish(self._attempt)
 
+    async def tell_outputs(self, conditions: tuple[Condition, ...]) -> None:
+        """Tells what is to be known of its outputs besides what was told of them, in the place of the same."""
+        types = {one.type for one in conditions}
+        others = tuple(one for one in self.status.conditions if one.type not in types)
+        self._change(conditions=(*others, *conditions))
+        await self._book.publish(self._attempt)
+
     async def publish_use(self, use: MeasuredUse) -> None:
         """Keeps and tells what the display was seen to take."""
         await self.keep(measured_use=use)

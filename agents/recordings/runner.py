@@ -154,7 +154,9 @@ class RecordingRunner:
         """Ends playlists and begins copies of a recording that failed, once nothing goes on with it."""
         direction = self._direction
         with contextlib.suppress(FencedError), await asyncio.to_thread(direction.fence.prove):
-            await self._closing.settle(direction.record, direction.folder)
+            still_open = await self._closing.settle(direction.record, direction.folder)
+            if still_open:
+                await self._told.tell_outputs(still_open)
 
     # -------------------------------------------------------------------------------------------- from begin to end
 

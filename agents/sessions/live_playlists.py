@@ -147,18 +147,19 @@ class LivePlaylists:
             written = own.stat().st_mtime_ns
         except FileNotFoundError:
             return
-        if self._seen.get(own) == written or _is_settled(folder, presentation.part):
-            return
+        listed = _read(folder / PLAYLIST)
+        if self._seen.get(own) == written or (listed is not None and listed.ended):
+            return  # Of one that has ended what it was joined of may be gone, or have been torn by a full disk.
         joined = _joined(folder, presentation.part, presentation.window)
-        if joined is None:
-            return
+        if joined is None or (listed is not None and _end_number(joined) < _end_number(listed)):
+            return  # A full disk has cut what ffmpeg wrote.
         write_durably(folder / PLAYLIST, write_playlist(replace(joined, ended=False)).encode(), mode=_MODE)
         _remove_passed(folder, presentation.part, joined)
         self._seen[own] = written
 
 
 def _end(playlist: Path) -> None:
-    text = playlist.read_text("utf-8")
+    text = playlist.read_text("utf-8", errors="replace")
     found = parse_playlist(text)
     playable = found and _playable(found, playlist.parent)
     ended = ended_playlist(text if playable is None or playable == found else write_playlist(playable))
@@ -202,10 +203,9 @@ def _joined(folder: Path, part: int, window: int | None) -> Playlist | None:
     return join_playlists(_read(folder / playlist_before(part)) or Playlist(), own, window=window)
 
 
-def _is_settled(folder: Path, part: int) -> bool:
-    """Tells whether an agent was ended while it took away what an ended playlist was joined of."""
-    listed = _read(folder / PLAYLIST)
-    return listed is not None and listed.ended and not (folder / playlist_before(part)).exists()
+def _end_number(playlist: Playlist) -> int:
+    """Gives the number of the segment that would come next."""
+    return playlist.media_sequence + len(playlist.segments)
 
 
 def _read(path: Path) -> Playlist | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agents.sessions import joining
 from agents.sessions.attempt import Condition, Ending
 from agents.sessions.earlier_parts import earlier_parts, parts_missing
-from agents.sessions.live_playlists import LivePlaylists
+from agents.sessions.late_playlists import PLAYLISTS_OPEN, close_playlists
 from agents.sessions.output_folders import unmark_presentations
 from agents.sessions.output_moves import unfinished_parts
 from agents.sessions.part_failures import not_joined, not_placed, not_placed_at_all, together
@@ -67,7 +67,10 @@ async def finish_outputs(
             conclusion = _with_conditions(conclusion, unfinished, anew=UNFINISHED_FILES)
     if launch.files and not goes_on:
         conclusion, steps = await _join_parts(launch, folder, conclusion, fence, now)
-    await asyncio.to_thread(_close_playlists, launch, ended=not goes_on)
+    # Of a film that broke off elsewhere than on a full disk nothing says that it is whole.
+    torn = launch.hls_folders if conclusion.failure is not None and conclusion.failure.reason == "DISK_FULL" else ()
+    still_open = await asyncio.to_thread(close_playlists, launch.playlists, now, goes_on=goes_on, torn=torn)
+    conclusion = _with_conditions(conclusion, still_open, anew=PLAYLISTS_OPEN)
     done = conclusion.ending is Ending.COMPLETED and not launch.may_continue
     if not goes_on and (conclusion.ending is Ending.STOPPED or done):
         # Of what failed the mark stays: another attempt may begin anew there.
@@ -137,14 +140,6 @@ async def _made(
 def _shown(paths: Sequence[str], folder: AttemptFolder) -> list[str]:
     """Gives paths as clients know them: of artifacts, inside the artifacts."""
     return [path.removeprefix(f"{folder.artifacts}/") for path in paths]
-
-
-def _close_playlists(launch: LaunchRecord, *, ended: bool) -> None:
-    playlists = LivePlaylists(launch.playlists)
-    try:
-        playlists.end() if ended else playlists.update()
-    except OSError as error:
-        _LOG.error("Cannot end playlists: %s: %s", error.strerror, error.filename)
 
 
 def joining_condition(now: datetime) -> Condition:

@@ -25,7 +25,7 @@ from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, inv
 from gpu_balancer.runtime.log import bind_session
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Coroutine
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
     from contextlib import AbstractContextManager
 
     from opentelemetry.trace import Tracer
@@ -198,6 +198,12 @@ class SessionRegistry:
     def live_folders(self) -> tuple[AttemptFolder, ...]:
         """Lists the folders of attempts that have not ended."""
         return tuple(attempt.folder for attempt in self._attempts.values() if attempt.status.live)
+
+    def ended(self) -> Iterator[tuple[Attempt, AnyRecord]]:
+        """Lists the attempts that have ended and whose launch is known."""
+        for key, record in self._launches.items():
+            if not self._is_live(key):
+                yield self._attempts[key], record
 
     async def _stop(self, key: AttemptKey, discard_outputs: bool, to_be_continued: bool) -> None:
         await self._takeover.read(key.session)

@@ -307,12 +307,11 @@ class AttemptRunner:
 
     def _next_deadline_s(self) -> float | None:
         """Tells when something must have happened, in active seconds. None: nothing must."""
-        if self._status.phase is Phase.STARTING:
-            since, bound = self._status.launch_time, self._launch.first_frame_timeout
-        elif self._launch.max_duration is not None:
-            since, bound = self._status.running_time, self._launch.max_duration
-        else:
+        starting = self._status.phase is Phase.STARTING
+        bound = self._launch.first_frame_timeout if starting else self._launch.max_duration
+        if bound is None:
             return None
+        since = self._status.launch_time if starting else self._status.running_time
         now = self._clock.now()
         gone_s = max((now - (since or now)).total_seconds(), 0.0)
         return self._active_s() + bound.total_seconds() - gone_s
@@ -344,8 +343,9 @@ class AttemptRunner:
             await self._tell_end(conclude_fenced(error))
 
     async def _restore_playlists(self) -> None:
+        full = self._status.stop_cause is StopCause.DISK_FULL
         try:
-            full = self._status.stop_cause is StopCause.DISK_FULL
+            await asyncio.to_thread(self._playlists.follow)
             await self._book.write_down(partial(self._playlist_guard.restore, full=full))
         except OSError as error:
             _LOG.error("Cannot put back the playlists of %s: %s", self._status.key, error.strerror)

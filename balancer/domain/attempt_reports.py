@@ -12,7 +12,7 @@ from balancer.domain.rebooking import differs, rebooked
 from balancer.domain.session import Condition, MeasuredUse, Progress, SessionRecord
 from balancer.domain.session_events import AttemptReported
 
-LASTING_CONDITIONS = frozenset({"IN_PARTS", "PARTS_MISSING", "UNFINISHED_FILES", "OUTPUTS_DISCARDED"})
+LASTING_CONDITIONS = frozenset({"IN_PARTS", "PARTS_MISSING", "UNFINISHED_FILES", "OUTPUTS_DISCARDED", "PLAYLISTS_OPEN"})
 """Types of the conditions by which agents tell how outputs differ from what was asked for."""
 
 

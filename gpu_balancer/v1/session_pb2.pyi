@@ -247,7 +247,7 @@ class Condition(_message.Message):
     type: _builtins.str
     """"AWAITING_PUBLISHER", "UNREACHABLE", "STALLED", "DEGRADED", "RESTARTING", "MOVING", "PREEMPTED", "AWAITING_DISPLAY",
     "AWAITING_GATE", "PAUSED", "FINALISING" or, when it has ended, "IN_PARTS", "PARTS_MISSING",
-    "UNFINISHED_FILES", "OUTPUTS_DISCARDED".
+    "UNFINISHED_FILES", "OUTPUTS_DISCARDED", "PLAYLISTS_OPEN".
     """
     message: _builtins.str
     """The same as a sentence for people."""

@@ -14,10 +14,12 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from session_rig import FACTS, FFMPEG, Rig, Rigs, endless, frames_of, job_of
+from session_rig import FACTS, FFMPEG, Rig, Rigs, endless, frames_of, job_of, key_of
+from test_attempt_continuation import begun, counts_of, killed, live_job, runs_of, stopped
 
 from agents.pipelines.job import Container, FileOutput, HlsOutput, HlsSegmentFormat, Job, UriInput, VideoEncoding
 from agents.sessions import playlist_guard
+from agents.sessions.attempt import Condition
 from agents.sessions.disk_watch import DiskWatch
 from agents.sessions.playlist_guard import PlaylistGuard
 from fakes.small_file_system import fill, small_file_system
@@ -100,6 +102,50 @@ async def test_a_presentation_on_a_full_disk_is_ended_and_all_of_it_can_be_playe
     listed_s = sum(float(line.removeprefix("#EXTINF:").rstrip(",")) for line in lines if line.startswith("#EXTINF:"))
     assert listed_s >= 3
     assert whole_frames_of(playlist) >= 25 * listed_s - 3
+
+
+async def test_playlists_that_a_full_disk_kept_open_get_their_ends_from_a_later_agent_when_there_is_room(
+    rigs: Rigs, counting: Path, disk: Path
+) -> None:
+    """Attempts have gone on with each other, and none does any more; the agent's own disk is another one."""
+    hls = HlsOutput(id="hls", path=str(disk / "show"), segment_duration=timedelta(seconds=1))
+    first, second = live_job(counting, hls), live_job(counting, hls, attempt=2)
+    playlist = disk / "show" / "90p" / "index.m3u8"
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        await begun(rig, second, await killed(rig, first), frames=60)
+        await killed(rig, second)
+        filler = fill(disk)
+        await rig.registry.stop(key_of(second))
+        (told,) = rig.registry.attempt(second.session).status.conditions
+        assert (told.type, "No space left" in told.message) == ("PLAYLISTS_OPEN", True)
+    async with rigs.start() as rig:
+        await rig.late_playlists.look()
+        assert rig.registry.attempt(second.session).status.conditions == (told,)
+        assert "#EXT-X-ENDLIST" not in playlist.read_text()
+        filler.unlink()
+        await rig.late_playlists.look()
+        assert rig.registry.attempt(second.session).status.conditions == ()
+    assert playlist.read_text().endswith("#EXT-X-ENDLIST\n")
+    assert [run[0] for run in runs_of(counts_of(playlist))] == [0, 0]
+    assert not any(playlist.parent.glob(".index*"))
+
+
+async def test_playlists_of_an_attempt_that_another_one_has_by_now_are_left_to_it(rigs: Rigs, counting: Path) -> None:
+    hls = HlsOutput(id="hls", path="hls", segment_duration=timedelta(seconds=1))
+    first, second = live_job(counting, hls), live_job(counting, hls, attempt=2)
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        lost = await killed(rig, first)
+        await begun(rig, second, lost)
+        attempt = rig.registry.attempt(first.session, 1)
+        assert lost.end_time is not None
+        still_open = Condition(type="PLAYLISTS_OPEN", message="They are.", since_time=lost.end_time)
+        attempt.status = replace(attempt.status, conditions=(still_open,))
+        await rig.late_playlists.look()
+        assert attempt.status.conditions == ()
+        assert "#EXT-X-ENDLIST" not in (rig.folder(second).artifacts / "hls" / "90p" / "index.m3u8").read_text()
+        await stopped(rig, second)
 
 
 def test_a_playlist_that_is_put_back_leaves_out_what_cannot_be_played(tmp_path: Path) -> None:

@@ -195,6 +195,20 @@ def test_segments_that_were_torn_are_left_out_by_who_goes_on_and_at_the_end(tmp_
     assert parse_playlist(playlist.read_text()) == whole
 
 
+def test_what_a_full_disk_cut_of_an_attempts_own_playlist_takes_nothing_from_players(continued: Path) -> None:
+    """It took a page of it, so it looks whole."""
+    index, own = continued / "a" / "index.m3u8", continued / "a" / own_playlist("index.m3u8", 2)
+    written(own, "two.ts", "three.ts")
+    live = LivePlaylists([presentation(continued)])
+    live.update()
+    listed = index.read_text()
+    written(own, "two.ts")
+    live.update()
+    assert index.read_text() == listed
+    LivePlaylists([presentation(continued)]).end()
+    assert index.read_text() == f"{listed}#EXT-X-ENDLIST\n"
+
+
 def test_a_launch_that_is_repeated_leaves_no_playlist_ended(continued: Path) -> None:
     """An agent was killed between keeping what there is and saying that it goes on."""
     index = continued / "a" / "index.m3u8"
