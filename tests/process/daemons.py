@@ -90,9 +90,9 @@ class RunningDaemon:
             stdin=subprocess.DEVNULL,
         )
 
-    def json(self, *arguments: str | Path) -> Any:
+    def json(self, *arguments: str | Path, timeout_s: float = 60) -> Any:
         """Runs a command with --json and reads its answer; fails the test when the command fails."""
-        done = self.cli(*arguments, "--json")
+        done = self.cli(*arguments, "--json", timeout_s=timeout_s)
         assert done.returncode == 0, f"{arguments}: {done.stderr}\n{done.stdout}"
         return json.loads(done.stdout)
 
