@@ -10,14 +10,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.chaos.figures import missed
 from bench.chaos.guardian import guarded_scratch
 from bench.chaos.history_file import write_history
+from bench.chaos.invariants import check
 from bench.measuring import report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bench.chaos.figures import Judged
+    from bench.chaos.history import History
 
 EXPERIMENTS: Mapping[str, str] = {
     "kills": "kill -9 of balancer and agents while sessions run",
@@ -67,17 +69,21 @@ def main() -> int:
             load_before = os.getloadavg()[0]
             measure = import_module(f"bench.chaos.{name}").measure
             probe_results = options.probe_results or scratch / "probe.json"
-            judged: Judged = measure(seed=seed, probe_results=probe_results, **arguments)
+            histories: list[History] = []
+            try:
+                figures = measure(seed=seed, probe_results=probe_results, histories=histories, **arguments)
+            finally:
+                for history in histories if options.history else ():
+                    write_history(history, options.history)
             load = " to ".join(f"{value:.1f}" for value in (load_before, os.getloadavg()[0]))
-            report(f"{EXPERIMENTS[name]} (load {load}, {os.cpu_count()} cores)", judged.figures, options.output)
-            print(f"  violations of invariants: {len(judged.violations)}")
-            for violation in judged.violations[:50]:
+            report(f"{EXPERIMENTS[name]} (load {load}, {os.cpu_count()} cores)", figures, options.output)
+            violations = [violation for history in histories for violation in check(history)]
+            print(f"  violations of invariants: {len(violations)}")
+            for violation in violations[:50]:
                 print(f"    {violation}")
-            for history in judged.histories if options.history else ():
-                write_history(history, options.history)
-            for figure in judged.missed:
+            for figure in missed(figures):
                 print(f"  missed: {figure.name}")
-            count += len(judged.violations) + len(judged.missed)
+            count += len(violations) + len(missed(figures))
     return 1 if count else 0
 
 

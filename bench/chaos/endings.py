@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from bench.chaos.figures import Judged, count_figure, times_figure
+from bench.chaos.figures import count_figure, times_figure
 from bench.chaos.film import make_film
 from bench.chaos.history import History
 from bench.chaos.house import house_running
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 
     from bench.chaos.history import OutputView
     from bench.chaos.house import House
+    from bench.measuring import Figure
 
 _RATE = 5
 _KINDS = ("mp4", "hls", "file", "shared hls")
 _RUN_S = 3.0
 
 
-def measure(*, seed: int, probe_results: Path, sessions: int = 64, runs: int = 3) -> Judged:
+def measure(
+    *, seed: int, probe_results: Path, sessions: int = 64, runs: int = 3, histories: list[History]
+) -> list[Figure]:
     """Ends and looks.
 
     Args:
@@ -35,20 +38,21 @@ def measure(*, seed: int, probe_results: Path, sessions: int = 64, runs: int = 3
         probe_results: Of an earlier house.
         sessions: How many at once.
         runs: How often, each with a house of its own.
+        histories: Gets what is seen, one for each house, at once: it is worth looking at also where this breaks off.
     """
     times_s, incomplete, frames = [], 0, 0
-    histories = [History(seed=seed) for _ in range(runs)]
-    for history in histories:
+    for _ in range(runs):
+        history = History(seed=seed)
+        histories.append(history)
         with house_running(Wishes(), probe_results=probe_results, leftovers=history.leftovers) as house:
             times_s.append(_shut_down(house, history, sessions))
             for output in history.outputs:
                 frames += output.frames
                 incomplete += not (output.whole and output.frames and not output.complaints)
-    figures = [
+    return [
         times_figure(f"shutdown --stop-sessions with {sessions} sessions", times_s, "<= 12"),
         count_figure("… files that are not complete", incomplete, detail=f"{frames} frames read back"),
     ]
-    return Judged(figures=figures, histories=histories)
 
 
 def _shut_down(house: House, history: History, count: int) -> float:

@@ -1,38 +1,19 @@
-"""What an experiment gives; and figures of many like measurements: the middle one, the 95th of a hundred, the worst."""
+"""Figures of many like measurements: the middle one, the 95th of a hundred, the worst."""
 
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.chaos.invariants import check
 from bench.measuring import Figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.chaos.history import History
-    from bench.chaos.invariants import Violation
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """What an experiment found."""
-
-    figures: Sequence[Figure]
-    histories: Sequence[History]
-    """One for each house."""
-
-    @property
-    def missed(self) -> list[Figure]:
-        """Gives the counts that are not what was asked for. Times are the machine's, too: they miss nothing."""
-        return [one for one in self.figures if one.bound.startswith("= ") and one.value != float(one.bound[2:])]
-
-    @property
-    def violations(self) -> list[Violation]:
-        """Gives those of all histories."""
-        return [violation for history in self.histories for violation in check(history)]
+def missed(figures: Sequence[Figure]) -> list[Figure]:
+    """Gives the counts that are not what was asked for. Times are the machine's, too: they miss nothing."""
+    return [one for one in figures if one.bound.startswith("= ") and one.value != float(one.bound[2:])]
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from balancer.simulation.chance import seeded
-from bench.chaos.figures import Judged, count_figure, times_figure
+from bench.chaos.figures import count_figure, times_figure
 from bench.chaos.film import make_film
 from bench.chaos.history import Act, History
 from bench.chaos.house import house_running
@@ -30,7 +30,9 @@ _AGAIN_SHARE = 0.25
 """Of kills that are followed by another before all is well."""
 
 
-def measure(*, seed: int, probe_results: Path, kills: int = 100, sessions: int = 6, film_s: int = 300) -> Judged:
+def measure(
+    *, seed: int, probe_results: Path, kills: int = 100, sessions: int = 6, film_s: int = 300, histories: list[History]
+) -> list[Figure]:
     """Kills and counts.
 
     Args:
@@ -39,8 +41,10 @@ def measure(*, seed: int, probe_results: Path, kills: int = 100, sessions: int =
         kills: How many.
         sessions: How many run.
         film_s: Length of what they read, over and over.
+        histories: Gets what is seen, one for each house, at once: it is worth looking at also where this breaks off.
     """
     history, times = History(seed=seed, daemons_only=True), Times()
+    histories.append(history)
     with (
         tempfile.TemporaryDirectory(prefix="gb-chaos-") as scratch,
         house_running(Wishes(), probe_results=probe_results, leftovers=history.leftovers) as house,
@@ -58,7 +62,7 @@ def measure(*, seed: int, probe_results: Path, kills: int = 100, sessions: int =
             work.stop_all(client)
             observer.take_snapshot(client)
             work.close(client, Path(scratch))
-    return Judged(figures=_figures(history, times, kills), histories=[history])
+    return _figures(history, times, kills)
 
 
 class Times:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from balancer.simulation.chance import seeded
-from bench.chaos.figures import Judged, count_figure
+from bench.chaos.figures import count_figure
 from bench.chaos.film import make_film
 from bench.chaos.history import History
 from bench.chaos.house import house_running
@@ -35,7 +35,7 @@ _GPUS = 2
 _DISK_MIB = 384
 
 
-def measure(
+def measure(  # noqa: PLR0913 - all that a run is made of
     *,
     seed: int,
     probe_results: Path,
@@ -45,7 +45,8 @@ def measure(
     sessions: int = len(KINDS),
     longest_s: int = 20,
     kinds: Mapping[str, int] = WEIGHTS,
-) -> Judged:
+    histories: list[History],
+) -> list[Figure]:
     """Breaks, heals and judges.
 
     Args:
@@ -57,8 +58,10 @@ def measure(
         sessions: That are there from the beginning, of different kinds.
         longest_s: No stop or cut lasts longer.
         kinds: What is done, with weights.
+        histories: Gets what is seen, one for each house, at once: it is worth looking at also where this breaks off.
     """
     history = History(seed=seed)
+    histories.append(history)
     acts = list(draw_acts(seeded(seed), seconds=seconds, every_s=every_ms / 1000, kinds=kinds, longest_s=longest_s))
     with (
         tempfile.TemporaryDirectory(prefix="gb-chaos-") as scratch,
@@ -86,7 +89,7 @@ def measure(
                 work.stop_all(client)
                 observer.take_snapshot(client)
                 work.close(client, Path(scratch))
-    return Judged(figures=[*_figures(history, done, seconds), _partition_figure(history)], histories=[history])
+    return [*_figures(history, done, seconds), _partition_figure(history)]
 
 
 def _break(house: House, history: History, work: Work, acts: list, sessions: int) -> int:  # type: ignore[type-arg]

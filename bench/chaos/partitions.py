@@ -10,7 +10,8 @@ from bench.chaos.plan import PARTITIONS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.chaos.figures import Judged
+    from bench.chaos.history import History
+    from bench.measuring import Figure
 
 _EVERY_MS = 5000
 _SHARE_DONE = 0.6
@@ -18,8 +19,15 @@ _SHARE_DONE = 0.6
 
 
 def measure(
-    *, seed: int, probe_results: Path, partitions: int = 200, devices: int = 3, sessions: int = 8, longest_s: int = 25
-) -> Judged:
+    *,
+    seed: int,
+    probe_results: Path,
+    partitions: int = 200,
+    devices: int = 3,
+    sessions: int = 8,
+    longest_s: int = 25,
+    histories: list[History],
+) -> list[Figure]:
     """Cuts and judges.
 
     Args:
@@ -29,6 +37,7 @@ def measure(
         devices: Agents.
         sessions: That are there from the beginning.
         longest_s: No partition lasts longer.
+        histories: Gets what is seen, one for each house, at once: it is worth looking at also where this breaks off.
     """
     return nemesis_run.measure(
         seed=seed,
@@ -38,5 +47,6 @@ def measure(
         devices=devices,
         sessions=sessions,
         longest_s=longest_s,
+        histories=histories,
         kinds={**dict.fromkeys(PARTITIONS, 10), "create": 1},
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from balancer.simulation.chance import seeded
-from bench.chaos.figures import Judged, count_figure, times_figure
+from bench.chaos.figures import count_figure, times_figure
 from bench.chaos.film import make_film
 from bench.chaos.history import Act, Created, History
 from bench.chaos.house import house_running
@@ -21,6 +21,7 @@ from gpu_balancer import AsyncClient, RequestFailure, RetryPolicy
 
 if TYPE_CHECKING:
     from bench.chaos.house import House
+    from bench.measuring import Figure
     from gpu_balancer.v1 import session_pb2
 
 _PATIENT = RetryPolicy(patience=timedelta(seconds=60))
@@ -30,7 +31,9 @@ _EARLIEST_S, _LATEST_S = 0.0, 1.0
 """When the balancer is killed, after the first request: while most of them are under way."""
 
 
-def measure(*, seed: int, probe_results: Path, rounds: int = 10, requests: int = 1000) -> Judged:
+def measure(
+    *, seed: int, probe_results: Path, rounds: int = 10, requests: int = 1000, histories: list[History]
+) -> list[Figure]:
     """Asks and kills.
 
     Args:
@@ -38,8 +41,10 @@ def measure(*, seed: int, probe_results: Path, rounds: int = 10, requests: int =
         probe_results: Of an earlier house.
         rounds: How often, each with a request id of its own.
         requests: At once.
+        histories: Gets what is seen, one for each house, at once: it is worth looking at also where this breaks off.
     """
     history, chance = History(seed=seed), seeded(seed)
+    histories.append(history)
     programs, answered, times_s = [], 0, []
     with (
         tempfile.TemporaryDirectory(prefix="gb-chaos-") as scratch,
@@ -64,7 +69,7 @@ def measure(*, seed: int, probe_results: Path, rounds: int = 10, requests: int =
                 work.stop_all(client)
             told = len(list(client.list_sessions()))
             work.close(client, Path(scratch))
-    figures = [
+    return [
         count_figure(
             f"{requests} requests with one id, a kill among them: answered",
             answered,
@@ -75,7 +80,6 @@ def measure(*, seed: int, probe_results: Path, rounds: int = 10, requests: int =
         count_figure("… programs that ran, of all rounds the most", max(programs), "= 1", detail=f"{programs}"),
         times_figure("… until all were answered", times_s, "(none)"),
     ]
-    return Judged(figures=figures, histories=[history])
 
 
 async def _ask(

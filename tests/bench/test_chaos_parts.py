@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from bench.analysis.decoding import FFMPEG
-from bench.chaos.figures import Judged, count_figure, percentile, times_figure
+from bench.chaos.figures import count_figure, missed, percentile, times_figure
 from bench.chaos.film import account, complaints_of, make_film, read_account
 from bench.chaos.history import History
 from bench.chaos.invariants import check
@@ -143,8 +143,7 @@ def test_figures_tell_the_worst() -> None:
 
 def test_a_count_that_is_not_what_was_asked_for_is_missed_and_a_time_is_not() -> None:
     told = [count_figure("lost", 1), count_figure("kept", 4, "= 4"), count_figure("acts", 9, "(none)")]
-    judged = Judged(figures=[*told, times_figure("adopted", [7.0], "<= 3")], histories=[])
-    assert [figure.name for figure in judged.missed] == ["lost"]
+    assert [figure.name for figure in missed([*told, times_figure("adopted", [7.0], "<= 3")])] == ["lost"]
 
 
 @pytest.fixture
