@@ -33,7 +33,6 @@ from agents.sessions.disk_watch import DiskWatch
 from agents.sessions.event_numbers import EventNumbers
 from agents.sessions.fence import Fences
 from agents.sessions.folder import SessionFolders
-from agents.sessions.late_playlists import LatePlaylists
 from agents.sessions.launcher import Launcher, LaunchSettings
 from agents.sessions.orphans import OrphanSweep
 from agents.sessions.records import LaunchRecord, RecordingRecord
@@ -238,8 +237,7 @@ class _Agent:
 
     def _keep_up(self, tasks: TaskGuard, registry: SessionRegistry) -> None:
         tasks.spawn_eternal(keep_time(self.clock), name="keep the time")
-        late = LatePlaylists(registry.ended, fences=self.fences, book=self.book)
-        tasks.spawn_eternal(late.watch(), name="late playlists")
+        tasks.spawn_eternal(registry.late_playlists.watch(), name="late playlists")
         if self.device.health_watch is not None:
             tasks.spawn_eternal(self.device.health_watch.run(), name="health")
         meter = open_meter(self.device.identity, clock=self.clock)

@@ -8,6 +8,7 @@ the agent that started it. The lock being free proves that all of them are gone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -21,7 +22,7 @@ def is_held(lock: Path) -> bool:
     Raises:
         FileNotFoundError: When the file is not there.
     """
-    descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    descriptor = _opened(lock)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -32,6 +33,16 @@ def is_held(lock: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def _opened(lock: Path) -> int:
+    """Opens a lock file: for writing, which NFS wants of who tries to have it alone, unless its disk takes none."""
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def open_holder(pid: int, lock: Path) -> int | None:

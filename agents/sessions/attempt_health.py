@@ -111,6 +111,12 @@ class AttemptHealth:
         known = [(count, one) for one, count in self._seen.items() if one is not Blockage.UNKNOWN]
         return max(known, default=(0, Blockage.UNKNOWN))[1]
 
+    def no_frame_cause(self) -> StopCause:
+        """Tells why it is to be ended that has not written its first frame in time."""
+        if self.blockage is Blockage.OUTPUT:
+            return StopCause.OUTPUT_STALLED
+        return StopCause.NO_PUBLISHER if self._published else StopCause.NO_FIRST_FRAME
+
     def advanced(self, active_s: float) -> None:
         """Notes that something new was written."""
         self._advanced_s = active_s

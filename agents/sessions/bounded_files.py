@@ -39,13 +39,13 @@ def bound_file(path: Path, *, limit_bytes: int, keep_bytes: int) -> bool:
         OSError: When the file cannot be opened or cut.
     """
     try:
+        if path.stat().st_blocks * _BLOCK_BYTES <= limit_bytes:
+            return False
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
         found = os.fstat(descriptor)
-        if found.st_blocks * _BLOCK_BYTES <= limit_bytes:
-            return False
         if not _punch(descriptor, max(found.st_size - keep_bytes, 0)):
             _cut(descriptor, path, keep_bytes)
         return True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from agents.sessions.attempt import Condition
 from agents.sessions.fence import FencedError
-from agents.sessions.live_playlists import LivePlaylists
+from agents.sessions.live_playlists import LivePlaylists, end_as_they_are
 from agents.sessions.playlist_guard import PlaylistGuard
 from agents.sessions.records import LaunchRecord
 
@@ -96,18 +96,30 @@ class LatePlaylists:
     async def look(self) -> None:
         """Gives playlists the ends that they can have by now."""
         for attempt, record in tuple(self._ended()):
-            told = attempt.status.conditions
-            owed = next((one for one in told if one.type == PLAYLISTS_OPEN), None)
+            owed = _owed(attempt)
             if owed is not None and await asyncio.to_thread(self._is_done, attempt, record, owed.since_time):
                 _LOG.info("The playlists of %s have their ends now", attempt.key)
                 others = tuple(one for one in attempt.status.conditions if one != owed)
                 attempt.status = replace(attempt.status, conditions=others)
                 await self._book.publish(attempt)
 
-    def _is_done(self, attempt: Attempt, record: AnyRecord, since: datetime) -> bool:
+    async def last_look(self, session: str) -> None:
+        """Gives the playlists of a session that is deleted their ends, as they are where there is no room."""
+        for attempt, record in tuple(self._ended()):
+            if attempt.key.session == session and (owed := _owed(attempt)) is not None:
+                await asyncio.to_thread(self._is_done, attempt, record, owed.since_time, last=True)
+
+    def _is_done(self, attempt: Attempt, record: AnyRecord, since: datetime, *, last: bool = False) -> bool:
         torn = record.hls_folders if isinstance(record, LaunchRecord) else ()
         try:
             with self._fences.prove(attempt.key, attempt.folder.path, generation=record.fences):
-                return not close_playlists(record.playlists, since, goes_on=False, torn=torn)
+                done = not close_playlists(record.playlists, since, goes_on=False, torn=torn)
+                if last and not done:
+                    end_as_they_are(record.playlists)
+                return done
         except FencedError:
             return True  # They are another attempt's by now, or deleted.
+
+
+def _owed(attempt: Attempt) -> Condition | None:
+    return next((one for one in attempt.status.conditions if one.type == PLAYLISTS_OPEN), None)

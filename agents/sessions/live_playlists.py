@@ -67,6 +67,20 @@ def keep_earlier(presentations: Sequence[HlsPresentation]) -> timedelta:
     return max(ends) + _GAP if max(ends) else timedelta()
 
 
+def end_as_they_are(presentations: Sequence[HlsPresentation]) -> None:
+    """Ends playlists on a disk that takes nothing more: mostly there is room behind the last line of a file.
+
+    Torn segments stay listed, and what cannot be ended even so stays open. Blocks for the disk.
+    """
+    for presentation in presentations:
+        for name in presentation.variants:
+            playlist = Path(presentation.folder) / name / PLAYLIST
+            with contextlib.suppress(OSError):
+                text = playlist.read_text("utf-8", errors="replace")
+                with playlist.open("a") as file:
+                    file.write(ended_playlist(text).removeprefix(text))
+
+
 class LivePlaylists:
     """The playlists of one attempt."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agents.sessions.attempt import AttemptKey, AttemptStatus, Ending, Phase, StopCause
 from agents.sessions.disk_watch import LiveSession
+from agents.sessions.late_playlists import LatePlaylists
 from agents.sessions.launching import named_folder
 from agents.sessions.processes import end_processes
 from agents.sessions.records import LaunchRecord, dump_status
@@ -87,6 +88,8 @@ class SessionRegistry:
         self._watches: dict[AttemptKey, asyncio.Task[None]] = {}
         self._flights: dict[AttemptKey, asyncio.Future[str | None]] = {}
         self._settling = Settling()
+        self.late_playlists = LatePlaylists(self._ended, fences=fences, book=book)
+        """Those of ended attempts that still get their ends."""
         self._closed = False
         self._takeover = Takeover(folders, book, door=self, tasks=tasks, clock=clock)
 
@@ -199,12 +202,6 @@ class SessionRegistry:
         """Lists the folders of attempts that have not ended."""
         return tuple(attempt.folder for attempt in self._attempts.values() if attempt.status.live)
 
-    def ended(self) -> Iterator[tuple[Attempt, AnyRecord]]:
-        """Lists the attempts that have ended and whose launch is known."""
-        for key, record in self._launches.items():
-            if not self._is_live(key):
-                yield self._attempts[key], record
-
     async def _stop(self, key: AttemptKey, discard_outputs: bool, to_be_continued: bool) -> None:
         await self._takeover.read(key.session)
         if (flight := self._flights.get(key)) is not None:
@@ -244,6 +241,7 @@ class SessionRegistry:
                 message=f"Cannot delete sessions/{session}: {live[0]} has not ended. Try to stop it first.",
             )
         await self._end_remains(session)
+        await self.late_playlists.last_look(session)
         for key in keys:
             del self._attempts[key]
             if (record := self._launches.pop(key, None)) is not None:
@@ -377,6 +375,11 @@ class SessionRegistry:
                 reason=Reason.AGENT_BUSY,
                 message=f"Cannot launch {key}: {live[0]} has not ended here. Try again when it has.",
             )
+
+    def _ended(self) -> Iterator[tuple[Attempt, AnyRecord]]:
+        for key, record in self._launches.items():
+            if not self._is_live(key):
+                yield self._attempts[key], record
 
     def _is_live(self, key: AttemptKey) -> bool:
         return key in self._flights or (key in self._attempts and self._attempts[key].status.live)

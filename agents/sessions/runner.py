@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from agents.pipelines.job import IngestProtocol
 from agents.sessions.attempt import Ending, Phase, StopCause
 from agents.sessions.attempt_health import AttemptHealth
-from agents.sessions.blockage import Blockage
 from agents.sessions.bounded_files import bound_file
 from agents.sessions.endings import Conclusion, conclude, conclude_fenced, has_output, place_late, tidy_outputs
 from agents.sessions.fence import AttemptFence, FencedError
@@ -95,6 +94,7 @@ class AttemptRunner:
         self._playlists = LivePlaylists(launch.playlists)
         self._processes: AttemptProcesses | None = None
         self._to_continue = self._concluding = False
+        self._trouble = ""
         self._pacer = Pacer(clock, hold=launch.hold, send=self._send, read=self._latest_progress)
         self._ladder = StopLadder(clock, grace=settings.stop_timeout, signalled=attempt.status.signal_time is not None)
         self._wake = asyncio.Event()
@@ -182,9 +182,12 @@ class AttemptRunner:
             if not processes.any_alive():
                 return False
             await self._look_after(processes)
-        except OSError:
+            self._trouble = ""
+        except OSError as error:
             # A descriptor short or a sick disk must not cost the attempt its watcher.
-            _LOG.exception("Cannot look after %s; trying again", self._status.key)
+            if str(error) != self._trouble:
+                _LOG.warning("Cannot look after %s; trying again: %s", self._status.key, error, exc_info=True)
+            self._trouble = str(error)
         return True
 
     async def _look_after(self, processes: AttemptProcesses) -> None:
@@ -201,7 +204,8 @@ class AttemptRunner:
         await self._note_lost_shim(processes)
         if self._deadline_s is not None and self._active_s() >= self._deadline_s:
             self._deadline_s = None
-            await self.stop(self._deadline_cause())
+            running = self._status.phase is Phase.RUNNING
+            await self.stop(StopCause.MAX_DURATION if running else self._health.no_frame_cause())
         if self._status.stop_cause is not None:
             self._pacer.release()
             await self._climb(processes)
@@ -246,13 +250,10 @@ class AttemptRunner:
         if self._publisher_used_another_key():
             await self.stop(StopCause.WRONG_STREAM_KEY)
         elif has_output(self._launch, self._status):
-            await self._begin_running()
-
-    async def _begin_running(self) -> None:
-        self._change(phase=Phase.RUNNING, running_time=self._clock.now(), conditions=())
-        self._trace.first_frame(self._status)
-        self._deadline_s = self._next_deadline_s()
-        await self._book.publish(self._attempt)
+            self._change(phase=Phase.RUNNING, running_time=self._clock.now(), conditions=())
+            self._trace.first_frame(self._status)
+            self._deadline_s = self._next_deadline_s()
+            await self._book.publish(self._attempt)
 
     def _publisher_used_another_key(self) -> bool:
         rtmp = self._launch.ingest_protocol is IngestProtocol.RTMP
@@ -298,13 +299,6 @@ class AttemptRunner:
         elif step is Step.KILLED:
             _LOG.warning("%s did not end in time after its signal and was killed", self._status.key)
 
-    def _deadline_cause(self) -> StopCause:
-        if self._status.phase is Phase.RUNNING:
-            return StopCause.MAX_DURATION
-        if self._health.blockage is Blockage.OUTPUT:
-            return StopCause.OUTPUT_STALLED
-        return StopCause.NO_FIRST_FRAME if self._launch.ingest_protocol is None else StopCause.NO_PUBLISHER
-
     def _next_deadline_s(self) -> float | None:
         """Tells when something must have happened, in active seconds. None: nothing must."""
         starting = self._status.phase is Phase.STARTING
@@ -323,7 +317,8 @@ class AttemptRunner:
         expecting = self._status.phase is Phase.STARTING or self._status.stop_cause is not None or shim_ended
         pause_s = _BRISK_S if expecting else _STEADY_S
         if self._deadline_s is not None:
-            pause_s = min(pause_s, max(self._deadline_s - self._active_s(), 0.0))
+            # One that has passed could not be kept, for a sick disk.
+            pause_s = min(pause_s, max(self._deadline_s - self._active_s(), _BRISK_S))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), pause_s)
         self._wake.clear()

@@ -6,6 +6,7 @@ that is still finding its devices.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+_LOG = logging.getLogger(__name__)
 MIB = 1024 * 1024
 
 
@@ -131,7 +133,10 @@ class GrpcServer:
         await server.stop(grace.total_seconds())
         # gRPC removes the sockets of a server that had started only.
         for path in self._sockets:
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                _LOG.warning("Cannot remove the socket %s: %s. The next start does", path, error.strerror)
         self._sockets.clear()
         self._bound.clear()
 

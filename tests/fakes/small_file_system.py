@@ -1,4 +1,4 @@
-"""Small file systems for tests of full disks. Only root may make them; other users' tests are skipped."""
+"""Small file systems, for tests of full disks, and folders that take nothing. Others' tests than root's are skipped."""
 
 from __future__ import annotations
 
@@ -30,6 +30,18 @@ def small_file_system(place: Path, *, size: str) -> Iterator[Path]:
         pytest.skip("needs the right to mount a file system")
     try:
         yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@contextlib.contextmanager
+def read_only(place: Path) -> Iterator[None]:
+    """Has a folder take nothing more for a while; what is open for writing already goes on being written."""
+    commands = (["mount", "--bind", str(place), str(place)], ["mount", "-o", "remount,ro,bind", str(place)])
+    if os.geteuid() != 0 or any(subprocess.run(one, capture_output=True, check=False).returncode for one in commands):
+        pytest.skip("needs the right to mount a file system")
+    try:
+        yield
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 

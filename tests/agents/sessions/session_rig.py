@@ -38,7 +38,6 @@ from agents.sessions.event_feed import StatusTold
 from agents.sessions.event_numbers import EventNumbers
 from agents.sessions.fence import Fences
 from agents.sessions.folder import AttemptFolder, SessionFolders
-from agents.sessions.late_playlists import LatePlaylists
 from agents.sessions.launcher import Launcher, LaunchSettings
 from agents.sessions.launching import LaunchOrder
 from agents.sessions.records import AnyRecord, LaunchRecord
@@ -102,7 +101,6 @@ class Rig:
     launcher: Launcher
     folders: SessionFolders
     tasks: TaskGuard
-    late_playlists: LatePlaylists
     heard: list[AttemptStatus] = field(default_factory=list)
     """Every numbered status that was told."""
 
@@ -191,10 +189,7 @@ class Rigs:
                 folders, book, fences=fences, make_runner=runner, tasks=tasks, tracer=self.tracer, clock=clock
             )
             await registry.adopt(within=adopted_within)
-            late = LatePlaylists(registry.ended, fences=fences, book=book)
-            yield Rig(
-                registry=registry, book=book, launcher=launcher, folders=folders, tasks=tasks, late_playlists=late
-            )
+            yield Rig(registry=registry, book=book, launcher=launcher, folders=folders, tasks=tasks)
 
 
 def job_of(

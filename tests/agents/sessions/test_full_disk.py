@@ -14,15 +14,15 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from session_rig import FACTS, FFMPEG, Rig, Rigs, endless, frames_of, job_of, key_of
+from session_rig import FACTS, FFMPEG, Rig, Rigs, endless, frames_of, job_of, key_of, processes_of
 from test_attempt_continuation import begun, counts_of, killed, live_job, runs_of, stopped
 
 from agents.pipelines.job import Container, FileOutput, HlsOutput, HlsSegmentFormat, Job, UriInput, VideoEncoding
 from agents.sessions import playlist_guard
-from agents.sessions.attempt import Condition
+from agents.sessions.attempt import Condition, StopCause
 from agents.sessions.disk_watch import DiskWatch
 from agents.sessions.playlist_guard import PlaylistGuard
-from fakes.small_file_system import fill, small_file_system
+from fakes.small_file_system import fill, read_only, small_file_system
 from gpu_balancer.runtime.disk_reserve import DiskReserve
 from gpu_balancer.runtime.disk_room import RoomBounds
 
@@ -120,14 +120,32 @@ async def test_playlists_that_a_full_disk_kept_open_get_their_ends_from_a_later_
         (told,) = rig.registry.attempt(second.session).status.conditions
         assert (told.type, "No space left" in told.message) == ("PLAYLISTS_OPEN", True)
     async with rigs.start() as rig:
-        await rig.late_playlists.look()
+        await rig.registry.late_playlists.look()
         assert rig.registry.attempt(second.session).status.conditions == (told,)
         assert "#EXT-X-ENDLIST" not in playlist.read_text()
         filler.unlink()
-        await rig.late_playlists.look()
+        await rig.registry.late_playlists.look()
         assert rig.registry.attempt(second.session).status.conditions == ()
     assert playlist.read_text().endswith("#EXT-X-ENDLIST\n")
     assert [run[0] for run in runs_of(counts_of(playlist))] == [0, 0]
+    assert not any(playlist.parent.glob(".index*"))
+
+
+async def test_a_session_that_is_deleted_on_a_full_disk_leaves_no_playlist_open(
+    rigs: Rigs, counting: Path, disk: Path
+) -> None:
+    """Nobody would come back to it."""
+    hls = HlsOutput(id="hls", path=str(disk / "show"), segment_duration=timedelta(seconds=1))
+    job = live_job(counting, hls)
+    async with rigs.start() as rig:
+        await begun(rig, job, frames=60)
+        await killed(rig, job)
+        fill(disk)
+        await rig.registry.stop(key_of(job))
+        await rig.registry.delete(job.session)
+    playlist = disk / "show" / "90p" / "index.m3u8"
+    assert playlist.read_text().endswith("#EXT-X-ENDLIST\n")
+    assert runs_of(counts_of(playlist))[0][0] == 0
     assert not any(playlist.parent.glob(".index*"))
 
 
@@ -142,10 +160,26 @@ async def test_playlists_of_an_attempt_that_another_one_has_by_now_are_left_to_i
         assert lost.end_time is not None
         still_open = Condition(type="PLAYLISTS_OPEN", message="They are.", since_time=lost.end_time)
         attempt.status = replace(attempt.status, conditions=(still_open,))
-        await rig.late_playlists.look()
+        await rig.registry.late_playlists.look()
         assert attempt.status.conditions == ()
         assert "#EXT-X-ENDLIST" not in (rig.folder(second).artifacts / "hls" / "90p" / "index.m3u8").read_text()
         await stopped(rig, second)
+
+
+async def test_a_stop_is_carried_out_while_the_agents_disk_is_read_only(
+    rigs: Rigs, clip: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the kernel makes a file system whose device fails."""
+    job = replace(job_of(endless(clip)), session="s1")
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        with read_only(rigs.state_dir):
+            await rig.registry.stop(key_of(job))
+            ended = await rig.ended(job)
+            assert ended.stop_cause is StopCause.ASKED
+            assert processes_of(rig.folder(job)) == []
+    assert caplog.text.count("trying again") <= 3
 
 
 def test_a_playlist_that_is_put_back_leaves_out_what_cannot_be_played(tmp_path: Path) -> None:
