@@ -178,16 +178,18 @@ class AttemptRunner:
 
     async def _turn(self, processes: AttemptProcesses) -> bool:
         """Looks after the attempt once. Returns False when none of its processes lives."""
-        try:
-            if not processes.any_alive():
-                return False
-            await self._look_after(processes)
-            self._trouble = ""
-        except OSError as error:
-            # A descriptor short or a sick disk must not cost the attempt its watcher.
-            if str(error) != self._trouble:
-                _LOG.warning("Cannot look after %s; trying again: %s", self._status.key, error, exc_info=True)
-            self._trouble = str(error)
+        trouble = ""
+        for step in (self._look_after, self._end_in_time):
+            try:
+                if not processes.any_alive():
+                    return False
+                await step(processes)
+            except OSError as error:
+                # A descriptor short or a sick disk must not cost the attempt its watcher, or its end.
+                trouble = f"{trouble}{error}"
+                if trouble not in self._trouble:
+                    _LOG.warning("Cannot look after %s; trying again: %s", self._status.key, error, exc_info=True)
+        self._trouble = trouble
         return True
 
     async def _look_after(self, processes: AttemptProcesses) -> None:
@@ -202,6 +204,11 @@ class AttemptRunner:
         await self._note_health(processes)
         await self._guard_playlists()
         await self._note_lost_shim(processes)
+        self._progress.bound()
+        limit = self._settings.log_limit_bytes
+        bound_file(self._folder.log, limit_bytes=limit, keep_bytes=limit // 2)
+
+    async def _end_in_time(self, processes: AttemptProcesses) -> None:
         if self._deadline_s is not None and self._active_s() >= self._deadline_s:
             self._deadline_s = None
             running = self._status.phase is Phase.RUNNING
@@ -209,9 +216,6 @@ class AttemptRunner:
         if self._status.stop_cause is not None:
             self._pacer.release()
             await self._climb(processes)
-        self._progress.bound()
-        limit = self._settings.log_limit_bytes
-        bound_file(self._folder.log, limit_bytes=limit, keep_bytes=limit // 2)
 
     def _active_s(self) -> float:
         """Tells monotonic seconds without those for which the program was held: all that it can be blamed for."""

@@ -191,11 +191,13 @@ def read_output(asked: Asked, path: Path, *, cuts: int = 0) -> OutputView:
         return _unreadable(asked, f"{type(error).__name__} {error}")
     live = asked.kind.startswith("live")
     unplayable = masters_complaints(path) if "hls" in asked.kind else ()
+    # Where a part was cut short its last picture is, too; what it shows is counted all the same.
+    unbroken = [media for media, _ in pieces if not _is_part(media)]
     missing = reads[0].first if reads[0].first > 0 and not cuts and not live else 0
     return OutputView(
         session=asked.name,
         path=asked.path,
-        complaints=(*(complaint for media, _ in pieces for complaint in complaints_of(media)), *unplayable),
+        complaints=(*(told for media in unbroken for told in complaints_of(media)), *unplayable),
         unplayable=unplayable,
         whole=all(whole for _, whole in pieces),
         frames=sum(read.frames for read in reads),
@@ -282,9 +284,13 @@ def _pieces(asked: Asked, path: Path) -> list[Path]:
 
 def _readable(asked: Asked, media: Path) -> tuple[Path, bool]:
     """Gives what a reader can take for a file or playlist, and whether it is whole."""
-    # A part that was cut short ends wherever it does; what it has must play.
-    whole = ".part" in media.name or media.parent.name.startswith(".") or _is_whole(asked, media)
+    whole = _is_part(media) or _is_whole(asked, media)
     return media if whole or "hls" not in asked.kind else _ended_playlist(media), whole
+
+
+def _is_part(media: Path) -> bool:
+    """Tells whether a file is a part, as an attempt left it: one that was cut short ends wherever it does."""
+    return ".part" in media.name or media.parent.name.startswith(".")
 
 
 def _playlist(folder: Path) -> Path:

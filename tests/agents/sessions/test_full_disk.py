@@ -19,9 +19,10 @@ from test_attempt_continuation import begun, counts_of, killed, live_job, runs_o
 
 from agents.pipelines.job import Container, FileOutput, HlsOutput, HlsSegmentFormat, Job, UriInput, VideoEncoding
 from agents.sessions import playlist_guard
-from agents.sessions.attempt import Condition, StopCause
+from agents.sessions.attempt import Condition, Ending, StopCause
 from agents.sessions.disk_watch import DiskWatch
 from agents.sessions.playlist_guard import PlaylistGuard
+from agents.sessions.progress_file import ProgressFile
 from fakes.small_file_system import fill, read_only, small_file_system
 from gpu_balancer.runtime.disk_reserve import DiskReserve
 from gpu_balancer.runtime.disk_room import RoomBounds
@@ -180,6 +181,25 @@ async def test_a_stop_is_carried_out_while_the_agents_disk_is_read_only(
             assert ended.stop_cause is StopCause.ASKED
             assert processes_of(rig.folder(job)) == []
     assert caplog.text.count("trying again") <= 3
+
+
+async def test_stops_and_deadlines_hold_though_the_disk_does_not_give_the_progress(
+    rigs: Rigs, clip: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def sick(_: ProgressFile, __: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "progress")
+
+    asked, bounded = (replace(job_of(endless(clip)), session=session) for session in ("s1", "s2"))
+    async with rigs.start() as rig:
+        await rig.launch(asked)
+        await rig.launch(bounded, max_duration=timedelta(seconds=3))
+        for job in (asked, bounded):
+            await rig.running(job)
+        monkeypatch.setattr(ProgressFile, "read", sick)
+        await rig.registry.stop(key_of(asked))
+        assert (await rig.ended(asked)).ending is Ending.STOPPED
+        assert (await rig.ended(bounded)).ending is Ending.COMPLETED
+    assert caplog.text.count("trying again") == 2, "once for each"
 
 
 def test_a_playlist_that_is_put_back_leaves_out_what_cannot_be_played(tmp_path: Path) -> None:
