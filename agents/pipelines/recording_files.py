@@ -157,7 +157,8 @@ def concat_list(paths: Sequence[str]) -> str:
 
 
 def _copied(ffmpeg: str, take: str, made: str, container: Container, *, finished: bool) -> tuple[str, ...]:
-    opened = ("-copyts", *_guard(DEMUXERS[container]), "-i", f"file:{take}")
+    # A disk that was full, or a kill, tears what was written last; a picture in halves would end a joining there.
+    opened = ("-fflags", "+discardcorrupt", "-copyts", *_guard(DEMUXERS[container]), "-i", f"file:{take}")
     return (ffmpeg, *_QUIET, *opened, *_written(made, container, finished=finished))
 
 

@@ -49,6 +49,8 @@ _JOINED_WITHIN = timedelta(hours=1)
 """Copying runs at the disk's pace; a day of recording at 8 Mbit/s are 86 GB."""
 _STANDS_STILL_WITHIN = timedelta(minutes=2)
 """A disk that writes nothing for so long hangs, and until it is given up the session cannot end."""
+_MISSING = timedelta(seconds=1)
+"""That a joined file may be shorter than its pieces: they are rounded, and their sound and pictures end apart."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -233,9 +235,31 @@ async def _join(step: FinishStep, fence: FenceHold) -> None:
                 )
                 if run.exit_code != 0:
                     raise _refused(run)
+            if step.copies:
+                await _require_all(step, copies)
         except OSError:
             await asyncio.to_thread(_remove_made, step)
             raise
+
+
+async def _require_all(step: FinishStep, copies: Mapping[str, int]) -> None:
+    """Makes sure that all is in a file before the pieces go: ffmpeg takes what it cannot read for the end.
+
+    Raises:
+        OSError: When it is not.
+    """
+    lengths = [await _length(step, path, copies) for path in step.copies]
+    whole, made = sum(lengths, timedelta()), await _length(step, step.made_path, {})
+    if made < whole - _MISSING:
+        raise OSError(None, f"only {made.total_seconds():.1f} s of {whole.total_seconds():.1f} could be joined")
+
+
+async def _length(step: FinishStep, path: str, copies: Mapping[str, int]) -> timedelta:
+    """Tells how long a file is. Zero: that cannot be told."""
+    command = by_descriptor(describe_command(step.commands[0][0], path), copies)
+    read = () if path in copies else (path,)
+    run = await _run(command, read, step.move, timeout=_LOOKED_AT_WITHIN, inherited=tuple(copies.values()))
+    return parse_input_description(run.output).facts.duration or timedelta()
 
 
 def _remove_made(step: FinishStep) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from session_rig import Rigs, key_of
-from test_attempt_continuation import begun, killed, live_job
+from test_attempt_continuation import begun, counts_of, killed, live_job, runs_of, stopped
 
 from agents.bounded_program import ProgramRun
 from agents.pipelines.job import Container, FileOutput, Job
@@ -138,3 +138,51 @@ def _hanging(command: tuple[str, ...]) -> tuple[str, ...]:
 
 def _to_full_disk(command: tuple[str, ...]) -> tuple[str, ...]:
     return (*command[:-1], "file:/dev/full") if "-y" in command else command
+
+
+@pytest.mark.parametrize("container", list(Container))
+async def test_what_comes_behind_a_part_that_a_full_disk_tore_is_joined_too(
+    rigs: Rigs, counting: Path, container: Container
+) -> None:
+    """In the middle of a picture. ffmpeg took that for the end of all, and said that it was done."""
+    file = FileOutput(id="film", path=f"film.{container}", container=container)
+    first, second = live_job(counting, file), live_job(counting, file, attempt=2)
+    async with rigs.start() as rig:
+        await begun(rig, first, frames=60)
+        lost = await killed(rig, first)
+        part = rig.folder(first).artifacts / f"film.{container}"
+        content = part.read_bytes()
+        # Pictures stand in front of the sound.
+        os.truncate(part, content.rindex(b"mdat") + 300 if container is Container.MP4 else len(content) - 2000)
+        await begun(rig, second, lost)
+        ended = await stopped(rig, second)
+    assert ended.progress is not None
+    before, after = runs_of(counts_of(rig.folder(second).artifacts / f"film.{container}"))
+    assert before[0] == after[0] == 0
+    assert len(before) >= 15
+    assert len(after) == ended.progress.frames
+
+
+async def test_parts_of_which_not_all_could_be_joined_are_kept(
+    rigs: Rigs, counting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = two_attempts(counting, "film.mp4")
+    run_bounded = joining.run_bounded
+
+    async def shortened(command: tuple[str, ...], **more: Any) -> ProgramRun:
+        if "concat" in command:
+            command = (*command[:-1], "-t", "1", command[-1])
+        return await run_bounded(command, **more)
+
+    async with rigs.start() as rig:
+        await begun(rig, first, frames=60)
+        await begun(rig, second, await killed(rig, first), frames=60)
+        monkeypatch.setattr(joining, "run_bounded", shortened)
+        await rig.registry.stop(key_of(second))
+        ended = await rig.ended(second)
+    assert ended.failure is not None
+    assert "only 1.0 s of " in ended.failure.message
+    for part in ("film.part1.mp4", "film.part2.mp4"):
+        assert part in ended.failure.message
+        assert (rig.folder(second).artifacts / part).stat().st_size
+    assert not (rig.folder(second).artifacts / "film.mp4").exists()
