@@ -57,6 +57,7 @@ from gpu_balancer.runtime.log import configure_logging, set_log_level
 from gpu_balancer.runtime.steady_clock import SteadyClock, keep_time
 from gpu_balancer.runtime.task_guard import TaskFault, TaskGuard
 from gpu_balancer.runtime.telemetry import TelemetryFault, build_telemetry
+from gpu_balancer.runtime.waking_clock import WakingClock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,6 +114,7 @@ class _Daemon:
     def __init__(self, options: DaemonOptions) -> None:
         self.options = options
         self.clock = SteadyClock(options.state_dir / "clock")
+        self.waking = WakingClock(self.clock)
         self.serving = False
         self.lost_after = lost_after(options.settings)
         self.launches: list[asyncio.Task[None]] = []
@@ -247,6 +249,7 @@ class _Daemon:
 
     def _keep_up(self, serving: Serving, engine: SessionEngine, drains: DeviceDrains, tasks: TaskGuard) -> None:
         tasks.spawn_eternal(keep_time(self.clock), name="keep the time")
+        tasks.spawn_eternal(self.waking.look(), name="look whether time was lost")
         tasks.spawn_eternal(drains.run(), name="drains")
         tasks.spawn_eternal(self.uploads.expire(in_use=serving.uploads_in_use), name="expire uploads")
         if (keep_gib := self.options.settings.sessions.keep_artifacts_gib) is not None:
@@ -281,7 +284,7 @@ class _Daemon:
         if settings.agents.launch == "local":
             self._watch_forsaken({identity.id for identity in devices}, engine, tasks)
         else:
-            absent = AbsentAgents(engine, self.agents, clock=self.clock, lost_after=lambda: self.lost_after)
+            absent = AbsentAgents(engine, self.agents, clock=self.waking, lost_after=lambda: self.lost_after)
             tasks.spawn_eternal(absent.watch(), name="absent agents")
         for address in settings.agents.addresses:
             target = address.format(state_dir=self.options.state_dir)
@@ -359,7 +362,7 @@ class _Daemon:
             client,
             sessions=engine,
             news=self.foreign_load,
-            clock=self.clock,
+            clock=self.waking,
             lost_after=lambda: self.lost_after,
             on_reconciled=self.reconciliation.reconciled,
         )

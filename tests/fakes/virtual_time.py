@@ -71,6 +71,21 @@ class VirtualClock:
         return asyncio.get_running_loop().time()
 
 
+class StoppableClock(VirtualClock):
+    """Goes on while the process that looks at it is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stopped_s = 0.0
+
+    def stop_process_for(self, seconds: float) -> None:
+        """Lets time go by in which nobody looks."""
+        self._stopped_s += seconds
+
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() + self._stopped_s
+
+
 class JumpingMachine:
     """A machine in virtual time whose wall clock can be set, and that can be rebooted."""
 

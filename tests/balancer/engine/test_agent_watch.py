@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 
@@ -16,7 +17,8 @@ from balancer.ports.agent_client import AgentEvent, AgentReport, CaughtUp
 from balancer.ports.session_store import StoreError
 from fakes.engine_house import EngineHouse
 from fakes.session_store import FakeSessionStore
-from fakes.virtual_time import settle
+from fakes.virtual_time import StoppableClock, settle
+from gpu_balancer.runtime.waking_clock import WakingClock
 
 CPU_0 = DeviceId("cpu-0")
 
@@ -109,6 +111,24 @@ async def test_an_agent_that_was_never_there_counts_as_silent_after_ten_seconds(
     await asyncio.sleep(9)
     assert house.devices.diary == []
     await asyncio.sleep(1.5)
+    assert house.devices.diary == ["cpu-0 unreachable"]
+
+
+async def test_what_nobody_could_hear_while_the_balancer_stood_still_is_no_silence(house: EngineHouse) -> None:
+    """Its agent was killed meanwhile, and the next one needs a moment."""
+    machine = StoppableClock()
+    house.clock = waking = WakingClock(machine)
+    house.tasks.spawn_eternal(waking.look(), name="look")
+    house.watch(lost_after=timedelta(seconds=20))
+    await asyncio.sleep(1)
+    house.devices.diary.clear()
+    house.agent.reachable = False
+    house.agent.cut()
+    await asyncio.sleep(3)
+    machine.stop_process_for(60)
+    await asyncio.sleep(5)
+    assert house.devices.diary == []
+    await asyncio.sleep(3)
     assert house.devices.diary == ["cpu-0 unreachable"]
 
 
