@@ -22,7 +22,7 @@ def is_held(lock: Path) -> bool:
     Raises:
         FileNotFoundError: When the file is not there.
     """
-    descriptor = _opened(lock)
+    descriptor = open_lock(lock)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -35,14 +35,23 @@ def is_held(lock: Path) -> bool:
         os.close(descriptor)
 
 
-def _opened(lock: Path) -> int:
-    """Opens a lock file: for writing, which NFS wants of who tries to have it alone, unless its disk takes none."""
+def open_lock(lock: Path, flags: int = 0) -> int:
+    """Opens a lock file: for writing, which NFS wants of who tries to have it alone, unless its disk takes none.
+
+    Args:
+        lock: The file.
+        flags: Further flags of open(2). A file made by it is its user's alone.
+
+    Raises:
+        OSError: When it cannot be opened.
+    """
+    flags |= os.O_CLOEXEC
     try:
-        return os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+        return os.open(lock, os.O_RDWR | flags, 0o600)
     except OSError as error:
         if error.errno != errno.EROFS:
             raise
-        return os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(lock, os.O_RDONLY | flags)
 
 
 def open_holder(pid: int, lock: Path) -> int | None:

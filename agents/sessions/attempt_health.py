@@ -30,6 +30,10 @@ _LOOKED_AT_AFTER = 0.2
 _WORKING_BYTES = 256 * 1024
 """Bytes of files between two looks, a second, that show work: the index of a long file is put in front of it at the
 end, which can take minutes without a frame. Reports and log lines are a thousandth of that."""
+_UNREPORTED_BYTES = 4096
+"""The same of a program that does not report any more: what it writes is its work, and some log."""
+_UNREPORTED_S = 2.0
+"""After which a program counts as one that does not report: a disk that was full has ended its reports, for good."""
 _WHY = {
     Blockage.INPUT: ": its input gives nothing",
     Blockage.OUTPUT: ": an output takes nothing",
@@ -95,6 +99,7 @@ class AttemptHealth:
         self._moved_bytes: int | None = None
         self._lag = LagWatch(below=bounds.degraded_below, frame_rate=frame_rate) if real_time else None
         self._advanced_s = active_s
+        self._reported_s = clock.monotonic_s()
         self._seen: Counter[Blockage] = Counter()
         self._conditions: tuple[Condition, ...] = ()
         self._told_s = 0.0
@@ -136,6 +141,7 @@ class AttemptHealth:
             written_s: When it wrote that, in monotonic seconds.
             lost_frames: How many frames are lost so far. None: those that were dropped.
         """
+        self._reported_s = self._clock.monotonic_s()
         if self._lag is not None:
             self._lag.note(
                 Reading(
@@ -157,7 +163,9 @@ class AttemptHealth:
         if pid is None or active_s - self._advanced_s < looked_at_after_s:
             return
         before, self._moved_bytes = self._moved_bytes, self._moved(pid)
-        if before is not None and self._moved_bytes is not None and self._moved_bytes - before >= _WORKING_BYTES:
+        unreported = self._clock.monotonic_s() - self._reported_s > _UNREPORTED_S
+        least = _UNREPORTED_BYTES if unreported else _WORKING_BYTES
+        if before is not None and self._moved_bytes is not None and self._moved_bytes - before >= least:
             self.advanced(active_s)
             return
         self._seen[self._look(pid)] += 1

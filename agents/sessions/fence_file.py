@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from agents.lock_holders import open_lock
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -38,9 +40,8 @@ def open_fence(path: Path, *, create: bool) -> int | None:
     Raises:
         OSError: When it cannot be opened, or is a link.
     """
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
     try:
-        return os.open(path, flags, 0o600)
+        return open_lock(path, os.O_NOFOLLOW | (os.O_CREAT if create else 0))
     except FileNotFoundError:
         return None
 

@@ -42,6 +42,12 @@ def test_the_state_decides_what_an_exit_code_means(
     assert _classify(code, *_QUIET, stopping=stopping, made=made).kind is kind
 
 
+def test_a_report_that_found_no_room_fails_nothing() -> None:
+    log = "[error] Error closing progress log, loss of information possible: No space left on device"
+    assert _classify(255, log, stopping=True).kind is ExitOutcome.STOPPED
+    assert _classify(0, log).kind is ExitOutcome.COMPLETED
+
+
 @pytest.mark.parametrize(
     ("code", "stopping", "made", "reason"),
     [

@@ -177,6 +177,25 @@ def test_who_moves_files_about_without_a_frame_is_at_work() -> None:
     assert patient.cause is StopCause.OUTPUT_STALLED
 
 
+def test_who_does_not_report_any_more_is_at_work_as_long_as_it_writes() -> None:
+    """As ffmpeg on a disk that was full for a moment, which its outputs are not on."""
+    patient = Patient()
+    patient.write(1)
+    for _ in range(60):
+        patient.moved_bytes += 8 * 1024
+        patient.stand_still(1)
+    assert (patient.conditions, patient.cause) == ([], None)
+    patient.stand_still(33)
+    assert patient.cause is StopCause.STALLED
+    patient.write(1)
+    for _ in range(30):
+        patient.moved_bytes += 8 * 1024
+        patient.health.progressed(patient.progress, written_s=patient.clock.monotonic_s())
+        patient.stand_still(1)
+    patient.stand_still(1)
+    assert patient.cause is StopCause.STALLED, "it reports that it writes no frame"
+
+
 def test_a_rest_is_not_counted() -> None:
     patient = Patient()
     patient.write(15)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -20,9 +21,11 @@ from test_attempt_continuation import begun, counts_of, killed, live_job, runs_o
 from agents.pipelines.job import Container, FileOutput, HlsOutput, HlsSegmentFormat, Job, UriInput, VideoEncoding
 from agents.sessions import playlist_guard
 from agents.sessions.attempt import Condition, Ending, StopCause
+from agents.sessions.attempt_health import HealthBounds
 from agents.sessions.disk_watch import DiskWatch
 from agents.sessions.playlist_guard import PlaylistGuard
 from agents.sessions.progress_file import ProgressFile
+from fakes.silent_peers import await_truth
 from fakes.small_file_system import fill, read_only, small_file_system
 from gpu_balancer.runtime.disk_reserve import DiskReserve
 from gpu_balancer.runtime.disk_room import RoomBounds
@@ -200,6 +203,39 @@ async def test_stops_and_deadlines_hold_though_the_disk_does_not_give_the_progre
         assert (await rig.ended(asked)).ending is Ending.STOPPED
         assert (await rig.ended(bounded)).ending is Ending.COMPLETED
     assert caplog.text.count("trying again") == 2, "once for each"
+
+
+async def test_a_session_outlives_a_full_disk_that_its_outputs_are_not_on(
+    disk: Path, tmp_path: Path, clip: Path
+) -> None:
+    """ffmpeg never reports again after that; what it writes shows that it goes on."""
+    state, out = disk / "state", tmp_path / "out"
+    state.mkdir()
+    out.mkdir()
+    rigs = Rigs(state)
+    bounds = HealthBounds(stalled_after=timedelta(seconds=3), stalled_timeout=timedelta(seconds=5))
+    rigs.settle(launch={"output_roots": (str(out),)}, runner={"health": bounds})
+    hls = HlsOutput(id="hls", path=str(out / "show"), segment_duration=timedelta(seconds=1))
+    job = job_of(endless(clip), hls, FileOutput(id="film", path=str(out / "film.mp4"), container=Container.MP4))
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        filler = fill(disk)
+        reports = rig.folder(job).progress
+        # Its last page takes some more.
+        await asyncio.to_thread(await_truth, lambda: time.time() - reports.stat().st_mtime > 2)
+        before = rig.registry.attempt(job.session).status.progress
+        filler.unlink()
+        await asyncio.sleep(8)
+        after = rig.registry.attempt(job.session).status
+        assert before is not None
+        assert after.progress is not None
+        assert after.progress.frames == before.frames, "it reports all the same: this would test nothing"
+        assert after.live
+        await rig.registry.stop(key_of(job))
+        ended = await rig.ended(job)
+    assert (ended.ending, ended.failure) == (Ending.STOPPED, None)
+    assert frames_of(out / "film.mp4") > before.frames + 100
 
 
 def test_a_playlist_that_is_put_back_leaves_out_what_cannot_be_played(tmp_path: Path) -> None:
