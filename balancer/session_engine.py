@@ -431,8 +431,8 @@ class SessionEngine:
         return await self._kept(session_id, Amended(payload=payload), "keep the change")
 
     async def _kept(self, session_id: SessionId, wish: SessionEvent, what: str) -> SessionRecord:
-        self.get(session_id)
-        if self.post(session_id, wish):
+        shown = self.get(session_id)
+        if self.post(session_id, wish) or self.current(session_id) is not shown:  # another's wish is being kept
             try:
                 await self._writer.flush(give_up=True)
             except StoreError as error:

@@ -214,6 +214,15 @@ async def test_a_session_that_waits_can_be_stopped(store: FakeSessionStore) -> N
         assert house.agent.launches == [(first.id, 1)]
 
 
+async def test_all_who_stop_a_session_at_once_are_told_that_it_has_ended(store: FakeSessionStore) -> None:
+    async with engine_house(store, ONE) as house:
+        house.watch()
+        await running(house)
+        record = await house.engine.admit(waiting())
+        told = await asyncio.gather(*(house.engine.stop(record.id) for _ in range(3)))
+        assert {one.state for one in told} == {SessionState.CANCELLED}
+
+
 async def test_retries_of_a_queued_request_wait_once(store: FakeSessionStore) -> None:
     async with engine_house(store, ONE) as house:
         await running(house)
