@@ -395,5 +395,5 @@ class AttemptRunner:
 
     def _end_time(self) -> datetime:
         now = self._clock.now()
-        begun = self._status.running_time or self._status.launch_time or now
+        begun = self._status.signal_time or self._status.running_time or self._status.launch_time or now
         return now if self._folder.exit_code() is None else written_time(self._folder.exit, since=begun, now=now)
