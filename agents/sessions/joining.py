@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from agents.bounded_program import Progress, run_bounded
 from agents.pipelines.input_description import parse_input_description
+from agents.pipelines.job import Container
 from agents.pipelines.parts import PartNumber, parameters_command, parse_parameters, part_name
 from agents.pipelines.recording_files import DEMUXERS, FinishStep, describe_command, is_playable, join_step
 from agents.sessions.attempt import Condition
@@ -33,6 +34,7 @@ from agents.sessions.private_files import (
     lent,
     remove_private,
 )
+from agents.sessions.torn_files import mend_file
 from gpu_balancer.runtime.durable_file import flush_folder, write_durably
 
 if TYPE_CHECKING:
@@ -80,7 +82,11 @@ async def plan_file(
         OSError: When ffmpeg cannot be started.
     """
     earlier = await asyncio.to_thread(earlier_parts, file, folder)
-    looked = {path: await plays(path, file.move, ffmpeg) for path in (*(path for _, path in earlier), *own)}
+    found = (*(path for _, path in earlier), *own)
+    if file.container is Container.MP4:
+        for path in found:
+            await asyncio.to_thread(mend_file, path, file.move)
+    looked = {path: await plays(path, file.move, ffmpeg) for path in found}
     # What could not be looked at in time may be all there is: it is kept.
     before = [(number, path) for number, path in earlier if looked[path] is not False]
     ours = [path for path in own if looked[path] is not False]

@@ -14,6 +14,7 @@ from agents.sessions.late_playlists import PLAYLISTS_OPEN, close_playlists
 from agents.sessions.output_folders import unmark_presentations
 from agents.sessions.output_moves import unfinished_parts
 from agents.sessions.part_failures import not_joined, not_placed, not_placed_at_all, together
+from agents.sessions.torn_files import mend_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +57,8 @@ async def finish_outputs(
         How the attempt ended, and what is to be tidied up once that is told.
     """
     steps: tuple[FinishStep, ...] = ()
+    if conclusion.ending is Ending.FAILED:
+        await asyncio.to_thread(mend_files, launch, folder)
     if not goes_on:
         # Before anything is removed.
         missing = await asyncio.to_thread(

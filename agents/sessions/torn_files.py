@@ -1,0 +1,107 @@
+"""Files that a full disk, or a kill, has cut off where no player copes with it: in an index.
+
+A fragmented MP4 that ends within media plays up to there. One that ends within the index of a fragment, or of all of
+them, is refused as a whole by ffmpeg and by what is built on it, an hour of film for some bytes. Without that piece of
+an index it plays, and the media that it was to tell of was not written yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import stat
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agents.sessions.private_files import is_private, lent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agents.pipelines.command import OutputMove
+    from agents.sessions.folder import AttemptFolder
+    from agents.sessions.records import LaunchRecord
+
+_BOX = struct.Struct(">I4s")
+"""Length and type of an ISO box."""
+_LONG_BOX = struct.Struct(">I4sQ")
+"""With a length of 64 bits, where the first is 1."""
+_FIRST = (b"ftyp", b"styp")
+_INDEXES = (b"moov", b"moof")
+_SUFFIXES = (".mp4", ".m4v", ".m4a", ".mov")
+_LOG = logging.getLogger(__name__)
+
+
+def mend_files(launch: LaunchRecord, folder: AttemptFolder) -> None:
+    """Cuts torn indexes off everything that an attempt has written and that is a file by itself. Blocks for the disk.
+
+    Args:
+        launch: How it was launched.
+        folder: Its folder. Nothing of it runs any more.
+    """
+    for move in launch.every_move:
+        mend_file(move.part_path, move)
+    for path in folder.artifacts.rglob("*"):
+        if path.suffix in _SUFFIXES:
+            mend_file(str(path), None)
+
+
+def mend_file(path: str, move: OutputMove | None) -> bool:
+    """Cuts a torn index off a file, if it ends with one. Blocks for the disk; may be repeated.
+
+    Args:
+        path: Absolute path of the file, which nobody writes any more. It need not be there, or be an MP4.
+        move: Where the file that it is of goes. None: it is an artifact.
+
+    Returns:
+        Whether something was cut off.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            with _opened(path, move) as descriptor:
+                end = whole_until(descriptor)
+                if end is None:
+                    return False
+                os.ftruncate(descriptor, end)
+                os.fsync(descriptor)
+        except OSError as error:
+            _LOG.warning("Cannot mend the end of %s: %s", path, error.strerror)
+            return False
+        _LOG.info("Cut off the torn index at the end of %s", path)
+        return True
+    return False
+
+
+def whole_until(descriptor: int) -> int | None:
+    """Tells where the torn index begins with which an open MP4 ends. None: it ends otherwise, or is none."""
+    size, at, indexed = os.fstat(descriptor).st_size, 0, False
+    while at + _BOX.size <= size:
+        length, kind = _BOX.unpack(os.pread(descriptor, _BOX.size, at))
+        if length == 1 and at + _LONG_BOX.size <= size:
+            length = _LONG_BOX.unpack(os.pread(descriptor, _LONG_BOX.size, at))[2]
+        if length < _BOX.size or (at == 0 and kind not in _FIRST):
+            return None
+        if at + length > size:
+            return at if indexed and kind in _INDEXES else None
+        indexed = indexed or kind == b"moov"
+        at += length
+    return None
+
+
+@contextlib.contextmanager
+def _opened(path: str, move: OutputMove | None) -> Iterator[int]:
+    if move is not None and is_private(path, move):
+        if not Path(path).exists():
+            raise FileNotFoundError
+        with lent((), move, written=path) as held:
+            yield held[path]
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise FileNotFoundError
+        yield descriptor
+    finally:
+        os.close(descriptor)
