@@ -188,8 +188,7 @@ def conclude_fenced(error: FencedError) -> Conclusion:
 
 def fenced(error: FencedError) -> Failure:
     """Makes the failure of an attempt that may not touch its outputs any more, or of which nobody can tell."""
-    nobody_can_tell = error.__cause__ is not None
-    left = "stays as it is, until the session is deleted" if nobody_can_tell else "is left as the newer one found it"
+    left = "stays as it is, until the session is deleted" if error.untold else "is left as the newer one found it"
     return Failure(reason="FENCED", message=f"{error} What it has made {left}.")
 
 

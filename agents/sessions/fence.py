@@ -56,7 +56,12 @@ _STALE_AFTER = timedelta(days=1)
 
 
 class FencedError(Exception):
-    """The attempt may not touch its outputs: a newer one has them, or its session was deleted."""
+    """The attempt may not touch its outputs: a newer one has them, its session was deleted, or nobody can tell."""
+
+    @property
+    def untold(self) -> bool:
+        """Whether nobody can tell, because the fence cannot be used. Later that may be otherwise."""
+        return isinstance(self.__cause__, OSError)
 
 
 class FenceHold:

@@ -117,8 +117,8 @@ class LatePlaylists:
                 if last and not done:
                     end_as_they_are(record.playlists)
                 return done
-        except FencedError:
-            return True  # They are another attempt's by now, or deleted.
+        except FencedError as error:
+            return not error.untold  # They are another attempt's by now, or deleted.
 
 
 def _owed(attempt: Attempt) -> Condition | None:

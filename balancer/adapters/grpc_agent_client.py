@@ -1,13 +1,15 @@
 """Speaks to one agent over gRPC: launching and stopping, its events, and what clients read from it.
 
-It holds one channel per agent. An answer that does not come raises `AgentUnreachableError`; a refusal is given on
-with the agent's own reason. Streams end when their consumer does, so that a client's back-pressure reaches the agent.
+It holds three connections to an agent: an agent serves so many calls of one at once, and readers of logs and artifacts,
+who come in any number and may read slowly, must not keep a stop from it. An answer that does not come raises
+`AgentUnreachableError`; a refusal is given on with the agent's own reason. Streams end when their consumer does, so
+that a client's back-pressure reaches the agent.
 """
 
 from __future__ import annotations
 
-from contextlib import aclosing
-from datetime import UTC
+from contextlib import aclosing, contextmanager
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -26,8 +28,7 @@ from gpu_balancer.v1 import media_pb2, session_pb2
 from gpu_balancer.v1.agent_service_pb2_grpc import AgentServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-    from datetime import timedelta
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
     from fractions import Fraction
 
     from balancer.domain.calibration import Calibration, CalibrationProgress
@@ -41,6 +42,9 @@ _MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 _PLANNED = SessionId("planned")
 """Stands for the id that a session would get."""
 _CALL_TIMEOUT_S = 5.0
+_MAX_READERS = 60
+"""Of one kind: an agent takes 64 calls of a connection, unless its settings say otherwise."""
+_READ_AGAIN_AFTER = timedelta(seconds=10)
 _PROBE_TIMEOUT_S = 120.0
 """A golden probe of every codec on a slow device."""
 _CHANNEL_OPTIONS = (
@@ -52,6 +56,39 @@ _CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 5000),
 )
 _SILENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+
+
+class _Readers:
+    """Those who read one kind of thing, over a connection of their own."""
+
+    def __init__(self, target: str, *, what: str, told: str) -> None:
+        self._what, self._told = what, told
+        # Else gRPC would share one connection between all channels to an address.
+        options = (*_CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+        self.channel = grpc.aio.insecure_channel(target, options=options)
+        self.stub = AgentServiceStub(self.channel)
+        self._count = 0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Takes a place for as long as something is read.
+
+        Raises:
+            RequestFailure: TOO_MANY_WATCHERS.
+        """
+        if self._count >= _MAX_READERS:
+            raise RequestFailure(
+                reason=Reason.TOO_MANY_WATCHERS,
+                message=f"Cannot read: {self._count} {self._what} of {self._told} are being read, which is as many as "
+                "its agent serves at once. Try again when one has ended.",
+                retry_after=_READ_AGAIN_AFTER,
+                metadata={"limit": str(_MAX_READERS)},
+            )
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
 
 
 class GrpcAgentClient:
@@ -69,6 +106,8 @@ class GrpcAgentClient:
         self._resolve_input = resolve_input
         self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
         self._stub = AgentServiceStub(self._channel)
+        self._logs = _Readers(target, what="logs", told=told)
+        self._artifacts = _Readers(target, what="artifacts", told=told)
 
     async def describe(self) -> AgentReport:
         """Asks what the agent and its device are."""
@@ -154,8 +193,9 @@ class GrpcAgentClient:
         await self._call(self._stub.ShutdownAgent(pb.ShutdownAgentRequest(), timeout=_CALL_TIMEOUT_S))
 
     async def close(self) -> None:
-        """Gives the connection back."""
-        await self._channel.close(grace=None)
+        """Gives the connections back."""
+        for channel in (self._channel, self._logs.channel, self._artifacts.channel):
+            await channel.close(grace=None)
 
     async def probe_input(self, source: media_pb2.Input, *, timeout: timedelta) -> media_pb2.InputFacts:
         """Has the agent open an input and tell what it is, within `timeout`."""
@@ -182,8 +222,9 @@ class GrpcAgentClient:
         request = pb.AgentServiceReadSessionLogRequest(
             id=_attempt(session_id, attempt), tail_lines=tail_lines, follow=follow
         )
-        async for message in self._stream(self._stub.ReadSessionLog(request)):
-            yield message.lines
+        with self._logs.place():
+            async for message in self._stream(self._logs.stub.ReadSessionLog(request)):
+                yield message.lines
 
     async def list_artifacts(self, session_id: SessionId) -> Sequence[session_pb2.Artifact]:
         """Lists everything a session left, by path."""
@@ -196,8 +237,9 @@ class GrpcAgentClient:
     ) -> AsyncIterator[pb.AgentServiceReadArtifactResponse]:
         """Streams an artifact or a range of it; `limit_bytes` 0 reads to the end."""
         request = pb.AgentServiceReadArtifactRequest(name=name, offset_bytes=offset_bytes, limit_bytes=limit_bytes)
-        async for message in self._stream(self._stub.ReadArtifact(request)):
-            yield message
+        with self._artifacts.place():
+            async for message in self._stream(self._artifacts.stub.ReadArtifact(request)):
+                yield message
 
     def _plan(self, session: session_pb2.Session, session_id: SessionId, attempt: int) -> pb.LaunchPlan:
         plan = pb.LaunchPlan(id=_attempt(session_id, attempt), priority=session.priority)

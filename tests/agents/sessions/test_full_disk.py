@@ -19,7 +19,7 @@ from session_rig import FACTS, FFMPEG, Rig, Rigs, endless, frames_of, job_of, ke
 from test_attempt_continuation import begun, counts_of, killed, live_job, runs_of, stopped
 
 from agents.pipelines.job import Container, FileOutput, HlsOutput, HlsSegmentFormat, Job, UriInput, VideoEncoding
-from agents.sessions import playlist_guard
+from agents.sessions import fence, playlist_guard
 from agents.sessions.attempt import Condition, Ending, StopCause
 from agents.sessions.attempt_health import HealthBounds
 from agents.sessions.disk_watch import DiskWatch
@@ -153,7 +153,9 @@ async def test_a_session_that_is_deleted_on_a_full_disk_leaves_no_playlist_open(
     assert not any(playlist.parent.glob(".index*"))
 
 
-async def test_playlists_of_an_attempt_that_another_one_has_by_now_are_left_to_it(rigs: Rigs, counting: Path) -> None:
+async def test_playlists_of_an_attempt_that_another_one_has_by_now_are_left_to_it(
+    rigs: Rigs, counting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hls = HlsOutput(id="hls", path="hls", segment_duration=timedelta(seconds=1))
     first, second = live_job(counting, hls), live_job(counting, hls, attempt=2)
     async with rigs.start() as rig:
@@ -164,6 +166,10 @@ async def test_playlists_of_an_attempt_that_another_one_has_by_now_are_left_to_i
         assert lost.end_time is not None
         still_open = Condition(type="PLAYLISTS_OPEN", message="They are.", since_time=lost.end_time)
         attempt.status = replace(attempt.status, conditions=(still_open,))
+        with monkeypatch.context() as sick:
+            sick.setattr(fence, "open_fence", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+            await rig.registry.late_playlists.look()
+            assert attempt.status.conditions == (still_open,), "nobody could tell"
         await rig.registry.late_playlists.look()
         assert attempt.status.conditions == ()
         assert "#EXT-X-ENDLIST" not in (rig.folder(second).artifacts / "hls" / "90p" / "index.m3u8").read_text()

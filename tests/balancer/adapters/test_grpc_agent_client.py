@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -24,7 +24,7 @@ from balancer.ports.agent_client import AgentReport, AgentUnreachableError, Atte
 from fakes.session_records import session_record
 from fakes.session_texts import session
 from gpu_balancer.runtime.failures import Reason, RequestFailure
-from gpu_balancer.runtime.grpc_server import ServedService, build_server
+from gpu_balancer.runtime.grpc_server import ServedService, ServerLimits, build_server
 from gpu_balancer.v1 import agent_service_pb2 as pb
 from gpu_balancer.v1 import device_pb2, media_pb2, recording_pb2
 from gpu_balancer.v1.agent_service_pb2_grpc import AgentServiceServicer, add_AgentServiceServicer_to_server
@@ -95,6 +95,22 @@ class NotingAgent(AgentServiceServicer):
         self._note(request)
         return pb.AgentServiceDeleteSessionResponse()
 
+    async def StopSession(self, request: Any, _: Any) -> pb.AgentServiceStopSessionResponse:  # noqa: N802
+        self._note(request)
+        return pb.AgentServiceStopSessionResponse()
+
+    async def ReadSessionLog(  # noqa: N802
+        self, request: Any, _: Any
+    ) -> AsyncIterator[pb.AgentServiceReadSessionLogResponse]:
+        yield pb.AgentServiceReadSessionLogResponse(lines=["first"])
+        await asyncio.Event().wait()
+
+    async def ReadArtifact(  # noqa: N802
+        self, request: Any, _: Any
+    ) -> AsyncIterator[pb.AgentServiceReadArtifactResponse]:
+        yield pb.AgentServiceReadArtifactResponse(data=b"first")
+        await asyncio.Event().wait()
+
     async def WatchEvents(self, request: Any, _: Any) -> AsyncIterator[pb.WatchEventsResponse]:  # noqa: N802
         for event in self.events:
             yield event
@@ -109,7 +125,7 @@ async def spoken_to(folder: Path) -> AsyncIterator[tuple[GrpcAgentClient, Noting
     def resolved(given: media_pb2.Input) -> media_pb2.Input:
         return media_pb2.Input(uri=f"/uploads/{given.upload}") if given.upload else given
 
-    async with build_server(addresses=[address], services=[service]):
+    async with build_server(addresses=[address], services=[service], limits=ServerLimits(max_concurrent_streams=60)):
         client = GrpcAgentClient(told="device cpu-0", target=address, resolve_input=resolved)
         yield client, agent
         await client.close()
@@ -300,3 +316,29 @@ async def test_a_probe_says_whether_an_operator_asked_for_it(tmp_path: Path, by_
         await client.probe(by_operator=by_operator)
         (asked,) = agent.asked
         assert asked == pb.AgentServiceProbeDeviceRequest(by_operator=by_operator)
+
+
+@pytest.mark.parametrize("what", ["logs", "artifacts"])
+async def test_as_many_readers_as_there_may_be_keep_no_stop_from_the_agent(tmp_path: Path, what: str) -> None:
+    """They stand still, and so many more are refused at once."""
+    async with spoken_to(tmp_path) as (client, agent), AsyncExitStack() as stack:
+
+        async def read() -> AsyncGenerator[Any, None]:
+            told = (
+                client.read_session_log(SESSION, 1, tail_lines=None, follow=True)
+                if what == "logs"
+                else client.read_artifact("sessions/s1/artifacts/a", offset_bytes=0, limit_bytes=0)
+            )
+            reader = cast("AsyncGenerator[Any, None]", told)
+            await stack.enter_async_context(aclosing(reader))
+            await anext(reader)
+            return reader
+
+        readers = [await read() for _ in range(60)]
+        await client.stop(SESSION, 1)
+        assert [type(request).__name__ for request in agent.asked] == ["AgentServiceStopSessionRequest"]
+        with pytest.raises(RequestFailure, match=f"60 {what} of device cpu-0 are being read") as refused:
+            await read()
+        assert refused.value.reason is Reason.TOO_MANY_WATCHERS
+        await readers[0].aclose()
+        await read()
