@@ -46,6 +46,7 @@ def configure_logging(settings: LogSettings, *, stream: TextIO | None = None) ->
             foreign_pre_chain=_SHARED, processors=_for_people(stream) if people else _FOR_MACHINES
         )
     )
+    handler.addFilter(_is_news)
     logging.root.handlers[:] = [handler]
     logging.captureWarnings(capture=True)
     set_log_level(settings.level)
@@ -60,6 +61,11 @@ def configure_logging(settings: LogSettings, *, stream: TextIO | None = None) ->
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leaves out that a caller has hung up in the middle of an answer, of which gRPC writes a traceback."""
+    return not (record.name.startswith("grpc.") and "ExecuteBatchError" in str(record.msg))
 
 
 def set_log_level(level: str) -> None:

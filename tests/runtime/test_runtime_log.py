@@ -154,3 +154,11 @@ def test_a_line_inside_a_span_names_its_trace() -> None:
     with TracerProvider(shutdown_on_exit=False).get_tracer("test").start_as_current_span("admit") as span:
         logging.getLogger("balancer").info("x")
     assert _lines(stream)[0]["trace_id"] == f"{span.get_span_context().trace_id:032x}"
+
+
+def test_a_caller_who_hung_up_is_no_news_of_grpc() -> None:
+    stream = _configured()
+    grpc_log = logging.getLogger("grpc._cython.cygrpc")
+    grpc_log.error("ExecuteBatchError raised in core by servicer method [%s]", "/v1.Files/Read")
+    grpc_log.error("Unexpected [%s] raised by servicer method", "ValueError")
+    assert [line["message"] for line in _lines(stream)] == ["Unexpected [ValueError] raised by servicer method"]
