@@ -18,7 +18,7 @@ setup: $(VENV)/.installed ## Installs what is needed into .venv
 system-packages:
 	@PYTHON='$(PYTHON)' sh deploy/system-packages.sh run
 
-test-packages:
+test-packages: system-packages
 	@PYTHON='$(PYTHON)' sh deploy/system-packages.sh test
 
 $(VENV)/.installed: pyproject.toml constraints.txt | system-packages
@@ -34,7 +34,9 @@ demo: setup ## Shows the product at work, from nothing: a ladder (INPUT=file of 
 	@$(BIN)/python -m demo $(if $(INPUT),--input '$(INPUT)')
 
 # The tests wait more than they work: whatever else is checked is checked beside them, when lint has nothing to say.
-test: setup node_modules/.installed lint ## Lint, types, house rules, contract, tests
+test: ## Lint, types, house rules, contract, tests
+	@$(MAKE) --no-print-directory --jobs=2 setup node_modules/.installed
+	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory --jobs=2 unit check
 
 check: setup node_modules/.installed lint types house contract generated ## Everything that is not a test
