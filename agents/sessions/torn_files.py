@@ -58,20 +58,20 @@ def mend_file(path: str, move: OutputMove | None) -> bool:
     Returns:
         Whether something was cut off.
     """
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            with _opened(path, move) as descriptor:
-                end = whole_until(descriptor)
-                if end is None:
-                    return False
-                os.ftruncate(descriptor, end)
-                os.fsync(descriptor)
-        except OSError as error:
-            _LOG.warning("Cannot mend the end of %s: %s", path, error.strerror)
-            return False
-        _LOG.info("Cut off the torn index at the end of %s", path)
-        return True
-    return False
+    try:
+        with _opened(path, move) as descriptor:
+            end = whole_until(descriptor)
+            if end is None:
+                return False
+            os.ftruncate(descriptor, end)
+            os.fsync(descriptor)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        _LOG.warning("Cannot mend the end of %s: %s", path, error.strerror)
+        return False
+    _LOG.info("Cut off the torn index at the end of %s", path)
+    return True
 
 
 def whole_until(descriptor: int) -> int | None:
