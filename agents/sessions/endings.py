@@ -14,11 +14,18 @@ from agents.pipelines.exit_classification import ExitOutcome, Outcome, classify_
 from agents.sessions.attempt import Ending, Failure, StopCause
 from agents.sessions.logs import read_tail
 from agents.sessions.output_discards import discard_outputs
-from agents.sessions.output_moves import OutputMoveError, forget_parts, place_outputs, remove_parts
-from agents.sessions.part_failures import together
+from agents.sessions.output_moves import (
+    OutputMoveError,
+    forget_parts,
+    place_outputs,
+    remove_parts,
+)
+from agents.sessions.part_failures import together, unfinished_files
 from agents.sessions.placed_files import note_placed
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from agents.sessions.attempt import AttemptStatus, Condition
     from agents.sessions.fence import FencedError
     from agents.sessions.folder import AttemptFolder
@@ -181,9 +188,10 @@ def conclude_damaged(folder: AttemptFolder) -> Conclusion:
     return _failed(*_DAMAGED, folder.exit_code(), ())
 
 
-def conclude_fenced(error: FencedError) -> Conclusion:
-    """Gives the end of an attempt that may not touch its outputs any more."""
-    return Conclusion(ending=Ending.FAILED, failure=fenced(error))
+def conclude_fenced(error: FencedError, launch: LaunchRecord, now: datetime) -> Conclusion:
+    """Gives the end of an attempt that may not touch its outputs any more. Blocks for the disk."""
+    told = unfinished_files(launch, now) if error.untold else ()
+    return Conclusion(ending=Ending.FAILED, failure=fenced(error), conditions=told)
 
 
 def fenced(error: FencedError) -> Failure:

@@ -58,10 +58,15 @@ _STALE_AFTER = timedelta(days=1)
 class FencedError(Exception):
     """The attempt may not touch its outputs: a newer one has them, its session was deleted, or nobody can tell."""
 
-    @property
-    def untold(self) -> bool:
-        """Whether nobody can tell, because the fence cannot be used. Later that may be otherwise."""
-        return isinstance(self.__cause__, OSError)
+    def __init__(self, message: str, *, untold: bool = False) -> None:
+        """Takes the reason.
+
+        Args:
+            message: For people.
+            untold: Whether nobody can tell, because the fence cannot be used. Later that may be otherwise.
+        """
+        super().__init__(message)
+        self.untold = untold
 
 
 class FenceHold:
@@ -149,7 +154,7 @@ class Fences:
             return self._held(key, FenceEntry(attempt=key.attempt, folder=str(folder)), generation)
         except OSError as error:
             message = f"Cannot touch the outputs of {key}: its fence in {self._root} cannot be used: {error.strerror}."
-            raise FencedError(message) from error
+            raise FencedError(message, untold=True) from error
 
     def _held(self, key: AttemptKey, entry: FenceEntry, generation: str) -> FenceHold:
         lost = generation != self.generation()
@@ -224,9 +229,11 @@ class Fences:
                 if locked and read_entry(descriptor) is None:
                     write_entry(descriptor, entry)
             return False
-        if found is None or found.attempt != entry.attempt:
-            newer = "another attempt" if found is None else f"attempt {found.attempt}"
-            raise FencedError(f"Cannot touch the outputs of {key}: {newer} has them now.")
+        if found is None:
+            message = f"Cannot touch the outputs of {key}: its fence is damaged, so nobody can tell who has them."
+            raise FencedError(message, untold=True)
+        if found.attempt != entry.attempt:
+            raise FencedError(f"Cannot touch the outputs of {key}: attempt {found.attempt} has them now.")
         return True
 
     def _path(self, session: str) -> Path:

@@ -12,8 +12,14 @@ from agents.sessions.attempt import Condition, Ending
 from agents.sessions.earlier_parts import earlier_parts, parts_missing
 from agents.sessions.late_playlists import PLAYLISTS_OPEN, close_playlists
 from agents.sessions.output_folders import unmark_presentations
-from agents.sessions.output_moves import unfinished_parts
-from agents.sessions.part_failures import not_joined, not_placed, not_placed_at_all, together
+from agents.sessions.part_failures import (
+    UNFINISHED_FILES,
+    not_joined,
+    not_placed,
+    not_placed_at_all,
+    together,
+    unfinished_files,
+)
 from agents.sessions.torn_files import mend_files
 
 if TYPE_CHECKING:
@@ -27,8 +33,6 @@ if TYPE_CHECKING:
     from agents.sessions.folder import AttemptFolder
     from agents.sessions.records import LaunchRecord
 
-UNFINISHED_FILES = "UNFINISHED_FILES"
-"""Condition of an attempt that failed with files that have no name."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -66,7 +70,7 @@ async def finish_outputs(
         )
         conclusion = _with_conditions(conclusion, missing)
         if conclusion.ending is Ending.FAILED and not launch.files:
-            unfinished = await asyncio.to_thread(_unfinished, launch, now)
+            unfinished = await asyncio.to_thread(unfinished_files, launch, now)
             conclusion = _with_conditions(conclusion, unfinished, anew=UNFINISHED_FILES)
     if launch.files and not goes_on:
         conclusion, steps = await _join_parts(launch, folder, conclusion, fence, now)
@@ -79,13 +83,6 @@ async def finish_outputs(
         # Of what failed the mark stays: another attempt may begin anew there.
         await asyncio.to_thread(unmark_presentations, launch.presentations, folder.key.session)
     return conclusion, steps
-
-
-def _unfinished(launch: LaunchRecord, now: datetime) -> tuple[Condition, ...]:
-    """Tells of files that a failure cut short: they get no name, which stands for what is complete."""
-    kept = unfinished_parts(launch.output_moves)
-    message = f"Cut short, and kept under hidden names until the session is deleted: {', '.join(kept)}."
-    return (Condition(type=UNFINISHED_FILES, message=message, since_time=now),) if kept else ()
 
 
 def _with_conditions(conclusion: Conclusion, told: Sequence[Condition], *, anew: str = "") -> Conclusion:

@@ -6,12 +6,18 @@ import errno
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agents.sessions.attempt import Failure
+from agents.sessions.attempt import Condition, Failure
 from agents.sessions.join_scratch import RoomError
+from agents.sessions.output_moves import unfinished_parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
+    from agents.sessions.records import LaunchRecord
+
+UNFINISHED_FILES = "UNFINISHED_FILES"
+"""Condition of an attempt that failed with files that have no name."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -66,3 +72,10 @@ def together(failures: Sequence[Failure]) -> Failure | None:
         if failure.message not in message:  # Outputs may be finished again, by the next agent.
             message = f"{message} {failure.message}"
     return replace(failures[0], message=message)
+
+
+def unfinished_files(launch: LaunchRecord, now: datetime) -> tuple[Condition, ...]:
+    """Tells of files that get no name, which stands for what is complete. Blocks for the disk."""
+    kept = unfinished_parts(launch.every_move)
+    message = f"Not finished, and kept under hidden names until the session is deleted: {', '.join(kept)}."
+    return (Condition(type=UNFINISHED_FILES, message=message, since_time=now),) if kept else ()

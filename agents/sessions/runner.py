@@ -339,7 +339,7 @@ class AttemptRunner:
                 await self._conclude(fence)
         except FencedError as error:
             _LOG.error("%s", error)
-            await self._tell_end(conclude_fenced(error))
+            await self._tell_end(await asyncio.to_thread(conclude_fenced, error, self._launch, self._clock.now()))
 
     async def _restore_playlists(self) -> None:
         full = self._status.stop_cause is StopCause.DISK_FULL

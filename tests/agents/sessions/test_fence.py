@@ -112,6 +112,24 @@ async def test_a_fenced_attempt_leaves_its_files_where_they_are(
     assert (out / ".gpu-balancer-s1-1" / "part-0.mp4").stat().st_size > 0
 
 
+async def test_an_attempt_whose_fence_is_damaged_says_where_its_files_are(
+    rigs: Rigs, clip: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    job = job_of(endless(clip), FileOutput(id="file", path=str(out / "film.mp4"), container=Container.MP4))
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        (rigs.fence_dir / "s1").write_text("#!&")
+        await rig.registry.stop(key(1))
+        ended = await rig.ended(job)
+    assert ended.failure is not None
+    assert "its fence is damaged, so nobody can tell who has them" in ended.failure.message
+    (told,) = ended.conditions
+    assert (told.type, str(out / ".gpu-balancer-s1-1" / "part-0.mp4") in told.message) == ("UNFINISHED_FILES", True)
+
+
 def _await_exit(path: Path) -> None:
     subprocess.run(["/bin/sh", "-c", f'until grep -q 0 "{path}"; do sleep 0.02; done'], check=True, timeout=30)
 
@@ -210,7 +228,7 @@ def test_a_fence_with_damaged_content_names_nobody(fences: Fences, tmp_path: Pat
     with fences.take(key(3), tmp_path / "3"):
         generation = fences.generation()
     (tmp_path / "fences" / "s1").write_bytes(b"\0\0\0")
-    with pytest.raises(FencedError, match="another attempt has them now"):
+    with pytest.raises(FencedError, match="its fence is damaged, so nobody can tell"):
         fences.prove(key(3), tmp_path / "3", generation=generation)
     with fences.take(key(4), tmp_path / "4"):
         pass
