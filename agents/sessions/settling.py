@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from agents.sessions.output_folders import unmark_presentations
-from agents.sessions.output_moves import remove_parts
+from agents.sessions.output_moves import remove_parts, unfinished_parts
 from agents.sessions.playlist_asides import forget_asides
 
 if TYPE_CHECKING:
@@ -51,3 +51,5 @@ def remove_outside(record: AnyRecord, session: str) -> None:
     remove_parts(record.every_move, only_empty=False)
     forget_asides(record.playlists, session)
     unmark_presentations(record.presentations, session)
+    if left := unfinished_parts(record.every_move):
+        _LOG.warning("Cannot remove unfinished files of sessions/%s, which was deleted: %s", session, ", ".join(left))
