@@ -171,7 +171,10 @@ def _on_waiting(record: SessionRecord, event: RoomKept | RoomLost | WaitEnded | 
         case RoomLost():
             return replace(record, reservation=None)
         case WaitEnded():
-            return completed_first(record, SessionState.FAILED, now, record.failure or _WAITED_IN_VAIN)
+            failure = record.failure or _WAITED_IN_VAIN
+            # One that devices could not begin has found no further one: that is a failure like any other.
+            again = restarted(record, failure, now) if record.retry_count else None
+            return again or completed_first(record, SessionState.FAILED, now, failure)
         case Ranked():
             return replace(record, standing=event.standing)
 

@@ -149,7 +149,7 @@ def used_up(record: SessionRecord, failure: Failure) -> Failure:
 
 
 def _again(record: SessionRecord, failure: Failure, now: datetime, condition: Condition) -> SessionRecord:
-    note = None
+    note = record.last_restart
     if record.device_id is not None:
         note = LastRestart(attempt=record.attempt, device_id=record.device_id, failure=failure, restart_time=now)
     return replace(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bench.measuring import Figure
 
 _EVERY_MS = 5000
-_SHARE_DONE = 0.6
+_SHARE_DONE = 0.55
 """Of planned partitions; others meet an agent that is cut off already."""
 
 

@@ -412,6 +412,19 @@ def test_a_session_that_its_device_could_not_begin_is_tried_on_others_and_then_f
     assert advance(record, reported(ENDED, AttemptOutcome.FAILED, failure=NOT_BEGUN), NOW)[0].state is FAILED
 
 
+def test_who_finds_no_further_device_begins_again_where_its_rule_lets_it() -> None:
+    """Two cards were sick at once, and the third was full: no reason to fail for good."""
+    placed = replace(record_in(STARTING), restart=RULE)
+    waiting, _ = advance(placed, reported(ENDED, AttemptOutcome.FAILED, failure=NOT_BEGUN), NOW)
+    assert (waiting.state, waiting.retry_count) == (QUEUED, 1)
+    again, _ = advance(waiting, WaitEnded(), NOW)
+    assert (again.state, again.restart_row, again.retry_count, again.failure) == (QUEUED, 1, 0, NOT_BEGUN)
+    assert [condition.type for condition in again.conditions] == ["RESTARTING"]
+    assert again.not_before_time is not None
+    failed, _ = advance(again, WaitEnded(), NOW)
+    assert (failed.state, failed.failure) == (FAILED, NOT_BEGUN)
+
+
 def test_room_that_is_made_is_booked_and_may_be_lost_again() -> None:
     kept, _ = advance(record_in(QUEUED), RoomKept(reservation=RESERVATION), NOW)
     assert kept.reservation is RESERVATION
