@@ -90,12 +90,14 @@ def _taken_over(
     Who took over from it before becomes known, too, if only its attempt was.
     """
     key = AttemptKey(session=folder.key.session, attempt=one.attempt)
+    if not one.folder:
+        # It never told its folder: it has not begun, or what it took over would name it.
+        _LOG.debug("Nothing is known of what %s may have made", key)
+        return []
     source = AttemptFolder(path=Path(one.folder), key=key)
-    problem = _problem(source) if one.folder else "nobody knows its folder"
-    if problem:
-        _LOG.warning("Left what %s has made where it is: %s%s", key, problem, f": {one.folder}" if one.folder else "")
-        # One that never told its folder has not begun.
-        return [problem] if one.folder else []
+    if problem := _problem(source):
+        _LOG.warning("Left what %s has made where it is: %s: %s", key, problem, one.folder)
+        return [problem]
     if source.path == folder.path:
         return []
     _follow(source, known)
