@@ -237,7 +237,7 @@ async def test_a_page_that_leaves_is_not_held_back(pages: ShownPages) -> None:
 
 
 async def test_a_page_that_closes_itself_is_done_and_stays_in_the_picture(pages: ShownPages) -> None:
-    pages.server.page("/closes", f"{GREEN}<script>setTimeout(() => window.close(), 100)</script>")
+    pages.server.page("/closes", f"{GREEN}<script>setTimeout(() => window.close(), 3000)</script>")
     async with pages.shown("/closes") as driver:
         assert await driver.ended() is PageEnd.CLOSED
         assert pages.pixel() == (0, 255, 0)
