@@ -37,6 +37,8 @@ _log = structlog.get_logger(__name__)
 _LISTING_TIMEOUT_S = 20.0
 _FIRST_BACKOFF = timedelta(milliseconds=250)
 _LONGEST_BACKOFF = timedelta(seconds=30)
+_LONGEST_AFTER_SERVING = timedelta(seconds=1)
+"""An agent that came so far as to listen is killed by somebody, again and again, rather than that it cannot run."""
 _STEADY = timedelta(seconds=5)
 """An agent that ran this long is started again at once: it has served, so it was ended rather than that it cannot run.
 One that ends after so long each time takes a fifth of a core to start, at most."""
@@ -154,12 +156,14 @@ class LocalAgentLauncher:
     async def keep_running(self) -> None:
         """Starts the agent, and again whenever it ends, until cancelled. The agent itself is left running then."""
         while True:
-            began_s = self._clock.monotonic_s()
+            began_s, socket_before = self._clock.monotonic_s(), self._socket()
             try:
                 running = self._owner() or self._spawn()
                 await self._await_end(running)
                 if self._clock.monotonic_s() - began_s >= _STEADY.total_seconds():
                     self._backoff = _FIRST_BACKOFF
+                elif self._socket() not in (None, socket_before):
+                    self._backoff = min(self._backoff, _LONGEST_AFTER_SERVING)
                 status = self._reap(running)
                 _log.warning(
                     "agent ended; it is started again",
@@ -173,6 +177,14 @@ class LocalAgentLauncher:
                 _log.error("agent cannot be started; trying again", device=self._agent.identity.id, error=str(error))
             await asyncio.sleep(self._backoff.total_seconds())
             self._backoff = min(self._backoff * 2, _LONGEST_BACKOFF)
+
+    def _socket(self) -> tuple[int, int] | None:
+        """Tells the agent's socket from those of other agents. None: there is none."""
+        try:
+            found = self._agent.socket_path.lstat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_ctime_ns
 
     def _owner(self) -> int | None:
         """Gives the process id of an agent that runs. None: there is none."""

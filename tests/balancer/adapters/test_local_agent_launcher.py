@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,3 +41,29 @@ async def test_an_agent_that_cannot_be_started_now_is_tried_again(tmp_path: Path
             await launcher.keep_running()
     failed = [line for line in lines if line["event"] == "agent cannot be started; trying again"]
     assert len(failed) == 2
+
+
+@pytest.mark.parametrize("serves", [True, False])
+async def test_an_agent_that_served_before_it_was_killed_is_not_waited_for_longer_and_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serves: bool
+) -> None:
+    """One that never comes so far is."""
+    program = tmp_path / "agent.py"
+    listening = "import os, socket\nif os.path.exists('agent.sock'): os.unlink('agent.sock')\n"
+    listening += "socket.socket(socket.AF_UNIX).bind('agent.sock')\n"
+    program.write_text(listening if serves else "")
+    monkeypatch.setattr(local_agent_launcher, "_AGENT", (sys.executable, "-S", str(program)))
+    monkeypatch.setattr(local_agent_launcher, "_FIRST_BACKOFF", timedelta(seconds=0.01))
+    monkeypatch.setattr(local_agent_launcher, "_LONGEST_AFTER_SERVING", timedelta(seconds=0.02))
+    agent = LocalAgent(identity=_CPU, folder=tmp_path / "cpu-0", settings_toml="")
+    launcher = LocalAgentLauncher(agent, clock=SystemClock())
+    waits: list[float] = []
+    with capture_logs() as lines:
+        running = asyncio.create_task(launcher.keep_running())
+        async with asyncio.timeout(30):
+            while len(waits) < 5:
+                await asyncio.sleep(0.02)
+                waits = [line["wait_s"] for line in lines if line["event"] == "agent ended; it is started again"]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert waits[:5] == ([0.01, 0.02, 0.02, 0.02, 0.02] if serves else [0.01, 0.02, 0.04, 0.08, 0.16])
