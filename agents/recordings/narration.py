@@ -21,7 +21,7 @@ from agents.sessions.attempt_health import DEGRADED, STALLED
 from agents.sessions.progress_file import bytes_on_disk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection
 
     from agents.browsers.page import PageFigures
     from agents.pipelines.recording_report import MeasuredUse, RecordedFile
@@ -188,13 +188,13 @@ class Narration:
 
     async def tell_health(self, conditions: tuple[Condition, ...]) -> None:
         """Tells how recording does, in the place of what was told of that before."""
-        others = tuple(one for one in self.status.conditions if one.type not in (STALLED, DEGRADED))
-        self._change(conditions=(*others, *conditions))
-        await self._book.publish(self._attempt)
+        await self._tell_instead(conditions, {STALLED, DEGRADED})
 
     async def tell_outputs(self, conditions: tuple[Condition, ...]) -> None:
         """Tells what is to be known of its outputs besides what was told of them, in the place of the same."""
-        types = {one.type for one in conditions}
+        await self._tell_instead(conditions, {one.type for one in conditions})
+
+    async def _tell_instead(self, conditions: tuple[Condition, ...], types: Collection[str]) -> None:
         others = tuple(one for one in self.status.conditions if one.type not in types)
         self._change(conditions=(*others, *conditions))
         await self._book.publish(self._attempt)

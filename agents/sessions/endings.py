@@ -14,12 +14,7 @@ from agents.pipelines.exit_classification import ExitOutcome, Outcome, classify_
 from agents.sessions.attempt import Ending, Failure, StopCause
 from agents.sessions.logs import read_tail
 from agents.sessions.output_discards import discard_outputs
-from agents.sessions.output_moves import (
-    OutputMoveError,
-    forget_parts,
-    place_outputs,
-    remove_parts,
-)
+from agents.sessions.output_moves import OutputMoveError, forget_parts, place_outputs, remove_parts
 from agents.sessions.part_failures import together, unfinished_files
 from agents.sessions.placed_files import note_placed
 
