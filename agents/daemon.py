@@ -167,7 +167,7 @@ class _Agent:
                     self.launcher,
                     self.book,
                     guards=_guards(self.settings, self.device),
-                    calibrator=await self._calibrator(tasks),
+                    calibrator=await self._calibrator(recordings, tasks),
                     recordings=recordings,
                     disk=disk,
                     shut_down=self.stopping.set,
@@ -224,9 +224,10 @@ class _Agent:
         tasks.spawn_eternal(orphans.run(), name="end orphans")
         return registry
 
-    async def _calibrator(self, tasks: TaskGuard) -> Calibrator:
+    async def _calibrator(self, recordings: Recordings, tasks: TaskGuard) -> Calibrator:
         calibrator = Calibrator(
             self.device,
+            recordings.sound_calibration,
             work=self.state_dir / "calibration-work",
             settings=self.settings.calibration,
             tasks=tasks,

@@ -2,6 +2,7 @@
 
 A device that is being calibrated takes no session, and one that has sessions is not calibrated: whatever runs beside a
 measurement spoils it, and the measurement spoils whatever runs. What came of it is durable before anybody is told.
+What was measured of sound is kept by the agent, which records by it, and here it is only told to the registry.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import json
 from contextlib import aclosing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import structlog
 
 from balancer.agent_answers import forwarded, unreachable
-from balancer.domain.calibration import Calibration, CalibrationFigure
-from balancer.domain.device import DeviceState, Dimension
+from balancer.domain.calibration import Calibration, CalibrationFigure, CalibrationProgress
+from balancer.domain.device import DeviceState, Dimension, SoundTiming
 from balancer.domain.ids import DeviceId
 from balancer.domain.workload import EncodingSpeed, VideoCodec
 from balancer.ports.session_store import StoreError, StoreFullError
@@ -25,11 +26,11 @@ from gpu_balancer.runtime.failures import Reason, RequestFailure
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
-    from balancer.device_entry import DeviceEntry
     from balancer.device_registry import DeviceRegistry
-    from balancer.domain.calibration import CalibrationProgress
     from balancer.domain.ledger import Ledger
     from balancer.ports.agent_clients import AgentClients
+
+Result = TypeVar("Result", Calibration, SoundTiming)
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -97,25 +98,35 @@ class Calibrations:
                 result could not be kept, and then nothing has changed.
         """
         what = f"calibrate device {device_id}"
-        entry = self._require_idle(device_id)
-        agent = self._agents.get(device_id)
-        if agent is None:
-            raise unreachable(what)
-        self._registry.set_calibrating(device_id, calibrating=True)
-        try:
-            async with aclosing(forwarded(agent.calibrate(), what)) as news:
-                async for told in news:
-                    if not isinstance(told, Calibration):
-                        yield told
-                        continue
-                    identity = entry.identity
-                    whole = replace(told, model=identity.model, core_count=len(identity.cores))
-                    await self._keep(device_id, whole, what)
-                    yield whole
-                    return
-        finally:
-            self._registry.set_calibrating(device_id, calibrating=False)
-        raise unreachable(what)
+        async with aclosing(self._measured(device_id, what, Calibration)) as news:
+            async for told in news:
+                if isinstance(told, CalibrationProgress):
+                    yield told
+                    continue
+                identity = self._registry.find(device_id).identity
+                whole = replace(told, model=identity.model, core_count=len(identity.cores))
+                await self._keep(device_id, whole, what)
+                yield whole
+
+    async def calibrate_sound(self, device_id: DeviceId) -> AsyncGenerator[CalibrationProgress | SoundTiming, None]:
+        """Has a device measured for how far sound and picture are apart in its recordings. Closing this ends it.
+
+        Args:
+            device_id: A known device.
+
+        Yields:
+            How far it is; last, kept by the agent and told to the registry, what came of it.
+
+        Raises:
+            RequestFailure: DEVICE_BUSY, AGENT_UNREACHABLE, the agent's own.
+        """
+        what = f"calibrate the sound of device {device_id}"
+        async with aclosing(self._measured(device_id, what, SoundTiming)) as news:
+            async for told in news:
+                if isinstance(told, SoundTiming):
+                    # The agent tells all of itself too, but maybe later than the caller asks.
+                    self._registry.set_sound_timing(device_id, told)
+                yield told
 
     async def forget(self, device_id: DeviceId) -> None:
         """Forgets a device's calibration, if there is one.
@@ -125,7 +136,40 @@ class Calibrations:
         """
         await self._keep(device_id, None, f"forget the calibration of device {device_id}")
 
-    def _require_idle(self, device_id: DeviceId) -> DeviceEntry:
+    async def _measured(
+        self, device_id: DeviceId, what: str, result: type[Result]
+    ) -> AsyncGenerator[CalibrationProgress | Result, None]:
+        """Has an idle device measured; it takes no session until this has ended, also by being closed.
+
+        Args:
+            device_id: A known device.
+            what: What is wanted, after "Cannot ".
+            result: What is measured: how much the device carries, or its sound.
+
+        Yields:
+            How far it is; last what came of it.
+
+        Raises:
+            RequestFailure: DEVICE_BUSY, AGENT_UNREACHABLE, the agent's own.
+        """
+        self._require_idle(device_id, what)
+        agent = self._agents.get(device_id)
+        if agent is None:
+            raise unreachable(what)
+        self._registry.set_calibrating(device_id, calibrating=True)
+        try:
+            async with aclosing(forwarded(agent.calibrate(sound=result is SoundTiming), what)) as news:
+                async for told in news:
+                    if isinstance(told, CalibrationProgress):
+                        yield told
+                    elif isinstance(told, result):
+                        yield told
+                        return
+        finally:
+            self._registry.set_calibrating(device_id, calibrating=False)
+        raise unreachable(what)
+
+    def _require_idle(self, device_id: DeviceId, what: str) -> None:
         entry = self._registry.find(device_id)
         count = self._engine.ledger.session_count(device_id)
         if entry.calibrating:
@@ -135,11 +179,10 @@ class Calibrations:
         elif count:
             why = f"it has {count} session{'' if count == 1 else 's'}"
         else:
-            return entry
+            return
         raise RequestFailure(
             reason=Reason.DEVICE_BUSY,
-            message=f"Cannot calibrate device {device_id}: {why}. Try again when it is idle; cordoning it keeps new "
-            "sessions away.",
+            message=f"Cannot {what}: {why}. Try again when it is idle; cordoning it keeps new sessions away.",
         )
 
     async def _keep(self, device_id: DeviceId, calibration: Calibration | None, what: str) -> None:

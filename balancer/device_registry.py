@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from balancer.domain.calibration import Calibration
+    from balancer.domain.device import SoundTiming
     from balancer.domain.drain import DeviceDrain
     from balancer.domain.ids import DeviceId
     from balancer.domain.quarantine import Quarantine
@@ -161,6 +162,12 @@ class DeviceRegistry:
     def set_calibrating(self, device_id: DeviceId, *, calibrating: bool) -> None:
         """Notes that a device is being calibrated, and so takes no session, or is no longer."""
         self._change(self._entries[device_id], calibrating=calibrating)
+
+    def set_sound_timing(self, device_id: DeviceId, timing: SoundTiming) -> None:
+        """Takes what was measured of a device's sound; without effect where its agent has not told what it records."""
+        entry = self._entries[device_id]
+        if entry.recording is not None:
+            self._change(entry, recording=replace(entry.recording, sound_timing=timing))
 
     def suggested_weights(self) -> dict[DeviceId, int]:
         """Gives the weights that devices would have by capacity alone, in device order."""

@@ -8,7 +8,7 @@ one.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from agents.browsers.page import PageFault
 from gpu_balancer.runtime.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
     from pathlib import Path
 
     from agents.browsers.page import PageDriver
@@ -114,6 +114,29 @@ class BrowserHub:
             return value if isinstance(value, str) else None
         except (Error, TimeoutError, IndexError, PageFault):
             return None
+        finally:
+            await disconnect(browser)
+
+    @asynccontextmanager
+    async def own_page(self, display: Display) -> AsyncIterator[Callable[[str], Awaitable[None]]]:
+        """Lends the page of a display for what is the agent's own: gives what shows an HTML document in it.
+
+        Raises:
+            PageFault: BROWSER_FAILED, also while it is lent.
+        """
+        assert display.browser is not None
+        browser = await self.connect(display.browser)
+
+        async def show(document: str) -> None:
+            page = browser.contexts[0].pages[0]
+            await page.goto("about:blank")
+            await page.set_content(document)
+
+        try:
+            yield show
+        except (Error, IndexError) as error:
+            told = str(error).partition("\n")[0]
+            raise PageFault("BROWSER_FAILED", f"Cannot drive {display.browser.name}: {told}. Try again.") from error
         finally:
             await disconnect(browser)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,21 @@ class MeasuredUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SoundTiming:
+    """How far sound and picture are apart in recordings. None: not measured with what records."""
+
+    delay: timedelta
+    """By how much sound is delayed against its picture. Negative: brought forward."""
+    delay_source: str
+    """"settings", "calibration" or "default"."""
+    film_offset: timedelta | None = None
+    """How far sound comes after its picture with that delay, for a film that a page plays. Negative: before."""
+    drawing_offset: timedelta | None = None
+    """The same for a page that draws by the clock of its Web Audio."""
+    measurement_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingReport:
     """What became of a recording so far. None: not known, or not yet."""
 
@@ -63,3 +78,5 @@ class RecordingReport:
     dismissed_dialogs: int = 0
     closed_popups: int = 0
     cancelled_downloads: int = 0
+    sound_timing: SoundTiming | None = None
+    """None: it has no sound, or has not begun."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agents.pipelines.recording_report import SoundTiming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +25,8 @@ class RecordingAbility:
     """Pixels of a display."""
     largest_height: int = 0
     """Pixels of a display."""
+    sound_timing: SoundTiming | None = None
+    """Of recordings that begin now. None: they have no sound."""
 
     @property
     def available(self) -> bool:

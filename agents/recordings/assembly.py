@@ -25,6 +25,8 @@ from agents.recordings.launcher import RecordingLauncher
 from agents.recordings.narration import Narration
 from agents.recordings.runner import RecordingRunner
 from agents.recordings.shooting import Shooting
+from agents.recordings.sound_calibration import SoundCalibration
+from agents.recordings.sound_timings import SoundTimings
 from agents.recordings.stage import Stage, StageSettings
 from agents.recordings.state import used_display
 from agents.recordings.take_run import TakeBounds
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
     from agents.pipelines.capability import PipelineDevice
     from agents.pipelines.recording import RecordingJob
+    from agents.pipelines.recording_report import SoundTiming
     from agents.sessions.fence import Fences
     from agents.sessions.folder import SessionFolders
     from agents.sessions.records import RecordingRecord
@@ -90,6 +93,7 @@ class Recordings:
         self._settings = settings
         self._folders = folders
         self._fences = fences
+        self._device = device
         self._book = book
         self._clock = clock
         self._tasks = tasks
@@ -105,9 +109,11 @@ class Recordings:
             clock=clock,
             on_changed=changed,
         )
+        self._timings = SoundTimings(state_dir / "sound.json", asked_ms=settings.recordings.sound_delay_ms)
         self._shooting = Shooting(
             device,
-            sound_delay=timedelta(milliseconds=settings.recordings.sound_delay_ms),
+            browser=lambda: self._browsers.name,
+            timings=self._timings,
             log_tail_lines=settings.sessions.log_tail_lines,
         )
         self.launcher = RecordingLauncher(
@@ -127,6 +133,7 @@ class Recordings:
             on_changed=lambda _: None,
         )
         self._closing = Closing(self._shooting, self.deliveries, clock=clock)
+        self.sound_calibration = self._sound_calibration(state_dir / "sound-work")
 
     async def start(self) -> None:
         """Takes over what an earlier agent left: displays in use, copies under way. Ends displays that nobody uses."""
@@ -172,7 +179,25 @@ class Recordings:
             applications=applications,
             largest_width=pool.largest_width,
             largest_height=pool.largest_height,
+            sound_timing=self._sound_timing() if pool.sound and not fault else None,
         )
+
+    def _sound_calibration(self, work: Path) -> SoundCalibration:
+        return SoundCalibration(
+            work,
+            pool=self._pool,
+            browsers=self._browsers,
+            timings=self._timings,
+            acquire_timeout=timedelta(seconds=self._settings.recordings.acquire_timeout_s),
+            clock=self._clock,
+        )
+
+    def _sound_timing(self) -> SoundTiming:
+        """Tells of recordings of pages that begin now; while the device is not known, of their delay alone."""
+        try:
+            return self.sound_calibration.timing(self._device())
+        except RequestFailure:
+            return self._timings.timing(browser="", ffmpeg="")
 
     def require_able(self, job: RecordingJob) -> None:
         """Makes sure that a recording can be made here.

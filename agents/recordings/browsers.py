@@ -13,6 +13,7 @@ from agents.pipelines.recording import PageSource
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from agents.browsers.chromium import Chromium
@@ -114,6 +115,10 @@ class Browsers:
         if key not in self._renderers:
             self._renderers[key] = await self._hub.rendering(display)
         return self._renderers[key]
+
+    def own_page(self, display: Display) -> AbstractAsyncContextManager[Callable[[str], Awaitable[None]]]:
+        """Lends the page of a display for what is the agent's own; see `BrowserHub.own_page`."""
+        return self._hub.own_page(display)
 
     async def close(self) -> None:
         """Lets go of all pages, which stay as they are."""

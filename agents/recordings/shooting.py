@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agents.bounded_program import run_bounded
 from agents.pipelines.exit_classification import ExitOutcome, classify_exit
 from agents.pipelines.pipeline_error import PipelineError
+from agents.pipelines.recording import PageSource
 from agents.pipelines.recording_files import file_places, final_moves, take_files
 from agents.pipelines.snapshots import snapshot_command, thumbnail_command
 from agents.pipelines.takes import DisplayAccess, TakePlaces, build_take, recording_coders
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from agents.pipelines.command import Command, OutputMove
     from agents.pipelines.recording import RecordingJob
     from agents.pipelines.recording_files import FinishStep
+    from agents.pipelines.recording_report import SoundTiming
+    from agents.recordings.sound_timings import SoundTimings
     from agents.recordings.state import Take
     from agents.sessions.folder import AttemptFolder
     from agents.sessions.records import RecordingRecord
@@ -45,16 +48,25 @@ _PLANNED = DisplayAccess(name=":0", authority="/dev/null", sound_server="unix:/d
 class Shooting:
     """Makes commands for one device."""
 
-    def __init__(self, device: Callable[[], PipelineDevice], *, sound_delay: timedelta, log_tail_lines: int) -> None:
+    def __init__(
+        self,
+        device: Callable[[], PipelineDevice],
+        *,
+        browser: Callable[[], str],
+        timings: SoundTimings,
+        log_tail_lines: int,
+    ) -> None:
         """Makes nothing yet.
 
         Args:
             device: Gives the device as it was proved; raises RequestFailure while that is not known.
-            sound_delay: By how much sound reaches a capture before its picture.
+            browser: Gives name and version of what shows pages; empty while there is none.
+            timings: Know by how much sound is delayed.
             log_tail_lines: How many last lines of its log a failure carries.
         """
         self._device = device
-        self._sound_delay = sound_delay
+        self._browser = browser
+        self._timings = timings
         self._log_tail_lines = log_tail_lines
 
     async def ready(self) -> None:
@@ -115,6 +127,18 @@ class Shooting:
         for directory in command.directories:
             Path(directory).mkdir(parents=True, exist_ok=True)
         return command
+
+    def sound_timing(self, job: RecordingJob) -> SoundTiming | None:
+        """Tells how far sound is from its picture in takes that are made ready now. None: there is no sound.
+
+        Raises:
+            RequestFailure: When the device is not known, or cannot do it.
+        """
+        if not job.capture.sound:
+            return None
+        build = recording_coders(job, self._device()).build
+        browser = self._browser() if isinstance(job.source, PageSource) else ""
+        return self._timings.timing(browser=browser, ffmpeg=build.version)
 
     def moves(self, job: RecordingJob) -> tuple[OutputMove, ...]:
         """Gives the moves of all files under the output roots."""
@@ -223,13 +247,14 @@ class Shooting:
             idleness=str(folder / IDLENESS),
         )
         try:
+            timing = self.sound_timing(job)
             return build_take(
                 job,
                 self._device(),
                 access,
                 places,
                 number=number,
-                sound_delay=self._sound_delay,
+                sound_delay=timing.delay if timing is not None else timedelta(),
                 resumed_at=resumed_at,
             )
         except PipelineError as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from agents.displays.display import Display
-from agents.pipelines.recording_report import MeasuredUse, RecordingPhase, RecordingReport
+from agents.pipelines.recording_report import MeasuredUse, RecordingPhase, RecordingReport, SoundTiming
 from agents.sessions.attempt import Failure
 from agents.sessions.records import RecordUnreadableError, load_status
 from gpu_balancer.runtime.durable_file import write_durably
@@ -87,6 +87,8 @@ class RecordingState:
     dismissed_dialogs: int = 0
     closed_popups: int = 0
     cancelled_downloads: int = 0
+    sound_timing: SoundTiming | None = None
+    """Of its latest take. None: it has no sound, or none has been made ready yet."""
     measured_use: MeasuredUse | None = None
     resumed_at: timedelta = timedelta()
     """Where on the timeline of its HLS its first take goes on."""
@@ -119,6 +121,7 @@ class RecordingState:
             dismissed_dialogs=self.dismissed_dialogs,
             closed_popups=self.closed_popups,
             cancelled_downloads=self.cancelled_downloads,
+            sound_timing=self.sound_timing,
         )
 
 

@@ -148,6 +148,7 @@ class Takes:
         command = await asyncio.to_thread(
             self._shooting.command, now.record, now.folder, folder, now.display, number, resumed_at=resumed_at
         )
+        now.told.note(sound_timing=self._shooting.sound_timing(now.record.job))
         return folder, command
 
     async def _begun(self, take: Take) -> TakeRun | None:

@@ -288,10 +288,11 @@ class AgentServicer(AgentServiceServicer):
         return pb.AgentServiceProbeDeviceResponse(agent=self.describe_agent())
 
     async def CalibrateDevice(  # noqa: N802
-        self, _request: pb.AgentServiceCalibrateDeviceRequest, _: object
+        self, request: pb.AgentServiceCalibrateDeviceRequest, _: object
     ) -> AsyncIterator[pb.AgentServiceCalibrateDeviceResponse]:
-        """Measures how much the device carries, until the caller leaves."""
-        async with aclosing(self._calibrator.calibrate(self._registry.live_count)) as news:
+        """Measures how much the device carries, or how far sound is from its picture, until the caller leaves."""
+        calibrate = self._calibrator.calibrate_sound if request.sound else self._calibrator.calibrate
+        async with aclosing(calibrate(self._registry.live_count)) as news:
             async for told in news:
                 yield calibration_message(told)
 

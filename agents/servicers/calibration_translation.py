@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agents.devices.calibration_plan import CalibrationProgress
+from agents.pipelines.recording_report import SoundTiming
+from agents.servicers.recording_translation import timing_message
 from agents.servicers.report_translation import build_message
 from gpu_balancer.v1 import agent_service_pb2, device_pb2, media_pb2, placement_pb2
 
@@ -13,12 +15,14 @@ if TYPE_CHECKING:
 
 
 def calibration_message(
-    news: CalibrationProgress | CalibrationResult,
+    news: CalibrationProgress | CalibrationResult | SoundTiming,
 ) -> agent_service_pb2.AgentServiceCalibrateDeviceResponse:
     """Makes the message of how far a calibration is, or of what came of it."""
     if isinstance(news, CalibrationProgress):
         progress = device_pb2.CalibrationProgress(step=news.step, step_count=news.step_count, message=news.message)
         return agent_service_pb2.AgentServiceCalibrateDeviceResponse(progress=progress)
+    if isinstance(news, SoundTiming):
+        return agent_service_pb2.AgentServiceCalibrateDeviceResponse(sound_timing=timing_message(news))
     calibration = device_pb2.DeviceCalibration(
         ffmpeg=build_message(news.build),
         driver_version=news.driver_version or "",

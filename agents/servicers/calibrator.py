@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from agents.devices.calibration import NothingToCalibrateError, calibrate_device, remove_work
-from agents.devices.calibration_plan import CalibrationProgress, CalibrationResult
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from pathlib import Path
 
+    from agents.devices.calibration_plan import CalibrationProgress, CalibrationResult
+    from agents.pipelines.capability import PipelineDevice
+    from agents.pipelines.recording_report import SoundTiming
+    from agents.recordings.sound_calibration import SoundCalibration
     from agents.servicers.probed_device import ProbedDevice
     from gpu_balancer.runtime.clock import Clock
     from gpu_balancer.runtime.settings_sections import CalibrationSettings
@@ -23,25 +26,34 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _RETRY = timedelta(seconds=5)
 
-_News = CalibrationProgress | CalibrationResult | RequestFailure
+_Result = TypeVar("_Result")
 
 
 class Calibrator:
     """Calibrates the agent's device when asked."""
 
     def __init__(
-        self, device: ProbedDevice, *, work: Path, settings: CalibrationSettings, tasks: TaskGuard, clock: Clock
+        self,
+        device: ProbedDevice,
+        sound: SoundCalibration,
+        *,
+        work: Path,
+        settings: CalibrationSettings,
+        tasks: TaskGuard,
+        clock: Clock,
     ) -> None:
         """Calibrates nothing yet.
 
         Args:
             device: The device.
+            sound: Measures its recordings.
             work: A folder of its own, which exists only while it calibrates.
             settings: How it measures.
             tasks: Owns what runs.
             clock: Measures it.
         """
         self._device = device
+        self._sound = sound
         self._work = work
         self._settings = settings
         self._tasks = tasks
@@ -56,6 +68,7 @@ class Calibrator:
     async def clear(self) -> None:
         """Removes what a calibration left whose agent was killed."""
         await asyncio.to_thread(remove_work, self._work)
+        await self._sound.clear()
 
     def refuse_meanwhile(self, what: str) -> None:
         """Refuses what cannot be done while the device is being calibrated.
@@ -73,7 +86,7 @@ class Calibrator:
                 retry_after=_RETRY,
             )
 
-    async def calibrate(self, live_count: int) -> AsyncGenerator[CalibrationProgress | CalibrationResult, None]:
+    def calibrate(self, live_count: int) -> AsyncGenerator[CalibrationProgress | CalibrationResult, None]:
         """Calibrates, and tells how far it is and last what came of it. Closing this ends it.
 
         Args:
@@ -83,6 +96,43 @@ class Calibrator:
             RequestFailure: DEVICE_BUSY while it has sessions or is being calibrated; NO_DEVICE_READY while it cannot
                 work; DISK_FULL when inputs cannot be written.
         """
+
+        async def measure(device: PipelineDevice, report: Callable[[CalibrationProgress], None]) -> CalibrationResult:
+            try:
+                return await calibrate_device(
+                    self._device.identity,
+                    device,
+                    work=self._work,
+                    window=timedelta(seconds=self._settings.window_s),
+                    rounds=self._settings.rounds,
+                    clock=self._clock,
+                    report=report,
+                )
+            except NothingToCalibrateError as error:
+                raise RequestFailure(reason=Reason.NO_DEVICE_READY, message=str(error)) from error
+            except OSError as error:
+                told = f"Cannot calibrate {device.id}: {error.strerror}: {error.filename}. Try freeing space."
+                raise RequestFailure(reason=Reason.DISK_FULL, message=told) from error
+
+        return self._followed(measure, live_count)
+
+    def calibrate_sound(self, live_count: int) -> AsyncGenerator[CalibrationProgress | SoundTiming, None]:
+        """Measures how far sound is from its picture, and tells as `calibrate` does. Closing this ends it.
+
+        Args:
+            live_count: Sessions on the device now.
+
+        Raises:
+            RequestFailure: As for `calibrate`; and NO_CAPABLE_DEVICE when it cannot record pages with sound.
+        """
+        return self._followed(self._sound.measure, live_count)
+
+    async def _followed(
+        self,
+        measure: Callable[[PipelineDevice, Callable[[CalibrationProgress], None]], Awaitable[_Result]],
+        live_count: int,
+    ) -> AsyncGenerator[CalibrationProgress | _Result, None]:
+        """Has something measured by a task, and tells what it tells; the task ends with this."""
         busy = f"it has {live_count} live sessions" if live_count else "it is being calibrated" if self.running else ""
         if busy:
             raise RequestFailure(
@@ -90,37 +140,24 @@ class Calibrator:
                 message=f"Cannot calibrate {self._device.identity.id}: {busy}. Try again when it is idle.",
             )
         device = self._device.pipeline_device()
-        news: asyncio.Queue[_News] = asyncio.Queue()
+        news: asyncio.Queue[CalibrationProgress | None] = asyncio.Queue()
+        ended: list[_Result | RequestFailure] = []
 
         async def run() -> None:
             try:
-                news.put_nowait(
-                    await calibrate_device(
-                        self._device.identity,
-                        device,
-                        work=self._work,
-                        window=timedelta(seconds=self._settings.window_s),
-                        rounds=self._settings.rounds,
-                        clock=self._clock,
-                        report=news.put_nowait,
-                    )
-                )
-            except NothingToCalibrateError as error:
-                news.put_nowait(RequestFailure(reason=Reason.NO_DEVICE_READY, message=str(error)))
-            except OSError as error:
-                told = f"Cannot calibrate {device.id}: {error.strerror}: {error.filename}. Try freeing space."
-                news.put_nowait(RequestFailure(reason=Reason.DISK_FULL, message=told))
+                ended.append(await measure(device, news.put_nowait))
+            except RequestFailure as failure:
+                ended.append(failure)
+            news.put_nowait(None)
 
         self._running = running = self._tasks.spawn(run(), name="calibrate")
         _LOG.info("Calibrating %s", device.id)
         try:
-            while True:
-                told = await news.get()
-                if isinstance(told, RequestFailure):
-                    raise told
+            while (told := await news.get()) is not None:
                 yield told
-                if isinstance(told, CalibrationResult):
-                    return
+            if isinstance(result := ended[0], RequestFailure):
+                raise result
+            yield result
         finally:
             running.cancel()
             _LOG.info("Ended calibrating %s", device.id)

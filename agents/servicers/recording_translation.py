@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
     from agents.pipelines.recording import RecordingSource
-    from agents.pipelines.recording_report import MeasuredUse, RecordedFile, RecordingReport
+    from agents.pipelines.recording_report import MeasuredUse, RecordedFile, RecordingReport, SoundTiming
     from agents.recordings.ability import RecordingAbility
     from gpu_balancer.v1 import agent_service_pb2
 
@@ -124,12 +124,27 @@ def report_message(report: RecordingReport) -> pb.RecordingReport:
         message.longest_freeze.FromTimedelta(report.longest_freeze)
     if report.start_time is not None:
         message.start_time.FromTimedelta(report.start_time)
+    if report.sound_timing is not None:
+        message.sound_timing.CopyFrom(timing_message(report.sound_timing))
+    return message
+
+
+def timing_message(timing: SoundTiming) -> pb.SoundTiming:
+    """Makes the message of how far sound and picture are apart; what is None stays unset."""
+    message = pb.SoundTiming(delay_source=timing.delay_source)
+    message.delay.FromTimedelta(timing.delay)
+    if timing.film_offset is not None:
+        message.film_offset.FromTimedelta(timing.film_offset)
+    if timing.drawing_offset is not None:
+        message.drawing_offset.FromTimedelta(timing.drawing_offset)
+    if timing.measurement_time is not None:
+        message.measurement_time.FromDatetime(timing.measurement_time)
     return message
 
 
 def ability_message(ability: RecordingAbility) -> pb.RecordingAbility:
     """Makes the message of what an agent records."""
-    return pb.RecordingAbility(
+    message = pb.RecordingAbility(
         available=ability.available,
         fault_message=ability.fault_message,
         display_count=ability.display_count,
@@ -139,6 +154,9 @@ def ability_message(ability: RecordingAbility) -> pb.RecordingAbility:
         largest_width=ability.largest_width,
         largest_height=ability.largest_height,
     )
+    if ability.sound_timing is not None:
+        message.sound_timing.CopyFrom(timing_message(ability.sound_timing))
+    return message
 
 
 def use_message(use: MeasuredUse) -> pb.MeasuredUse:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from balancer.domain.device import Capability, DeviceIdentity, DeviceKind, Direction, RecordingAbility
+from balancer.domain.device import (
+    Capability,
+    DeviceIdentity,
+    DeviceKind,
+    Direction,
+    RecordingAbility,
+    SoundTiming,
+)
 from balancer.domain.health import DeviceHealth, HealthState
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.session import Condition, Failure, MeasuredUse, Progress
@@ -137,6 +144,18 @@ def ability_from_proto(message: recording_pb2.RecordingAbility) -> RecordingAbil
         applications=frozenset(message.applications),
         largest_width=message.largest_width,
         largest_height=message.largest_height,
+        sound_timing=sound_timing_from_proto(message.sound_timing) if message.HasField("sound_timing") else None,
+    )
+
+
+def sound_timing_from_proto(message: recording_pb2.SoundTiming) -> SoundTiming:
+    """Reads how far sound and picture are apart; what was not measured is None."""
+    return SoundTiming(
+        delay=message.delay.ToTimedelta(),
+        delay_source=message.delay_source,
+        film_offset=message.film_offset.ToTimedelta() if message.HasField("film_offset") else None,
+        drawing_offset=message.drawing_offset.ToTimedelta() if message.HasField("drawing_offset") else None,
+        measurement_time=_time(message.measurement_time) if message.HasField("measurement_time") else None,
     )
 
 

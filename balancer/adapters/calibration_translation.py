@@ -30,7 +30,7 @@ _SPEEDS = {
 def calibration_news_from_proto(
     message: agent_service_pb2.AgentServiceCalibrateDeviceResponse,
 ) -> CalibrationProgress | Calibration | None:
-    """Reads how far a calibration is, or what came of it. None: of a kind that this version does not know."""
+    """Reads how far a calibration is, or what came of it. None: of sound, or of a kind that is not known here."""
     match message.WhichOneof("news"):
         case "progress":
             told = message.progress

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 import grpc.aio
 
-from balancer.adapters.agent_translation import agent_from_proto, attempt_from_proto, event_from_proto, session_name
+from balancer.adapters.agent_translation import (
+    agent_from_proto,
+    attempt_from_proto,
+    event_from_proto,
+    session_name,
+    sound_timing_from_proto,
+)
 from balancer.adapters.attempt_translation import fill_course
 from balancer.adapters.calibration_translation import calibration_news_from_proto
 from balancer.domain.ids import SessionId
@@ -32,6 +38,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from balancer.domain.calibration import Calibration, CalibrationProgress
+    from balancer.domain.device import SoundTiming
     from balancer.domain.session import SessionRecord
     from balancer.domain.session_events import AttemptReported
     from balancer.ports.agent_client import AgentEvent, AgentReport
@@ -181,11 +188,16 @@ class GrpcAgentClient:
         answer = await self._call(self._stub.ProbeDevice(request, timeout=_PROBE_TIMEOUT_S))
         return agent_from_proto(answer.agent)
 
-    async def calibrate(self) -> AsyncGenerator[CalibrationProgress | Calibration, None]:
-        """Measures how much the device carries; tells how far that is and last what came of it."""
-        async with aclosing(self._stream(self._stub.CalibrateDevice(pb.AgentServiceCalibrateDeviceRequest()))) as news:
+    async def calibrate(
+        self, *, sound: bool = False
+    ) -> AsyncGenerator[CalibrationProgress | Calibration | SoundTiming, None]:
+        """Measures how much the device carries, or its sound; tells how far that is and last what came of it."""
+        request = pb.AgentServiceCalibrateDeviceRequest(sound=sound)
+        async with aclosing(self._stream(self._stub.CalibrateDevice(request))) as news:
             async for message in news:
-                if (told := calibration_news_from_proto(message)) is not None:
+                if message.HasField("sound_timing"):
+                    yield sound_timing_from_proto(message.sound_timing)
+                elif (told := calibration_news_from_proto(message)) is not None:
                     yield told
 
     async def shutdown(self) -> None:

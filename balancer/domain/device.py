@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 
 from balancer.domain.ids import DeviceId
@@ -116,6 +117,23 @@ def abilities_of(capabilities: Iterable[Capability], ffmpeg_paths: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SoundTiming:
+    """How far sound and picture are apart in what a device records of pages. Placement does not look at it."""
+
+    delay: timedelta
+    """By how much sound is delayed against its picture. Negative: brought forward."""
+    delay_source: str
+    """Where that is from: "settings", "calibration" or "default"."""
+    film_offset: timedelta | None = None
+    """How far sound comes after its picture with that delay, for a film that a page plays. Negative: before. None: it
+    was not measured with the browser and the ffmpeg in use."""
+    drawing_offset: timedelta | None = None
+    """The same for a page that draws by the clock of its Web Audio."""
+    measurement_time: datetime | None = None
+    """When both were measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingAbility:
     """What the agent of a device records."""
 
@@ -132,6 +150,8 @@ class RecordingAbility:
     """Pixels of a display."""
     largest_height: int = 0
     """Pixels of a display."""
+    sound_timing: SoundTiming | None = None
+    """Of recordings that begin now. None: they have no sound, or the agent does not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from balancer.domain.capacity import shares_session_cap
@@ -214,13 +214,14 @@ def _first(fits: _Fits, places: Iterator[int]) -> list[int]:
 
 def _class_key(view: DeviceView) -> Hashable:
     """Gives all of a device that placement looks at, but who it is."""
-    capacity = view.capacity
+    capacity, ability = view.capacity, view.recording
     return (
         view.identity.kind,
         view.state,
         view.weight,
         view.builds,
-        view.recording,
+        # When and how its sound was measured would make a class of each device.
+        replace(ability, sound_timing=None) if ability is not None else None,
         tuple(capacity.limits.items()),
         tuple(capacity.decode_rates.items()),
         tuple(capacity.encode_rates.items()),

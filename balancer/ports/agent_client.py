@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Protocol
 
 from balancer.domain.calibration import Calibration, CalibrationProgress
-from balancer.domain.device import Capability, DeviceIdentity, RecordingAbility
+from balancer.domain.device import Capability, DeviceIdentity, RecordingAbility, SoundTiming
 from balancer.domain.health import DeviceHealth
 from balancer.domain.ids import SessionId
 from balancer.domain.session import SessionRecord
@@ -150,8 +150,13 @@ class AgentClient(Protocol):
         """
         ...
 
-    def calibrate(self) -> AsyncIterator[CalibrationProgress | Calibration]:
-        """Measures how much the device carries; tells how far that is and last what came of it. Closing it ends it."""
+    def calibrate(self, *, sound: bool = False) -> AsyncIterator[CalibrationProgress | Calibration | SoundTiming]:
+        """Measures how much the device carries; tells how far that is and last what came of it. Closing it ends it.
+
+        Args:
+            sound: Measures how far sound and picture are apart in recordings of pages instead. The agent keeps that,
+                and records by it; what comes last is a `SoundTiming`.
+        """
         ...
 
     async def shutdown(self) -> None:

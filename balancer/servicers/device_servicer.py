@@ -184,15 +184,17 @@ class DeviceServicer(DeviceServiceServicer):
     async def CalibrateDevice(  # noqa: N802
         self, request: pb.CalibrateDeviceRequest, _context: object
     ) -> AsyncIterator[pb.CalibrateDeviceResponse]:
-        """Has a device measured by its agent and places by what came of it."""
+        """Has a device measured by its agent and places by what came of it, or has its sound measured."""
         device_id = self._registry.find(request.name).identity.id
-        async with aclosing(self._calibrations.calibrate(device_id)) as news:
+        begin = self._calibrations.calibrate_sound if request.sound else self._calibrations.calibrate
+        async with aclosing(begin(device_id)) as news:
             async for told in news:
                 if isinstance(told, CalibrationProgress):
                     yield pb.CalibrateDeviceResponse(progress=calibration_progress(told))
         # After the end, so that the device is told as it is when it takes sessions again.
         device = self._told(self._registry.find(device_id))
-        yield pb.CalibrateDeviceResponse(device=device, suggested_weights=self._suggested_weights())
+        weights = [] if request.sound else self._suggested_weights()
+        yield pb.CalibrateDeviceResponse(device=device, suggested_weights=weights)
 
     async def DeleteCalibration(  # noqa: N802
         self, request: pb.DeleteCalibrationRequest, _context: object

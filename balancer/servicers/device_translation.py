@@ -16,7 +16,7 @@ from gpu_balancer.v1 import device_pb2, placement_pb2, recording_pb2
 
 if TYPE_CHECKING:
     from balancer.device_entry import DeviceEntry
-    from balancer.domain.device import Capability, DeviceIdentity, RecordingAbility
+    from balancer.domain.device import Capability, DeviceIdentity, RecordingAbility, SoundTiming
     from balancer.domain.drain import DeviceDrain
     from balancer.domain.health import DeviceHealth
     from balancer.domain.ledger import Ledger
@@ -109,7 +109,7 @@ def _health(health: DeviceHealth) -> device_pb2.DeviceHealth:
 
 
 def _recording(ability: RecordingAbility, ready_display_count: int) -> recording_pb2.RecordingAbility:
-    return recording_pb2.RecordingAbility(
+    message = recording_pb2.RecordingAbility(
         available=ability.available,
         fault_message=ability.fault_message,
         display_count=ability.display_count,
@@ -119,6 +119,21 @@ def _recording(ability: RecordingAbility, ready_display_count: int) -> recording
         largest_width=ability.largest_width,
         largest_height=ability.largest_height,
     )
+    if ability.sound_timing is not None:
+        message.sound_timing.CopyFrom(_sound_timing(ability.sound_timing))
+    return message
+
+
+def _sound_timing(timing: SoundTiming) -> recording_pb2.SoundTiming:
+    message = recording_pb2.SoundTiming(delay_source=timing.delay_source)
+    message.delay.FromTimedelta(timing.delay)
+    if timing.film_offset is not None:
+        message.film_offset.FromTimedelta(timing.film_offset)
+    if timing.drawing_offset is not None:
+        message.drawing_offset.FromTimedelta(timing.drawing_offset)
+    if timing.measurement_time is not None:
+        message.measurement_time.FromDatetime(timing.measurement_time)
+    return message
 
 
 def _identity(identity: DeviceIdentity) -> device_pb2.DeviceIdentity:

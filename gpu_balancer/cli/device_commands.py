@@ -148,15 +148,24 @@ def calibrate(
     ] = "",
     save: Annotated[bool, typer.Option("--save", help="Write the suggested weights into the settings file.")] = False,
     forget: Annotated[bool, typer.Option("--forget", help="Forget the calibration instead.")] = False,
+    sound: Annotated[
+        bool, typer.Option("--sound", help="Measure how far sound and picture are apart in recordings instead.")
+    ] = False,
 ) -> ExitCode:
     """Measure by real runs how much a device carries, and place by it from then on.
 
     A device is measured only while it has no session, and takes none meanwhile: up to 2 minutes on cores, 8 on a GPU.
+    With --sound it takes less than one, and recordings have their sound delayed accordingly from then on.
     """
     from gpu_balancer.cli.calibration_actions import calibrate_devices, forget_calibrations
 
+    if sound and (forget or save):
+        raise Misuse(
+            "Cannot save or forget what is measured with --sound: the agent keeps it until it measures again. Try "
+            "sound_delay_ms in [recordings] of the settings, which overrides what was measured."
+        )
     if forget and save:
         raise Misuse("Cannot save weights and forget the calibration in one go. Try one of --save and --forget.")
     if forget:
         return forget_calibrations(invocation, device)
-    return calibrate_devices(invocation, device, save=save)
+    return calibrate_devices(invocation, device, save=save, sound=sound)

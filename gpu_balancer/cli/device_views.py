@@ -6,6 +6,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING
 
 from gpu_balancer.cli.screen import Column
+from gpu_balancer.cli.sound_views import sound_lines
 from gpu_balancer.cli.words import (
     UNKNOWN,
     clean,
@@ -261,6 +262,10 @@ def _recording_lines(ability: recording_pb2.RecordingAbility) -> Iterator[str]:
     yield f"pages with {clean(ability.browser)}" if ability.browser else "no pages: no browser was found"
     if ability.applications:
         yield f"applications: {', '.join(clean(name) for name in ability.applications)}"
+    if ability.HasField("sound_timing"):
+        first, *more = sound_lines(ability.sound_timing, of_pages=bool(ability.browser))
+        yield f"sound {first}"
+        yield from more
 
 
 def _core_words(cores: Sequence[int]) -> str:

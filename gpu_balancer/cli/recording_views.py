@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gpu_balancer.cli.session_words import input_words
+from gpu_balancer.cli.sound_views import sound_lines, sound_words
 from gpu_balancer.cli.words import brief, clean, clock, enum_word, size
 from gpu_balancer.v1 import recording_pb2
 
@@ -117,6 +118,9 @@ def report_facts(report: RecordingReport, *, whole: bool = True) -> Iterator[tup
     if report.captured_frames or report.encoded_frames:
         yield "frames", frame_words(report)
     yield "freeze", f"{brief(report.longest_freeze)} at most" if report.HasField("longest_freeze") else ""
+    if report.HasField("sound_timing"):
+        timing, of_pages = report.sound_timing, bool(report.browser)
+        yield "sound", "\n".join(sound_lines(timing, of_pages=of_pages)) if whole else sound_words(timing)
     yield "start", f"first picture after {brief(report.start_time)}" if report.HasField("start_time") else ""
     cause = _CAUSES.get(report.end_cause, "")
     yield "end", f"{cause} ({report.end_cause})" if cause else report.end_cause

@@ -95,21 +95,26 @@ class DeviceRequests(Requests):
         request = device_service_pb2.ProbeDeviceRequest(name=device_name(name))
         return (await self._call(methods.PROBE_DEVICE, request)).device
 
-    async def calibrate_device(self, name: str) -> AsyncGenerator[device_service_pb2.CalibrateDeviceResponse, None]:
+    async def calibrate_device(
+        self, name: str, *, sound: bool = False
+    ) -> AsyncGenerator[device_service_pb2.CalibrateDeviceResponse, None]:
         """Has a device measured by real runs, which takes minutes; it takes no session meanwhile.
 
         Leaving early ends it, and nothing is kept. It is not tried again after a cut.
 
         Args:
             name: The device.
+            sound: Measures how far sound and picture are apart in its recordings of pages instead, in less than a
+                minute. They have their sound delayed accordingly from then on, unless the settings give a delay.
 
         Yields:
-            How far it is; last the device, and the weights that follow from capacity.
+            How far it is; last the device, and the weights that follow from capacity; for sound without weights.
 
         Raises:
-            RequestFailure: With DEVICE_BUSY while it has sessions or is being calibrated.
+            RequestFailure: With DEVICE_BUSY while it has sessions or is being calibrated; with NO_CAPABLE_DEVICE for
+                sound where it cannot be measured.
         """
-        request = device_service_pb2.CalibrateDeviceRequest(name=device_name(name))
+        request = device_service_pb2.CalibrateDeviceRequest(name=device_name(name), sound=sound)
         try:
             async with aclosing(self._connection.stream(methods.CALIBRATE_DEVICE, request)) as answers:
                 async for answer in answers:

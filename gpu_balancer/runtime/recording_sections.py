@@ -74,9 +74,9 @@ class RecordingSettings(Section):
     """Seconds until a display must be ready for a recording."""
     url_schemes: Distinct[Literal["http", "https", "file", "data"]] = ("http", "https")
     """Schemes of pages that may be recorded. Whether pages may be on private networks, [inputs] says."""
-    sound_delay_ms: Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)] = 10.0
-    """Milliseconds by which sound reaches the recording before its picture: it is delayed by so much. The default was
-    measured with Chromium and PulseAudio; a drawing takes longer to the screen than a sound to the sound server."""
+    sound_delay_ms: Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)] | None = None
+    """Milliseconds by which the sound of recordings is delayed against its picture. Not given: as a calibration of
+    sound found (`gpu-balancer devices calibrate --sound`), else 10."""
     user_ids: Annotated[str, AfterValidator(_checked_user_ids)] = "61184-65519"
     """User ids for displays and what runs on them when the agent runs as root: each display gets one of its own."""
     run_dir: AbsolutePath | None = None

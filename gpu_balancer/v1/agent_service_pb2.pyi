@@ -1244,12 +1244,19 @@ class AgentServiceCalibrateDeviceRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SOUND_FIELD_NUMBER: _builtins.int
+    sound: _builtins.bool
+    """Measures how far sound and picture are apart in recordings of pages, instead of how much the device carries. The
+    agent keeps the result and records by it.
+    """
     def __init__(
         self,
+        *,
+        sound: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sound", b"sound"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1263,6 +1270,7 @@ class AgentServiceCalibrateDeviceResponse(_message.Message):
 
     PROGRESS_FIELD_NUMBER: _builtins.int
     CALIBRATION_FIELD_NUMBER: _builtins.int
+    SOUND_TIMING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> _device_pb2.CalibrationProgress:
         """It goes on."""
@@ -1271,17 +1279,22 @@ class AgentServiceCalibrateDeviceResponse(_message.Message):
     def calibration(self) -> _device_pb2.DeviceCalibration:
         """It has ended."""
 
+    @_builtins.property
+    def sound_timing(self) -> _recording_pb2.SoundTiming:
+        """It has ended: for sound."""
+
     def __init__(
         self,
         *,
         progress: _device_pb2.CalibrationProgress | None = ...,
         calibration: _device_pb2.DeviceCalibration | None = ...,
+        sound_timing: _recording_pb2.SoundTiming | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "news", b"news", "progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "news", b"news", "progress", b"progress", "sound_timing", b"sound_timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "news", b"news", "progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "news", b"news", "progress", b"progress", "sound_timing", b"sound_timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_news: _TypeAlias = _typing.Literal["progress", "calibration"]  # noqa: Y015
+    _WhichOneofReturnType_news: _TypeAlias = _typing.Literal["progress", "calibration", "sound_timing"]  # noqa: Y015
     _WhichOneofArgType_news: _TypeAlias = _typing.Literal["news", b"news"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_news) -> _WhichOneofReturnType_news | None: ...
 

@@ -339,16 +339,22 @@ class CalibrateDeviceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    SOUND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"devices/{id}", or what GetDevice accepts."""
+    sound: _builtins.bool
+    """Measures how far sound and picture are apart in recordings of pages, instead of how much the device carries. The
+    device's recordings have their sound delayed accordingly from then on, unless the settings give a delay.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        sound: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "sound", b"sound"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,11 +405,11 @@ class CalibrateDeviceResponse(_message.Message):
 
     @_builtins.property
     def device(self) -> _device_pb2.Device:
-        """It has ended: the device with its calibration."""
+        """It has ended: the device with its calibration, in `recording.sound_timing` for sound."""
 
     @_builtins.property
     def suggested_weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuggestedWeight]:
-        """Beside the device: what weights all devices would have by capacity now, in device order."""
+        """Beside the device, but for sound: what weights all devices would have by capacity now, in device order."""
 
     def __init__(
         self,

@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from gpu_balancer.v1 import media_pb2 as gpu__balancer_dot_v1_dot_media__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgpu_balancer/v1/recording.proto\x12\x0fgpu_balancer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgpu_balancer/v1/media.proto\"f\n\x06\x43ookie\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06\x64omain\x18\x03 \x01(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0e\n\x06secure\x18\x05 \x01(\x08\x12\x11\n\thttp_only\x18\x06 \x01(\x08\"/\n\tBasicAuth\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"\xef\x03\n\nPageSource\x12\x0b\n\x03url\x18\x01 \x01(\t\x12 \n\x13\x64\x65vice_scale_factor\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06locale\x18\x03 \x01(\t\x12\x10\n\x08timezone\x18\x04 \x01(\t\x12\x12\n\nuser_agent\x18\x05 \x01(\t\x12\x39\n\x07headers\x18\x06 \x03(\x0b\x32(.gpu_balancer.v1.PageSource.HeadersEntry\x12(\n\x07\x63ookies\x18\x07 \x03(\x0b\x32\x17.gpu_balancer.v1.Cookie\x12.\n\nbasic_auth\x18\x08 \x01(\x0b\x32\x1a.gpu_balancer.v1.BasicAuth\x12\x13\n\x0binit_script\x18\t \x01(\t\x12\x32\n\x0c\x63olor_scheme\x18\n \x01(\x0e\x32\x1c.gpu_balancer.v1.ColorScheme\x12\x17\n\x0fshow_scrollbars\x18\x0b \x01(\x08\x12\x1a\n\x12\x61\x63\x63\x65pt_http_errors\x18\x0c \x01(\x08\x12!\n\x19ignore_certificate_errors\x18\r \x01(\x08\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x16\n\x14_device_scale_factor\"!\n\x11\x41pplicationSource\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa3\x01\n\x07\x43\x61pture\x12\x12\n\x05width\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06height\x18\x02 \x01(\rH\x01\x88\x01\x01\x12.\n\nframe_rate\x18\x03 \x01(\x0b\x32\x1a.gpu_balancer.v1.FrameRate\x12\x13\n\x0bshow_cursor\x18\x04 \x01(\x08\x12\x15\n\rwithout_sound\x18\x05 \x01(\x08\x42\x08\n\x06_widthB\t\n\x07_height\"\x87\x01\n\tStartGate\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.gpu_balancer.v1.StartGateKind\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08selector\x18\x03 \x01(\t\x12\x0e\n\x06signal\x18\x04 \x01(\t\"t\n\tStopRules\x12\x12\n\nend_signal\x18\x01 \x01(\t\x12*\n\x07silence\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04idle\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x84\x01\n\tWatermark\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\'\n\x06\x63orner\x18\x02 \x01(\x0e\x32\x17.gpu_balancer.v1.Corner\x12\x13\n\x06margin\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x14\n\x07opacity\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07_marginB\n\n\x08_opacity\"\x92\x04\n\rRecordingSpec\x12+\n\x04page\x18\x01 \x01(\x0b\x32\x1b.gpu_balancer.v1.PageSourceH\x00\x12\x39\n\x0b\x61pplication\x18\x02 \x01(\x0b\x32\".gpu_balancer.v1.ApplicationSourceH\x00\x12)\n\x07\x63\x61pture\x18\x03 \x01(\x0b\x32\x18.gpu_balancer.v1.Capture\x12.\n\nstart_gate\x18\x04 \x01(\x0b\x32\x1a.gpu_balancer.v1.StartGate\x12.\n\nstop_rules\x18\x05 \x01(\x0b\x32\x1a.gpu_balancer.v1.StopRules\x12\x0f\n\x07profile\x18\x06 \x01(\t\x12.\n\nrenditions\x18\x07 \x03(\x0b\x32\x1a.gpu_balancer.v1.Rendition\x12(\n\x07outputs\x18\x08 \x03(\x0b\x32\x17.gpu_balancer.v1.Output\x12-\n\twatermark\x18\t \x01(\x0b\x32\x1a.gpu_balancer.v1.Watermark\x12\x35\n\x12thumbnail_interval\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x64\x65stinations\x18\x0b \x03(\t\x12\x1d\n\x15\x61llow_software_encode\x18\x0c \x01(\x08\x42\x08\n\x06source\"K\n\x0eRecordingPhase\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9c\x01\n\x0cRecordedFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\x12\x0e\n\x06\x63odecs\x18\x07 \x03(\t\"\xcf\x03\n\x0fRecordingReport\x12\x17\n\x0f\x63\x61ptured_frames\x18\x01 \x01(\x04\x12\x16\n\x0e\x65ncoded_frames\x18\x02 \x01(\x04\x12\x19\n\x11\x64uplicated_frames\x18\x03 \x01(\x04\x12\x16\n\x0e\x64ropped_frames\x18\x04 \x01(\x04\x12\x31\n\x0elongest_freeze\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x06phases\x18\x06 \x03(\x0b\x32\x1f.gpu_balancer.v1.RecordingPhase\x12-\n\nstart_time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\ntake_count\x18\x08 \x01(\r\x12\x11\n\tend_cause\x18\t \x01(\t\x12,\n\x05\x66iles\x18\n \x03(\x0b\x32\x1d.gpu_balancer.v1.RecordedFile\x12\x0f\n\x07\x62rowser\x18\x0b \x01(\t\x12\x10\n\x08renderer\x18\x0c \x01(\t\x12\x19\n\x11\x64ismissed_dialogs\x18\r \x01(\r\x12\x15\n\rclosed_popups\x18\x0e \x01(\r\x12\x1b\n\x13\x63\x61ncelled_downloads\x18\x0f \x01(\r\"\xc6\x01\n\x10RecordingAbility\x12\x11\n\tavailable\x18\x01 \x01(\x08\x12\x15\n\rfault_message\x18\x02 \x01(\t\x12\x15\n\rdisplay_count\x18\x03 \x01(\r\x12\x1b\n\x13ready_display_count\x18\x04 \x01(\r\x12\x0f\n\x07\x62rowser\x18\x05 \x01(\t\x12\x14\n\x0c\x61pplications\x18\x06 \x03(\t\x12\x15\n\rlargest_width\x18\x07 \x01(\r\x12\x16\n\x0elargest_height\x18\x08 \x01(\r\"b\n\x0bMeasuredUse\x12\r\n\x05\x63ores\x18\x01 \x01(\x04\x12\x12\n\nmemory_mib\x18\x02 \x01(\x04\x12\x30\n\rmeasured_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*Z\n\x0b\x43olorScheme\x12\x1c\n\x18\x43OLOR_SCHEME_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OLOR_SCHEME_LIGHT\x10\x01\x12\x15\n\x11\x43OLOR_SCHEME_DARK\x10\x02*\x83\x02\n\rStartGateKind\x12\x1f\n\x1bSTART_GATE_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSTART_GATE_KIND_IMMEDIATELY\x10\x01\x12*\n&START_GATE_KIND_FIRST_CONTENTFUL_PAINT\x10\x02\x12 \n\x1cSTART_GATE_KIND_NETWORK_IDLE\x10\x03\x12\x1c\n\x18START_GATE_KIND_SELECTOR\x10\x04\x12\"\n\x1eSTART_GATE_KIND_CONSOLE_SIGNAL\x10\x05\x12 \n\x1cSTART_GATE_KIND_FIRST_WINDOW\x10\x06*|\n\x06\x43orner\x12\x16\n\x12\x43ORNER_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ORNER_TOP_LEFT\x10\x01\x12\x14\n\x10\x43ORNER_TOP_RIGHT\x10\x02\x12\x16\n\x12\x43ORNER_BOTTOM_LEFT\x10\x03\x12\x17\n\x13\x43ORNER_BOTTOM_RIGHT\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgpu_balancer/v1/recording.proto\x12\x0fgpu_balancer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bgpu_balancer/v1/media.proto\"f\n\x06\x43ookie\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06\x64omain\x18\x03 \x01(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0e\n\x06secure\x18\x05 \x01(\x08\x12\x11\n\thttp_only\x18\x06 \x01(\x08\"/\n\tBasicAuth\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"\xef\x03\n\nPageSource\x12\x0b\n\x03url\x18\x01 \x01(\t\x12 \n\x13\x64\x65vice_scale_factor\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06locale\x18\x03 \x01(\t\x12\x10\n\x08timezone\x18\x04 \x01(\t\x12\x12\n\nuser_agent\x18\x05 \x01(\t\x12\x39\n\x07headers\x18\x06 \x03(\x0b\x32(.gpu_balancer.v1.PageSource.HeadersEntry\x12(\n\x07\x63ookies\x18\x07 \x03(\x0b\x32\x17.gpu_balancer.v1.Cookie\x12.\n\nbasic_auth\x18\x08 \x01(\x0b\x32\x1a.gpu_balancer.v1.BasicAuth\x12\x13\n\x0binit_script\x18\t \x01(\t\x12\x32\n\x0c\x63olor_scheme\x18\n \x01(\x0e\x32\x1c.gpu_balancer.v1.ColorScheme\x12\x17\n\x0fshow_scrollbars\x18\x0b \x01(\x08\x12\x1a\n\x12\x61\x63\x63\x65pt_http_errors\x18\x0c \x01(\x08\x12!\n\x19ignore_certificate_errors\x18\r \x01(\x08\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x16\n\x14_device_scale_factor\"!\n\x11\x41pplicationSource\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa3\x01\n\x07\x43\x61pture\x12\x12\n\x05width\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06height\x18\x02 \x01(\rH\x01\x88\x01\x01\x12.\n\nframe_rate\x18\x03 \x01(\x0b\x32\x1a.gpu_balancer.v1.FrameRate\x12\x13\n\x0bshow_cursor\x18\x04 \x01(\x08\x12\x15\n\rwithout_sound\x18\x05 \x01(\x08\x42\x08\n\x06_widthB\t\n\x07_height\"\x87\x01\n\tStartGate\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.gpu_balancer.v1.StartGateKind\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08selector\x18\x03 \x01(\t\x12\x0e\n\x06signal\x18\x04 \x01(\t\"t\n\tStopRules\x12\x12\n\nend_signal\x18\x01 \x01(\t\x12*\n\x07silence\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04idle\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x84\x01\n\tWatermark\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\'\n\x06\x63orner\x18\x02 \x01(\x0e\x32\x17.gpu_balancer.v1.Corner\x12\x13\n\x06margin\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x14\n\x07opacity\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07_marginB\n\n\x08_opacity\"\x92\x04\n\rRecordingSpec\x12+\n\x04page\x18\x01 \x01(\x0b\x32\x1b.gpu_balancer.v1.PageSourceH\x00\x12\x39\n\x0b\x61pplication\x18\x02 \x01(\x0b\x32\".gpu_balancer.v1.ApplicationSourceH\x00\x12)\n\x07\x63\x61pture\x18\x03 \x01(\x0b\x32\x18.gpu_balancer.v1.Capture\x12.\n\nstart_gate\x18\x04 \x01(\x0b\x32\x1a.gpu_balancer.v1.StartGate\x12.\n\nstop_rules\x18\x05 \x01(\x0b\x32\x1a.gpu_balancer.v1.StopRules\x12\x0f\n\x07profile\x18\x06 \x01(\t\x12.\n\nrenditions\x18\x07 \x03(\x0b\x32\x1a.gpu_balancer.v1.Rendition\x12(\n\x07outputs\x18\x08 \x03(\x0b\x32\x17.gpu_balancer.v1.Output\x12-\n\twatermark\x18\t \x01(\x0b\x32\x1a.gpu_balancer.v1.Watermark\x12\x35\n\x12thumbnail_interval\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x64\x65stinations\x18\x0b \x03(\t\x12\x1d\n\x15\x61llow_software_encode\x18\x0c \x01(\x08\x42\x08\n\x06source\"K\n\x0eRecordingPhase\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9c\x01\n\x0cRecordedFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\x12\x0e\n\x06\x63odecs\x18\x07 \x03(\t\"\x83\x04\n\x0fRecordingReport\x12\x17\n\x0f\x63\x61ptured_frames\x18\x01 \x01(\x04\x12\x16\n\x0e\x65ncoded_frames\x18\x02 \x01(\x04\x12\x19\n\x11\x64uplicated_frames\x18\x03 \x01(\x04\x12\x16\n\x0e\x64ropped_frames\x18\x04 \x01(\x04\x12\x31\n\x0elongest_freeze\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x06phases\x18\x06 \x03(\x0b\x32\x1f.gpu_balancer.v1.RecordingPhase\x12-\n\nstart_time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\ntake_count\x18\x08 \x01(\r\x12\x11\n\tend_cause\x18\t \x01(\t\x12,\n\x05\x66iles\x18\n \x03(\x0b\x32\x1d.gpu_balancer.v1.RecordedFile\x12\x0f\n\x07\x62rowser\x18\x0b \x01(\t\x12\x10\n\x08renderer\x18\x0c \x01(\t\x12\x19\n\x11\x64ismissed_dialogs\x18\r \x01(\r\x12\x15\n\rclosed_popups\x18\x0e \x01(\r\x12\x1b\n\x13\x63\x61ncelled_downloads\x18\x0f \x01(\r\x12\x32\n\x0csound_timing\x18\x10 \x01(\x0b\x32\x1c.gpu_balancer.v1.SoundTiming\"\xe6\x01\n\x0bSoundTiming\x12(\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x64\x65lay_source\x18\x02 \x01(\t\x12.\n\x0b\x66ilm_offset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0e\x64rawing_offset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x10measurement_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfa\x01\n\x10RecordingAbility\x12\x11\n\tavailable\x18\x01 \x01(\x08\x12\x15\n\rfault_message\x18\x02 \x01(\t\x12\x15\n\rdisplay_count\x18\x03 \x01(\r\x12\x1b\n\x13ready_display_count\x18\x04 \x01(\r\x12\x0f\n\x07\x62rowser\x18\x05 \x01(\t\x12\x14\n\x0c\x61pplications\x18\x06 \x03(\t\x12\x15\n\rlargest_width\x18\x07 \x01(\r\x12\x16\n\x0elargest_height\x18\x08 \x01(\r\x12\x32\n\x0csound_timing\x18\t \x01(\x0b\x32\x1c.gpu_balancer.v1.SoundTiming\"b\n\x0bMeasuredUse\x12\r\n\x05\x63ores\x18\x01 \x01(\x04\x12\x12\n\nmemory_mib\x18\x02 \x01(\x04\x12\x30\n\rmeasured_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*Z\n\x0b\x43olorScheme\x12\x1c\n\x18\x43OLOR_SCHEME_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OLOR_SCHEME_LIGHT\x10\x01\x12\x15\n\x11\x43OLOR_SCHEME_DARK\x10\x02*\x83\x02\n\rStartGateKind\x12\x1f\n\x1bSTART_GATE_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSTART_GATE_KIND_IMMEDIATELY\x10\x01\x12*\n&START_GATE_KIND_FIRST_CONTENTFUL_PAINT\x10\x02\x12 \n\x1cSTART_GATE_KIND_NETWORK_IDLE\x10\x03\x12\x1c\n\x18START_GATE_KIND_SELECTOR\x10\x04\x12\"\n\x1eSTART_GATE_KIND_CONSOLE_SIGNAL\x10\x05\x12 \n\x1cSTART_GATE_KIND_FIRST_WINDOW\x10\x06*|\n\x06\x43orner\x12\x16\n\x12\x43ORNER_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ORNER_TOP_LEFT\x10\x01\x12\x14\n\x10\x43ORNER_TOP_RIGHT\x10\x02\x12\x16\n\x12\x43ORNER_BOTTOM_LEFT\x10\x03\x12\x17\n\x13\x43ORNER_BOTTOM_RIGHT\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,40 +36,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PAGESOURCE_HEADERSENTRY']._loaded_options = None
   _globals['_PAGESOURCE_HEADERSENTRY']._serialized_options = b'8\001'
-  _globals['_COLORSCHEME']._serialized_start=2892
-  _globals['_COLORSCHEME']._serialized_end=2982
-  _globals['_STARTGATEKIND']._serialized_start=2985
-  _globals['_STARTGATEKIND']._serialized_end=3244
-  _globals['_CORNER']._serialized_start=3246
-  _globals['_CORNER']._serialized_end=3370
-  _globals['_COOKIE']._serialized_start=113
-  _globals['_COOKIE']._serialized_end=215
-  _globals['_BASICAUTH']._serialized_start=217
-  _globals['_BASICAUTH']._serialized_end=264
-  _globals['_PAGESOURCE']._serialized_start=267
-  _globals['_PAGESOURCE']._serialized_end=762
-  _globals['_PAGESOURCE_HEADERSENTRY']._serialized_start=692
-  _globals['_PAGESOURCE_HEADERSENTRY']._serialized_end=738
-  _globals['_APPLICATIONSOURCE']._serialized_start=764
-  _globals['_APPLICATIONSOURCE']._serialized_end=797
-  _globals['_CAPTURE']._serialized_start=800
-  _globals['_CAPTURE']._serialized_end=963
-  _globals['_STARTGATE']._serialized_start=966
-  _globals['_STARTGATE']._serialized_end=1101
-  _globals['_STOPRULES']._serialized_start=1103
-  _globals['_STOPRULES']._serialized_end=1219
-  _globals['_WATERMARK']._serialized_start=1222
-  _globals['_WATERMARK']._serialized_end=1354
-  _globals['_RECORDINGSPEC']._serialized_start=1357
-  _globals['_RECORDINGSPEC']._serialized_end=1887
-  _globals['_RECORDINGPHASE']._serialized_start=1889
-  _globals['_RECORDINGPHASE']._serialized_end=1964
-  _globals['_RECORDEDFILE']._serialized_start=1967
-  _globals['_RECORDEDFILE']._serialized_end=2123
-  _globals['_RECORDINGREPORT']._serialized_start=2126
-  _globals['_RECORDINGREPORT']._serialized_end=2589
-  _globals['_RECORDINGABILITY']._serialized_start=2592
-  _globals['_RECORDINGABILITY']._serialized_end=2790
-  _globals['_MEASUREDUSE']._serialized_start=2792
-  _globals['_MEASUREDUSE']._serialized_end=2890
+  _globals['_COLORSCHEME']._serialized_start=3262
+  _globals['_COLORSCHEME']._serialized_end=3352
+  _globals['_STARTGATEKIND']._serialized_start=3355
+  _globals['_STARTGATEKIND']._serialized_end=3614
+  _globals['_CORNER']._serialized_start=3616
+  _globals['_CORNER']._serialized_end=3740
+  _globals['_COOKIE']._serialized_start=146
+  _globals['_COOKIE']._serialized_end=248
+  _globals['_BASICAUTH']._serialized_start=250
+  _globals['_BASICAUTH']._serialized_end=297
+  _globals['_PAGESOURCE']._serialized_start=300
+  _globals['_PAGESOURCE']._serialized_end=795
+  _globals['_PAGESOURCE_HEADERSENTRY']._serialized_start=725
+  _globals['_PAGESOURCE_HEADERSENTRY']._serialized_end=771
+  _globals['_APPLICATIONSOURCE']._serialized_start=797
+  _globals['_APPLICATIONSOURCE']._serialized_end=830
+  _globals['_CAPTURE']._serialized_start=833
+  _globals['_CAPTURE']._serialized_end=996
+  _globals['_STARTGATE']._serialized_start=999
+  _globals['_STARTGATE']._serialized_end=1134
+  _globals['_STOPRULES']._serialized_start=1136
+  _globals['_STOPRULES']._serialized_end=1252
+  _globals['_WATERMARK']._serialized_start=1255
+  _globals['_WATERMARK']._serialized_end=1387
+  _globals['_RECORDINGSPEC']._serialized_start=1390
+  _globals['_RECORDINGSPEC']._serialized_end=1920
+  _globals['_RECORDINGPHASE']._serialized_start=1922
+  _globals['_RECORDINGPHASE']._serialized_end=1997
+  _globals['_RECORDEDFILE']._serialized_start=2000
+  _globals['_RECORDEDFILE']._serialized_end=2156
+  _globals['_RECORDINGREPORT']._serialized_start=2159
+  _globals['_RECORDINGREPORT']._serialized_end=2674
+  _globals['_SOUNDTIMING']._serialized_start=2677
+  _globals['_SOUNDTIMING']._serialized_end=2907
+  _globals['_RECORDINGABILITY']._serialized_start=2910
+  _globals['_RECORDINGABILITY']._serialized_end=3160
+  _globals['_MEASUREDUSE']._serialized_start=3162
+  _globals['_MEASUREDUSE']._serialized_end=3260
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from gpu_balancer.v1 import media_pb2 as _media_pb2
@@ -650,6 +651,7 @@ class RecordingReport(_message.Message):
     DISMISSED_DIALOGS_FIELD_NUMBER: _builtins.int
     CLOSED_POPUPS_FIELD_NUMBER: _builtins.int
     CANCELLED_DOWNLOADS_FIELD_NUMBER: _builtins.int
+    SOUND_TIMING_FIELD_NUMBER: _builtins.int
     captured_frames: _builtins.int
     """Pictures taken of the display."""
     encoded_frames: _builtins.int
@@ -690,6 +692,10 @@ class RecordingReport(_message.Message):
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordedFile]:
         """Finished files, by path."""
 
+    @_builtins.property
+    def sound_timing(self) -> Global___SoundTiming:
+        """How far its sound and its picture are apart. Unset: it has no sound."""
+
     def __init__(
         self,
         *,
@@ -708,14 +714,63 @@ class RecordingReport(_message.Message):
         dismissed_dialogs: _builtins.int = ...,
         closed_popups: _builtins.int = ...,
         cancelled_downloads: _builtins.int = ...,
+        sound_timing: Global___SoundTiming | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["longest_freeze", b"longest_freeze", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["longest_freeze", b"longest_freeze", "sound_timing", b"sound_timing", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser", b"browser", "cancelled_downloads", b"cancelled_downloads", "captured_frames", b"captured_frames", "closed_popups", b"closed_popups", "dismissed_dialogs", b"dismissed_dialogs", "dropped_frames", b"dropped_frames", "duplicated_frames", b"duplicated_frames", "encoded_frames", b"encoded_frames", "end_cause", b"end_cause", "files", b"files", "longest_freeze", b"longest_freeze", "phases", b"phases", "renderer", b"renderer", "start_time", b"start_time", "take_count", b"take_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser", b"browser", "cancelled_downloads", b"cancelled_downloads", "captured_frames", b"captured_frames", "closed_popups", b"closed_popups", "dismissed_dialogs", b"dismissed_dialogs", "dropped_frames", b"dropped_frames", "duplicated_frames", b"duplicated_frames", "encoded_frames", b"encoded_frames", "end_cause", b"end_cause", "files", b"files", "longest_freeze", b"longest_freeze", "phases", b"phases", "renderer", b"renderer", "sound_timing", b"sound_timing", "start_time", b"start_time", "take_count", b"take_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecordingReport: _TypeAlias = RecordingReport  # noqa: Y015
+
+@_typing.final
+class SoundTiming(_message.Message):
+    """How far sound and picture are apart in what a device records of its displays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELAY_FIELD_NUMBER: _builtins.int
+    DELAY_SOURCE_FIELD_NUMBER: _builtins.int
+    FILM_OFFSET_FIELD_NUMBER: _builtins.int
+    DRAWING_OFFSET_FIELD_NUMBER: _builtins.int
+    MEASUREMENT_TIME_FIELD_NUMBER: _builtins.int
+    delay_source: _builtins.str
+    """Where that is from: "settings", "calibration" or "default"."""
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """By how much sound is delayed against its picture. Negative: brought forward."""
+
+    @_builtins.property
+    def film_offset(self) -> _duration_pb2.Duration:
+        """How far sound comes after its picture with that delay, for a film that a page plays. Negative: before. Unset: it was
+        not measured on the device with the browser and the ffmpeg in use.
+        """
+
+    @_builtins.property
+    def drawing_offset(self) -> _duration_pb2.Duration:
+        """The same for a page that draws by the clock of its Web Audio."""
+
+    @_builtins.property
+    def measurement_time(self) -> _timestamp_pb2.Timestamp:
+        """When both were measured."""
+
+    def __init__(
+        self,
+        *,
+        delay: _duration_pb2.Duration | None = ...,
+        delay_source: _builtins.str = ...,
+        film_offset: _duration_pb2.Duration | None = ...,
+        drawing_offset: _duration_pb2.Duration | None = ...,
+        measurement_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "drawing_offset", b"drawing_offset", "film_offset", b"film_offset", "measurement_time", b"measurement_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "delay_source", b"delay_source", "drawing_offset", b"drawing_offset", "film_offset", b"film_offset", "measurement_time", b"measurement_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SoundTiming: _TypeAlias = SoundTiming  # noqa: Y015
 
 @_typing.final
 class RecordingAbility(_message.Message):
@@ -731,6 +786,7 @@ class RecordingAbility(_message.Message):
     APPLICATIONS_FIELD_NUMBER: _builtins.int
     LARGEST_WIDTH_FIELD_NUMBER: _builtins.int
     LARGEST_HEIGHT_FIELD_NUMBER: _builtins.int
+    SOUND_TIMING_FIELD_NUMBER: _builtins.int
     available: _builtins.bool
     """Whether recordings can be made at all."""
     fault_message: _builtins.str
@@ -749,6 +805,10 @@ class RecordingAbility(_message.Message):
     def applications(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the operator's applications."""
 
+    @_builtins.property
+    def sound_timing(self) -> Global___SoundTiming:
+        """How far sound and picture are apart in recordings that begin now. Unset: they have no sound."""
+
     def __init__(
         self,
         *,
@@ -760,10 +820,11 @@ class RecordingAbility(_message.Message):
         applications: _abc.Iterable[_builtins.str] | None = ...,
         largest_width: _builtins.int = ...,
         largest_height: _builtins.int = ...,
+        sound_timing: Global___SoundTiming | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sound_timing", b"sound_timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "available", b"available", "browser", b"browser", "display_count", b"display_count", "fault_message", b"fault_message", "largest_height", b"largest_height", "largest_width", b"largest_width", "ready_display_count", b"ready_display_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications", "available", b"available", "browser", b"browser", "display_count", b"display_count", "fault_message", b"fault_message", "largest_height", b"largest_height", "largest_width", b"largest_width", "ready_display_count", b"ready_display_count", "sound_timing", b"sound_timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

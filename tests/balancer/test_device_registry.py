@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from balancer.device_registry import DeviceRegistry, DeviceRule
-from balancer.domain.device import DeviceIdentity, DeviceKind, DeviceState, FigureSource
+from balancer.domain.device import (
+    DeviceIdentity,
+    DeviceKind,
+    DeviceState,
+    FigureSource,
+    RecordingAbility,
+    SoundTiming,
+)
 from balancer.domain.drain import DeviceDrain, DrainMode
 from balancer.domain.ids import DeviceId
 from balancer.domain.quarantine import Quarantine
@@ -164,6 +171,21 @@ def test_measurements_change_nothing_that_placement_looks_at() -> None:
     assert registry.views() is views
     registry.set_weight(L4.id, 50)
     assert registry.views() is not views
+
+
+async def test_what_is_measured_of_sound_is_told_at_once_where_something_is_recorded() -> None:
+    registry = registry_of()
+    registry.update_agent(replace(report(L4), recording=RecordingAbility(available=True, display_count=3)))
+    changes = registry.watch()
+    before = {entry.identity.id: entry.revision for entry in (await anext(changes), await anext(changes))}
+    timing = SoundTiming(delay=timedelta(milliseconds=16), delay_source="calibration")
+    registry.set_sound_timing(T4.id, timing)
+    registry.set_sound_timing(L4.id, timing)
+    changed = await anext(changes)
+    assert (changed.identity.id, changed.revision) == (L4.id, before[L4.id] + 1)
+    assert changed.recording == RecordingAbility(available=True, display_count=3, sound_timing=timing)
+    assert registry.find(T4.id).recording is None
+    await changes.aclose()  # type: ignore[attr-defined]
 
 
 async def test_a_slow_watcher_gets_the_latest_state_of_each_changed_device() -> None:

@@ -369,6 +369,60 @@ def test_a_calibration_is_forgotten_on_request(with_devices: FakeBalancer, run: 
     assert run("devices", "calibrate", "--forget", "--save").code == 2
 
 
+def test_calibrating_sound_shows_how_far_it_is_from_its_picture(with_devices: FakeBalancer, run: Command) -> None:
+    ran = run("devices", "calibrate", "cpu-1", "--sound")
+    assert (ran.code, ran.err) == (0, "Calibrating the sound of cpu-1 …\n")
+    assert ran.out.splitlines() == [
+        "device  cpu-1",
+        "sound   delayed by 16 ms by calibration of 2030-05-04 12:00 UTC",
+        "        films: sound 28 ms after its picture",
+        "        drawings by Web Audio's clock: sound 28 ms before its picture",
+    ]
+    assert not with_devices.devices["devices/cpu-1"].HasField("calibration")
+
+
+def test_the_sound_of_all_devices_is_calibrated_one_by_one(with_devices: FakeBalancer, run: Command) -> None:
+    out = run("devices", "calibrate", "--sound").out
+    assert [line for line in out.splitlines() if line.startswith("device ")] == [
+        "device  GPU-7f3c2a10", *(f"device  cpu-{number}" for number in range(3)),
+    ]  # fmt: skip
+    assert out.count("\n\n") == 3
+
+
+@pytest.mark.parametrize("reason", [Reason.DEVICE_BUSY, Reason.NO_CAPABLE_DEVICE])
+def test_a_device_whose_sound_cannot_be_calibrated_is_left_out(
+    with_devices: FakeBalancer, run: Command, reason: Reason
+) -> None:
+    with_devices.refuse("CalibrateDevice", RequestFailure(reason=reason, message="Cannot: there is no browser."))
+    ran = run("devices", "calibrate", "--sound", "--json")
+    assert ran.code != 0
+    assert "there is no browser" in ran.err
+    assert [device["name"] for device in ran.document["devices"]] == [f"devices/cpu-{n}" for n in range(3)]
+    assert ran.document["suggestedWeights"] == []
+    assert ran.document["devices"][0]["recording"]["soundTiming"] == {
+        "delay": "0.016s",
+        "delaySource": "calibration",
+        "filmOffset": "0.028200s",
+        "drawingOffset": "-0.028200s",
+        "measurementTime": "2030-05-04T12:00:00Z",
+    }
+
+
+def test_when_the_sound_of_no_device_was_calibrated_that_is_said(run: Command) -> None:
+    ran = run("devices", "calibrate", "--sound")
+    assert (ran.code, ran.out, ran.err) == (0, "", "Nothing was calibrated.\n")
+
+
+@pytest.mark.parametrize("options", [("--save",), ("--forget",), ("--save", "--forget")])
+def test_what_is_measured_of_sound_is_neither_saved_nor_forgotten_but_overridden(
+    with_devices: FakeBalancer, run: Command, options: tuple[str, ...]
+) -> None:
+    ran = run("devices", "calibrate", "cpu-0", "--sound", *options)
+    assert (ran.code, ran.out) == (2, "")
+    assert "Try sound_delay_ms in [recordings] of the settings, which overrides what was measured" in ran.err
+    assert with_devices.calls["CalibrateDevice"] == with_devices.calls["DeleteCalibration"] == 0
+
+
 def test_capacities_and_speeds_are_shown_with_their_origin(fake: FakeBalancer, run: Command) -> None:
     device = gpu()
     load = device.loads[0]

@@ -38,6 +38,12 @@ def report() -> recording_pb2.RecordingReport:
         longest_freeze=milliseconds(67),
         start_time=milliseconds(410),
         end_cause="MAX_DURATION",
+        sound_timing=recording_pb2.SoundTiming(
+            delay=milliseconds(16),
+            delay_source="calibration",
+            film_offset=milliseconds(28),
+            drawing_offset=milliseconds(-28),
+        ),
     )
 
 
@@ -79,9 +85,10 @@ def test_a_page_becomes_a_file_with_a_report_beside_it(recorded: FakeBalancer, r
     ran = run("record", URL, "-o", str(out), "--duration", "30s")
     assert (ran.code, ran.out) == (0, f"{out}\n")
     assert out.read_text() == "recording.mp4"
-    assert ran.err.splitlines()[-6:] == [
+    assert ran.err.splitlines()[-7:] == [
         "frames: 900 captured, 902 encoded, 2 duplicated, 0 dropped",
         "freeze: 67 ms at most",
+        "sound: 28 ms after the picture of films, 28 ms before that of drawings",
         "start: first picture after 410 ms",
         "end: its time was over (MAX_DURATION)",
         "device: cpu-0",

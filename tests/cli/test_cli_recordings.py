@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from gpu_balancer.cli.placement_views import dimension_words, placement_facts
 from gpu_balancer.cli.session_views import session_facts
 from gpu_balancer.cli.session_words import done_share, phase_words, progress_words
+from gpu_balancer.cli.sound_views import sound_lines, sound_words
 from gpu_balancer.cli.words import brief
 from gpu_balancer.v1 import device_pb2, placement_pb2, recording_pb2, session_pb2
 
@@ -209,6 +211,98 @@ def test_everything_about_a_recording_is_shown_but_its_secrets() -> None:
     assert "renderer" not in told
 
 
+def timing(
+    delay_ms: float, source: str, *, film_ms: float | None = None, drawing_ms: float | None = None, when: int = 0
+) -> recording_pb2.SoundTiming:
+    """Makes how far sound and picture are apart. None, and 0 for a time: it was not measured."""
+    made = recording_pb2.SoundTiming(delay_source=source)
+    made.delay.FromNanoseconds(int(delay_ms * 1e6))
+    if film_ms is not None:
+        made.film_offset.FromNanoseconds(int(film_ms * 1e6))
+    if drawing_ms is not None:
+        made.drawing_offset.FromNanoseconds(int(drawing_ms * 1e6))
+    if when:
+        made.measurement_time.CopyFrom(Timestamp(seconds=when))
+    return made
+
+
+NOON = 1_904_126_400
+"""2030-05-04 12:00 UTC."""
+
+
+@pytest.mark.parametrize(
+    ("told", "lines", "words"),
+    [
+        (
+            timing(16.4, "calibration", film_ms=28.2, drawing_ms=-28.2, when=NOON),
+            [
+                "delayed by 16 ms by calibration of 2030-05-04 12:00 UTC",
+                "films: sound 28 ms after its picture",
+                "drawings by Web Audio's clock: sound 28 ms before its picture",
+            ],
+            "28 ms after the picture of films, 28 ms before that of drawings",
+        ),
+        (
+            timing(-1000, "settings", film_ms=-1010, drawing_ms=-0.4, when=NOON),
+            [
+                "brought forward by 1 s by the settings; measured 2030-05-04 12:00 UTC",
+                "films: sound 1 s before its picture",
+                "drawings by Web Audio's clock: sound 0.4 ms before its picture",
+            ],
+            "1 s before the picture of films, 0.4 ms before that of drawings",
+        ),
+        (
+            timing(0, "settings", film_ms=0, drawing_ms=0.001),
+            [
+                "not delayed by the settings",
+                "films: sound with its picture",
+                "drawings by Web Audio's clock: sound with its picture",
+            ],
+            "with the picture of films, with that of drawings",
+        ),
+        (
+            timing(-12, "of\x1btomorrow", drawing_ms=3),
+            [
+                "brought forward by 12 ms by of\N{REPLACEMENT CHARACTER}tomorrow",
+                "drawings by Web Audio's clock: sound 3 ms after its picture",
+            ],
+            "3 ms after the picture of drawings",
+        ),
+        (
+            timing(10, "default"),
+            [
+                "delayed by 10 ms by default; not measured against its picture",
+                "to measure it: gpu-balancer devices calibrate --sound",
+            ],
+            "delayed by 10 ms by default; not measured against its picture",
+        ),
+    ],
+)
+def test_how_far_sound_is_from_its_picture_is_told(
+    told: recording_pb2.SoundTiming, lines: list[str], words: str
+) -> None:
+    assert list(sound_lines(told, of_pages=True)) == lines
+    assert sound_words(told) == words
+
+
+def test_the_report_of_a_recording_tells_how_far_its_sound_is_from_its_picture() -> None:
+    made = session(SUCCEEDED)
+    made.recording_report.captured_frames = 360
+    assert "sound" not in facts(made)
+    made.recording_report.sound_timing.CopyFrom(timing(10, "settings", film_ms=22, drawing_ms=-32, when=NOON))
+    assert facts(made)["sound"].splitlines() == [
+        "delayed by 10 ms by the settings; measured 2030-05-04 12:00 UTC",
+        "films: sound 22 ms after its picture",
+        "drawings by Web Audio's clock: sound 32 ms before its picture",
+    ]
+    made.recording_report.sound_timing.CopyFrom(timing(10, "default"))
+    assert facts(made)["sound"] == "delayed by 10 ms by default; not measured against its picture", (
+        "without a page it cannot be measured"
+    )
+    made.recording_report.browser = "Chromium 156"
+    assert facts(made)["sound"].endswith("\nto measure it: gpu-balancer devices calibrate --sound")
+
+
 def test_an_application_is_called_by_its_name() -> None:
     made = session()
     made.recording.application.name = "clock"
@@ -221,6 +315,7 @@ def test_a_device_tells_what_it_records_or_why_not(fake: FakeBalancer, run: Comm
     able = recording_pb2.RecordingAbility(
         available=True, display_count=4, ready_display_count=1, browser="Chromium 156", applications=["clock", "dash"],
         largest_width=3840, largest_height=2160,
+        sound_timing=timing(16, "calibration", film_ms=28, drawing_ms=-28, when=NOON),
     )  # fmt: skip
     unable = recording_pb2.RecordingAbility(fault_message="Cannot record: there is no Xvfb.")
     devices = [
@@ -233,6 +328,10 @@ def test_a_device_tells_what_it_records_or_why_not(fake: FakeBalancer, run: Comm
     assert "4 displays of 3840x2160 at most, 1 ready now" in out
     assert "pages with Chromium 156" in out
     assert "applications: clock, dash" in out
+    assert "sound delayed by 16 ms by calibration of 2030-05-04 12:00 UTC" in out
+    assert "films: sound 28 ms after its picture" in out
+    assert out.count("drawings by Web Audio's clock: sound 28 ms before its picture") == 1
+    assert out.count("sound delayed") == out.count("gpu-balancer devices calibrate --sound") + 1 == 1
     assert "no: Cannot record: there is no Xvfb." in out
     assert "no pages: no browser was found" in out
 

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from google.protobuf.descriptor import ServiceDescriptor
 
-from fakes.balancer_server import FakeBalancer, start_server
+from fakes.balancer_server import SOUND_TIMING, FakeBalancer, start_server
 from gpu_balancer import AsyncClient, BalancerUnreachable, Client, Reason, RequestFailure, RetryPolicy, Violation
 from gpu_balancer.client import methods
 from gpu_balancer.client.steps import Steps
@@ -318,6 +318,16 @@ async def test_a_drain_says_how_and_until_when(fake: FakeBalancer, client: Async
     waits, moves = [one for one in fake.received if isinstance(one, device_service_pb2.DrainDeviceRequest)]
     assert (waits.mode, waits.HasField("deadline")) == (device_pb2.DRAIN_MODE_WAIT, False)
     assert (moves.mode, moves.deadline.seconds) == (device_pb2.DRAIN_MODE_MOVE, 600)
+
+
+async def test_what_is_to_be_calibrated_is_said(fake: FakeBalancer, client: AsyncClient) -> None:
+    fake.add_device(device_pb2.Device(name="devices/cpu-0"))
+    sound = [answer async for answer in client.calibrate_device("cpu-0", sound=True)]
+    device = [answer async for answer in client.calibrate_device("cpu-0")]
+    assert sound[-1].device.recording.sound_timing == SOUND_TIMING
+    assert (len(sound[-1].suggested_weights), len(device[-1].suggested_weights)) == (0, 1)
+    asked = [one for one in fake.received if isinstance(one, device_service_pb2.CalibrateDeviceRequest)]
+    assert [(one.name, one.sound) for one in asked] == [("devices/cpu-0", True), ("devices/cpu-0", False)]
 
 
 async def test_a_log_is_given_by_line_and_may_begin_late(fake: FakeBalancer, client: AsyncClient) -> None:

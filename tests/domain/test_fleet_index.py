@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 from domain.devices import cpu, decode, encode, gpu, ladder, nvdec, nvenc, software_encoders, workload
+from domain.recordings import ABILITY, recorder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancer.adapters.policy_plugins import load_policy, policy_names
 from balancer.domain.capacity import CapacityOverride, capacity_of_host
 from balancer.domain.decision import PlacementSettings, Refusal
-from balancer.domain.device import DeviceState, DeviceView
+from balancer.domain.device import DeviceState, DeviceView, SoundTiming
 from balancer.domain.fleet_index import FleetIndex
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.ledger import Ledger
@@ -139,3 +141,20 @@ def test_a_session_that_fits_only_on_a_device_that_is_neither_least_nor_most_boo
     assert refused.device_id is None
     assert [(one.rule, one.device_count) for one in refused.omitted] == [("CAPACITY", 399)]
     assert refused.verdicts[0].refusal is not None
+
+
+def test_devices_whose_sound_was_measured_apart_are_of_one_class() -> None:
+    index = FleetIndex(Ledger())
+    times = [datetime(2030, 5, 4, hour, tzinfo=UTC) for hour in range(9)]
+    timings = [
+        SoundTiming(delay=timedelta(milliseconds=time.hour), delay_source="calibration", measurement_time=time)
+        for time in times
+    ]
+    views = [
+        recorder(cpu(2, f"cpu-{number}"), replace(ABILITY, sound_timing=timing))
+        for number, timing in enumerate([None, *timings])
+    ]
+    index.update(views)
+    assert len(index.classes()) == 1
+    index.update([recorder(views[0], replace(ABILITY, display_count=1)), *views[1:]])
+    assert len(index.classes()) == 2

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 from balancer.domain.calibration import Calibration, CalibrationProgress
-from balancer.domain.device import DeviceIdentity, DeviceKind, DeviceView, RecordingAbility
+from balancer.domain.device import DeviceIdentity, DeviceKind, DeviceView, RecordingAbility, SoundTiming
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.session import Failure, Progress, SessionRecord
 from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
@@ -57,6 +57,9 @@ class FakeAgentClient:
         """Takes stops, but its attempts end only when the test says so."""
         self.paces: list[tuple[SessionId, int, Fraction | None]] = []
         self.calibration: Calibration | Exception = AgentUnreachableError("it was not told what it measures")
+        self.sound_timing: SoundTiming | Exception = AgentUnreachableError("it was not told how its sound is")
+        self.knows_sound = True
+        """Otherwise it is of an earlier version, and measures the device instead."""
         self.calibrating = False
         self.calibration_gate = asyncio.Event()
         self.calibration_gate.set()
@@ -188,16 +191,21 @@ class FakeAgentClient:
         self._check()
         return self.report()
 
-    async def calibrate(self) -> AsyncGenerator[CalibrationProgress | Calibration, None]:
+    async def calibrate(
+        self, *, sound: bool = False
+    ) -> AsyncGenerator[CalibrationProgress | Calibration | SoundTiming, None]:
         self._check()
+        of_sound = sound and self.knows_sound
         self.calibrating = True
         try:
-            yield CalibrationProgress(step=0, step_count=1, message="decoding H.264")
+            doing = "recording a film" if of_sound else "decoding H.264"
+            yield CalibrationProgress(step=0, step_count=1, message=doing)
             await self.calibration_gate.wait()
             self._check()
-            if isinstance(self.calibration, Exception):
-                raise self.calibration
-            yield self.calibration
+            result = self.sound_timing if of_sound else self.calibration
+            if isinstance(result, Exception):
+                raise result
+            yield result
         finally:
             self.calibrating = False
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_status import rpc_status
 
@@ -28,6 +29,7 @@ from gpu_balancer.v1 import (
     device_service_pb2_grpc,
     media_pb2,
     placement_pb2,
+    recording_pb2,
     session_pb2,
     session_service_pb2,
     session_service_pb2_grpc,
@@ -47,6 +49,14 @@ T = TypeVar("T")
 SUCCEEDED = session_pb2.SESSION_STATE_SUCCEEDED
 ENDED = (SUCCEEDED, session_pb2.SESSION_STATE_FAILED, session_pb2.SESSION_STATE_CANCELLED)
 CREATE_TIME = Timestamp(seconds=1_700_000_000)
+SOUND_TIMING = recording_pb2.SoundTiming(
+    delay=Duration(nanos=16_000_000),
+    delay_source="calibration",
+    film_offset=Duration(nanos=28_200_000),
+    drawing_offset=Duration(nanos=-28_200_000),
+    measurement_time=Timestamp(seconds=1_904_126_400),
+)
+"""What is measured of the sound of every device."""
 
 
 def no_session(name: str) -> RequestFailure:
@@ -559,6 +569,10 @@ class Devices(device_service_pb2_grpc.DeviceServiceServicer):
             for step in range(2):
                 progress = device_pb2.CalibrationProgress(step=step, step_count=2, message=f"step {step}")
                 yield device_service_pb2.CalibrateDeviceResponse(progress=progress)
+            if request.sound:
+                device.recording.sound_timing.CopyFrom(SOUND_TIMING)
+                yield device_service_pb2.CalibrateDeviceResponse(device=device)
+                return
             device.calibration.ffmpeg.version = "9.0"
             weights = [
                 device_service_pb2.SuggestedWeight(device=name, weight=100 - number, present_weight=one.weight)

@@ -310,3 +310,57 @@ def test_a_finished_recording_is_served_in_ranges(daemon: RunningDaemon, pages: 
         http = client.get_balancer().http_address
     answer = httpx.get(f"{http}{artifact.http_path}", headers={"Range": "bytes=4-7"})
     assert (answer.status_code, answer.content) == (206, b"ftyp")
+
+
+def test_nothing_is_left_of_a_calibration_of_sound_whose_agent_is_killed(daemon: RunningDaemon) -> None:
+    with daemon.client() as client:
+        news = client.calibrate_device("cpu-0", sound=True)
+        while next(news).progress.message != "sound of a film":
+            pass
+        eventually(lambda: recorders(daemon), "it records")
+        for pid in daemon.agent_pids().values():
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(RequestFailure, match="Cannot calibrate the sound of device cpu-0"):
+            list(news)
+        folder = daemon.state_dir / "agents" / "cpu-0" / "sound-work"
+        eventually(lambda: not recorders(daemon) and not folder.exists(), "nothing is left of it", timeout_s=30)
+        daemon.await_devices_ready()
+        assert client.get_device("cpu-0").recording.sound_timing.delay_source == "default"
+
+
+def recorders(daemon: RunningDaemon) -> list[str]:
+    """The processes that look at a display."""
+    return [line for line in daemon.processes().values() if "x11grab" in line]
+
+
+def test_sound_is_calibrated_and_recordings_tell_how_far_it_is_from_its_picture(
+    daemon: RunningDaemon, pages: PageServer
+) -> None:
+    with daemon.client() as client:
+        name = client.create_session(asked(pages.url("counter"))).name
+        recorded(client, name, 1)
+        with pytest.raises(RequestFailure, match="it has 1 session") as busy:
+            next(client.calibrate_device("cpu-0", sound=True))
+        assert busy.value.reason is Reason.DEVICE_BUSY
+        client.stop_session(name)
+        told = ended(client, name).recording_report.sound_timing
+        assert (told.delay.ToTimedelta(), told.delay_source) == (timedelta(milliseconds=10), "default")
+        assert not told.HasField("film_offset")
+        *steps, last = client.calibrate_device("cpu-0", sound=True)
+        assert [step.progress.step for step in steps] == [0, 1, 2, 3]
+        found = last.device.recording.sound_timing
+        assert found.delay_source == "calibration"
+        assert found.HasField("measurement_time")
+        # The middle between both; how far they are apart, a busy machine may have made worse.
+        assert found.film_offset.ToTimedelta() == -found.drawing_offset.ToTimedelta()
+        assert abs(found.film_offset.ToTimedelta()) < timedelta(milliseconds=250)
+    daemon.kill()
+    for pid in daemon.agent_pids().values():
+        os.kill(pid, signal.SIGKILL)
+    daemon.start()
+    daemon.await_devices_ready()
+    with daemon.client() as client:
+        name = client.create_session(asked(pages.url("counter"))).name
+        recorded(client, name, 1)
+        client.stop_session(name)
+        assert ended(client, name).recording_report.sound_timing == found

@@ -25,6 +25,7 @@ from agents.pipelines.command import Command, OutputMove
 from agents.pipelines.job import AudioRendition, Container, FileOutput, JobOutput, Rendition, VideoEncoding
 from agents.pipelines.recording import Capture, PageSource, RecordingJob, StartGate, StopRules
 from agents.pipelines.recording_files import FinishStep, final_moves, take_file
+from agents.pipelines.recording_report import SoundTiming
 from agents.recordings.closing import Closing
 from agents.recordings.direction import Direction
 from agents.recordings.launcher import RecordingLauncher, RecordingOrder
@@ -201,6 +202,9 @@ class FakeShooting(Shooting):
         file.parent.mkdir(parents=True, exist_ok=True)
         sound = "" if record.job.pictures else "sound"
         return Command(argv=("/bin/sh", str(CAMERA), str(folder.progress), str(file), sound, str(self.lost_of_three)))
+
+    def sound_timing(self, job: RecordingJob) -> SoundTiming | None:
+        return SoundTiming(delay=timedelta(milliseconds=3), delay_source="settings") if job.capture.sound else None
 
     def moves(self, job: RecordingJob) -> tuple[OutputMove, ...]:
         return final_moves(job)

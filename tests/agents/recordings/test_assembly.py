@@ -19,12 +19,13 @@ from agents.sessions.folder import AttemptFolder, SessionFolders
 from agents.sessions.status_book import StatusBook
 from agents.settings import AgentSettings
 from gpu_balancer.runtime.clock import SystemClock
+from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.runtime.recording_sections import RecordingSettings
 from gpu_balancer.runtime.task_guard import TaskGuard
 
 
 def no_device() -> object:
-    raise AssertionError("nothing is recorded here")
+    raise RequestFailure(reason=Reason.NO_DEVICE_READY, message="Cannot tell: nothing was probed. Try again.")
 
 
 async def test_a_disk_that_hangs_keeps_no_agent_from_serving_but_from_lending_displays(

@@ -47,6 +47,8 @@ async def test_a_recording_runs_until_it_is_stopped_and_leaves_its_file(rigs: Re
         "finalise",
     ]
     assert (report.browser, report.renderer, report.dismissed_dialogs) == ("Chromium 1", "ANGLE (Software)", 2)
+    assert report.sound_timing is not None
+    assert report.sound_timing.delay == timedelta(milliseconds=3)
     assert report.encoded_frames == report.captured_frames >= 6
     assert [file.path for file in report.files] == ["recording.mp4"]
     content = (rig.folder(job).artifacts / "recording.mp4").read_text()

@@ -15,7 +15,8 @@ from typing import Any, cast
 import pytest
 
 from balancer.adapters.grpc_agent_client import GrpcAgentClient
-from balancer.domain.device import Direction, RecordingAbility
+from balancer.domain.calibration import CalibrationProgress
+from balancer.domain.device import Direction, RecordingAbility, SoundTiming
 from balancer.domain.health import DeviceHealth, HealthState
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.restart import RestartMode, RestartRule
@@ -43,6 +44,7 @@ class NotingAgent(AgentServiceServicer):
         self.events: list[pb.WatchEventsResponse] = []
         self.failure: RequestFailure | None = None
         self.health: device_pb2.DeviceHealth | None = None
+        self.sound_timing: recording_pb2.SoundTiming | None = None
 
     def _note(self, request: Any) -> None:
         self.asked.append(request)
@@ -58,12 +60,22 @@ class NotingAgent(AgentServiceServicer):
             applications=["clock"],
             largest_width=3840,
             largest_height=2160,
+            sound_timing=self.sound_timing,
         )
         return pb.GetAgentResponse(agent=pb.Agent(incarnation="one", recording=ability, health=self.health))
 
     async def ProbeDevice(self, request: Any, _: Any) -> pb.AgentServiceProbeDeviceResponse:  # noqa: N802
         self._note(request)
         return pb.AgentServiceProbeDeviceResponse(agent=pb.Agent(incarnation="one"))
+
+    async def CalibrateDevice(  # noqa: N802
+        self, request: Any, _: Any
+    ) -> AsyncIterator[pb.AgentServiceCalibrateDeviceResponse]:
+        self._note(request)
+        progress = device_pb2.CalibrationProgress(step=1, step_count=2, message="recording a film")
+        yield pb.AgentServiceCalibrateDeviceResponse(progress=progress)
+        yield pb.AgentServiceCalibrateDeviceResponse()
+        yield pb.AgentServiceCalibrateDeviceResponse(sound_timing=self.sound_timing)
 
     async def LaunchSession(self, request: Any, _: Any) -> pb.LaunchSessionResponse:  # noqa: N802
         self._note(request)
@@ -261,8 +273,51 @@ async def test_what_an_agent_records_is_read_with_the_agent(tmp_path: Path) -> N
         assert body.recording is None
 
 
+def sound_timing() -> recording_pb2.SoundTiming:
+    made = recording_pb2.SoundTiming(delay_source="calibration")
+    made.delay.FromMilliseconds(-16)
+    made.film_offset.FromMilliseconds(28)
+    made.drawing_offset.FromMilliseconds(-28)
+    made.measurement_time.FromDatetime(TAKEN)
+    return made
+
+
+READ_TIMING = SoundTiming(
+    delay=timedelta(milliseconds=-16),
+    delay_source="calibration",
+    film_offset=timedelta(milliseconds=28),
+    drawing_offset=timedelta(milliseconds=-28),
+    measurement_time=TAKEN,
+)
+
+
+async def test_how_far_sound_and_picture_are_apart_is_read_as_far_as_it_is_known(tmp_path: Path) -> None:
+    async with spoken_to(tmp_path) as (client, agent):
+        report = await client.describe()
+        assert report.recording is not None
+        assert report.recording.sound_timing is None
+        agent.sound_timing = sound_timing()
+        report = await client.describe()
+        assert report.recording is not None
+        assert report.recording.sound_timing == READ_TIMING
+        agent.sound_timing = recording_pb2.SoundTiming(delay_source="default")
+        agent.sound_timing.delay.FromMilliseconds(10)
+        report = await client.describe()
+        assert report.recording is not None
+        assert report.recording.sound_timing == SoundTiming(delay=timedelta(milliseconds=10), delay_source="default")
+
+
+async def test_an_agent_is_asked_for_what_is_to_be_calibrated(tmp_path: Path) -> None:
+    async with spoken_to(tmp_path) as (client, agent):
+        agent.sound_timing = sound_timing()
+        told = [one async for one in client.calibrate(sound=True)]
+        assert told == [CalibrationProgress(step=1, step_count=2, message="recording a film"), READ_TIMING]
+        assert [one async for one in client.calibrate()]
+        assert [request.sound for request in agent.asked] == [True, False]
+
+
 async def test_an_attempts_report_and_measurement_are_read(tmp_path: Path) -> None:
-    report = recording_pb2.RecordingReport(captured_frames=9)
+    report = recording_pb2.RecordingReport(captured_frames=9, sound_timing=sound_timing())
     status = pb.AttemptStatus(
         id=pb.AttemptId(session="sessions/s1", attempt=1),
         phase=pb.ATTEMPT_PHASE_RUNNING,

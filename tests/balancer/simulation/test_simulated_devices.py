@@ -120,7 +120,11 @@ def test_a_balancers_json_gives_its_capacities_and_rates(tmp_path: Path) -> None
             )
         ],
         recording=recording_pb2.RecordingAbility(
-            available=True, display_count=4, largest_width=1920, largest_height=1080
+            available=True,
+            display_count=4,
+            largest_width=1920,
+            largest_height=1080,
+            sound_timing=recording_pb2.SoundTiming(delay_source="calibration"),
         ),
     )
     path = tmp_path / "devices.json"

@@ -1,0 +1,58 @@
+"""The pages that a sound calibration records: flashes and beeps that belong together, in the two ways of pages.
+
+A film's sound and picture are kept together by the browser, which knows how late its sound is heard. A page that draws
+by the clock of its Web Audio shows what belongs to a sound when that is handed over, and the drawing takes its time.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from string import Template
+
+from agents.pipelines.sound_offsets import BEEP_S, FLASH_S
+
+_PERIOD_S = 0.683
+"""From beep to beep: no whole number of a recording's pictures, so that flashes fall everywhere between two."""
+
+_FILM = Template("""<!doctype html>
+<style>html, body { margin: 0; height: 100%; overflow: hidden; background: #000 }
+video { position: fixed; inset: 0; width: 100vw; height: 100vh; object-fit: fill }</style>
+<video src="data:video/webm;base64,$film" autoplay></video>
+""")
+
+_DRAWING = Template("""<!doctype html>
+<style>html, body { margin: 0; height: 100%; overflow: hidden; background: #000 }</style>
+<body><script>
+const audio = new AudioContext({ latencyHint: "interactive" });
+let next = 1, scheduled = 1 - $period, whiteUntil = 0;
+function beepAt(instant) {
+  const tone = audio.createOscillator(), gate = audio.createGain();
+  tone.frequency.value = 2000;
+  gate.gain.setValueAtTime(0.5, instant);
+  tone.connect(gate).connect(audio.destination);
+  tone.start(instant);
+  tone.stop(instant + $beep);
+}
+function tick(time) {
+  requestAnimationFrame(tick);
+  const now = audio.currentTime;
+  while (scheduled < now + 2) beepAt(scheduled += $period);
+  if (now >= next) {
+    next += $period;
+    whiteUntil = time + $flash * 1000;
+  }
+  document.body.style.background = time < whiteUntil ? "#fff" : "#000";
+}
+requestAnimationFrame(tick);
+</script></body>
+""")
+
+
+def film_page(film: bytes) -> str:
+    """Gives a page that plays a film, a WebM file."""
+    return _FILM.substitute(film=b64encode(film).decode())
+
+
+def drawing_page() -> str:
+    """Gives a page that flashes by the clock of its Web Audio."""
+    return _DRAWING.substitute(period=_PERIOD_S, beep=BEEP_S, flash=FLASH_S)
