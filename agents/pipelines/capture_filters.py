@@ -92,7 +92,16 @@ def _encoded(branches: tuple[Branch, ...], capture: CaptureInput, watermark: Wat
         marking = [",".join(head) + "[picture]", _mark(watermark, capture)]
         head = [f"[picture][mark]{_overlay(watermark)}"]
     head += [_UPLOADED] if on_device and not as_it_is else []
-    ways = [_fitted(branch, as_it_is=as_it_is, on_device=on_device, rated=common is None) for branch in branches]
+    ways = [
+        _fitted(
+            branch,
+            as_it_is=as_it_is,
+            on_device=on_device,
+            unlike=branch.encoding.bit_depth > 8 or _is_scaled(branch.encoding, capture),
+            rated=common is None,
+        )
+        for branch in branches
+    ]
     if len(branches) == 1:
         return [*marking, ",".join([*head, *filter(None, ways)]) + f"[{branches[0].label}]"]
     pads = [f"[s{index}]" for index in range(len(branches))]
@@ -101,11 +110,12 @@ def _encoded(branches: tuple[Branch, ...], capture: CaptureInput, watermark: Wat
     return [*marking, parted, *tails]
 
 
-def _fitted(branch: Branch, *, as_it_is: bool, on_device: bool, rated: bool) -> str:
+def _fitted(branch: Branch, *, as_it_is: bool, on_device: bool, unlike: bool, rated: bool) -> str:
     """Gives the filters of one encoder's way; none where nothing has to be done."""
-    if not as_it_is:
+    if not as_it_is and (on_device or unlike):
         return branch_chain(branch, on_device=on_device, rated=rated)
     rate = branch.encoding.frame_rate
+    # Of a picture that is as it is wanted, even a scaler that changes nothing costs a copy.
     return f"fps={rate_text(rate)}" if rate and rated else ""
 
 
