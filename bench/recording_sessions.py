@@ -109,12 +109,13 @@ class RecordingHouse:
         for path in folder.glob("*") if folder.is_dir() else ():
             path.unlink()
 
-    def await_warm(self) -> None:
-        """Waits until the displays that are to stand ready do."""
+    def await_warm(self, count: int | None = None) -> None:
+        """Waits until so many displays stand ready. None: all that are to."""
+        least = self.warm_displays if count is None else count
         deadline = time.monotonic() + _READY_S
         while time.monotonic() < deadline:
             abilities = [device.recording for device in self.client.list_devices()]
-            if all(ability.available and ability.ready_display_count >= self.warm_displays for ability in abilities):
+            if all(ability.available and ability.ready_display_count >= least for ability in abilities):
                 return
             time.sleep(0.05)
         raise RuntimeError(f"no display became ready: {abilities}")

@@ -54,6 +54,16 @@ class SoundOffset:
             return float("nan")
         return float(np.polyfit(self.times_s, self.offsets_s, 1)[0] * 3600)
 
+    @property
+    def drift_error_s_per_hour(self) -> float:
+        """Gives the standard error of the drift, as if each offset were off by chance, apart from the others."""
+        if len(self.times_s) < 3:
+            return float("nan")
+        line = np.polyfit(self.times_s, self.offsets_s, 1)
+        rest = self.offsets_s - np.polyval(line, self.times_s)
+        around = self.times_s - self.times_s.mean()
+        return float(np.sqrt((rest**2).sum() / (len(rest) - 2) / (around**2).sum()) * 3600)
+
 
 def measure_sound_offset(path: Path) -> SoundOffset:
     """Pairs the flashes and beeps of a recording.

@@ -35,6 +35,30 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """Frames in a row that should have shown something else."""
+
+    frames: int
+    before_ms: int
+    """When the page drew what the last good frame before them shows, in ms of Unix time modulo `WRAP_MS`."""
+    after_ms: int
+    """When it drew what the first good frame after them shows."""
+
+    def meets(self, begin_s: float, end_s: float, *, leeway_s: float) -> bool:
+        """Tells whether they were lost at a time.
+
+        Args:
+            begin_s: Unix time.
+            end_s: Unix time.
+            leeway_s: How far apart both may be.
+        """
+        lasted_ms = (self.after_ms - self.before_ms) % WRAP_MS
+        since_begin_ms = (round((end_s + leeway_s) * 1000) - self.before_ms) % WRAP_MS
+        allowed_ms = lasted_ms + round((end_s - begin_s + 2 * leeway_s) * 1000)
+        return since_begin_ms <= allowed_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FrameCount:
     """What became of the drawings of a page in a recording."""
 
@@ -58,6 +82,8 @@ class FrameCount:
     """The longest time for which the picture stood while the page went on drawing."""
     page_rate: float
     """Drawings per second of the page's own time."""
+    losses: tuple[Loss, ...] = ()
+    """The repeated and absent ones among the lost, and when."""
 
     @property
     def lost(self) -> int:
@@ -109,8 +135,14 @@ def count_frames(reading: Reading, *, frame_rate: float) -> FrameCount:
     drawings, times_s = reading.drawings[readable], reading.times_s[readable]
     steps = np.diff(drawings)
     usual = max(1, round(float(np.median(steps))))
-    repeated, by_page, freeze_s = _repetitions(steps, times_s)
+    drawn_ms = reading.page_ms[readable]
+    repeated, by_page, freeze_s, losses = _repetitions(steps, times_s, drawn_ms)
     slots = np.rint(np.diff(reading.times_s) * frame_rate).astype(int)
+    gaps = np.rint(np.diff(times_s) * frame_rate).astype(int)
+    losses += [
+        Loss(frames=int(gaps[place] - 1), before_ms=int(drawn_ms[place]), after_ms=int(drawn_ms[place + 1]))
+        for place in np.flatnonzero(gaps > 1)
+    ]
     page_s = int(reading.page_ms[readable[-1]] - reading.page_ms[readable[0]]) % WRAP_MS / 1000
     return FrameCount(
         frames=len(reading.drawings),
@@ -123,12 +155,16 @@ def count_frames(reading: Reading, *, frame_rate: float) -> FrameCount:
         backwards=int((steps < 0).sum()),
         longest_freeze_s=freeze_s,
         page_rate=int(drawings[-1] - drawings[0]) / page_s if page_s else 0.0,
+        losses=tuple(losses),
     )
 
 
-def _repetitions(steps: NDArray[np.int64], times_s: NDArray[np.float64]) -> tuple[int, int, float]:
-    """Counts frames that repeat, those of them that the page is to blame for, and the longest freeze beside them."""
+def _repetitions(
+    steps: NDArray[np.int64], times_s: NDArray[np.float64], drawn_ms: NDArray[np.int64]
+) -> tuple[int, int, float, list[Loss]]:
+    """Counts frames that repeat, those that the page is to blame for, the longest freeze beside them, and losses."""
     repeated, by_page, freeze_s, run = 0, 0, 0.0, 0
+    losses: list[Loss] = []
     for place, step in enumerate(steps.tolist()):
         if step == 0:
             run += 1
@@ -140,8 +176,10 @@ def _repetitions(steps: NDArray[np.int64], times_s: NDArray[np.float64]) -> tupl
             by_page += run - blamed
             if blamed:
                 freeze_s = max(freeze_s, float(times_s[place + 1] - times_s[place - run]))
+                before_ms, after_ms = int(drawn_ms[place - run]), int(drawn_ms[place + 1])
+                losses.append(Loss(frames=blamed, before_ms=before_ms, after_ms=after_ms))
             run = 0
-    return repeated + run, by_page, freeze_s
+    return repeated + run, by_page, freeze_s, losses
 
 
 def first_drawing_time_s(reading: Reading, *, after_s: float) -> float:

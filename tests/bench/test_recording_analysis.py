@@ -14,7 +14,7 @@ from bench.analysis.colours import PATCHES, measure_colours
 from bench.analysis.decoding import FFMPEG
 from bench.analysis.media_file import is_faststart, measure_playable, top_boxes
 from bench.analysis.sound_offset import measure_sound_offset
-from bench.analysis.strip import WRAP_MS, count_frames, first_drawing_time_s, read_strip
+from bench.analysis.strip import WRAP_MS, Loss, count_frames, first_drawing_time_s, read_strip
 
 pytestmark = pytest.mark.process
 
@@ -37,6 +37,9 @@ def test_frames_that_stand_in_for_others_are_lost_and_how_long_they_stood_is_tol
     found = count_frames(read_strip(write_video(tmp_path / "a.mp4", shown(drawings))), frame_rate=30)
     assert (found.repeated, found.repeated_by_page, found.lost) == (2, 0, 2)
     assert found.longest_freeze_s == pytest.approx(0.1, abs=0.001)
+    (loss,) = found.losses
+    # Drawn at 60 a second: 39 at 5,650 ms, 45 at 5,750 ms.
+    assert loss == Loss(frames=2, before_ms=5_650, after_ms=5_750)
 
 
 def test_the_recorder_is_not_blamed_for_a_page_that_draws_nothing(tmp_path: Path) -> None:
@@ -51,11 +54,22 @@ def test_a_drawing_that_no_frame_shows_is_told_of_a_page_that_draws_at_the_recor
     assert (found.unseen, found.lost) == (1, 0)
 
 
+@pytest.mark.parametrize(
+    ("begin_s", "end_s", "met"),
+    [(5.6, 5.7, True), (5.7, 5.71, True), (5.74, 6, True), (5.0, 5.5, False), (5.81, 5.9, False), (5.5, 5.61, True)],
+)
+@pytest.mark.parametrize("wrapped_s", [0, 3 * WRAP_MS / 1000])
+def test_a_loss_meets_a_standstill_that_it_overlaps(begin_s: float, end_s: float, met: bool, wrapped_s: float) -> None:
+    loss = Loss(frames=2, before_ms=5_650, after_ms=5_750)
+    assert loss.meets(wrapped_s + begin_s, wrapped_s + end_s, leeway_s=0.05) is met
+
+
 def test_frames_without_content_at_the_begin_and_frames_that_the_file_lacks_are_told(tmp_path: Path) -> None:
     pictures = [*[blank_picture()] * 3, *shown(list(range(1, 61, 2)))]
     gap = ("-vf", "select='not(between(n,10,14))'", "-fps_mode", "vfr")
     found = count_frames(read_strip(write_video(tmp_path / "a.mp4", pictures, *gap)), frame_rate=30)
     assert (found.leading_unreadable, found.absent, found.repeated) == (3, 5, 0)
+    assert [loss.frames for loss in found.losses] == [5]
 
 
 def test_the_time_of_the_first_drawing_is_told_in_unix_time(
@@ -75,6 +89,7 @@ def test_offset_and_drift_of_sound_are_told_to_the_millisecond(tmp_path: Path) -
         [beep - flash for beep, flash in zip(beeps, flashes, strict=True)], abs=0.001
     )
     assert found.drift_s_per_hour == pytest.approx(0.0005 * 3600, abs=0.15)
+    assert 0 <= found.drift_error_s_per_hour < 0.15
 
 
 def test_a_beep_before_its_flash_is_negative_and_one_without_is_counted(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,7 @@ from bench.analysis.strip import WRAP_MS
 from bench.recording_faults import lost_before_s
 from bench.recording_fidelity import thread_times_s
 from bench.residue import find_residue
+from bench.standstills import Standstill, Standstills, watched_standstills
 
 KILLED_MS = 1_700_000_000_000
 NOBODY = range(4_000_000_000, 4_000_000_001)
@@ -66,3 +68,24 @@ def test_processes_sockets_and_folders_that_are_left_are_found_and_others_are_no
         assert [len(kind) for kind in (left.processes, left.sockets, left.locks, left.folders)] == [1, 1, 0, 1]
         assert "1 processes" in str(left)
     assert str(find_residue(run_dir, NOBODY)) == "nothing"
+
+
+def test_standstills_of_the_machine_are_told_or_that_they_cannot_be() -> None:
+    with watched_standstills() as told:
+        time.sleep(0.5)
+        watchers = [one for one in psutil.Process().children() if any("standstills" in word for word in one.cmdline())]
+        # Whoever goes before all others and does not run is what a machine that stands still looks like.
+        for watcher in watchers:
+            watcher.suspend()
+        time.sleep(0.2)
+        for watcher in watchers:
+            watcher.resume()
+        time.sleep(0.1)
+    if told.known:
+        assert len(watchers) == len(os.sched_getaffinity(0))
+        assert len(told.found) >= len(watchers)
+    assert all(one.end_s - one.begin_s > 0.02 for one in told.found)
+    assert str(Standstills()) == "the machine never stood still"
+    assert str(Standstills(known=False)) == "whether the machine stood still is not known"
+    stood = Standstills(found=[Standstill(1.0, 1.03), Standstill(5.0, 5.1)])
+    assert str(stood) == "the machine stood still 2 times, 0.100 s at most"
