@@ -1,7 +1,8 @@
 """The pages that a sound calibration records: flashes and beeps that belong together, in the two ways of pages.
 
 A film's sound and picture are kept together by the browser, which knows how late its sound is heard. A page that draws
-by the clock of its Web Audio shows what belongs to a sound when that is handed over, and the drawing takes its time.
+by the clock of its Web Audio shows what belongs to a sound when that is handed over, and the drawing takes its time:
+more of it where something moves all the time, as in such pages it does.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ video { position: fixed; inset: 0; width: 100vw; height: 100vh; object-fit: fill
 """)
 
 _DRAWING = Template("""<!doctype html>
-<style>html, body { margin: 0; height: 100%; overflow: hidden; background: #000 }</style>
-<body><script>
+<style>html, body { margin: 0; height: 100%; overflow: hidden; background: #000 }
+canvas { position: fixed; left: 0; bottom: 0; width: 100vw; height: 12vh }</style>
+<body><canvas width="320" height="20"></canvas><script>
+const pen = document.querySelector("canvas").getContext("2d");
 const audio = new AudioContext({ latencyHint: "interactive" });
 let next = 1, scheduled = 1 - $period, whiteUntil = 0;
 function beepAt(instant) {
@@ -42,6 +45,9 @@ function tick(time) {
     whiteUntil = time + $flash * 1000;
   }
   document.body.style.background = time < whiteUntil ? "#fff" : "#000";
+  pen.clearRect(0, 0, 320, 20);
+  pen.fillStyle = "#888";
+  pen.fillRect((time / 5) % 320, 0, 20, 20);
 }
 requestAnimationFrame(tick);
 </script></body>

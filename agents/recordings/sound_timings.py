@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
-_USUAL_DELAY = timedelta(milliseconds=10)
+_USUAL_DELAY = timedelta(milliseconds=20)
 """Measured with Chromium and PulseAudio: a drawing takes longer to the screen than a sound to the sound server."""
 
 

@@ -76,7 +76,7 @@ class RecordingSettings(Section):
     """Schemes of pages that may be recorded. Whether pages may be on private networks, [inputs] says."""
     sound_delay_ms: Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)] | None = None
     """Milliseconds by which the sound of recordings is delayed against its picture. Not given: as a calibration of
-    sound found (`gpu-balancer devices calibrate --sound`), else 10."""
+    sound found (`gpu-balancer devices calibrate --sound`), else 20."""
     user_ids: Annotated[str, AfterValidator(_checked_user_ids)] = "61184-65519"
     """User ids for displays and what runs on them when the agent runs as root: each display gets one of its own."""
     run_dir: AbsolutePath | None = None

@@ -344,7 +344,7 @@ def test_sound_is_calibrated_and_recordings_tell_how_far_it_is_from_its_picture(
         assert busy.value.reason is Reason.DEVICE_BUSY
         client.stop_session(name)
         told = ended(client, name).recording_report.sound_timing
-        assert (told.delay.ToTimedelta(), told.delay_source) == (timedelta(milliseconds=10), "default")
+        assert (told.delay.ToTimedelta(), told.delay_source) == (timedelta(milliseconds=20), "default")
         assert not told.HasField("film_offset")
         *steps, last = client.calibrate_device("cpu-0", sound=True)
         assert [step.progress.step for step in steps] == [0, 1, 2, 3]

@@ -17,7 +17,7 @@ MEASURED = SoundMeasurement(
     browser="Chromium 156",
     ffmpeg="9.0.2",
 )
-USUAL = SoundTiming(delay=timedelta(milliseconds=10), delay_source="default")
+USUAL = SoundTiming(delay=timedelta(milliseconds=20), delay_source="default")
 
 
 def milliseconds(value: float) -> timedelta:
