@@ -54,7 +54,9 @@ class SoundTiming:
     film_offset: timedelta | None = None
     """How far sound comes after its picture with that delay, for a film that a page plays. Negative: before."""
     drawing_offset: timedelta | None = None
-    """The same for a page that draws by the clock of its Web Audio."""
+    """The same for a page that draws when it hands a sound over to its Web Audio."""
+    heard_drawing_offset: timedelta | None = None
+    """The same for a page that draws when its Web Audio tells it that a sound is heard."""
     measurement_time: datetime | None = None
 
 

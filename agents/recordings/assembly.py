@@ -188,6 +188,7 @@ class Recordings:
             pool=self._pool,
             browsers=self._browsers,
             timings=self._timings,
+            window=timedelta(seconds=self._settings.calibration.window_s),
             acquire_timeout=timedelta(seconds=self._settings.recordings.acquire_timeout_s),
             clock=self._clock,
         )

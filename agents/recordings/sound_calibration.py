@@ -45,14 +45,16 @@ if TYPE_CHECKING:
     from agents.recordings.sound_timings import SoundTimings
     from gpu_balancer.runtime.clock import Clock
 
-_RECORDED = timedelta(seconds=20)
-"""Of each page: some 29 flashes. A browser that draws by the host's cores shows things later after some seconds."""
 _SETTLED_S = 1.0
 """A page has begun to play by then."""
-_FILM_S = 30
+_LONGER_FILM_S = 10
+"""Than what is recorded of it."""
 _LEAST_PAIRS = 8
-_WITHIN = timedelta(seconds=60)
+_WITHIN = timedelta(minutes=2)
 """For each run of ffmpeg."""
+_WINDOWS = 30
+"""A measurement of sound takes so many times as long as one of speed."""
+_SHORTEST_S, _LONGEST_S = 8.0, 60.0
 _JOB = RecordingJob(
     session="sound-calibration",
     attempt=1,
@@ -64,7 +66,8 @@ _JOB = RecordingJob(
     outputs=(FileOutput(id="file", path="it.mp4", container=Container.MP4),),
     allow_software_encode=True,
 )
-_STEPS = ("a display", "sound of a film", "sound of a drawing", "what was recorded")
+_KINDS = ("film", "drawing", "drawing as heard")
+_STEPS = ("a display", *(f"sound of a {kind}" for kind in _KINDS), "what was recorded")
 
 
 class _ProgramError(Exception):
@@ -81,6 +84,7 @@ class SoundCalibration:
         pool: DisplayPool,
         browsers: Browsers,
         timings: SoundTimings,
+        window: timedelta,
         acquire_timeout: timedelta,
         clock: Clock,
     ) -> None:
@@ -91,6 +95,8 @@ class SoundCalibration:
             pool: Lends the display.
             browsers: Show pages on it.
             timings: Keeps what was measured.
+            window: How long one measurement of speed takes, from which follows how much of each page is recorded: 15 s
+                for half a second. A flash comes every 0.7 s.
             acquire_timeout: How long the display may take.
             clock: Tells when it was measured.
         """
@@ -98,6 +104,7 @@ class SoundCalibration:
         self._pool = pool
         self._browsers = browsers
         self._timings = timings
+        self._recorded_s = min(max(_WINDOWS * window.total_seconds(), _SHORTEST_S), _LONGEST_S)
         self._acquire_timeout = acquire_timeout
         self._clock = clock
 
@@ -121,11 +128,15 @@ class SoundCalibration:
         try:
             build = recording_coders(_JOB, device).build
             await asyncio.to_thread(_make_empty, self._work)
-            film, drawing = await self._recorded(device, build.path, report)
-            _tell(report, 3)
+            files = await self._recorded(device, build.path, report)
+            _tell(report, len(_STEPS) - 1)
+            film, drawing, heard_drawing = [
+                await self._offset(file, build.path, what, kind) for file, kind in zip(files, _KINDS, strict=True)
+            ]
             measured = SoundMeasurement(
-                film=await self._offset(film, build.path, what, "film"),
-                drawing=await self._offset(drawing, build.path, what, "drawing"),
+                film=film,
+                drawing=drawing,
+                heard_drawing=heard_drawing,
                 end_time=self._clock.now(),
                 browser=self._browsers.name,
                 ffmpeg=build.version,
@@ -154,8 +165,8 @@ class SoundCalibration:
 
     async def _recorded(
         self, device: PipelineDevice, ffmpeg: str, report: Callable[[CalibrationProgress], None]
-    ) -> tuple[Path, Path]:
-        """Records the film and the drawing, and gives the files."""
+    ) -> list[Path]:
+        """Records the pages, and gives the files in the order of their kinds."""
         _tell(report, 0)
         capture = _JOB.capture
         display = await self._pool.acquire(
@@ -163,18 +174,18 @@ class SoundCalibration:
         )
         try:
             film = self._work / "film.webm"
-            await _run([ffmpeg, *film_arguments(str(film), seconds=_FILM_S)])
+            await _run([ffmpeg, *film_arguments(str(film), seconds=round(self._recorded_s + _LONGER_FILM_S))])
             shown = film_page(await asyncio.to_thread(film.read_bytes))
+            pages = (shown, drawing_page(heard=False), drawing_page(heard=True))
+            files = []
             async with self._browsers.own_page(display) as show:
-                _tell(report, 1)
-                await show(shown)
-                first = await self._take(device, display, 1)
-                _tell(report, 2)
-                await show(drawing_page())
-                second = await self._take(device, display, 2)
+                for number, page in enumerate(pages, start=1):
+                    _tell(report, number)
+                    await show(page)
+                    files.append(await self._take(device, display, number))
         finally:
             await self._pool.release(display.id)
-        return first, second
+        return files
 
     async def _take(self, device: PipelineDevice, display: Display, number: int) -> Path:
         """Records what is shown, and gives the file."""
@@ -191,11 +202,11 @@ class SoundCalibration:
         await asyncio.to_thread(file.parent.mkdir, parents=True)
         # Its only output is its last argument.
         *options, path = command.argv
-        await _run([*options, "-t", str(_RECORDED.total_seconds()), path], env=command.env)
+        await _run([*options, "-t", str(self._recorded_s), path], env=command.env)
         return file
 
     async def _offset(self, recording: Path, ffmpeg: str, what: str, name: str) -> timedelta:
-        levels, sound = self._work / f"{name}-levels", self._work / f"{name}-sound"
+        levels, sound = self._work / f"{recording.parent.name}-levels", self._work / f"{recording.parent.name}-sound"
         await _run([ffmpeg, *reading_arguments(str(recording), levels=str(levels), sound=str(sound))])
         flashes = await asyncio.to_thread(lambda: flash_times(levels.read_text()))
         beeps = await asyncio.to_thread(lambda: beep_times(array("h", sound.read_bytes())))
@@ -225,7 +236,7 @@ async def _run(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> 
         raise _ProgramError(f"{argv[0]} took more than {_WITHIN.total_seconds():g} s. Try again.")
     if run.exit_code:
         told = (run.output.strip().splitlines() or ["it does not say why"])[-1]
-        raise _ProgramError(f"{argv[0]} failed: {told}. Try another ffmpeg.")
+        raise _ProgramError(f"{argv[0]} failed: {told}. Try again when that is mended.")
 
 
 def _make_empty(folder: Path) -> None:

@@ -1,8 +1,8 @@
-"""The pages that a sound calibration records: flashes and beeps that belong together, in the two ways of pages.
+"""The pages that a sound calibration records: flashes and beeps that belong together, in the three ways of pages.
 
 A film's sound and picture are kept together by the browser, which knows how late its sound is heard. A page that draws
-by the clock of its Web Audio shows what belongs to a sound when that is handed over, and the drawing takes its time:
-more of it where something moves all the time, as in such pages it does.
+to its own sound does so when that is handed over to Web Audio, or when that tells it to be heard. Drawing takes its
+time, more of it where something moves all the time, as in such pages it does.
 """
 
 from __future__ import annotations
@@ -36,9 +36,14 @@ function beepAt(instant) {
   tone.start(instant);
   tone.stop(instant + $beep);
 }
+function currentTime() {
+  if (!$heard) return audio.currentTime;
+  const output = audio.getOutputTimestamp();
+  return output.contextTime + (performance.now() - output.performanceTime) / 1000;
+}
 function tick(time) {
   requestAnimationFrame(tick);
-  const now = audio.currentTime;
+  const now = currentTime();
   while (scheduled < now + 2) beepAt(scheduled += $period);
   if (now >= next) {
     next += $period;
@@ -59,6 +64,10 @@ def film_page(film: bytes) -> str:
     return _FILM.substitute(film=b64encode(film).decode())
 
 
-def drawing_page() -> str:
-    """Gives a page that flashes by the clock of its Web Audio."""
-    return _DRAWING.substitute(period=_PERIOD_S, beep=BEEP_S, flash=FLASH_S)
+def drawing_page(*, heard: bool) -> str:
+    """Gives a page that flashes to the beeps of its Web Audio.
+
+    Args:
+        heard: When they are heard, as far as Web Audio knows. Otherwise when they are handed over to it.
+    """
+    return _DRAWING.substitute(period=_PERIOD_S, beep=BEEP_S, flash=FLASH_S, heard=str(heard).lower())

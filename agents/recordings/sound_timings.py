@@ -31,7 +31,9 @@ class SoundMeasurement:
     film: timedelta
     """For a film that a page plays."""
     drawing: timedelta
-    """For a page that draws by the clock of its Web Audio."""
+    """For a page that draws when it hands a sound over to its Web Audio."""
+    heard_drawing: timedelta
+    """For a page that draws when its Web Audio tells it that a sound is heard."""
     end_time: datetime
     browser: str
     """Name and version."""
@@ -40,8 +42,9 @@ class SoundMeasurement:
 
     @property
     def best_delay(self) -> timedelta:
-        """The delay with which the farther one of both is nearest: the middle between them."""
-        return -(self.film + self.drawing) / 2
+        """The delay with which the farthest of them is nearest: the middle between the extremes."""
+        offsets = (self.film, self.drawing, self.heard_drawing)
+        return -(min(offsets) + max(offsets)) / 2
 
 
 _MEASUREMENT: TypeAdapter[SoundMeasurement] = TypeAdapter(SoundMeasurement)
@@ -93,6 +96,7 @@ class SoundTimings:
             delay_source=source,
             film_offset=measured.film + delay,
             drawing_offset=measured.drawing + delay,
+            heard_drawing_offset=measured.heard_drawing + delay,
             measurement_time=measured.end_time,
         )
 

@@ -137,6 +137,8 @@ def timing_message(timing: SoundTiming) -> pb.SoundTiming:
         message.film_offset.FromTimedelta(timing.film_offset)
     if timing.drawing_offset is not None:
         message.drawing_offset.FromTimedelta(timing.drawing_offset)
+    if timing.heard_drawing_offset is not None:
+        message.heard_drawing_offset.FromTimedelta(timing.heard_drawing_offset)
     if timing.measurement_time is not None:
         message.measurement_time.FromDatetime(timing.measurement_time)
     return message

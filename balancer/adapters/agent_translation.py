@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from balancer.domain.device import (
@@ -150,11 +150,16 @@ def ability_from_proto(message: recording_pb2.RecordingAbility) -> RecordingAbil
 
 def sound_timing_from_proto(message: recording_pb2.SoundTiming) -> SoundTiming:
     """Reads how far sound and picture are apart; what was not measured is None."""
+
+    def optional(field: str) -> timedelta | None:
+        return getattr(message, field).ToTimedelta() if message.HasField(field) else None  # type: ignore[arg-type]
+
     return SoundTiming(
         delay=message.delay.ToTimedelta(),
         delay_source=message.delay_source,
-        film_offset=message.film_offset.ToTimedelta() if message.HasField("film_offset") else None,
-        drawing_offset=message.drawing_offset.ToTimedelta() if message.HasField("drawing_offset") else None,
+        film_offset=optional("film_offset"),
+        drawing_offset=optional("drawing_offset"),
+        heard_drawing_offset=optional("heard_drawing_offset"),
         measurement_time=_time(message.measurement_time) if message.HasField("measurement_time") else None,
     )
 

@@ -128,9 +128,11 @@ class SoundTiming:
     """How far sound comes after its picture with that delay, for a film that a page plays. Negative: before. None: it
     was not measured with the browser and the ffmpeg in use."""
     drawing_offset: timedelta | None = None
-    """The same for a page that draws by the clock of its Web Audio."""
+    """The same for a page that draws when it hands a sound over to its Web Audio."""
+    heard_drawing_offset: timedelta | None = None
+    """The same for a page that draws when its Web Audio tells it that a sound is heard."""
     measurement_time: datetime | None = None
-    """When both were measured."""
+    """When all of them were measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

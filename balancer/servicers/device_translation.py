@@ -131,6 +131,8 @@ def _sound_timing(timing: SoundTiming) -> recording_pb2.SoundTiming:
         message.film_offset.FromTimedelta(timing.film_offset)
     if timing.drawing_offset is not None:
         message.drawing_offset.FromTimedelta(timing.drawing_offset)
+    if timing.heard_drawing_offset is not None:
+        message.heard_drawing_offset.FromTimedelta(timing.heard_drawing_offset)
     if timing.measurement_time is not None:
         message.measurement_time.FromDatetime(timing.measurement_time)
     return message

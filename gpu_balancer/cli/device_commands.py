@@ -155,7 +155,7 @@ def calibrate(
     """Measure by real runs how much a device carries, and place by it from then on.
 
     A device is measured only while it has no session, and takes none meanwhile: up to 2 minutes on cores, 8 on a GPU.
-    With --sound it takes less than one, and recordings have their sound delayed accordingly from then on.
+    With --sound it takes one, and recordings have their sound delayed accordingly from then on.
     """
     from gpu_balancer.cli.calibration_actions import calibrate_devices, forget_calibrations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from gpu_balancer.v1.recording_pb2 import SoundTiming
 
 _SOURCES = {"settings": "by the settings", "calibration": "by calibration", "default": "by default"}
+_KINDS: tuple[tuple[str, Literal["film_offset", "drawing_offset", "heard_drawing_offset"]], ...] = (
+    ("films", "film_offset"),
+    ("drawings as sound is handed over", "drawing_offset"),
+    ("drawings as sound is heard", "heard_drawing_offset"),
+)
+"""Kinds of pages, and the fields of their offsets."""
 _NOTHING_NS = 50_000
 """Below it a length is told as nothing, nanoseconds."""
 
@@ -40,26 +46,24 @@ def sound_lines(timing: SoundTiming, *, of_pages: bool) -> Iterator[str]:
         delayed += " of" if timing.delay_source == "calibration" else "; measured"
         delayed += f" {when:%Y-%m-%d %H:%M} UTC"
     yield delayed
-    if timing.HasField("film_offset"):
-        yield f"films: sound {_offset_words(timing.film_offset, 'its picture')}"
-    if timing.HasField("drawing_offset"):
-        yield f"drawings by Web Audio's clock: sound {_offset_words(timing.drawing_offset, 'its picture')}"
+    for words, field in _KINDS:
+        if timing.HasField(field):
+            yield f"{words}: sound {_offset_words(getattr(timing, field), 'its picture')}"
 
 
 def sound_words(timing: SoundTiming) -> str:
     """Tells how far sound is from its picture, or that it was not measured, on one line of a terminal."""
     if not _is_measured(timing):
         return next(sound_lines(timing, of_pages=False))
-    told = []
-    if timing.HasField("film_offset"):
-        told.append(_offset_words(timing.film_offset, "the picture of films"))
-    if timing.HasField("drawing_offset"):
-        told.append(_offset_words(timing.drawing_offset, "that of drawings" if told else "the picture of drawings"))
-    return ", ".join(told)
+    offsets = [getattr(timing, field) for _, field in _KINDS if timing.HasField(field)]
+    first, last = (find(offsets, key=Duration.ToNanoseconds) for find in (min, max))
+    if (words := _offset_words(first, "its picture")) == _offset_words(last, "its picture"):
+        return words
+    return f"{words} to {_offset_words(last, 'it')}, by kind of page"
 
 
 def _is_measured(timing: SoundTiming) -> bool:
-    return timing.HasField("film_offset") or timing.HasField("drawing_offset")
+    return any(timing.HasField(field) for _, field in _KINDS)
 
 
 def _delay_words(timing: SoundTiming) -> str:

@@ -735,6 +735,7 @@ class SoundTiming(_message.Message):
     FILM_OFFSET_FIELD_NUMBER: _builtins.int
     DRAWING_OFFSET_FIELD_NUMBER: _builtins.int
     MEASUREMENT_TIME_FIELD_NUMBER: _builtins.int
+    HEARD_DRAWING_OFFSET_FIELD_NUMBER: _builtins.int
     delay_source: _builtins.str
     """Where that is from: "settings", "calibration" or "default"."""
     @_builtins.property
@@ -749,11 +750,15 @@ class SoundTiming(_message.Message):
 
     @_builtins.property
     def drawing_offset(self) -> _duration_pb2.Duration:
-        """The same for a page that draws by the clock of its Web Audio."""
+        """The same for a page that draws when it hands a sound over to its Web Audio."""
 
     @_builtins.property
     def measurement_time(self) -> _timestamp_pb2.Timestamp:
-        """When both were measured."""
+        """When all of them were measured."""
+
+    @_builtins.property
+    def heard_drawing_offset(self) -> _duration_pb2.Duration:
+        """The same for a page that draws when its Web Audio tells it that a sound is heard."""
 
     def __init__(
         self,
@@ -763,10 +768,11 @@ class SoundTiming(_message.Message):
         film_offset: _duration_pb2.Duration | None = ...,
         drawing_offset: _duration_pb2.Duration | None = ...,
         measurement_time: _timestamp_pb2.Timestamp | None = ...,
+        heard_drawing_offset: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "drawing_offset", b"drawing_offset", "film_offset", b"film_offset", "measurement_time", b"measurement_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "drawing_offset", b"drawing_offset", "film_offset", b"film_offset", "heard_drawing_offset", b"heard_drawing_offset", "measurement_time", b"measurement_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "delay_source", b"delay_source", "drawing_offset", b"drawing_offset", "film_offset", b"film_offset", "measurement_time", b"measurement_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "delay_source", b"delay_source", "drawing_offset", b"drawing_offset", "film_offset", b"film_offset", "heard_drawing_offset", b"heard_drawing_offset", "measurement_time", b"measurement_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

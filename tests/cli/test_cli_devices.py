@@ -376,7 +376,7 @@ def test_calibrating_sound_shows_how_far_it_is_from_its_picture(with_devices: Fa
         "device  cpu-1",
         "sound   delayed by 16 ms by calibration of 2030-05-04 12:00 UTC",
         "        films: sound 28 ms after its picture",
-        "        drawings by Web Audio's clock: sound 28 ms before its picture",
+        "        drawings as sound is handed over: sound 28 ms before its picture",
     ]
     assert not with_devices.devices["devices/cpu-1"].HasField("calibration")
 

@@ -42,7 +42,8 @@ def report() -> recording_pb2.RecordingReport:
             delay=milliseconds(16),
             delay_source="calibration",
             film_offset=milliseconds(28),
-            drawing_offset=milliseconds(-28),
+            drawing_offset=milliseconds(-6),
+            heard_drawing_offset=milliseconds(-28),
         ),
     )
 
@@ -88,7 +89,7 @@ def test_a_page_becomes_a_file_with_a_report_beside_it(recorded: FakeBalancer, r
     assert ran.err.splitlines()[-7:] == [
         "frames: 900 captured, 902 encoded, 2 duplicated, 0 dropped",
         "freeze: 67 ms at most",
-        "sound: 28 ms after the picture of films, 28 ms before that of drawings",
+        "sound: 28 ms before its picture to 28 ms after it, by kind of page",
         "start: first picture after 410 ms",
         "end: its time was over (MAX_DURATION)",
         "device: cpu-0",

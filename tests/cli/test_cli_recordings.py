@@ -212,7 +212,13 @@ def test_everything_about_a_recording_is_shown_but_its_secrets() -> None:
 
 
 def timing(
-    delay_ms: float, source: str, *, film_ms: float | None = None, drawing_ms: float | None = None, when: int = 0
+    delay_ms: float,
+    source: str,
+    *,
+    film_ms: float | None = None,
+    drawing_ms: float | None = None,
+    heard_ms: float | None = None,
+    when: int = 0,
 ) -> recording_pb2.SoundTiming:
     """Makes how far sound and picture are apart. None, and 0 for a time: it was not measured."""
     made = recording_pb2.SoundTiming(delay_source=source)
@@ -221,6 +227,8 @@ def timing(
         made.film_offset.FromNanoseconds(int(film_ms * 1e6))
     if drawing_ms is not None:
         made.drawing_offset.FromNanoseconds(int(drawing_ms * 1e6))
+    if heard_ms is not None:
+        made.heard_drawing_offset.FromNanoseconds(int(heard_ms * 1e6))
     if when:
         made.measurement_time.CopyFrom(Timestamp(seconds=when))
     return made
@@ -234,39 +242,40 @@ NOON = 1_904_126_400
     ("told", "lines", "words"),
     [
         (
-            timing(16.4, "calibration", film_ms=28.2, drawing_ms=-28.2, when=NOON),
+            timing(16.4, "calibration", film_ms=28.2, drawing_ms=-6, heard_ms=-28.2, when=NOON),
             [
                 "delayed by 16 ms by calibration of 2030-05-04 12:00 UTC",
                 "films: sound 28 ms after its picture",
-                "drawings by Web Audio's clock: sound 28 ms before its picture",
+                "drawings as sound is handed over: sound 6 ms before its picture",
+                "drawings as sound is heard: sound 28 ms before its picture",
             ],
-            "28 ms after the picture of films, 28 ms before that of drawings",
+            "28 ms before its picture to 28 ms after it, by kind of page",
         ),
         (
             timing(-1000, "settings", film_ms=-1010, drawing_ms=-0.4, when=NOON),
             [
                 "brought forward by 1 s by the settings; measured 2030-05-04 12:00 UTC",
                 "films: sound 1 s before its picture",
-                "drawings by Web Audio's clock: sound 0.4 ms before its picture",
+                "drawings as sound is handed over: sound 0.4 ms before its picture",
             ],
-            "1 s before the picture of films, 0.4 ms before that of drawings",
+            "1 s before its picture to 0.4 ms before it, by kind of page",
         ),
         (
             timing(0, "settings", film_ms=0, drawing_ms=0.001),
             [
                 "not delayed by the settings",
                 "films: sound with its picture",
-                "drawings by Web Audio's clock: sound with its picture",
+                "drawings as sound is handed over: sound with its picture",
             ],
-            "with the picture of films, with that of drawings",
+            "with its picture",
         ),
         (
             timing(-12, "of\x1btomorrow", drawing_ms=3),
             [
                 "brought forward by 12 ms by of\N{REPLACEMENT CHARACTER}tomorrow",
-                "drawings by Web Audio's clock: sound 3 ms after its picture",
+                "drawings as sound is handed over: sound 3 ms after its picture",
             ],
-            "3 ms after the picture of drawings",
+            "3 ms after its picture",
         ),
         (
             timing(10, "default"),
@@ -293,7 +302,7 @@ def test_the_report_of_a_recording_tells_how_far_its_sound_is_from_its_picture()
     assert facts(made)["sound"].splitlines() == [
         "delayed by 10 ms by the settings; measured 2030-05-04 12:00 UTC",
         "films: sound 22 ms after its picture",
-        "drawings by Web Audio's clock: sound 32 ms before its picture",
+        "drawings as sound is handed over: sound 32 ms before its picture",
     ]
     made.recording_report.sound_timing.CopyFrom(timing(10, "default"))
     assert facts(made)["sound"] == "delayed by 10 ms by default; not measured against its picture", (
@@ -330,7 +339,7 @@ def test_a_device_tells_what_it_records_or_why_not(fake: FakeBalancer, run: Comm
     assert "applications: clock, dash" in out
     assert "sound delayed by 16 ms by calibration of 2030-05-04 12:00 UTC" in out
     assert "films: sound 28 ms after its picture" in out
-    assert out.count("drawings by Web Audio's clock: sound 28 ms before its picture") == 1
+    assert out.count("drawings as sound is handed over: sound 28 ms before its picture") == 1
     assert out.count("sound delayed") == out.count("gpu-balancer devices calibrate --sound") + 1 == 1
     assert "no: Cannot record: there is no Xvfb." in out
     assert "no pages: no browser was found" in out

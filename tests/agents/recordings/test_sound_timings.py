@@ -12,7 +12,8 @@ from agents.recordings.sound_timings import SoundMeasurement, SoundTimings
 
 MEASURED = SoundMeasurement(
     film=timedelta(milliseconds=12),
-    drawing=timedelta(milliseconds=-44),
+    drawing=timedelta(milliseconds=-20),
+    heard_drawing=timedelta(milliseconds=-44),
     end_time=datetime(2030, 5, 4, 12, tzinfo=UTC),
     browser="Chromium 156",
     ffmpeg="9.0.2",
@@ -36,7 +37,8 @@ def test_what_was_measured_puts_the_delay_in_the_middle_and_outlives_the_agent(t
         delay=milliseconds(16),
         delay_source="calibration",
         film_offset=milliseconds(28),
-        drawing_offset=milliseconds(-28),
+        drawing_offset=milliseconds(-4),
+        heard_drawing_offset=milliseconds(-28),
         measurement_time=MEASURED.end_time,
     )
 
@@ -53,7 +55,8 @@ def test_the_settings_win_and_the_offsets_are_those_with_their_delay(tmp_path: P
     timings.keep(MEASURED)
     told = timings.timing(browser="Chromium 156", ffmpeg="9.0.2")
     assert (told.delay, told.delay_source) == (milliseconds(-5), "settings")
-    assert (told.film_offset, told.drawing_offset) == (milliseconds(7), milliseconds(-49))
+    assert (told.film_offset, told.drawing_offset) == (milliseconds(7), milliseconds(-25))
+    assert told.heard_drawing_offset == milliseconds(-49)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"version": 2}', b"[" * 100_000])

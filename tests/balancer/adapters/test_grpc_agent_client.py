@@ -278,6 +278,7 @@ def sound_timing() -> recording_pb2.SoundTiming:
     made.delay.FromMilliseconds(-16)
     made.film_offset.FromMilliseconds(28)
     made.drawing_offset.FromMilliseconds(-28)
+    made.heard_drawing_offset.FromMilliseconds(-14)
     made.measurement_time.FromDatetime(TAKEN)
     return made
 
@@ -287,6 +288,7 @@ READ_TIMING = SoundTiming(
     delay_source="calibration",
     film_offset=timedelta(milliseconds=28),
     drawing_offset=timedelta(milliseconds=-28),
+    heard_drawing_offset=timedelta(milliseconds=-14),
     measurement_time=TAKEN,
 )
 

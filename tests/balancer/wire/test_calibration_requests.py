@@ -53,6 +53,7 @@ SOUND = SoundTiming(
     delay_source="calibration",
     film_offset=timedelta(milliseconds=28),
     drawing_offset=timedelta(milliseconds=-28),
+    heard_drawing_offset=timedelta(milliseconds=-14),
     measurement_time=datetime(2030, 5, 4, tzinfo=UTC),
 )
 SPOKEN = "Cannot calibrate the sound of device cpu-0: "
@@ -154,6 +155,7 @@ async def test_a_calibration_of_sound_is_told_with_the_device_and_kept_by_its_ag
     told.delay.FromMilliseconds(-16)
     told.film_offset.FromMilliseconds(28)
     told.drawing_offset.FromMilliseconds(-28)
+    told.heard_drawing_offset.FromMilliseconds(-14)
     told.measurement_time.FromDatetime(datetime(2030, 5, 4, tzinfo=UTC))
     assert last.device.recording.sound_timing == told
     assert last.device.recording.display_count == 100
