@@ -49,7 +49,7 @@ _SETTLED_S = 1.0
 """A page has begun to play by then."""
 _LONGER_FILM_S = 10
 """Than what is recorded of it."""
-_LEAST_PAIRS = 8
+_LEAST_PAIRS = 5
 _WITHIN = timedelta(minutes=2)
 """For each run of ffmpeg."""
 _WINDOWS = 30

@@ -46,7 +46,7 @@ def daemon(
 ) -> Iterator[RunningDaemon]:
     """A daemon that may open pages of this machine, with an application and a destination."""
     settings = (
-        f'[inputs]\nallow_private_networks = true\nroots = ["{pictures}"]\n[calibration]\nwindow_s = 0.3\n'
+        f'[inputs]\nallow_private_networks = true\nroots = ["{pictures}"]\n[calibration]\nwindow_s = 0.4\n'
         '[[applications]]\nname = "quits"\ncommand = ["/bin/true"]\n'
         f'[[destinations]]\nname = "archive"\nkind = "folder"\npath = "{archive}"\n'
     )
@@ -317,13 +317,13 @@ def test_nothing_is_left_of_a_calibration_of_sound_whose_agent_is_killed(daemon:
         news = client.calibrate_device("cpu-0", sound=True)
         while next(news).progress.message != "sound of a film":
             pass
-        eventually(lambda: recorders(daemon), "it records")
+        eventually(lambda: recorders(daemon), "it records", timeout_s=90)
         for pid in daemon.agent_pids().values():
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(RequestFailure, match="Cannot calibrate the sound of device cpu-0"):
             list(news)
         folder = daemon.state_dir / "agents" / "cpu-0" / "sound-work"
-        eventually(lambda: not recorders(daemon) and not folder.exists(), "nothing is left of it", timeout_s=30)
+        eventually(lambda: not recorders(daemon) and not folder.exists(), "nothing is left of it", timeout_s=90)
         daemon.await_devices_ready()
         assert client.get_device("cpu-0").recording.sound_timing.delay_source == "default"
 
