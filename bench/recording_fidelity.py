@@ -47,6 +47,7 @@ def measure_frames(house: RecordingHouse, *, seconds: float, naive_seconds: floa
         ended = house.record("counter", seconds)
     found = count_frames(read_strip(ended.file), frame_rate=30)
     excused = _lost_to_standstills(found, standstills)
+    late = sum(loss.frames for loss in found.losses if not loss.in_step(30))
     report = ended.session.recording_report
     told = f"the daemon says {report.duplicated_frames} duplicated, {report.dropped_frames} dropped"
     figures = [
@@ -56,6 +57,13 @@ def measure_frames(house: RecordingHouse, *, seconds: float, naive_seconds: floa
             unit="frames",
             bound="<= 1",
             detail=f"{_told(found)}; {told}",
+        ),
+        Figure(
+            name="… because the browser was late",
+            value=late,
+            unit="frames",
+            bound="told",
+            detail="the page's own time was out of step with the recording's",
         ),
         Figure(
             name="… while the machine ran",

@@ -19,6 +19,8 @@ _COLUMNS = 32
 _STRIP = "iw:ih/8:0:0"
 WRAP_MS = 1 << 24
 """The page's time begins anew after 4.66 hours."""
+_IN_STEP_MS = 9
+"""Somewhat more than half of the time between two drawings at 60 a second."""
 _WEIGHTS = 1 << np.arange(_COLUMNS - 1, -1, -1, dtype=np.int64)
 
 
@@ -43,6 +45,17 @@ class Loss:
     """When the page drew what the last good frame before them shows, in ms of Unix time modulo `WRAP_MS`."""
     after_ms: int
     """When it drew what the first good frame after them shows."""
+
+    def in_step(self, frame_rate: float) -> bool:
+        """Tells whether the page went on meanwhile as far as the recording did: then it may be the recorder's fault.
+
+        Where the page's own time has come less far or farther, what it had drawn came late to the screen.
+
+        Args:
+            frame_rate: Frames per second of the recording.
+        """
+        lasted_ms = (self.after_ms - self.before_ms) % WRAP_MS
+        return abs(lasted_ms - (self.frames + 1) * 1000 / frame_rate) <= _IN_STEP_MS
 
     def meets(self, begin_s: float, end_s: float, *, leeway_s: float) -> bool:
         """Tells whether they were lost at a time.

@@ -40,6 +40,14 @@ def test_frames_that_stand_in_for_others_are_lost_and_how_long_they_stood_is_tol
     (loss,) = found.losses
     # Drawn at 60 a second: 39 at 5,650 ms, 45 at 5,750 ms.
     assert loss == Loss(frames=2, before_ms=5_650, after_ms=5_750)
+    assert loss.in_step(30)
+
+
+@pytest.mark.parametrize(("after_ms", "in_step"), [(34, False), (50, False), (58, True), (67, True), (84, False)])
+def test_a_loss_is_out_of_step_when_the_pages_time_went_on_otherwise(after_ms: int, in_step: bool) -> None:
+    begin_ms = WRAP_MS - 20
+    loss = Loss(frames=1, before_ms=begin_ms, after_ms=(begin_ms + after_ms) % WRAP_MS)
+    assert loss.in_step(30) is in_step
 
 
 def test_the_recorder_is_not_blamed_for_a_page_that_draws_nothing(tmp_path: Path) -> None:
