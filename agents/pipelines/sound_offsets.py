@@ -23,9 +23,9 @@ FLASH_S = 0.15
 SOUND_RATE_HZ = 8000
 """Of the sound that is looked at: an eighth of a millisecond is enough."""
 
-_FILM_RATE = 60
-_FILM_PERIOD_FRAMES = 41
-"""From flash to flash: no whole number of a recording's pictures, so that flashes fall everywhere between two."""
+_FILM_RATE = 50
+_FILM_PERIOD_FRAMES = 34
+"""From flash to flash: 20.4 pictures of a recording at 30 a second, so that flashes fall on five places between two."""
 _QUIET = ("-hide_banner", "-nostdin", "-nostats", "-y", "-loglevel", "error")
 _LEVEL = re.compile(r"pts_time:(-?\d{1,9}(?:\.\d{1,9})?)\s+lavfi\.signalstats\.YAVG=(\d{1,5}(?:\.\d{1,9})?)")
 _BRIGHT = 126.0
@@ -57,9 +57,9 @@ def film_arguments(path: str, *, seconds: int) -> list[str]:
     """
     flash_frames = round(FLASH_S * _FILM_RATE)
     flash = f"drawbox=color=white:t=fill:enable='lt(mod(n,{_FILM_PERIOD_FRAMES}),{flash_frames})'"
-    picture = f"color=black:size=320x180:rate={_FILM_RATE},{flash}"
+    picture = f"color=black:size=160x90:rate={_FILM_RATE},{flash}"
     sound = f"aevalsrc='0.5*sin(2*PI*2000*t)*lt(mod(t,{_FILM_PERIOD_FRAMES}/{_FILM_RATE}),{BEEP_S})':s=48000"
-    video = ("-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-b:v", "300k", "-pix_fmt", "yuv420p")
+    video = ("-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-b:v", "200k", "-pix_fmt", "yuv420p")
     audio = ("-c:a", "libopus", "-b:a", "64k")
     inputs = ("-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", sound)
     return [*_QUIET, *inputs, "-t", str(seconds), *video, *audio, "-f", "webm", path]

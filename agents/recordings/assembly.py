@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from agents.deliveries.deliveries import Deliveries
 from agents.displays.pool import DisplayPool
+from agents.displays.sound_server import find_sound_fault
 from agents.displays.xvfb import Xvfb
 from agents.pipelines.recording import ApplicationSource, PageSource
 from agents.recordings.ability import RecordingAbility
@@ -216,6 +217,8 @@ class Recordings:
                 f"Cannot record the application {source.name!r}: the operator's settings do not name it. Try one of "
                 f"{known}."
             )
+        if not message and job.capture.sound and (fault := find_sound_fault()) is not None:
+            message = f"{fault} Or try to record without sound."
         if message:
             raise RequestFailure(reason=Reason.NO_CAPABLE_DEVICE, message=message)
 

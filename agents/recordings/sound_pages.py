@@ -12,8 +12,8 @@ from string import Template
 
 from agents.pipelines.sound_offsets import BEEP_S, FLASH_S
 
-_PERIOD_S = 0.683
-"""From beep to beep: no whole number of a recording's pictures, so that flashes fall everywhere between two."""
+_PERIOD_S = 0.69
+"""From beep to beep: 20.7 pictures of a recording at 30 a second, so that flashes fall on ten places between two."""
 
 _FILM = Template("""<!doctype html>
 <style>html, body { margin: 0; height: 100%; overflow: hidden; background: #000 }

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _USUAL_DELAY = timedelta(milliseconds=20)
 """Measured with Chromium and PulseAudio: a drawing takes longer to the screen than a sound to the sound server."""
+_FARTHEST = timedelta(seconds=1)
+"""No two that belong together are found farther apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +44,16 @@ class SoundMeasurement:
 
     @property
     def best_delay(self) -> timedelta:
-        """The delay with which the farthest of them is nearest: the middle between the extremes."""
-        offsets = (self.film, self.drawing, self.heard_drawing)
-        return -(min(offsets) + max(offsets)) / 2
+        """The delay with which the farthest of them is nearest: the middle between the extremes.
+
+        Sound is never brought forward: it would wait for pictures that have not been taken, and these for it.
+        """
+        return max(-(min(self.offsets) + max(self.offsets)) / 2, timedelta())
+
+    @property
+    def offsets(self) -> tuple[timedelta, ...]:
+        """Those of all kinds of pages."""
+        return self.film, self.drawing, self.heard_drawing
 
 
 _MEASUREMENT: TypeAdapter[SoundMeasurement] = TypeAdapter(SoundMeasurement)
@@ -103,10 +112,13 @@ class SoundTimings:
 
 def _kept(path: Path) -> SoundMeasurement | None:
     try:
-        return _MEASUREMENT.validate_json(path.read_bytes())
+        measured = _MEASUREMENT.validate_json(path.read_bytes())
+        if all(abs(offset) <= _FARTHEST for offset in measured.offsets):
+            return measured
+        told = "what it says cannot have been measured"
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        told = error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"]
-        _LOG.warning("Cannot read %s: %s. The delay of sound is as if it had not been measured", path, told)
-        return None
+        told = str(error.strerror) if isinstance(error, OSError) else error.errors()[0]["msg"]
+    _LOG.warning("Cannot read %s: %s. The delay of sound is as if it had not been measured", path, told)
+    return None

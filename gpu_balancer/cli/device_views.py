@@ -262,10 +262,12 @@ def _recording_lines(ability: recording_pb2.RecordingAbility) -> Iterator[str]:
     yield f"pages with {clean(ability.browser)}" if ability.browser else "no pages: no browser was found"
     if ability.applications:
         yield f"applications: {', '.join(clean(name) for name in ability.applications)}"
-    if ability.HasField("sound_timing"):
-        first, *more = sound_lines(ability.sound_timing, of_pages=bool(ability.browser))
-        yield f"sound {first}"
-        yield from more
+    if not ability.HasField("sound_timing"):
+        yield "no sound: no sound server was found"
+        return
+    first, *more = sound_lines(ability.sound_timing, of_pages=bool(ability.browser))
+    yield f"sound {first}"
+    yield from more
 
 
 def _core_words(cores: Sequence[int]) -> str:

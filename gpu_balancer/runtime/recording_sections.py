@@ -74,7 +74,7 @@ class RecordingSettings(Section):
     """Seconds until a display must be ready for a recording."""
     url_schemes: Distinct[Literal["http", "https", "file", "data"]] = ("http", "https")
     """Schemes of pages that may be recorded. Whether pages may be on private networks, [inputs] says."""
-    sound_delay_ms: Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)] | None = None
+    sound_delay_ms: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] | None = None
     """Milliseconds by which the sound of recordings is delayed against its picture. Not given: as a calibration of
     sound found (`gpu-balancer devices calibrate --sound`), else 20."""
     user_ids: Annotated[str, AfterValidator(_checked_user_ids)] = "61184-65519"

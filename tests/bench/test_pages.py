@@ -37,7 +37,7 @@ def test_every_page_is_served_fresh_and_nothing_else_is() -> None:
 @pytest.mark.process
 def test_the_film_flashes_and_beeps_at_the_same_instants_and_is_served(tmp_path: Path) -> None:
     film = make_film(tmp_path / "film.mp4", seconds=5)
-    assert np.diff(flash_times_s(film)).tolist() == pytest.approx([61 / 60] * 3, abs=0.001)
+    assert np.diff(flash_times_s(film)).tolist() == pytest.approx([51 / 50] * 3, abs=0.001)
     assert np.abs(measure_sound_offset(film).offsets_s).max() < 0.003
     with serve_pages() as server:
         server.add_film(film)

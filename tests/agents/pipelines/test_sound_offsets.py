@@ -27,7 +27,7 @@ def test_a_film_whose_sound_was_moved_is_read_as_it_was_moved(later_s: float, tm
     levels, sound = tmp_path / "the: levels", tmp_path / "sound"
     run_ffmpeg(*reading_arguments(str(moved), levels=str(levels), sound=str(sound)))
     flashes, beeps = flash_times(levels.read_text()), beep_times(array("h", sound.read_bytes()))
-    # One each 41/60 s; the first flash has no dark picture before it.
+    # One each 34/50 s; the first flash has no dark picture before it.
     assert len(flashes) == 11
     assert len(beeps) == 12
     found = sound_offset(flashes, beeps)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,6 +25,19 @@ USUAL = SoundTiming(delay=timedelta(milliseconds=20), delay_source="default")
 
 def milliseconds(value: float) -> timedelta:
     return timedelta(milliseconds=value)
+
+
+def absurd(offset: str) -> bytes:
+    """A measurement that is well formed, and that nobody has made."""
+    told = {"drawing": offset, "heard_drawing": "PT0S", "end_time": "2030-05-04T12:00:00Z"}
+    return json.dumps({"version": 1, "film": offset, "browser": "Chromium 156", "ffmpeg": "9.0.2", **told}).encode()
+
+
+def test_sound_is_never_brought_forward(tmp_path: Path) -> None:
+    timings = SoundTimings(tmp_path / "sound.json", asked_ms=None)
+    timings.keep(replace(MEASURED, film=milliseconds(30), drawing=milliseconds(20), heard_drawing=milliseconds(-10)))
+    told = timings.timing(browser="Chromium 156", ffmpeg="9.0.2")
+    assert (told.delay, told.film_offset) == (milliseconds(0), milliseconds(30))
 
 
 def test_nothing_measured_is_the_usual_delay_with_no_offsets(tmp_path: Path) -> None:
@@ -51,15 +66,17 @@ def test_what_was_measured_with_other_programs_does_not_count(browser: str, ffmp
 
 
 def test_the_settings_win_and_the_offsets_are_those_with_their_delay(tmp_path: Path) -> None:
-    timings = SoundTimings(tmp_path / "sound.json", asked_ms=-5)
+    timings = SoundTimings(tmp_path / "sound.json", asked_ms=5)
     timings.keep(MEASURED)
     told = timings.timing(browser="Chromium 156", ffmpeg="9.0.2")
-    assert (told.delay, told.delay_source) == (milliseconds(-5), "settings")
-    assert (told.film_offset, told.drawing_offset) == (milliseconds(7), milliseconds(-25))
-    assert told.heard_drawing_offset == milliseconds(-49)
+    assert (told.delay, told.delay_source) == (milliseconds(5), "settings")
+    assert (told.film_offset, told.drawing_offset) == (milliseconds(17), milliseconds(-15))
+    assert told.heard_drawing_offset == milliseconds(-39)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"version": 2}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"\xff", b'{"version": 2}', b"[" * 100_000, absurd("PT3600S"), absurd("P999999999D")]
+)
 def test_a_damaged_measurement_is_none_and_is_told(
     content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
