@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -70,10 +71,17 @@ def test_processes_sockets_and_folders_that_are_left_are_found_and_others_are_no
     assert str(find_residue(run_dir, NOBODY)) == "nothing"
 
 
+def is_watcher(process: psutil.Process) -> bool:
+    """Tells whether a process watches for standstills. Others' children may just have ended."""
+    with suppress(psutil.Error):
+        return any("standstills" in word for word in process.cmdline())
+    return False
+
+
 def test_standstills_of_the_machine_are_told_or_that_they_cannot_be() -> None:
     with watched_standstills() as told:
         time.sleep(0.5)
-        watchers = [one for one in psutil.Process().children() if any("standstills" in word for word in one.cmdline())]
+        watchers = [one for one in psutil.Process().children() if is_watcher(one)]
         # Whoever goes before all others and does not run is what a machine that stands still looks like.
         for watcher in watchers:
             watcher.suspend()

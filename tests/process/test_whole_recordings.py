@@ -353,8 +353,9 @@ def test_sound_is_calibrated_and_recordings_tell_how_far_it_is_from_its_picture(
         assert found.HasField("measurement_time")
         offsets = [one.ToTimedelta() for one in (found.film_offset, found.drawing_offset, found.heard_drawing_offset)]
         # The middle between the extremes; how far they are apart, a busy machine may have made worse.
-        assert max(offsets) == -min(offsets)
-        assert max(offsets) < timedelta(milliseconds=250)
+        if found.delay.ToTimedelta():  # Sound that is late already is not delayed.
+            assert abs(max(offsets) + min(offsets)) <= timedelta(microseconds=2)
+        assert max(offsets) - min(offsets) < timedelta(milliseconds=500)
     daemon.kill()
     for pid in daemon.agent_pids().values():
         os.kill(pid, signal.SIGKILL)

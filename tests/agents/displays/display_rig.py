@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -122,7 +123,10 @@ def status_of(pid: int) -> str:
 
 def environment_of(pid: int) -> set[str]:
     """Gives the variables with which a process was started."""
-    return set(Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0"))
+    # While a program takes the place of what started it, it has none for a moment.
+    while not (variables := Path(f"/proc/{pid}/environ").read_bytes()):
+        time.sleep(0.001)
+    return set(variables.decode().split("\0"))
 
 
 def descriptor_count() -> int:
