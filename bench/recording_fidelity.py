@@ -140,14 +140,15 @@ def measure_sound(house: RecordingHouse, *, seconds: float, film_s: float) -> tu
     """
     *_, calibrated = house.client.calibrate_device("cpu-0", sound=True)
     timing = calibrated.device.recording.sound_timing
-    told_ms = [one.ToTimedelta() / timedelta(milliseconds=1) for one in (timing.delay, timing.film_offset)]
+    offsets = (timing.film_offset, timing.drawing_offset, timing.heard_drawing_offset)
+    delay_ms, *told_ms = [one.ToTimedelta() / timedelta(milliseconds=1) for one in (timing.delay, *offsets)]
     house.pages.add_film(make_film(house.fetched / "film.mp4", seconds=film_s + 30))
     ways: dict[str, tuple[str, float, dict[str, str]]] = {
         "film": ("film", film_s, {}),
         "beep handed over": ("beep", seconds, {"clock": "context"}),
         "beep as heard": ("beep", seconds, {"clock": "output"}),
     }
-    calibration = f"calibrated: delayed by {told_ms[0]:.0f} ms, which leaves {told_ms[1]:.0f} ms to either side"
+    calibration = f"calibrated: delayed by {delay_ms:.0f} ms, which leaves {min(told_ms):.0f} to {max(told_ms):.0f} ms"
     figures, ends = [], []
     for name, (page, length_s, settings) in ways.items():
         ended = house.record(page, length_s, **settings)

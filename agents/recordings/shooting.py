@@ -45,6 +45,16 @@ _PLANNED = DisplayAccess(name=":0", authority="/dev/null", sound_server="unix:/d
 """Stands for the display that a recording will get."""
 
 
+def access_to(display: Display) -> DisplayAccess:
+    """Tells ffmpeg's side how to look at a display and hear it."""
+    return DisplayAccess(
+        name=display.name,
+        authority=display.authority,
+        sound_server=display.sound_server,
+        sound_source=display.sound_source,
+    )
+
+
 class Shooting:
     """Makes commands for one device."""
 
@@ -117,13 +127,7 @@ class Shooting:
             RequestFailure: When the device cannot do it.
             OSError: When a folder cannot be made.
         """
-        access = DisplayAccess(
-            name=display.name,
-            authority=display.authority,
-            sound_server=display.sound_server,
-            sound_source=display.sound_source,
-        )
-        command = self._take(record.job, access, folder.path, attempt.artifacts, number, resumed_at)
+        command = self._take(record.job, access_to(display), folder.path, attempt.artifacts, number, resumed_at)
         for directory in command.directories:
             Path(directory).mkdir(parents=True, exist_ok=True)
         return command
@@ -150,7 +154,7 @@ class Shooting:
         Raises:
             RequestFailure: When it cannot be taken.
         """
-        access = DisplayAccess(name=display.name, authority=display.authority, sound_server=None, sound_source="")
+        access = access_to(display)
         path = folder.path / random_id(".snapshot-")
         build = recording_coders(job, self._device()).build
         command = snapshot_command(job.capture, build, access, width=width, path=str(path))
@@ -170,7 +174,7 @@ class Shooting:
 
     async def take_thumbnail(self, job: RecordingJob, display: Display, path: Path) -> bool:
         """Writes a small picture of a display. Returns whether it is there; one that is missing is no failure."""
-        access = DisplayAccess(name=display.name, authority=display.authority, sound_server=None, sound_source="")
+        access = access_to(display)
         nascent = path.with_name(f".{path.name}")
         try:
             build = recording_coders(job, self._device()).build

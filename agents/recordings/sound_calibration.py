@@ -28,7 +28,8 @@ from agents.pipelines.sound_offsets import (
     reading_arguments,
     sound_offset,
 )
-from agents.pipelines.takes import DisplayAccess, TakePlaces, build_take, recording_coders
+from agents.pipelines.takes import TakePlaces, build_take, recording_coders
+from agents.recordings.shooting import access_to
 from agents.recordings.sound_pages import drawing_page, film_page
 from agents.recordings.sound_timings import SoundMeasurement
 from gpu_balancer.runtime.failures import Reason, RequestFailure
@@ -190,14 +191,10 @@ class SoundCalibration:
     async def _take(self, device: PipelineDevice, display: Display, number: int) -> Path:
         """Records what is shown, and gives the file."""
         await asyncio.sleep(_SETTLED_S)
-        access = DisplayAccess(
-            name=display.name,
-            authority=display.authority,
-            sound_server=display.sound_server,
-            sound_source=display.sound_source,
-        )
         told = {name: str(self._work / f"{number}-{name}") for name in ("progress", "frames", "silence", "idleness")}
-        command = build_take(_JOB, device, access, TakePlaces(artifacts_dir=str(self._work), **told), number=number)
+        command = build_take(
+            _JOB, device, access_to(display), TakePlaces(artifacts_dir=str(self._work), **told), number=number
+        )
         file = self._work / take_files(_JOB, (number,), artifacts_dir=str(self._work))["file"][0]
         await asyncio.to_thread(file.parent.mkdir, parents=True)
         # Its only output is its last argument.
