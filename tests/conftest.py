@@ -6,13 +6,18 @@ order, in one process, with shared fixtures of that process's own.
 
 from __future__ import annotations
 
+import logging
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from fakes.nvml_library import FakeNvml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 settings.register_profile("busy-machine", deadline=None)  # how long an example takes says nothing where others work too
 settings.load_profile("busy-machine")
@@ -29,6 +34,24 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         given = Path(config.option.basetemp)
         config.option.basetemp = given.with_name(given.name.removeprefix("popen-"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _silence_of_closed_loops() -> Iterator[None]:
+    """Keeps out of a test's log what gRPC says there of an event loop that an earlier test has closed.
+
+    One poller serves all loops of a process. It hands on a late event of a closed loop too, and complains from
+    whichever loop runs then.
+    """
+    logger = logging.getLogger("asyncio")
+    logger.addFilter(_is_of_a_living_loop)
+    yield
+    logger.removeFilter(_is_of_a_living_loop)
+
+
+def _is_of_a_living_loop(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return "PollerCompletionQueue" not in record.getMessage() or str(error) != "Event loop is closed"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
