@@ -21,6 +21,7 @@ from agents.devices.golden_probe import ProbeResult, probe_device
 from agents.devices.identity import DeviceIdentity
 from agents.devices.measurements import DeviceFault
 from agents.displays.run_folders import default_run_dir
+from agents.precedence import give_precedence
 from agents.process_marks import Mark, OwnerKind, name_of_agent
 from agents.recordings.assembly import Recordings
 from agents.servicers.agent_servicer import AgentServicer
@@ -105,6 +106,9 @@ def _run(settings: AgentSettings, state_dir: Path) -> None:
     life = Mark(agent=name_of_agent(state_dir), kind=OwnerKind.AGENT, name=random_id())
     # What is started inherits it; attempts and displays, which may outlive this agent, get marks of their own.
     os.environ.update(life.environment)
+    if os.getsid(0) == os.getpid():
+        # It takes little, and looks after what has precedence: a page that takes every core must not keep it from that.
+        give_precedence(os.getpid())
     identity = _take_device(settings)
     telemetry = build_telemetry(settings.telemetry, component="agent", instance=identity.id, prometheus=False)
     try:

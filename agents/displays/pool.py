@@ -117,6 +117,7 @@ class DisplayPool:
             self._folder_fault = str(error)
             return
         for made in await adopt_displays(self._root, self._ender, used=used):
+            made.processes.prefer()
             self._lent[made.display.id] = made
             self._places.adopt(made.display.id)
         self._tasks.spawn_eternal(self._tend(), name="tend displays")

@@ -1,7 +1,8 @@
 """The displays that nobody uses yet: being made, or ready with a browser, checked, replaced when they are dead.
 
 A ready display is lent once and never comes back. When one is taken the next is made a little later, so that it does
-not take processor time from the recording which begins. What cannot be made is tried again, ever more seldom.
+not take processor time from the recording which begins, and without precedence, so that recordings which run lose no
+picture over it. What cannot be made is tried again, ever more seldom.
 """
 
 from __future__ import annotations
@@ -131,11 +132,14 @@ class WarmDisplays:
                 made = self._ready.popleft().made
                 self._on_changed()
                 if made.processes.all_alive():
+                    made.processes.prefer()
                     return made
                 await self.discard(made)
         fitting = (making for making in self._makings if not making.claimed and _serves(making.wish, wish))
         making = next(fitting, None) or self._make(wish, claimed=True)
         making.claimed = True
+        if making.display_id is not None:
+            self._processes[making.display_id].prefer()
         return await self._await(making)
 
     async def discard(self, made: MadeDisplay) -> None:
@@ -185,6 +189,8 @@ class WarmDisplays:
         def begun(display_id: str, processes: DisplayProcesses) -> None:
             making.display_id = display_id
             self._processes[display_id] = processes
+            if making.claimed:
+                processes.prefer()
 
         try:
             return await self._maker.make(making.wish, begun=begun)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from agents.recordings.encoder_turns import EncoderTurns
 from agents.recordings.failures import (
     CAPTURE_STALLED,
     MACHINE_LOST,
@@ -70,6 +71,7 @@ class Takes:
         self._playlists = LivePlaylists(direction.record.playlists)
         self._prepared: dict[int, tuple[AttemptFolder, Command]] = {}
         self._health = _health(direction, clock, bounds)
+        self._turns = self._turns_of_encoder()
 
     async def shoot(self) -> None:
         """Records take after take, until the recording ends. One that runs is looked after in any case."""
@@ -168,6 +170,7 @@ class Takes:
 
     async def _look_after(self, run: TakeRun) -> None:
         began_s = self._clock.monotonic_s()
+        self._turns = self._turns_of_encoder()
         flushing = asyncio.get_running_loop().create_task(self._flush(run.take.number))
         try:
             await self._look_after_until_gone(run, began_s)
@@ -195,6 +198,8 @@ class Takes:
 
     async def _turn(self, run: TakeRun, began_s: float) -> None:
         self._tell_progress(run)
+        if not run.gone and (ffmpeg := run.program_pid) is not None:
+            self._turns.follow(ffmpeg, run.take, self._clock.monotonic_s())
         await self._note_first_picture(run)
         waited_s = self._clock.monotonic_s() - began_s
         if not run.take.begun and waited_s > self._bounds.first_picture_timeout.total_seconds():
@@ -217,6 +222,10 @@ class Takes:
             use = await asyncio.to_thread(self._meter.measure, self._now.display, run.program_pid)
             if use is not None:
                 await self._now.told.publish_use(use)
+
+    def _turns_of_encoder(self) -> EncoderTurns:
+        rate = self._now.record.job.capture.frame_rate
+        return EncoderTurns(rate.numerator / rate.denominator)
 
     def _tell_progress(self, run: TakeRun) -> None:
         if not run.look() or run.figures.progress is None:

@@ -136,7 +136,7 @@ def compose() -> dict[str, Any]:
 
 SERVICE_KEYS = {
     "build", "cap_drop", "command", "deploy", "image", "init", "network_mode", "profiles", "read_only", "restart",
-    "security_opt", "stop_grace_period", "tmpfs", "volumes",
+    "security_opt", "stop_grace_period", "tmpfs", "ulimits", "volumes",
 }  # fmt: skip
 """The keys of the compose specification that are used here, so that a misspelt one is noticed."""
 

@@ -17,6 +17,7 @@ from bench.analysis.decoding import QUIET, shrunk_frames
 from bench.analysis.media_file import is_faststart, measure_playable
 from bench.analysis.strip import count_frames, read_strip
 from bench.pages.server import PageServer
+from fakes.precedence import is_allowed, policies_of
 from gpu_balancer.client import Client
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.v1 import media_pb2, recording_pb2, session_pb2
@@ -93,6 +94,9 @@ def test_a_page_is_recorded_rests_and_outlives_balancer_and_agent(
     with daemon.client() as client:
         name = client.create_session(asked(pages.url("counter"))).name
         recorded(client, name, 2)
+        (recorder,) = recorders(daemon)
+        looking = {policy for thread, policy in policies_of(recorder).items() if thread.startswith("dmx")}
+        assert looking == {os.SCHED_RR if is_allowed() else os.SCHED_OTHER}
         picture = client.snapshot(name)
         assert picture.image.startswith(b"\x89PNG")
         client.pause(name)
@@ -328,9 +332,10 @@ def test_nothing_is_left_of_a_calibration_of_sound_whose_agent_is_killed(daemon:
         assert client.get_device("cpu-0").recording.sound_timing.delay_source == "default"
 
 
-def recorders(daemon: RunningDaemon) -> list[str]:
-    """The processes that look at a display."""
-    return [line for line in daemon.processes().values() if "x11grab" in line]
+def recorders(daemon: RunningDaemon) -> list[int]:
+    """The ffmpegs that look at a display."""
+    lines = daemon.processes().items()
+    return [pid for pid, line in lines if "x11grab" in line and "ffmpeg" in line.partition(" ")[0]]
 
 
 def test_sound_is_calibrated_and_recordings_tell_how_far_it_is_from_its_picture(

@@ -31,6 +31,7 @@ from agents.displays.display import BrowserEndpoint, Display, DisplayUnavailable
 from agents.displays.display_folder import DisplayFolder
 from agents.displays.screens import await_window, screen_size
 from agents.displays.spawning import BROWSER, SOUND_SERVER, WINDOW_MANAGER, X_SERVER
+from fakes.precedence import is_allowed, nice_of
 
 pytestmark = pytest.mark.process
 SOON = timedelta(seconds=0.2)
@@ -126,6 +127,23 @@ async def test_a_warm_display_is_lent_once_in_the_size_wished_and_replaced(root:
         await rig.pool.release(display.id)
         await rig.warm()
         assert (await rig.acquire()).id != display.id
+
+
+@pytest.mark.skipif(not is_allowed(), reason="precedence is not allowed here")
+async def test_displays_have_precedence_from_when_somebody_wants_them(root: Path, run_dir: Path) -> None:
+    async with opened_pool(root, run_dir, warm_displays=1, prewarm=True) as rig:
+        await rig.warm()
+        (warm,) = rig.browsers_started
+        assert {nice_of(pid) for pid in processes_of(warm)} == {0}
+        display = await rig.acquire()
+        assert display.id == warm.id
+        assert {nice_of(pid) for pid in processes_of(display)} == {-10}
+        made = await rig.acquire(browser=False)
+        assert {nice_of(pid) for pid in processes_of(made)} == {-10}
+    async with opened_pool(root, run_dir, used=(display.id,)) as rig:
+        application = await rig.pool.spawn(display, [SLEEP, "1000"], name="application")
+        assert nice_of(application) == -10
+        await rig.pool.release(display.id)
 
 
 async def test_nothing_is_made_ahead_before_a_first_recording_came(root: Path, run_dir: Path) -> None:
