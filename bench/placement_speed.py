@@ -87,6 +87,7 @@ def _decisions(device_count: int, session_count: int, bound: str) -> Figure:
         workload = chance.choice(workloads)
         # The thread's own time: what else the machine does at the same time is not the decision's.
         began = time.thread_time()
+        policy.on_session_created(SessionId(f"n{number}"), workload)
         decision = decide(workload, offers, ledger, policy)
         times_ms.append(1000 * (time.thread_time() - began))
         live.append(SessionId(f"n{number}"))

@@ -5,8 +5,9 @@ takes is worked out once per class. Within a class the members are kept in the o
 what is used in each dimension; both orders follow the ledger as it changes. So a decision looks at the least and the
 most booked members of each class that have room, and counts the rest.
 
-For a policy that goes by what is booked, as the default one does, that is exact: no other member of a class can be
-better than its first that has room. Policies that go by something else see a few good devices of each class.
+For a policy that goes by what is booked that is exact: no other member of a class can be better than its first that has
+room. The default one does, for as long as no large session is shut out. Policies that go by something else see a few
+good devices of each class.
 """
 
 from __future__ import annotations
@@ -171,7 +172,7 @@ class FleetIndex:
                 uses.sort()
 
     def _class_for(self, view: DeviceView) -> DeviceClass:
-        key = _class_key(view)
+        key = class_key(view)
         members = self._classes.get(key)
         if members is None:
             members = self._classes[key] = DeviceClass(len(self._classes), view)
@@ -212,7 +213,7 @@ def _first(fits: _Fits, places: Iterator[int]) -> list[int]:
     return found
 
 
-def _class_key(view: DeviceView) -> Hashable:
+def class_key(view: DeviceView) -> Hashable:
     """Gives all of a device that placement looks at, but who it is."""
     capacity, ability = view.capacity, view.recording
     return (

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from balancer.adapters.policy_plugins import load_policy, policy_names
 from balancer.domain.capacity import CapacityOverride, capacity_of_host
-from balancer.domain.decision import Need, PlacementSettings
+from balancer.domain.decision import Need, PlacementSettings, Refusal
+from balancer.domain.demand import demand_on
 from balancer.domain.device import DeviceView, Dimension, Utilization
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.ledger import Ledger
@@ -34,7 +35,7 @@ from balancer.domain.policies import (
     SessionCount,
 )
 from balancer.domain.policies.utilization import busy_score
-from balancer.domain.workload import VideoCodec, Workload
+from balancer.domain.workload import CostFactors, VideoCodec, Workload
 
 SHIPPED = (
     "least_weighted_load",
@@ -155,6 +156,48 @@ def test_dominant_resource_looks_at_the_fullest_dimension_after_placing() -> Non
     assert chosen(DominantResource(), lopsided, even) == "GPU-2"
     assert chosen(LeastWeightedLoad(), lopsided, even) == "GPU-1"
     assert DominantResource().choose((lopsided, even), ladder()).scores == {"GPU-1": 900_000, "GPU-2": 600_000}
+
+
+def taken_of_card(asked: Workload) -> tuple[int, int]:
+    """Gives what a session takes of a card's encoders, and its cost there."""
+    demand = demand_on(asked, card("GPU-1", 100), CostFactors())
+    assert not isinstance(demand, Refusal)
+    return demand.device_amounts[Dimension.ENCODE], demand.cost_pixels_per_second
+
+
+def test_what_the_default_shuts_out_counts_as_if_it_were_there() -> None:
+    small, large = workload(encode(360)), workload(encode(2160))
+    takes, cost = taken_of_card(large)
+    edge = candidate("GPU-1", (100, 2, 100 + takes + 1), booked=300)
+    roomy = candidate("GPU-2", (100, 2, 100 + takes + 2), booked=500)
+    fuller = candidate("GPU-3", (100, 2, 100 + takes - 1), booked=600)
+    policy = LeastWeightedLoad()
+    policy.on_session_created(SessionId("file"), replace(large, real_time=False))
+    assert chosen(policy, edge, roomy, fuller, asked=small) == "GPU-1", "files give way"
+    policy.on_session_created(SessionId("large"), large)
+    choice = policy.choose((edge, roomy, fuller), small)
+    assert choice.device_id == "GPU-2"
+    assert choice.scores == {"GPU-1": 310 + cost, "GPU-2": 510, "GPU-3": 610}, "the third had no room for it before"
+    assert chosen(policy, edge, fuller, asked=small) == "GPU-3"
+    assert chosen(policy, edge, fuller, asked=replace(small, real_time=False)) == "GPU-1"
+    for number in range(99):
+        policy.on_session_created(SessionId(str(number)), small)
+    assert chosen(policy, edge, fuller, asked=small) == "GPU-3"
+    policy.on_session_created(SessionId("one more"), small)
+    assert chosen(policy, edge, fuller, asked=small) == "GPU-1", "of the latest hundred none is large"
+
+
+def test_without_admission_the_default_counts_room_to_the_brim_and_takes_last_who_would_fall_behind() -> None:
+    large = workload(encode(2160))
+    takes, cost = taken_of_card(large)
+    half, behind = (
+        candidate(f"GPU-{number}", (8 * takes + takes // 2, number * takes, 9 * takes)) for number in (1, 2)
+    )
+    for admission, expected in ((True, [10 + 1000 * cost] * 2), (False, [10 + cost, 10 + 1000 * cost])):
+        policy = LeastWeightedLoad()
+        policy.on_settings(PlacementSettings(admission=admission))
+        policy.on_session_created(SessionId("large"), large)
+        assert list(policy.choose((half, behind), workload(encode(360))).scores.values()) == expected
 
 
 def test_between_equals_spreading_takes_fewer_sessions_and_packing_more() -> None:
@@ -325,7 +368,10 @@ def test_adaptive_keeps_the_place_for_a_large_session_where_spreading_fills_it_u
         return place(large, views, ledger, policy, PlacementSettings(), HOST).device_id is not None
 
     assert takes_large_after(load_policy("adaptive"))
-    assert not takes_large_after(load_policy("least_weighted_load"))
+    unaware, aware = load_policy("least_weighted_load"), load_policy("least_weighted_load")
+    aware.on_session_created(SessionId("large"), large)
+    assert not takes_large_after(unaware)
+    assert takes_large_after(aware)
 
 
 def test_without_admission_adaptive_is_the_default_however_full_devices_are() -> None:

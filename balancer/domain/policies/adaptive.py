@@ -20,9 +20,9 @@ from collections.abc import Sequence
 
 from balancer.domain.capacity import default_weights
 from balancer.domain.decision import PlacementSettings, Refusal
-from balancer.domain.demand import demand_on
 from balancer.domain.device import DeviceState, DeviceView
-from balancer.domain.ids import DeviceId
+from balancer.domain.ids import DeviceId, SessionId
+from balancer.domain.policies.demands import KEPT_WORKLOADS, Demands
 from balancer.domain.policies.least_weighted_load import LeastWeightedLoad
 from balancer.domain.policies.policy import Candidate, Choice, IndifferentPolicy
 from balancer.domain.policies.shares import PARTS
@@ -37,8 +37,6 @@ TAKEN_WEIGHT = 1
 FREE_WEIGHT = 2
 """How much what stays free on a device counts against it. In the same trials, twice as much as what is taken served
 best, by a hair; taken only for what is free, a card wastes itself on formats that it is slow at."""
-KEPT_WORKLOADS = 256
-"""Shapes of sessions for which is kept in mind which devices can do them."""
 
 
 class Adaptive(IndifferentPolicy):
@@ -50,7 +48,9 @@ class Adaptive(IndifferentPolicy):
         self._settings = PlacementSettings()
         self._ready: tuple[DeviceView, ...] = ()
         self._sizes: dict[DeviceId, int] = {}
+        self._demands = Demands()
         self._able: dict[Workload, int] = {}
+        """Of each workload asked for the size of all devices that could do it."""
 
     @property
     def name(self) -> str:
@@ -60,6 +60,12 @@ class Adaptive(IndifferentPolicy):
     def on_settings(self, settings: PlacementSettings) -> None:
         """Learns whether devices without room refuse."""
         self._settings = settings
+        self._demands.on_settings(settings)
+        self._spread.on_settings(settings)
+
+    def on_session_created(self, session_id: SessionId, workload: Workload) -> None:
+        """Lets the rule that spreads hear how large sessions are."""
+        self._spread.on_session_created(session_id, workload)
 
     def on_devices(self, devices: Sequence[DeviceView]) -> None:
         """Takes the sizes of the devices, which are the weights that their capacities suggest.
@@ -67,6 +73,8 @@ class Adaptive(IndifferentPolicy):
         A weight that the operator set counts against a device as it does when spreading: who got half of what his
         capacity suggests counts as twice as large, so that he is filled late.
         """
+        self._spread.on_devices(devices)
+        self._demands.on_devices()
         suggested = default_weights({view.id: view.capacity for view in devices})
         self._sizes = {view.id: max(1, suggested[view.id] ** 2 // view.weight) for view in devices if view.weight > 0}
         self._ready = tuple(view for view in devices if view.weight > 0 and view.state is DeviceState.READY)
@@ -134,8 +142,7 @@ class Adaptive(IndifferentPolicy):
         """Gives the size of all devices that could do a session if they were empty."""
         known = self._able.get(workload)
         if known is None:
-            factors = self._settings.factors
-            able = [view for view in self._ready if not isinstance(demand_on(workload, view, factors), Refusal)]
+            able = [view for view in self._ready if not isinstance(self._demands.of(workload, view), Refusal)]
             known = sum(self._sizes[view.id] for view in able)
             while len(self._able) >= KEPT_WORKLOADS:
                 del self._able[next(iter(self._able))]

@@ -286,6 +286,7 @@ class CountingPolicy(LeastWeightedLoad):
     """Counts where sessions are by what it is told alone."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.places: dict[str, DeviceId] = {}
         self.faults: list[str] = []
 

@@ -372,6 +372,7 @@ class Listening(LeastWeightedLoad):
     """A policy that keeps a diary."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.diary: list[str] = []
 
     def on_settings(self, settings: PlacementSettings) -> None:

@@ -34,6 +34,7 @@ class Noting(LeastWeightedLoad):
     """Notes where sessions were placed, and what was measured."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.placed: list[tuple[SessionId, DeviceId]] = []
         self.live: set[SessionId] = set()
         self.measured: list[tuple[DeviceId, Utilization]] = []
@@ -89,14 +90,16 @@ def test_choices_are_those_of_the_placement_code() -> None:
     trace = trace_of(*(asked(10.0 * n, chance.randint(5, 60), duration_s=chance.randint(20, 90)) for n in range(80)))
     policy = Noting()
     replay(trace, mixed, policy, ReplayRules(queue=None))
-    ledger, offers, expected = Ledger(), Offers(mixed.views, PlacementSettings(), {}), []
+    ledger, offers, choosing = Ledger(), Offers(mixed.views, PlacementSettings(), {}), LeastWeightedLoad()
+    expected = []
     running: list[tuple[float, SessionId]] = []
     for number, session in enumerate(trace.sessions):
         for one in [one for one in running if one[0] <= session.arrival_s]:
             ledger.release(one[1])
             running.remove(one)
         session_id = SessionId(f"s{number}")
-        decision = decide(session.workload, offers, ledger, LeastWeightedLoad())
+        choosing.on_session_created(session_id, session.workload)
+        decision = decide(session.workload, offers, ledger, choosing)
         if decision.reservation is not None:
             ledger.book(session_id, decision.reservation)
             running.append((session.arrival_s + trace.held_s(session), session_id))
