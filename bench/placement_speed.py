@@ -81,18 +81,22 @@ def _decisions(device_count: int, session_count: int, bound: str) -> Figure:
     for workload in workloads:
         decide(workload, offers, ledger, policy)
     live = [SessionId(f"s{number}") for number in range(session_count)]
+    for number, session_id in enumerate(live):
+        policy.on_session_placed(session_id, fleet.views[0].id, workloads[number % len(workloads)])
     times_ms = []
     for number in range(min(_DECISIONS, 20 * session_count)):
-        ledger.release(live.pop(chance.randrange(len(live))))
+        ended = live.pop(chance.randrange(len(live)))
+        ledger.release(ended)
+        policy.on_session_ended(ended)
         workload = chance.choice(workloads)
         # The thread's own time: what else the machine does at the same time is not the decision's.
         began = time.thread_time()
-        policy.on_session_created(SessionId(f"n{number}"), workload)
         decision = decide(workload, offers, ledger, policy)
         times_ms.append(1000 * (time.thread_time() - began))
         live.append(SessionId(f"n{number}"))
         if decision.reservation is not None:
             ledger.book(live[-1], decision.reservation)
+            policy.on_session_placed(live[-1], decision.reservation.device_id, workload)
     times_ms.sort()
     middle, late = times_ms[len(times_ms) // 2], times_ms[len(times_ms) * 99 // 100]
     return Figure(

@@ -165,6 +165,10 @@ def taken_of_card(asked: Workload) -> tuple[int, int]:
     return demand.device_amounts[Dimension.ENCODE], demand.cost_pixels_per_second
 
 
+def placed(policy: Policy, session_id: str, asked: Workload) -> None:
+    policy.on_session_placed(SessionId(session_id), DeviceId("GPU-9"), asked)
+
+
 def test_what_the_default_shuts_out_counts_as_if_it_were_there() -> None:
     small, large = workload(encode(360)), workload(encode(2160))
     takes, cost = taken_of_card(large)
@@ -172,19 +176,57 @@ def test_what_the_default_shuts_out_counts_as_if_it_were_there() -> None:
     roomy = candidate("GPU-2", (100, 2, 100 + takes + 2), booked=500)
     fuller = candidate("GPU-3", (100, 2, 100 + takes - 1), booked=600)
     policy = LeastWeightedLoad()
-    policy.on_session_created(SessionId("file"), replace(large, real_time=False))
+    placed(policy, "file", replace(large, real_time=False))
     assert chosen(policy, edge, roomy, fuller, asked=small) == "GPU-1", "files give way"
-    policy.on_session_created(SessionId("large"), large)
+    policy.on_session_created(SessionId("refused"), large)
+    assert chosen(policy, edge, roomy, fuller, asked=small) == "GPU-1", "who was only asked for shuts out nobody"
+    placed(policy, "large", large)
     choice = policy.choose((edge, roomy, fuller), small)
     assert choice.device_id == "GPU-2"
     assert choice.scores == {"GPU-1": 310 + cost, "GPU-2": 510, "GPU-3": 610}, "the third had no room for it before"
     assert chosen(policy, edge, fuller, asked=small) == "GPU-3"
     assert chosen(policy, edge, fuller, asked=replace(small, real_time=False)) == "GPU-1"
-    for number in range(99):
-        policy.on_session_created(SessionId(str(number)), small)
-    assert chosen(policy, edge, fuller, asked=small) == "GPU-3"
-    policy.on_session_created(SessionId("one more"), small)
-    assert chosen(policy, edge, fuller, asked=small) == "GPU-1", "of the latest hundred none is large"
+    policy.on_session_ended(SessionId("large"))
+    assert chosen(policy, edge, fuller, asked=small) == "GPU-1"
+
+
+def test_the_default_goes_by_the_largest_that_lives_however_many_come_and_go() -> None:
+    small, middle, large = workload(encode(360)), workload(encode(720)), workload(encode(2160))
+    takes, cost = taken_of_card(large)
+    takes_less, costs_less = taken_of_card(middle)
+    edge = candidate("GPU-1", (100, 2, 100 + takes + 1), booked=300)
+    edge_of_middle = candidate("GPU-2", (100, 2, 100 + takes_less + 1), booked=300)
+
+    def scores(policy: Policy) -> tuple[int, ...]:
+        return tuple(policy.choose((edge, edge_of_middle), small).scores.values())
+
+    policy = LeastWeightedLoad()
+    for number in range(1000):
+        placed(policy, f"s{number}", (large, middle, small)[number % 3])
+        if number > 5:
+            policy.on_session_ended(SessionId(f"s{number - 6}"))
+        assert scores(policy) == (310 + cost, 310)
+    for number in range(994, 1000):
+        assert scores(policy) == (310 + cost, 310)
+        policy.on_session_ended(SessionId(f"s{number}"))
+        if number == 996:
+            placed(policy, "s997", middle)
+            placed(policy, "s998", middle)
+            placed(policy, "s999", small)
+            break
+    assert scores(policy) == (310, 310 + costs_less)
+
+
+def test_settings_and_devices_that_are_told_again_change_no_choice_of_the_default() -> None:
+    small, large = workload(encode(360)), workload(encode(2160))
+    takes, _ = taken_of_card(large)
+    edge = candidate("GPU-1", (100, 2, 100 + takes + 1), booked=300)
+    policy = LeastWeightedLoad()
+    placed(policy, "large", large)
+    before = policy.choose((edge,), small)
+    policy.on_settings(PlacementSettings(version=2))
+    policy.on_devices([edge.view])
+    assert policy.choose((edge,), small) == before
 
 
 def test_without_admission_the_default_counts_room_to_the_brim_and_takes_last_who_would_fall_behind() -> None:
@@ -193,11 +235,13 @@ def test_without_admission_the_default_counts_room_to_the_brim_and_takes_last_wh
     half, behind = (
         candidate(f"GPU-{number}", (8 * takes + takes // 2, number * takes, 9 * takes)) for number in (1, 2)
     )
-    for admission, expected in ((True, [10 + 1000 * cost] * 2), (False, [10 + cost, 10 + 1000 * cost])):
-        policy = LeastWeightedLoad()
-        policy.on_settings(PlacementSettings(admission=admission))
-        policy.on_session_created(SessionId("large"), large)
-        assert list(policy.choose((half, behind), workload(encode(360))).scores.values()) == expected
+    policy = LeastWeightedLoad()
+    policy.on_settings(PlacementSettings(admission=False))
+    assert list(policy.choose((half, behind), workload(encode(360))).scores.values()) == [10, 10_000]
+    free_of_cost = [one._replace(cost_pixels_per_second=0) for one in (behind, half)]
+    assert chosen(policy, *free_of_cost, asked=workload(encode(360))) == "GPU-1"
+    placed(policy, "large", large)
+    assert list(policy.choose((half, behind), workload(encode(360))).scores.values()) == [10 + cost, 10_000]
 
 
 def test_between_equals_spreading_takes_fewer_sessions_and_packing_more() -> None:
@@ -369,7 +413,7 @@ def test_adaptive_keeps_the_place_for_a_large_session_where_spreading_fills_it_u
 
     assert takes_large_after(load_policy("adaptive"))
     unaware, aware = load_policy("least_weighted_load"), load_policy("least_weighted_load")
-    aware.on_session_created(SessionId("large"), large)
+    placed(aware, "large", large)
     assert not takes_large_after(unaware)
     assert takes_large_after(aware)
 
@@ -377,7 +421,9 @@ def test_adaptive_keeps_the_place_for_a_large_session_where_spreading_fills_it_u
 def test_without_admission_adaptive_is_the_default_however_full_devices_are() -> None:
     policy = adaptive_with(gpu(device_id="GPU-1"), gpu(device_id="GPU-2"), admission=False)
     over = (candidate("GPU-1", (30, 1, 10), booked=300), candidate("GPU-2", (9, 1, 10), booked=350))
-    assert policy.choose(over, ladder()) == LeastWeightedLoad().choose(over, ladder())
+    default = LeastWeightedLoad()
+    default.on_settings(PlacementSettings(admission=False))
+    assert policy.choose(over, ladder()) == default.choose(over, ladder())
 
 
 def test_adaptive_counts_who_could_but_has_no_room_as_full_and_who_cannot_not_at_all() -> None:

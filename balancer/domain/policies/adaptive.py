@@ -1,6 +1,6 @@
 """Spreads while there is room, packs when it gets tight, so that large sessions still fit.
 
-Spreading (by weighted load, as the default does) keeps devices calm, but leaves a little room on each of them, and when
+Spreading (by weighted load after placing) keeps devices calm, but leaves a little room on each of them, and when
 all are nearly full a large session finds none that takes it. So once the devices are full beyond a threshold, sessions
 are packed: each goes where the least stays free. What stays free counts by the size of the device, not as a share,
 because a quarter of a large device holds a large session and a quarter of a small one does not. A session also takes
@@ -44,7 +44,9 @@ class Adaptive(IndifferentPolicy):
 
     def __init__(self) -> None:
         """Begins without devices, with admission."""
+        self._default = LeastWeightedLoad()
         self._spread = LeastWeightedLoad()
+        """Is told of no session and keeps no places, which is what packing is for: with both, less was served."""
         self._settings = PlacementSettings()
         self._ready: tuple[DeviceView, ...] = ()
         self._sizes: dict[DeviceId, int] = {}
@@ -61,11 +63,16 @@ class Adaptive(IndifferentPolicy):
         """Learns whether devices without room refuse."""
         self._settings = settings
         self._demands.on_settings(settings)
+        self._default.on_settings(settings)
         self._spread.on_settings(settings)
 
-    def on_session_created(self, session_id: SessionId, workload: Workload) -> None:
-        """Lets the rule that spreads hear how large sessions are."""
-        self._spread.on_session_created(session_id, workload)
+    def on_session_placed(self, session_id: SessionId, device_id: DeviceId, workload: Workload) -> None:
+        """Lets the default hear how large live sessions are."""
+        self._default.on_session_placed(session_id, device_id, workload)
+
+    def on_session_ended(self, session_id: SessionId) -> None:
+        """Lets it hear of ends, too."""
+        self._default.on_session_ended(session_id)
 
     def on_devices(self, devices: Sequence[DeviceView]) -> None:
         """Takes the sizes of the devices, which are the weights that their capacities suggest.
@@ -73,6 +80,7 @@ class Adaptive(IndifferentPolicy):
         A weight that the operator set counts against a device as it does when spreading: who got half of what his
         capacity suggests counts as twice as large, so that he is filled late.
         """
+        self._default.on_devices(devices)
         self._spread.on_devices(devices)
         self._demands.on_devices()
         suggested = default_weights({view.id: view.capacity for view in devices})
@@ -87,7 +95,7 @@ class Adaptive(IndifferentPolicy):
         millionths, times the size of the device.
         """
         if not self._settings.admission:
-            return self._spread.choose(candidates, workload)
+            return self._default.choose(candidates, workload)
         rule = self._pack if self._tight(candidates, workload) else self._spread.choose
         return rule(candidates, workload)
 

@@ -3,18 +3,18 @@
 Looking at the load before placing, as simpler balancers do, sends every large session to a small idle device.
 
 Spreading alone leaves a little room everywhere, and when devices fill up the large sessions find none that takes them.
-So what a session shuts out counts as if it were there: a device that could take one like the largest lately asked for,
-and could not any more with the session, is as loaded as if it had taken that one too. Where nobody is refused, one that
-would fall behind comes after all others. As long as there is room nothing is shut out, and the load is the load.
+So what a session shuts out counts as if it were there: a device that could take one more like the largest live session,
+and could not any more with the new one, is as loaded as if it had taken that one too. As long as there is room nothing
+is shut out, and the load is the load. Where nobody is refused, a device that would fall behind counts a thousandfold.
 
 Fewer sessions, then device order, decide between equals.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple
 
 from balancer.domain.decision import PlacementSettings, Refusal
 from balancer.domain.demand import nominal_cost
@@ -25,18 +25,18 @@ from balancer.domain.policies.demands import Demands
 from balancer.domain.policies.policy import Candidate, Choice, IndifferentPolicy
 from balancer.domain.workload import Workload
 
-REMEMBERED = 100
-"""Sessions in real time asked for latest, of which the largest counts."""
 BEHIND = 1000
-"""As how many of the largest session it counts that a device would fall behind: it comes after all that would not."""
+"""How many times over a device counts that would fall behind: it comes after all that would not."""
+_FEW = 64
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A session that was asked for."""
+class _Sized(NamedTuple):
+    """A live session, which sorts by its size."""
 
+    minus_cost: int
     number: int
-    cost: int
+    """Of two equals the earlier one is the first."""
+    session_id: SessionId
     workload: Workload
 
 
@@ -44,12 +44,14 @@ class LeastWeightedLoad(IndifferentPolicy):
     """Chooses by exact weighted load after placing, what is shut out included."""
 
     def __init__(self) -> None:
-        """Begins without having heard of any session."""
+        """Begins without live sessions."""
         self._settings = PlacementSettings()
-        self._asked = 0
-        self._largest: deque[_Asked] = deque()
-        """Of the remembered sessions those that none as large came after: the largest is the first."""
         self._demands = Demands()
+        self._live: dict[SessionId, Workload] = {}
+        """Sessions in real time that hold a device."""
+        self._by_size: list[_Sized] = []
+        """A heap of them, with some that have ended."""
+        self._number = 0
 
     @property
     def name(self) -> str:
@@ -60,22 +62,23 @@ class LeastWeightedLoad(IndifferentPolicy):
         """Takes the factors of cost, and whether devices refuse."""
         self._settings = settings
         self._demands.on_settings(settings)
+        self._sort_anew()
 
     def on_devices(self, devices: Sequence[DeviceView]) -> None:  # noqa: ARG002 - the port's
         """Forgets what sessions take of the devices as they were."""
         self._demands.on_devices()
 
-    def on_session_created(self, session_id: SessionId, workload: Workload) -> None:  # noqa: ARG002 - the port's
-        """Remembers how large a session in real time is."""
-        if not workload.real_time:
-            return
-        cost = nominal_cost(workload, self._settings.factors)
-        while self._largest and self._largest[-1].cost <= cost:
-            self._largest.pop()
-        self._largest.append(_Asked(self._asked, cost, workload))
-        self._asked += 1
-        if self._largest[0].number < self._asked - REMEMBERED:
-            self._largest.popleft()
+    def on_session_placed(self, session_id: SessionId, device_id: DeviceId, workload: Workload) -> None:  # noqa: ARG002
+        """Remembers how large a live session in real time is."""
+        if workload.real_time and self._live.get(session_id) != workload:
+            self._live[session_id] = workload
+            heappush(self._by_size, self._sized(session_id, workload))
+            if len(self._by_size) > 2 * len(self._live) + _FEW:
+                self._sort_anew()
+
+    def on_session_ended(self, session_id: SessionId) -> None:
+        """Forgets a session."""
+        self._live.pop(session_id, None)
 
     def choose(self, candidates: Sequence[Candidate], workload: Workload) -> Choice:
         """Chooses the lowest weighted load after placing, with what is shut out; see the module."""
@@ -86,7 +89,9 @@ class LeastWeightedLoad(IndifferentPolicy):
         for candidate in candidates:
             weight = candidate.view.weight
             cost = candidate.booked_pixels_per_second + candidate.cost_pixels_per_second
-            if large is not None:
+            if workload.real_time and self._falls_behind(candidate):
+                cost = BEHIND * max(cost, 1)
+            elif large is not None:
                 cost += self._shut_out(candidate, large)
             scores[candidate.view.id] = cost * candidate.highest_weight // weight
             # cost / weight < best_cost / best_weight, without dividing: the common factor plays no part.
@@ -99,32 +104,54 @@ class LeastWeightedLoad(IndifferentPolicy):
 
     def _large_beside(self, workload: Workload) -> Workload | None:
         """Gives the largest session that counts when one is placed. None: files give way, and shut out nobody."""
-        if not workload.real_time or not self._largest:
+        if not workload.real_time:
             return None
-        largest = self._largest[0]
-        return workload if nominal_cost(workload, self._settings.factors) >= largest.cost else largest.workload
+        by_size = self._by_size
+        while by_size and self._live.get(by_size[0].session_id) is not by_size[0].workload:
+            heappop(by_size)
+        if not by_size:
+            return None
+        largest = by_size[0]
+        return workload if nominal_cost(workload, self._settings.factors) >= -largest.minus_cost else largest.workload
+
+    def _sized(self, session_id: SessionId, workload: Workload) -> _Sized:
+        self._number += 1
+        return _Sized(-nominal_cost(workload, self._settings.factors), self._number, session_id, workload)
+
+    def _sort_anew(self) -> None:
+        self._by_size = [self._sized(session_id, workload) for session_id, workload in self._live.items()]
+        heapify(self._by_size)
+
+    def _falls_behind(self, candidate: Candidate) -> bool:
+        """Tells whether a device has no room for the session, as there are without admission."""
+        if self._settings.admission:
+            return False
+        for (dimension, needed, bookable), used in zip(candidate.device_needs, candidate.device_used, strict=True):
+            if dimension in RATES and self._whole(bookable) - used < needed:
+                return True
+        return False
 
     def _shut_out(self, candidate: Candidate, large: Workload) -> int:
         """Gives the cost of the large session where a device has room for it, and not after this one; else 0.
 
-        A device that has no room for this one itself, as there are without admission, is much worse.
+        Of what the large one takes only that is looked at which this one takes, too.
         """
         taken = self._demands.of(large, candidate.view)
         if isinstance(taken, Refusal):
             return 0
-        had_room, shut_out, headroom = True, False, self._settings.headroom
+        shut_out, admission = False, self._settings.admission
         for (dimension, needed, bookable), used in zip(candidate.device_needs, candidate.device_used, strict=True):
             if dimension not in RATES:
                 continue
-            # Nothing is kept free where nobody is refused: there it counts when a device falls behind.
-            free = bookable - used
-            if not self._settings.admission:
-                free = bookable * headroom.denominator // headroom.numerator - used
-            if free < needed:
-                return BEHIND * taken.cost_pixels_per_second
+            free = (bookable if admission else self._whole(bookable)) - used
             wanted = taken.device_amounts.get(dimension, 0)
             if free < wanted:
-                had_room = False
-            elif free - needed < wanted:
+                return 0
+            if free - needed < wanted:
                 shut_out = True
-        return taken.cost_pixels_per_second if had_room and shut_out else 0
+        return taken.cost_pixels_per_second if shut_out else 0
+
+    def _whole(self, bookable: int) -> int:
+        """Gives all that there is of what may be booked: where nobody is refused nothing is kept free."""
+        headroom = self._settings.headroom
+        return bookable * headroom.denominator // headroom.numerator

@@ -18,6 +18,7 @@ from balancer.domain.placement import decide
 from balancer.domain.policies import LeastWeightedLoad
 from balancer.domain.queue import QueueSettings
 from balancer.domain.session import Priority
+from balancer.domain.workload import Workload
 from balancer.simulation.chance import seeded
 from balancer.simulation.comparison import compare
 from balancer.simulation.fleet import pooled
@@ -39,11 +40,13 @@ class Noting(LeastWeightedLoad):
         self.live: set[SessionId] = set()
         self.measured: list[tuple[DeviceId, Utilization]] = []
 
-    def on_session_placed(self, session_id: SessionId, device_id: DeviceId, workload: object) -> None:
+    def on_session_placed(self, session_id: SessionId, device_id: DeviceId, workload: Workload) -> None:
+        super().on_session_placed(session_id, device_id, workload)
         self.placed.append((session_id, device_id))
         self.live.add(session_id)
 
     def on_session_ended(self, session_id: SessionId) -> None:
+        super().on_session_ended(session_id)
         self.live.discard(session_id)
 
     def on_measured(self, device_id: DeviceId, utilization: Utilization) -> None:
@@ -96,12 +99,13 @@ def test_choices_are_those_of_the_placement_code() -> None:
     for number, session in enumerate(trace.sessions):
         for one in [one for one in running if one[0] <= session.arrival_s]:
             ledger.release(one[1])
+            choosing.on_session_ended(one[1])
             running.remove(one)
         session_id = SessionId(f"s{number}")
-        choosing.on_session_created(session_id, session.workload)
         decision = decide(session.workload, offers, ledger, choosing)
         if decision.reservation is not None:
             ledger.book(session_id, decision.reservation)
+            choosing.on_session_placed(session_id, decision.reservation.device_id, session.workload)
             running.append((session.arrival_s + trace.held_s(session), session_id))
             expected.append((session_id, decision.reservation.device_id))
     assert policy.placed == expected
