@@ -53,9 +53,11 @@ def make_room(
     for device_id in dict.fromkeys(victim.device_id for victim in victims):
         if device_id in permanent:
             continue
-        # Whose room comes free anyway goes first, and is never kept after all.
+        # Whose room comes free anyway goes first, and is never kept after all. On other devices, too: of the host that
+        # they share it comes free for this one.
         here = sorted(
-            (one for one in victims if one.device_id == device_id), key=lambda one: (not one.ending, one.done)
+            (one for one in victims if one.ending or one.device_id == device_id),
+            key=lambda one: (not one.ending, one.done),
         )
         found = _given_up(here, ledger, partial(has_room, device_id), partial(decide, closed_but(device_id, refused)))
         if found is None:

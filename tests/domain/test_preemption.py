@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from fractions import Fraction
 
@@ -28,9 +29,9 @@ LIVE = ladder()
 class House:
     """Devices full of files, and what is found for live work."""
 
-    def __init__(self, *views: DeviceView) -> None:
+    def __init__(self, *views: DeviceView, host_cores: int = 64) -> None:
         self.ledger = Ledger()
-        self.offers = Offers(views, PlacementSettings(), capacity_of_host(64))
+        self.offers = Offers(views, PlacementSettings(), capacity_of_host(host_cores))
         self.victims: list[Victim] = []
 
     def decide(self, asked: Workload, closed: Mapping[DeviceId, Refusal] | None = None) -> Decision:
@@ -96,6 +97,23 @@ def test_nobody_is_stopped_where_that_does_not_help() -> None:
         pass
     assert house.victims
     assert house.room() is None
+
+
+def test_two_that_come_together_both_get_room_though_their_devices_share_the_cores_of_the_host() -> None:
+    house = House(cpu(2, "cpu-0"), cpu(2, "cpu-1"), host_cores=4)
+    while house.place(f"f{len(house.victims)}", FILE, done_s=1):
+        pass
+    first = house.room()
+    assert first is not None
+    assert first.reservation is not None
+    # Its room is kept over those who are being stopped for it.
+    house.ledger.book(SessionId("first"), first.reservation)
+    house.victims = [replace(one, ending=one.session_id in first.preempted) for one in house.victims]
+    second = house.room()
+    assert second is not None
+    assert second.device_id != first.device_id
+    assert second.preempted
+    assert not set(second.preempted) & set(first.preempted)
 
 
 def test_a_device_that_can_never_do_it_is_not_emptied_for_it() -> None:
