@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+import pytest
+from domain.devices import cpu, encode, workload
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from balancer.adapters.policy_plugins import load_policy
 from balancer.device_registry import DeviceRegistry, DeviceRule
-from balancer.domain.capacity import CapacityOverride
+from balancer.domain.capacity import CapacityOverride, capacity_of_host
 from balancer.domain.decision import Decision, PlacementSettings
-from balancer.domain.device import Capability, DeviceIdentity, DeviceKind, Dimension, Direction
+from balancer.domain.device import Capability, DeviceIdentity, DeviceKind, DeviceView, Dimension, Direction
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.ledger import Ledger
 from balancer.domain.policies import LeastWeightedLoad
-from balancer.domain.workload import CostFactors, VideoCodec
+from balancer.domain.workload import CostFactors, VideoCodec, Workload
 from balancer.placer import PlacementRules, Placer
 from balancer.ports.agent_client import AgentReport
 from fakes.session_records import LADDER
@@ -76,6 +83,49 @@ def test_what_a_device_can_do_since_it_was_probed_again_holds_for_the_next_decis
     assert rules_of(placer.consider(LADDER)) == ["CAPABILITY", None]
     tell(registry, ONE)
     assert rules_of(placer.consider(LADDER)) == [None, None]
+
+
+SIZES = (
+    workload(encode(360)),
+    workload(encode(720)),
+    workload(encode(2160)),
+    workload(encode(8640, size=(15360, 8640))),
+)
+
+
+class UnlikeDevices:
+    """Three of two sizes."""
+
+    def __init__(self) -> None:
+        self._views = tuple(cpu(2 + 4 * (number % 2), f"cpu-{number}", weight=100 - 30 * number) for number in range(3))
+
+    def views(self) -> Sequence[DeviceView]:
+        return self._views
+
+
+@pytest.mark.parametrize("admission", [True, False])
+@pytest.mark.parametrize("name", ["least_weighted_load", "adaptive", "dominant_resource", "best_fit"])
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(SIZES), st.booleans()), max_size=30))
+def test_a_plan_is_what_a_placement_does_whatever_was_before(
+    name: str, admission: bool, steps: list[tuple[Workload, bool]]
+) -> None:
+    rules = PlacementRules(
+        policy=load_policy(name), settings=PlacementSettings(admission=admission), host_capacity=capacity_of_host(10)
+    )
+    placer = Placer(rules, UnlikeDevices(), Ledger())
+    live: list[SessionId] = []
+    for number, (asked, one_ends) in enumerate(steps):
+        if one_ends and live:
+            placer.ledger.release(live[0])
+            placer.ended(live.pop(0))
+        plan = placer.consider(asked)
+        session_id = SessionId(f"s{number}")
+        decision = placer.place(session_id, asked)
+        assert (decision.device_id, decision.verdicts) == (plan.device_id, plan.verdicts)
+        if decision.reservation is not None:
+            placer.ledger.book(session_id, decision.reservation)
+            live.append(session_id)
 
 
 def test_another_state_holds_for_the_next_decision() -> None:
