@@ -21,7 +21,7 @@ from agents.devices.golden_probe import ProbeResult, probe_device
 from agents.devices.identity import DeviceIdentity
 from agents.devices.measurements import DeviceFault
 from agents.displays.run_folders import default_run_dir
-from agents.precedence import give_precedence
+from agents.precedence import take_precedence
 from agents.process_marks import Mark, OwnerKind, name_of_agent
 from agents.recordings.assembly import Recordings
 from agents.servicers.agent_servicer import AgentServicer
@@ -106,9 +106,6 @@ def _run(settings: AgentSettings, state_dir: Path) -> None:
     life = Mark(agent=name_of_agent(state_dir), kind=OwnerKind.AGENT, name=random_id())
     # What is started inherits it; attempts and displays, which may outlive this agent, get marks of their own.
     os.environ.update(life.environment)
-    if os.getsid(0) == os.getpid():
-        # It takes little, and looks after what has precedence: a page that takes every core must not keep it from that.
-        give_precedence(os.getpid())
     identity = _take_device(settings)
     telemetry = build_telemetry(settings.telemetry, component="agent", instance=identity.id, prometheus=False)
     try:
@@ -182,6 +179,8 @@ class _Agent:
                     tasks.spawn(_first_probe(self.device), name="probe")
                     tasks.spawn_eternal(disk.watch(), name="disk watch")
                     self._keep_up(tasks, registry)
+                    # No sooner: it has had much to do, and a recording that an earlier agent began goes on meanwhile.
+                    take_precedence()
                     await self.stopping.wait()
                     registry.close()
                     await server.stop(_STOP_GRACE)

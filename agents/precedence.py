@@ -28,6 +28,12 @@ def give_precedence(leader: int) -> bool:
     return _set_autogroup(leader, _PREFERRED)
 
 
+def take_precedence() -> None:
+    """Gives it to this process, if it leads its session: whoever looks after what has it needs it as well."""
+    if os.getsid(0) == os.getpid():
+        give_precedence(os.getpid())
+
+
 def withdraw_precedence(member: int) -> bool:
     """Makes a session of processes one like any other. Returns whether it is.
 
