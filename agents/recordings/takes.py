@@ -71,7 +71,6 @@ class Takes:
         self._playlists = LivePlaylists(direction.record.playlists)
         self._prepared: dict[int, tuple[AttemptFolder, Command]] = {}
         self._health = _health(direction, clock, bounds)
-        self._turns = self._turns_of_encoder()
 
     async def shoot(self) -> None:
         """Records take after take, until the recording ends. One that runs is looked after in any case."""
@@ -170,10 +169,11 @@ class Takes:
 
     async def _look_after(self, run: TakeRun) -> None:
         began_s = self._clock.monotonic_s()
-        self._turns = self._turns_of_encoder()
+        rate = self._now.record.job.capture.frame_rate
+        turns = EncoderTurns(rate.numerator / rate.denominator)
         flushing = asyncio.get_running_loop().create_task(self._flush(run.take.number))
         try:
-            await self._look_after_until_gone(run, began_s)
+            await self._look_after_until_gone(run, began_s, turns)
         finally:
             flushing.cancel()
             await asyncio.wait({flushing})
@@ -185,10 +185,10 @@ class Takes:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(flush_take, self._now.folder, number)
 
-    async def _look_after_until_gone(self, run: TakeRun, began_s: float) -> None:
+    async def _look_after_until_gone(self, run: TakeRun, began_s: float, turns: EncoderTurns) -> None:
         while not run.gone:
             try:
-                await self._turn(run, began_s)
+                await self._turn(run, began_s, turns)
             except OSError:
                 # A descriptor short or a sick disk must not cost the recording its director.
                 _LOG.exception("Cannot look after %s; trying again", self._now.folder.key)
@@ -196,10 +196,10 @@ class Takes:
                 run.end()
             await self._pause(run)
 
-    async def _turn(self, run: TakeRun, began_s: float) -> None:
+    async def _turn(self, run: TakeRun, began_s: float, turns: EncoderTurns) -> None:
         self._tell_progress(run)
         if not run.gone and (ffmpeg := run.program_pid) is not None:
-            self._turns.follow(ffmpeg, run.take, self._clock.monotonic_s())
+            turns.follow(ffmpeg, run.take, self._clock.monotonic_s())
         await self._note_first_picture(run)
         waited_s = self._clock.monotonic_s() - began_s
         if not run.take.begun and waited_s > self._bounds.first_picture_timeout.total_seconds():
@@ -222,10 +222,6 @@ class Takes:
             use = await asyncio.to_thread(self._meter.measure, self._now.display, run.program_pid)
             if use is not None:
                 await self._now.told.publish_use(use)
-
-    def _turns_of_encoder(self) -> EncoderTurns:
-        rate = self._now.record.job.capture.frame_rate
-        return EncoderTurns(rate.numerator / rate.denominator)
 
     def _tell_progress(self, run: TakeRun) -> None:
         if not run.look() or run.figures.progress is None:
