@@ -140,6 +140,13 @@ class BrowserHub:
         finally:
             await disconnect(browser)
 
+    async def end(self, endpoint: BrowserEndpoint) -> None:
+        """Ends a browser. One that does not end goes with its display."""
+        with suppress(PageFault, Error, TimeoutError):
+            browser = await self.connect(endpoint)
+            async with asyncio.timeout(_STOP_TIMEOUT.total_seconds()):
+                await (await browser.new_browser_cdp_session()).send("Browser.close")
+
     async def connect(self, endpoint: BrowserEndpoint) -> Browser:
         """Connects to a browser.
 

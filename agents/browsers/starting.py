@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,13 +24,14 @@ from agents.browsers.preferences import local_state, profile_preferences
 from agents.displays.display import BrowserEndpoint, DisplayUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from agents.browsers.chromium import Chromium
     from agents.displays.display import Display
 
 _PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
-_PROFILE = "profile"
+_PROFILES: Mapping[Rendering, str] = {"software": "profile", "vulkan": "profile-vulkan"}
+"""Of each its own: where the GPU turns out to be of no use a second browser is started on the same display."""
 _POLL_S = 0.01
 _ANSWER_TIMEOUT = timedelta(seconds=5)
 _PROXY_TIMEOUT = timedelta(seconds=15)
@@ -73,29 +75,8 @@ class BrowserOptions:
     """What draws pages."""
     arguments: tuple[str, ...] = ()
     """The operator's own."""
-    allow_private_networks: bool = False
-    """Whether pages may reach them. Otherwise everything goes through an egress proxy."""
     timeout: timedelta = timedelta(seconds=20)
     """Until the browser must answer."""
-
-
-async def start_browser(display: Display, spawn: Spawn, chromium: Chromium, options: BrowserOptions) -> BrowserEndpoint:
-    """Starts a browser with a blank page on a display that has none.
-
-    Args:
-        display: Where; its work folder is there.
-        spawn: How programs are started on it.
-        chromium: Which browser.
-        options: How.
-
-    Returns:
-        Where it is driven; it has answered there.
-
-    Raises:
-        DisplayUnavailable: BROWSER_FAILED. What was started is left to the end of the display.
-    """
-    proxy_port = None if options.allow_private_networks else await start_egress_proxy(display, spawn)
-    return await start_behind_proxy(display, spawn, chromium, options, proxy_port=proxy_port)
 
 
 async def start_egress_proxy(display: Display, spawn: Spawn) -> int:
@@ -117,11 +98,25 @@ async def start_egress_proxy(display: Display, spawn: Spawn) -> int:
         raise _failed(f"its egress proxy {error}", "the display's log") from None
 
 
-async def start_behind_proxy(
+async def start_browser(
     display: Display, spawn: Spawn, chromium: Chromium, options: BrowserOptions, *, proxy_port: int | None
 ) -> BrowserEndpoint:
-    """Starts a browser behind a proxy that runs already. None: behind none. Otherwise as `start_browser`."""
-    profile = Path(display.work) / _PROFILE
+    """Starts a browser with a blank page on a display.
+
+    Args:
+        display: Where; its work folder is there. A browser of the same rendering has not been started on it.
+        spawn: How programs are started on it.
+        chromium: Which browser.
+        options: How.
+        proxy_port: Of the display's egress proxy. None: there is none, and pages may reach private networks.
+
+    Returns:
+        Where it is driven; it has answered there.
+
+    Raises:
+        DisplayUnavailable: BROWSER_FAILED. What was started is left to the end of the display.
+    """
+    profile = Path(display.work) / _PROFILES[options.rendering]
     _write_profile(profile, display.user_id)
     flags = browser_flags(
         chromium.version,

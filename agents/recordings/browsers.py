@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agents.browsers.chromium import find_chromium
-from agents.browsers.starting import BrowserOptions, start_browser
+from agents.browsers.rendering import choose_rendering, draws_on_gpu
+from agents.browsers.starting import BrowserOptions, start_browser, start_egress_proxy
 from agents.displays.display import DisplayUnavailable
 from agents.pipelines.recording import PageSource
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from agents.pipelines.recording import RecordingJob
     from agents.settings import AgentSettings
     from gpu_balancer.runtime.clock import Clock
+
+_LOG = logging.getLogger(__name__)
 
 
 class Browsers:
@@ -43,6 +47,7 @@ class Browsers:
         self._opened_hub: BrowserHub | None = None
         self._chromium: Chromium | None = None
         self._renderers: dict[str, str | None] = {}
+        self._rendering = choose_rendering(settings.browser.rendering, of_gpu=settings.device.kind == "nvidia")
         self.fault = "Cannot record pages yet: the browser is being looked for. Try again in a second."
 
     @property
@@ -87,14 +92,22 @@ class Browsers:
             ) -> int:
                 return await pool().spawn(display, argv, name=name, environment=environment, as_agent=as_agent)
 
-            options = BrowserOptions(
-                arguments=settings.browser.arguments,
-                allow_private_networks=settings.inputs.allow_private_networks,
-            )
-            endpoint = await start_browser(display, spawn, self._chromium, options)
-            # Of each, while nobody waits: it also makes ready what drives pages, the window, and what draws in it.
-            self._renderers[endpoint.name] = await self._hub.rendering(replace(display, browser=endpoint))
-            return endpoint
+            proxied = not settings.inputs.allow_private_networks
+            proxy_port = await start_egress_proxy(display, spawn) if proxied else None
+            while True:
+                options = BrowserOptions(rendering=self._rendering, arguments=settings.browser.arguments)
+                endpoint = await start_browser(display, spawn, self._chromium, options, proxy_port=proxy_port)
+                # Of each, while nobody waits: it also makes ready what drives pages, the window, and what draws in it.
+                renderer = await self._hub.rendering(replace(display, browser=endpoint))
+                if options.rendering == "software" or draws_on_gpu(renderer):
+                    self._renderers[endpoint.name] = renderer
+                    return endpoint
+                self._rendering = "software"
+                told = f"WebGL's renderer is {renderer}" if renderer else "it has no WebGL"
+                _LOG.warning(
+                    "Pages are drawn by the host's cores: %s does not draw on the GPU: %s.", endpoint.name, told
+                )
+                await self._hub.end(endpoint)
 
         return start
 

@@ -96,6 +96,9 @@ class BrowserSettings(Section):
     """Chromium programs in order of preference: names on the PATH, or absolute paths."""
     arguments: Many[str] = ()
     """Further arguments of the operator's. --no-sandbox is refused."""
+    rendering: Literal["auto", "vulkan", "software"] = "auto"
+    """What draws pages: the GPU by Vulkan, or the host's cores. "auto": the GPU of a GPU's agent, where programs see no
+    other one. Where the browser turns out not to draw on a GPU, cores do."""
 
     @model_validator(mode="after")
     def _sandboxed(self) -> Self:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agents.browsers.chromium import find_chromium
 from agents.browsers.playwright_pages import BrowserHub
-from agents.browsers.starting import BrowserOptions, start_behind_proxy
+from agents.browsers.starting import BrowserOptions, start_browser
 from agents.pipelines.recording import GateKind, PageSource, StartGate, StopRules
 from fakes.bare_display import BareDisplay, bare_display
 from fakes.page_server import PageServer
@@ -69,9 +69,9 @@ class ShownPages:
 async def shown_pages(folder: Path, *, proxy_port: int | None = None, **options: Any) -> AsyncIterator[ShownPages]:
     """Makes a place for pages, which may reach loopback unless there is a proxy."""
     chromium = await find_chromium(["chromium"])
-    wished = BrowserOptions(allow_private_networks=proxy_port is None, **options)
+    wished = BrowserOptions(**options)
     with bare_display() as bare:
-        endpoint = await start_behind_proxy(bare.display, bare.spawn, chromium, wished, proxy_port=proxy_port)
+        endpoint = await start_browser(bare.display, bare.spawn, chromium, wished, proxy_port=proxy_port)
         hub = BrowserHub()
         async with PageServer() as server:
             try:

@@ -17,7 +17,7 @@ from agents.browsers.egress_proxy import EgressProxy, EgressRules
 from agents.browsers.page import PageEnd, PageFault
 from agents.browsers.playwright_pages import BrowserHub
 from agents.browsers.port_file import PROXY_PORT_FILE
-from agents.browsers.starting import BrowserOptions, start_browser
+from agents.browsers.starting import BrowserOptions, start_browser, start_egress_proxy
 from agents.pipelines.recording import PageSource, StartGate, StopRules
 from fakes.bare_display import bare_display
 from fakes.page_server import PageServer
@@ -156,7 +156,8 @@ async def test_the_proxy_of_a_display_is_a_process_of_its_own(tmp_path: Path) ->
     chromium = await find_chromium(["chromium"])
     hub = BrowserHub()
     with bare_display() as bare:
-        endpoint = await start_browser(bare.display, bare.spawn, chromium, BrowserOptions())
+        proxy_port = await start_egress_proxy(bare.display, bare.spawn)
+        endpoint = await start_browser(bare.display, bare.spawn, chromium, BrowserOptions(), proxy_port=proxy_port)
         async with PageServer() as inside:
             inside.page("/", "<h1>inside</h1>")
             source = PageSource(url=inside.url())

@@ -158,8 +158,10 @@ async def test_lent_displays_stay_when_an_agent_ends_and_others_go(root: Path, r
     async with opened_pool(root, run_dir, warm_displays=1) as rig:
         lent = await rig.acquire()
         await rig.warm()
-        (warm,) = (display for display in rig.browsers_started if display.id != lent.id)
-    assert traces_of(warm) == []
+        # More than one where the machine was too busy for the first to settle.
+        others = [display for display in rig.browsers_started if display.id != lent.id]
+    assert others
+    assert [traces_of(display) for display in others] == [[] for _ in others]
     assert processes_of(lent)
     async with opened_pool(root, run_dir, used=(lent.id,)) as rig:
         assert rig.pool.alive(lent.id)
