@@ -71,7 +71,9 @@ class RecordingHouse:
     def start(self, page: str, *, size: tuple[int, int] = (1280, 720), **settings: float | str) -> AskedRecording:
         """Has a page recorded, and waits until a first frame is."""
         asked_s, began = time.time(), time.monotonic()
-        session = self.client.record(self.pages.url(page, **settings), size=size, fps=30, wait=False)
+        session = self.client.record(
+            self.pages.url(page, **settings), size=size, fps=30, allow_software_encode=True, wait=False
+        )
         for seen in self.client.watch_session(session.name):
             if seen.state == session_pb2.SESSION_STATE_RUNNING:
                 running_s = time.monotonic() - began
