@@ -24,6 +24,8 @@ from bench.measuring import Figure
 
 _MODELS = ("Tesla T4", "NVIDIA A10", "NVIDIA L4", "NVIDIA GeForce RTX 4090")
 _DECISIONS = 1000
+_LARGE_SESSIONS = 5
+"""Of the usual size, with which a device is about half full."""
 
 
 def measure(*, scale: float) -> list[Figure]:
@@ -35,7 +37,9 @@ def measure(*, scale: float) -> list[Figure]:
     few, many = max(4, round(64 * scale)), max(4, round(10_000 * scale))
     return [
         _decisions(few, round(2_000 * scale), "<= 1"),
+        _decisions(few, round(2_000 * scale), "told", all_new=True),
         _decisions(many, round(100_000 * scale), "<= 2"),
+        _decisions(many, round(100_000 * scale), "told", all_new=True),
         _memory(round(4_000 * scale)),
         _residue(round(1_000_000 * scale)),
         _replay(round(10_000 * scale)),
@@ -46,18 +50,33 @@ def _workloads() -> list[Workload]:
     return [shape.workload for kind in ("mixed", "4k", "hevc", "capture") for shape in KINDS[kind].shapes]
 
 
+def _smaller(workload: Workload, times: int) -> Workload:
+    """Gives a session of the same shape with fewer pixels a second."""
+    decode = workload.decode
+    return replace(
+        workload,
+        decode=replace(decode, pixels_per_second=decode.pixels_per_second // times) if decode is not None else None,
+        scale_pixels_per_second=workload.scale_pixels_per_second // times,
+        encodes=tuple(replace(one, pixels_per_second=one.pixels_per_second // times) for one in workload.encodes),
+    )
+
+
+def _unlike_any(workload: Workload, number: int) -> Workload:
+    """Gives a session that nobody has asked for yet."""
+    return replace(workload, scale_pixels_per_second=workload.scale_pixels_per_second + number)
+
+
 def _fleet(device_count: int) -> Fleet:
     return fleet_of_models([_MODELS[number % len(_MODELS)] for number in range(device_count)])
 
 
-def _filled(fleet: Fleet, session_count: int) -> tuple[Ledger, Offers]:
+def _filled(fleet: Fleet, session_count: int, workloads: list[Workload]) -> tuple[Ledger, Offers]:
     """Books sessions in turn on all devices, whatever room there is: some devices are full then, and refuse."""
     ledger, index = Ledger(), None
     if len(fleet.views) > FULL_LOOK:
         index = FleetIndex(ledger)
         index.update(fleet.views)
     offers = Offers(fleet.views, PlacementSettings(), fleet.host_capacity, index=index)
-    workloads = _workloads()
     offered: dict[int, Offer | Refusal] = {}
     for number in range(session_count):
         # Devices of a model offer alike, and there are more devices than offers that are worth keeping.
@@ -71,11 +90,22 @@ def _filled(fleet: Fleet, session_count: int) -> tuple[Ledger, Offers]:
     return ledger, offers
 
 
-def _decisions(device_count: int, session_count: int, bound: str) -> Figure:
-    """Times decisions with a session booked after each and one released, as in service."""
+def _decisions(device_count: int, session_count: int, bound: str, *, all_new: bool = False) -> Figure:
+    """Times decisions with a session booked after each and one released, as in service.
+
+    Sessions are so small that about half of the devices have room for another: refusing is sooner done than choosing.
+
+    Args:
+        device_count: Devices, of four models.
+        session_count: Live sessions.
+        bound: Of the figure.
+        all_new: Whether no session is like an earlier one. Otherwise they are of a few shapes.
+    """
     fleet = _fleet(device_count)
-    ledger, offers = _filled(fleet, session_count)
-    policy, workloads, chance = LeastWeightedLoad(), _workloads(), seeded(1)
+    times_smaller = max(1, round(session_count / device_count / _LARGE_SESSIONS))
+    workloads = [_smaller(workload, times_smaller) for workload in _workloads()]
+    ledger, offers = _filled(fleet, session_count, workloads)
+    policy, chance = LeastWeightedLoad(), seeded(1)
     policy.on_settings(offers.settings)
     policy.on_devices(fleet.views)
     for workload in workloads:
@@ -83,16 +113,20 @@ def _decisions(device_count: int, session_count: int, bound: str) -> Figure:
     live = [SessionId(f"s{number}") for number in range(session_count)]
     for number, session_id in enumerate(live):
         policy.on_session_placed(session_id, fleet.views[0].id, workloads[number % len(workloads)])
-    times_ms = []
+    times_ms, with_room = [], 0
     for number in range(min(_DECISIONS, 20 * session_count)):
         ended = live.pop(chance.randrange(len(live)))
         ledger.release(ended)
         policy.on_session_ended(ended)
         workload = chance.choice(workloads)
+        if all_new:
+            workload = _unlike_any(workload, number + 1)
         # The thread's own time: what else the machine does at the same time is not the decision's.
         began = time.thread_time()
         decision = decide(workload, offers, ledger, policy)
         times_ms.append(1000 * (time.thread_time() - began))
+        with_room += sum(verdict.refusal is None for verdict in decision.verdicts)
+        with_room += sum(omitted.device_count for omitted in decision.omitted if omitted.rule is None)
         live.append(SessionId(f"n{number}"))
         if decision.reservation is not None:
             ledger.book(live[-1], decision.reservation)
@@ -100,11 +134,12 @@ def _decisions(device_count: int, session_count: int, bound: str) -> Figure:
     times_ms.sort()
     middle, late = times_ms[len(times_ms) // 2], times_ms[len(times_ms) * 99 // 100]
     return Figure(
-        name=f"decision p99, {device_count:,} devices, {session_count:,} sessions",
+        name=f"decision p99, {device_count:,} devices, {session_count:,} sessions{', all new' if all_new else ''}",
         value=late,
         unit="ms",
         bound=bound,
-        detail=f"median {middle:.3f} ms of {len(times_ms):,}, of processor time",
+        detail=f"median {middle:.3f} ms of {len(times_ms):,}, of processor time; "
+        f"{with_room / len(times_ms):,.0f} devices had room",
     )
 
 

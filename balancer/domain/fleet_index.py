@@ -218,6 +218,8 @@ def class_key(view: DeviceView) -> Hashable:
     capacity, ability = view.capacity, view.recording
     return (
         view.identity.kind,
+        # Programs on chips for computing take less memory.
+        view.identity.encoder_engines == 0,
         view.state,
         view.weight,
         view.builds,

@@ -8,8 +8,8 @@ is another `Offers`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import repeat
 
@@ -17,11 +17,11 @@ from balancer.domain.capacity import ENGINE
 from balancer.domain.decision import Need, PlacementSettings, Refusal, Reservation
 from balancer.domain.demand import Demand, demand_on
 from balancer.domain.device import DeviceState, DeviceView, Dimension
-from balancer.domain.fleet_index import DeviceClass, FleetIndex
+from balancer.domain.fleet_index import DeviceClass, FleetIndex, class_key
 from balancer.domain.workload import Workload
 
 KEPT_WORKLOADS = 256
-"""Shapes of sessions that are kept in mind; about 1 KiB for each of them and each device."""
+"""Shapes of sessions that are kept in mind; about 1 KiB for each of them and each class of devices."""
 
 RATES = frozenset({Dimension.DECODE, Dimension.SCALE, Dimension.ENCODE, Dimension.CORES})
 """Dimensions that are used over time: there is headroom, and a session without a deadline takes what there is."""
@@ -74,12 +74,20 @@ class Offers:
         self._kept_workloads = kept_workloads
         self._known: dict[Workload, tuple[Offer | Refusal, ...]] = {}
         self._known_of_classes: dict[Workload, dict[int, Offer | Refusal]] = {}
+        self._numbers: tuple[int | None, ...] | None = None
 
     def of(self, workload: Workload) -> tuple[Offer | Refusal, ...]:
-        """Gives each device's offer, or the first rule that speaks against it, in device order."""
+        """Gives each device's offer, or the first rule that speaks against it, in device order.
+
+        It is worked out once for devices that differ in nothing but who they are.
+        """
         known = self._known.get(workload)
         if known is None:
-            known = tuple(self.of_device(workload, view) for view in self.views)
+            by_class: dict[int, Offer | Refusal] = {}
+            known = tuple(
+                self.of_device(workload, view) if number is None else self._shared(by_class, number, workload, view)
+                for view, number in zip(self.views, self._class_numbers(), strict=True)
+            )
             while len(self._known) >= self._kept_workloads:
                 del self._known[next(iter(self._known))]
             self._known[workload] = known
@@ -100,6 +108,29 @@ class Offers:
     def bookable_on(self, view: DeviceView) -> Mapping[Dimension, int]:
         """Gives how much of a device may be booked by all sessions together."""
         return self._bookable(view.capacity.limits)
+
+    def _class_numbers(self) -> tuple[int | None, ...]:
+        """Gives the class of each device. None: it takes nothing now, and only it can tell why."""
+        if self._numbers is None:
+            numbers: dict[Hashable, int] = {}
+            self._numbers = tuple(
+                numbers.setdefault(class_key(view), len(numbers))
+                if view.state is DeviceState.READY and view.weight > 0
+                else None
+                for view in self.views
+            )
+        return self._numbers
+
+    def _shared(
+        self, by_class: dict[int, Offer | Refusal], number: int, workload: Workload, view: DeviceView
+    ) -> Offer | Refusal:
+        offer = by_class.get(number)
+        if offer is None:
+            offer = by_class[number] = self.of_device(workload, view)
+        elif isinstance(offer, Offer):
+            # Once for each device, so that all of its sessions hold the same reservation.
+            return replace(offer, reservation=replace(offer.reservation, device_id=view.id))
+        return offer
 
     def of_device(self, workload: Workload, view: DeviceView) -> Offer | Refusal:
         """Gives one device's offer, worked out anew."""

@@ -76,6 +76,20 @@ def test_a_shape_of_session_is_worked_out_once_for_each_device() -> None:
         assert worked_out.call_count == 4
 
 
+def test_devices_that_differ_in_nothing_but_who_they_are_are_worked_out_once() -> None:
+    """Chips for computing are others: they have no encoder, and programs on them take less memory."""
+    alike = [gpu("NVIDIA L4", f"GPU-{number}") for number in range(8)]
+    others = [VIEWS[1], VIEWS[2], gpu("NVIDIA L4", "GPU-x", state=DeviceState.CORDONED, state_message="Its own.")]
+    with patch.object(offers_module, "demand_on", wraps=demand_on) as worked_out:
+        found = offers_of(*alike, *others).of(ladder())
+    assert worked_out.call_count == 3
+    alone = [offers_of(view).of(ladder())[0] for view in (*alike, *others)]
+    assert list(found) == alone
+    assert [one.reservation.device_id for one in found if isinstance(one, Offer)] == [
+        view.id for view in (*alike, VIEWS[1])
+    ]
+
+
 def test_only_so_many_shapes_are_kept_the_newest() -> None:
     offers = offers_of(VIEWS[0], kept_workloads=2)
     first, second, third = SHAPES[0], SHAPES[1], SHAPES[2]
