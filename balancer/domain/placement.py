@@ -96,12 +96,14 @@ def decide(
     else:
         looked_at, omitted = _shortlist(workload, offers, offers.index, closed)
     admission = offers.settings.admission
+    host_rooms: dict[int, _Room] = {}
     looks = [
         _look(
             view,
             offer,
             workload,
             ledger,
+            host_rooms,
             admission=admission,
             closed=closed.get(view.identity.id) if closed else None,
             stands_for=stands_for,
@@ -178,42 +180,51 @@ def _look(
     offer: Offer | Refusal,
     workload: Workload,
     ledger: Ledger,
+    host_rooms: dict[int, _Room],
     *,
     admission: bool,
     closed: Refusal | None,
     stands_for: int,
 ) -> Look:
+    """Looks at one device. What was found of the host is kept in `host_rooms`: devices that are alike need the same."""
     device_id = view.identity.id
     cost, session_count = ledger.cost(device_id), ledger.session_count(device_id)
     if isinstance(offer, Refusal):
         return Look(view, None, offer, False, cost, session_count, (), (), stands_for)
-    in_real_time = workload.real_time
-    device_used = _taken(offer.device_needs, ledger.used(device_id), in_real_time and ledger.yielding(device_id))
-    host_used = _taken(offer.host_needs, ledger.host_used(), in_real_time and ledger.host_yielding())
-    takes = (
-        closed is None
-        and _fits(offer.device_needs, device_used, admission=admission)
-        and (offer.too_fast is None or not admission)
-        and _fits(offer.host_needs, host_used, admission=admission)
+    real_time = workload.real_time
+    device_used, device_fits = _room(
+        offer.device_needs, ledger.used(device_id), ledger.yielding(device_id) if real_time else None, admission
     )
+    host_room = host_rooms.get(id(offer.host_needs))
+    if host_room is None:
+        host_room = host_rooms[id(offer.host_needs)] = _room(
+            offer.host_needs, ledger.host_used(), ledger.host_yielding() if real_time else None, admission
+        )
+    host_used, host_fits = host_room
+    takes = closed is None and device_fits and host_fits and (offer.too_fast is None or not admission)
     return Look(view, offer, closed, takes, cost, session_count, device_used, host_used, stands_for)
 
 
-def _taken(
-    needs: tuple[Need, ...], used: Mapping[Dimension, int], yielding: Mapping[Dimension, int] | bool
-) -> tuple[int, ...]:
-    """Gives what is taken of each needed dimension; what yields to the session does not count."""
-    if yielding:
-        assert not isinstance(yielding, bool)
-        return tuple([used.get(dimension, 0) - yielding.get(dimension, 0) for dimension, _, _ in needs])
-    return tuple([used.get(dimension, 0) for dimension, _, _ in needs])
+_Room = tuple[tuple[int, ...], bool]
+"""What is taken of each needed dimension, and whether there is room."""
 
 
-def _fits(needs: tuple[Need, ...], used: tuple[int, ...], *, admission: bool) -> bool:
-    for (dimension, needed, bookable), taken in zip(needs, used, strict=True):
-        if taken + needed > bookable and (admission or dimension not in RATES):
-            return False
-    return True
+def _room(
+    needs: tuple[Need, ...],
+    used: Mapping[Dimension, int],
+    yielding: Mapping[Dimension, int] | None,
+    admission: bool,
+) -> _Room:
+    """Looks whether there is room; what yields to the session does not count."""
+    taken, fits = [], True
+    for dimension, needed, bookable in needs:
+        amount = used.get(dimension, 0)
+        if yielding:
+            amount -= yielding.get(dimension, 0)
+        taken.append(amount)
+        if amount + needed > bookable and (admission or dimension not in RATES):
+            fits = False
+    return tuple(taken), fits
 
 
 def _candidate(look: Look, highest_weight: int) -> Candidate:
