@@ -78,7 +78,7 @@ def _run(options: argparse.Namespace) -> None:
         settings=PlacementSettings(admission=not options.no_admission, headroom=Fraction(str(options.headroom))),
         queue=QueueSettings() if options.queue else None,
         breaker=QuarantineSettings(),
-        failures=tuple(_failure(told, fleet) for told in options.fail),
+        failures=tuple(_failure(told, fleet, trace) for told in options.fail),
         from_s=options.warm_up,
     )
     comparison = compare(trace, fleet, rules, policies, seed=options.seed, sustainable=options.sustainable)
@@ -183,7 +183,7 @@ def _fail(text: str) -> _Fail:
     return _Fail(device=device, time_s=_length_s(begin), duration_s=_positive_length_s(length) if lasting else None)
 
 
-def _failure(told: _Fail, fleet: Fleet) -> DeviceFailure:
+def _failure(told: _Fail, fleet: Fleet, trace: Trace) -> DeviceFailure:
     wanted = told.device.lower()
     found: list[DeviceId] = [
         view.id for view in fleet.views if wanted in (view.id.lower(), fleet.names.get(view.id, "").lower())
@@ -191,6 +191,12 @@ def _failure(told: _Fail, fleet: Fleet) -> DeviceFailure:
     if len(found) != 1:
         known = ", ".join(fleet.names.get(view.id, view.id) for view in fleet.views[:20])
         raise Misuse(f"Cannot use --fail {told.device!r}: there is no such device. Try one of {known}.")
+    ends_s = [one.arrival_s + one.max_wait_s + trace.held_s(one) for one in trace.sessions]
+    over_s = max(trace.end_s, *ends_s, 0.0)
+    if told.time_s > over_s:
+        raise Misuse(
+            f"Cannot use --fail {told.device}@{told.time_s:g}s: after {over_s:g} s nothing runs. Try an earlier time."
+        )
     return DeviceFailure(device_id=found[0], time_s=told.time_s, duration_s=told.duration_s)
 
 

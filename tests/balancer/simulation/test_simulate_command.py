@@ -106,6 +106,7 @@ GENERATE = ("--devices", DEVICES, "--generate", "mixed")
         ((*GENERATE, "--policy", "nosuch"), "there is none of that name"),
         ((*GENERATE, "--fail", "H100@1h"), "Try one of T4, A10, L4 #1, L4 #2"),
         ((*GENERATE, "--fail", "T4"), "must be DEVICE@TIME"),
+        ((*GENERATE, "--fail", "T4@99h"), "Try an earlier time"),
         ((*GENERATE, "--fail", "T4@1h+0"), "must be above 0"),
         ((*GENERATE, "--duration", "soon"), "length of time"),
         ((*GENERATE, "--load", "nan"), "above 0 up to 100"),
