@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.clock import Clock
 
 _LOG = logging.getLogger(__name__)
+_GPU_TRIES = 3
+"""Displays in a row that may turn out not to draw on the GPU, before it is left alone until the agent starts again."""
 
 
 class Browsers:
@@ -47,7 +49,9 @@ class Browsers:
         self._opened_hub: BrowserHub | None = None
         self._chromium: Chromium | None = None
         self._renderers: dict[str, str | None] = {}
+        """By the address of the browser."""
         self._rendering = choose_rendering(settings.browser.rendering, of_gpu=settings.device.kind == "nvidia")
+        self._gpu_failures = 0
         self.fault = "Cannot record pages yet: the browser is being looked for. Try again in a second."
 
     @property
@@ -94,20 +98,29 @@ class Browsers:
 
             proxied = not settings.inputs.allow_private_networks
             proxy_port = await start_egress_proxy(display, spawn) if proxied else None
+            rendering = self._rendering if self._gpu_failures < _GPU_TRIES else "software"
             while True:
-                options = BrowserOptions(rendering=self._rendering, arguments=settings.browser.arguments)
-                endpoint = await start_browser(display, spawn, self._chromium, options, proxy_port=proxy_port)
-                # Of each, while nobody waits: it also makes ready what drives pages, the window, and what draws in it.
-                renderer = await self._hub.rendering(replace(display, browser=endpoint))
-                if options.rendering == "software" or draws_on_gpu(renderer):
-                    self._renderers[endpoint.name] = renderer
-                    return endpoint
-                self._rendering = "software"
-                told = f"WebGL's renderer is {renderer}" if renderer else "it has no WebGL"
-                _LOG.warning(
-                    "Pages are drawn by the host's cores: %s does not draw on the GPU: %s.", endpoint.name, told
-                )
-                await self._hub.end(endpoint)
+                options = BrowserOptions(rendering=rendering, arguments=settings.browser.arguments)
+                try:
+                    endpoint = await start_browser(display, spawn, self._chromium, options, proxy_port=proxy_port)
+                except DisplayUnavailable as error:
+                    if rendering == "software":
+                        raise
+                    problem = str(error)
+                else:
+                    # Of each, while nobody waits: it also readies what drives pages, the window, and what draws in it.
+                    renderer = await self._hub.rendering(replace(display, browser=endpoint))
+                    self._renderers[endpoint.url] = renderer
+                    if rendering == "software":
+                        return endpoint
+                    if draws_on_gpu(renderer):
+                        self._gpu_failures = 0
+                        return endpoint
+                    problem = f"WebGL's renderer is {renderer}." if renderer else f"{endpoint.name} has no WebGL."
+                    await self._hub.end(endpoint)
+                self._gpu_failures += 1
+                _LOG.warning("The host's cores draw on display %s instead of the GPU: %s", display.id, problem)
+                rendering = "software"
 
         return start
 
@@ -123,8 +136,8 @@ class Browsers:
         return await self._hub.page(display, job.source, job.gate, job.stop_rules, log=log, opened=opened)
 
     async def rendering(self, display: Display) -> str | None:
-        """Tells what renders WebGL: the same on every display of an agent, so it is asked once for each browser."""
-        key = display.browser.name if display.browser is not None else ""
+        """Tells what renders WebGL, which each browser is asked once."""
+        key = display.browser.url if display.browser is not None else ""
         if key not in self._renderers:
             self._renderers[key] = await self._hub.rendering(display)
         return self._renderers[key]
