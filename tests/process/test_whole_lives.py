@@ -30,6 +30,11 @@ def lasting(media: Path, seconds: float) -> session_pb2.Session:
     return transcode_of(source, encoded(height=36))
 
 
+def endless(media: Path) -> session_pb2.Session:
+    """A session that runs until it is stopped, however slow the machine is."""
+    return transcode_of(live_input(media / "clip.mp4"), encoded(height=36))
+
+
 @pytest.fixture
 def ready_daemon(start_daemon: StartDaemon, media: Path, probe_results: Path) -> RunningDaemon:
     """A daemon of the test's own, ready."""
@@ -167,7 +172,7 @@ def test_a_reload_applies_all_of_a_file_or_nothing_and_leaves_sessions_alone(
     before = daemon.settings_path.read_text()
     cpu = '[[cpu_devices]]\nname = "cpu-0"\ncores = "0"\n'
     with daemon.client() as client:
-        session = client.create_session(lasting(media, 30))
+        session = client.create_session(endless(media))
         await_state(client, session.name, RUNNING)
         daemon.settings_path.write_text(f'{before}[placement]\npolicy = "wowza"\nheadroom = 0.5\n')
         told = daemon.json("reload")
@@ -223,7 +228,7 @@ def test_a_weight_that_is_saved_keeps_every_comment_of_the_file(tunable_daemon: 
 
 def test_a_deleted_session_takes_its_files_along(steady_daemon: RunningDaemon, media: Path) -> None:
     with steady_daemon.client() as client:
-        running = client.create_session(lasting(media, 30))
+        running = client.create_session(endless(media))
         await_state(client, running.name, RUNNING)
         refused = steady_daemon.cli("delete", running.name)
         assert refused.returncode == 3
