@@ -388,7 +388,9 @@ class SessionEngine:
             self._queue.note_end()
         if after.measured_use is not before.measured_use:
             self._queue.wake()
-        if queued:
+        # One that found no further device may wait again, for the rest of its rule.
+        if queued or (after.state is SessionState.QUEUED and after.queue_deadline != before.queue_deadline):
+            self._queue.leave(after.id)
             self._queue.enter(after)
             self._queue.wake()
 

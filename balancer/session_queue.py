@@ -176,6 +176,7 @@ class SessionQueue:
             asked_s=now_s - asked.total_seconds(),
             waiting_s=now_s - waited.total_seconds(),
             deadline_s=None if deadline is None else now_s + (deadline - now).total_seconds(),
+            deadline=deadline,
             avoided=frozenset(record.avoided_device_ids),
             ready_s=None if rest is None else now_s + min(rest, record.restart.longest_backoff).total_seconds(),
         )
@@ -282,7 +283,7 @@ class SessionQueue:
             if record is None or record.state is not SessionState.QUEUED:
                 self.leave(waiting.session_id)
             elif waiting.deadline_s is not None and now_s >= waiting.deadline_s:
-                self._door.post(waiting.session_id, WaitEnded())
+                self._door.post(waiting.session_id, WaitEnded(deadline=waiting.deadline))
 
     def _tell_standings(self) -> None:
         now_s = self._clock.monotonic_s()

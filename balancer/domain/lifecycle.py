@@ -170,13 +170,15 @@ def _on_waiting(record: SessionRecord, event: RoomKept | RoomLost | WaitEnded | 
             return replace(record, reservation=event.reservation)
         case RoomLost():
             return replace(record, reservation=None)
-        case WaitEnded():
+        case WaitEnded() if event.deadline == record.queue_deadline:
             failure = record.failure or _WAITED_IN_VAIN
             # One that devices could not begin has found no further one: that is a failure like any other.
             again = restarted(record, failure, now) if record.retry_count else None
             return again or completed_first(record, SessionState.FAILED, now, failure)
         case Ranked():
             return replace(record, standing=event.standing)
+        case WaitEnded():
+            return record
 
 
 def _on_preempted(record: SessionRecord, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from balancer.domain.decision import Decision, Refusal
@@ -54,6 +54,8 @@ class Waiting:
     """When it is given up, on the same clock. None: never."""
     avoided: frozenset[DeviceId] = frozenset()
     """Devices that it was not able to begin on."""
+    deadline: datetime | None = None
+    """As `deadline_s`, on the wall: which wait this is."""
     ready_s: float | None = None
     """When it has rested for long enough, on the same clock. None: it need not rest."""
 

@@ -155,6 +155,9 @@ class RoomLost:
 class WaitEnded:
     """The session has waited for as long as it may, or nothing can take it any more."""
 
+    deadline: datetime | None
+    """What ended this wait, so that it ends no later one. None: it had none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked:

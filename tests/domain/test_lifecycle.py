@@ -144,7 +144,8 @@ CELLS: dict[str, tuple[SessionEvent, str]] = {
     "stop": (StopRequested(), "cancelled stopping! stopping! .! . . ."),
     "room kept": (RoomKept(reservation=NEW_PLACE.reservation), "queued . . . . . ."),
     "room lost": (RoomLost(), ". . . . . . ."),
-    "wait ended": (WaitEnded(), "failed . . . . . ."),
+    "wait ended": (WaitEnded(deadline=None), "failed . . . . . ."),
+    "earlier wait ended": (WaitEnded(deadline=NOW), ". . . . . . ."),
     "ranked": (Ranked(standing=STANDING), "queued . . . . . ."),
     "preempted": (Preempted(), ". stopping- stopping- . . . ."),
     "paced": (Paced(speed_limit=Fraction(1, 2)), ". starting~ running~ stopping~ . . ."),
@@ -160,6 +161,11 @@ CELLS: dict[str, tuple[SessionEvent, str]] = {
     "moved by no rule": (MoveRequested(device_id=DEVICE, failure=SICK), ". . . . . . ."),
     "moved from elsewhere": (MoveRequested(device_id=OTHER_DEVICE, failure=DRAINED), ". . . . . . ."),
 }
+
+
+def wait_ended(record: SessionRecord) -> WaitEnded:
+    """Has a session's present wait end."""
+    return WaitEnded(deadline=record.queue_deadline)
 
 
 def commands_of(marks: str, event: SessionEvent) -> tuple[Command, ...]:
@@ -405,7 +411,7 @@ def test_a_session_that_its_device_could_not_begin_is_tried_on_others_and_then_f
         assert (waiting.state, waiting.retry_count, waiting.failure) == (QUEUED, count, NOT_BEGUN)
         assert waiting.queue_deadline is not None
         assert record.device_id in waiting.avoided_device_ids
-        assert advance(waiting, WaitEnded(), NOW)[0].failure == NOT_BEGUN
+        assert advance(waiting, wait_ended(waiting), NOW)[0].failure == NOT_BEGUN
         placed, _ = advance(waiting, NEW_PLACE, NOW)
         assert placed.failure is None
         record = replace(placed, attempt=ATTEMPT)
@@ -417,11 +423,12 @@ def test_who_finds_no_further_device_begins_again_where_its_rule_lets_it() -> No
     placed = replace(record_in(STARTING), restart=RULE)
     waiting, _ = advance(placed, reported(ENDED, AttemptOutcome.FAILED, failure=NOT_BEGUN), NOW)
     assert (waiting.state, waiting.retry_count) == (QUEUED, 1)
-    again, _ = advance(waiting, WaitEnded(), NOW)
+    again, _ = advance(waiting, wait_ended(waiting), NOW)
     assert (again.state, again.restart_row, again.retry_count, again.failure) == (QUEUED, 1, 0, NOT_BEGUN)
     assert [condition.type for condition in again.conditions] == ["RESTARTING"]
     assert again.not_before_time is not None
-    failed, _ = advance(again, WaitEnded(), NOW)
+    assert advance(again, wait_ended(waiting), NOW)[0] is again, "that was the wait before its rest"
+    failed, _ = advance(again, wait_ended(again), NOW)
     assert (failed.state, failed.failure) == (FAILED, NOT_BEGUN)
 
 
@@ -433,7 +440,7 @@ def test_room_that_is_made_is_booked_and_may_be_lost_again() -> None:
 
 
 def test_who_waited_in_vain_is_told_so() -> None:
-    failed, _ = advance(record_in(QUEUED), WaitEnded(), NOW)
+    failed, _ = advance(record_in(QUEUED), WaitEnded(deadline=None), NOW)
     assert failed.failure is not None
     assert failed.failure.reason == "QUEUE_TIMEOUT"
 
@@ -523,7 +530,7 @@ def test_what_was_left_for_a_next_attempt_is_completed_when_there_will_be_none()
     tired = live_record(RUNNING, restart_row=2)
     assert advance(tired, KILLED_NOW, NOW)[1] == (ended,)
     resting, _ = advance(live_record(RUNNING), KILLED_NOW, NOW)
-    for end, state in ((WaitEnded(), FAILED), (StopRequested(), CANCELLED)):
+    for end, state in ((wait_ended(resting), FAILED), (StopRequested(), CANCELLED)):
         given_up, commands = advance(resting, end, NOW)
         settling = Settling(state=state, attempt=ATTEMPT)
         assert (given_up.state, given_up.settling, commands) == (STOPPING, settling, (ended,))
@@ -671,7 +678,8 @@ def test_laws_hold_whatever_happens_in_whatever_order(
     events: list[SessionEvent], state: SessionState, restarts: bool, resumable: bool
 ) -> None:
     record = replace(record_in(state), restart=RULE if restarts else NO_RESTART, resumable=resumable)
-    for event in events:
+    for planned in events:
+        event = wait_ended(record) if isinstance(planned, WaitEnded) else planned
         after, commands = advance(record, event, NOW)
         assert advance(record, event, NOW) == (after, commands)
         assert (after.revision - record.revision) == (0 if after is record else 1)

@@ -25,6 +25,7 @@ from fakes.virtual_time import START_TIME, settle
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 KILLED = Failure(reason="KILLED", message="Cannot go on: the program was killed.")
+NOT_BEGUN = Failure(reason="DEVICE_LOST", message="Cannot use the GPU: it is lost.")
 RULE = RestartRule(mode=RestartMode.ON_FAILURE, max_restarts=2, first_backoff=timedelta(seconds=4))
 MINUTE = timedelta(minutes=1)
 ONE, OTHER = device_view("cpu-0", core_count=2), device_view("cpu-1", core_count=2)
@@ -321,6 +322,21 @@ async def test_a_session_that_finds_no_room_fails_with_what_had_ended_it(store: 
         await asyncio.sleep(6 * 60)
         failed = house.engine.get(record.id)
         assert (failed.state, failed.failure) == (SessionState.FAILED, KILLED)
+
+
+async def test_a_session_that_no_device_could_begin_rests_for_as_long_as_its_rule_says(store: FakeSessionStore) -> None:
+    async with engine_house(store, ONE) as house:
+        house.tasks.spawn_eternal(heartbeats(house), name="heartbeats")
+        house.watch()
+        record = await house.engine.admit(live())
+        await settle()
+        house.agent.fail(record.id, 1, NOT_BEGUN)
+        await asyncio.sleep(12)
+        resting = house.engine.get(record.id)
+        assert (resting.state, resting.restart_row) == (SessionState.QUEUED, 1), "no other device came within 10 s"
+        await asyncio.sleep(4)
+        again = await run(house, record.id)
+        assert (again.state, again.attempt, again.device_id) == (SessionState.RUNNING, 2, CPU_0)
 
 
 async def test_a_live_session_that_begins_again_makes_a_preemptible_one_give_way(store: FakeSessionStore) -> None:
