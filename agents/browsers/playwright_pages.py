@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from agents.displays.display import BrowserEndpoint, Display
     from agents.pipelines.recording import PageSource, StartGate, StopRules
 
+_START_TIMEOUT = timedelta(seconds=30)
+"""For what drives browsers, which is begun once: on a machine whose cores are all busy it takes its time."""
 _CONNECT_TIMEOUT = timedelta(seconds=10)
 _PING_TIMEOUT = timedelta(seconds=3)
 _STOP_TIMEOUT = timedelta(seconds=5)
@@ -156,9 +158,10 @@ class BrowserHub:
         problem = ""
         for _ in range(2):
             try:
+                async with asyncio.timeout(_START_TIMEOUT.total_seconds()):
+                    playwright = await self._running()
                 # Ours besides its own: a driver that hangs keeps no time.
                 async with asyncio.timeout((_CONNECT_TIMEOUT + _PING_TIMEOUT).total_seconds()):
-                    playwright = await self._running()
                     return await playwright.chromium.connect_over_cdp(
                         endpoint.url,
                         no_defaults=True,

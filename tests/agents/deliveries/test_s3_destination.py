@@ -276,17 +276,17 @@ async def test_resting_ends_the_worker(cloud: Cloud) -> None:
 
 
 def _children() -> list[int]:
-    """Lists the worker processes that threads of this process have started, and that live."""
+    """Lists the workers that threads of this process have started, and that live."""
     found = []
     for task in Path("/proc/self/task").iterdir():
         with suppress(FileNotFoundError):
             found += [int(text) for text in (task / "children").read_text().split()]
-    return [pid for pid in found if _runs(pid)]
+    return [pid for pid in found if _is_living_worker(pid)]
 
 
-def _runs(pid: int) -> bool:
-    """Tells whether a process lives, and does not only wait for this one to hear of its end."""
+def _is_living_worker(pid: int) -> bool:
+    """Tells whether a process is a worker. One that has ended, and is to be heard of yet, has no command line."""
     try:
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return b"s3_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return False

@@ -17,6 +17,7 @@ from agents.pipelines.job import Container, FileOutput, HlsOutput, Job, JobInput
 from agents.sessions.attempt import Ending
 from agents.sessions.endings import conclude
 from agents.sessions.output_folders import PresentationFolder, look_up_presentations, remove_presentation
+from agents.sessions.processes import AttemptProcesses
 from gpu_balancer.runtime.settings_sections import OutputSettings
 
 pytestmark = pytest.mark.process
@@ -76,7 +77,7 @@ async def test_the_next_attempt_writes_where_a_discarded_one_wrote(rigs: Rigs, c
 
 
 async def test_a_stop_that_keeps_what_was_to_be_thrown_away_is_heard_while_it_runs(
-    rigs: Rigs, clip: Path, out: Path
+    rigs: Rigs, clip: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client stops a session that was being stopped to begin anew."""
     job = everywhere(endless(clip), out)
@@ -85,9 +86,12 @@ async def test_a_stop_that_keeps_what_was_to_be_thrown_away_is_heard_while_it_ru
         await rig.running(job)
         program = rig.folder(job).program_pid()
         assert program is not None
-        os.kill(program, signal.SIGSTOP)
-        await rig.registry.stop(key_of(job), discard_outputs=True)
-        await rig.registry.stop(key_of(job))
+        with monkeypatch.context() as patch:
+            # It has heard the first one, and cannot end before the second.
+            patch.setattr(AttemptProcesses, "continue_program", lambda _: True)
+            os.kill(program, signal.SIGSTOP)
+            await rig.registry.stop(key_of(job), discard_outputs=True)
+            await rig.registry.stop(key_of(job))
         os.kill(program, signal.SIGCONT)
         ended = await rig.ended(job)
         assert (ended.ending, ended.conditions) == (Ending.STOPPED, ())
