@@ -7,19 +7,17 @@ by its conditions.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.pipelines.recording import PageSource
 from agents.pipelines.recording_files import file_places
-from agents.recordings.state import RecordingState, read_state, state_file, write_state
+from agents.recordings.earlier_state import state_before
+from agents.recordings.state import RecordingState, state_file, write_state
 from agents.recordings.thumbnails import last_thumbnail
 from agents.sessions.attempt import AttemptKey, AttemptStatus
 from agents.sessions.continuation import EarlierAttempt, folders_of, take_over
-from agents.sessions.folder import AttemptFolder
 from agents.sessions.launching import named_folder
 from agents.sessions.live_playlists import keep_earlier
 from agents.sessions.output_folders import (
@@ -29,7 +27,7 @@ from agents.sessions.output_folders import (
     make_private_folders,
     outside_of,
 )
-from agents.sessions.records import RecordingRecord, RecordUnreadableError, dump_launch, dump_status
+from agents.sessions.records import RecordingRecord, dump_launch, dump_status
 from agents.sessions.refusals import folder_refusal
 from agents.sessions.running import Launched
 from agents.sessions.session_trace import SessionTrace
@@ -38,8 +36,7 @@ from gpu_balancer.runtime.failures import RequestFailure
 from gpu_balancer.runtime.redaction import url_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime, timedelta
+    from datetime import timedelta
 
     from opentelemetry.trace import Tracer
 
@@ -47,7 +44,7 @@ if TYPE_CHECKING:
     from agents.pipelines.recording import RecordingJob
     from agents.recordings.shooting import Shooting
     from agents.sessions.fence import Fences
-    from agents.sessions.folder import SessionFolders
+    from agents.sessions.folder import AttemptFolder, SessionFolders
     from gpu_balancer.runtime.clock import Clock
 
 _LOG = logging.getLogger(__name__)
@@ -176,25 +173,18 @@ class RecordingLauncher:
         """Takes over what earlier attempts have made. What could not be is left where it is, and said so."""
         try:
             take_over(folder, order.continues, file_places(order.job, artifacts_dir=str(folder.artifacts)))
+            before = state_before(folder, order.continues)
             state = RecordingState(
                 max_duration=order.max_duration,
-                paused_time=_resting_since(folder, order.continues),
+                # It rests until somebody resumes its session.
+                paused_time=before.paused_time,
                 resumed_at=keep_earlier(record.playlists),
                 thumbnails_before=last_thumbnail(folder),
+                recorded_before=before.recorded(),
             )
             write_state(folder, state)
         except OSError as error:
             _LOG.error("Cannot take over what was made before %s: %s: %s", folder.key, error.strerror, error.filename)
-
-
-def _resting_since(folder: AttemptFolder, earlier: Sequence[EarlierAttempt]) -> datetime | None:
-    """Tells since when the attempt before rested: its session does until somebody resumes it. None: it did not."""
-    for one in sorted(earlier, key=lambda attempt: attempt.attempt, reverse=True):
-        key = AttemptKey(session=folder.key.session, attempt=one.attempt)
-        if one.folder:
-            with contextlib.suppress(RecordUnreadableError, OSError):
-                return read_state(AttemptFolder(path=Path(one.folder), key=key)).paused_time
-    return None
 
 
 def secrets_of(job: RecordingJob) -> tuple[str, ...]:

@@ -65,6 +65,20 @@ class Take:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What became of a recording, as far as it can be counted."""
+
+    take_count: int = 0
+    frames: int = 0
+    duplicated_frames: int = 0
+    dropped_frames: int = 0
+    longest_freeze: timedelta | None = None
+    dismissed_dialogs: int = 0
+    closed_popups: int = 0
+    cancelled_downloads: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingState:
     """Where a recording stands."""
 
@@ -94,33 +108,47 @@ class RecordingState:
     """Where on the timeline of its HLS its first take goes on."""
     thumbnails_before: int = 0
     """How many earlier attempts have taken."""
+    recorded_before: Recorded = Recorded()
+    """By the attempts that this one goes on with."""
 
     def with_take(self, take: Take) -> RecordingState:
         """Gives the state with a take added, or in the place of the one of its number."""
         others = tuple(other for other in self.takes if other.number != take.number)
         return replace(self, takes=(*others, take))
 
+    def recorded(self) -> Recorded:
+        """Counts what was recorded until now, by the attempts before, too."""
+        before = self.recorded_before
+        freezes = [before.longest_freeze, *(take.longest_freeze for take in self.takes)]
+        return Recorded(
+            take_count=before.take_count + len(self.takes),
+            frames=before.frames + sum(take.frames for take in self.takes),
+            duplicated_frames=before.duplicated_frames + sum(take.duplicated_frames for take in self.takes),
+            dropped_frames=before.dropped_frames + sum(take.dropped_frames for take in self.takes),
+            longest_freeze=max((freeze for freeze in freezes if freeze is not None), default=None),
+            dismissed_dialogs=before.dismissed_dialogs + self.dismissed_dialogs,
+            closed_popups=before.closed_popups + self.closed_popups,
+            cancelled_downloads=before.cancelled_downloads + self.cancelled_downloads,
+        )
+
     def report(self) -> RecordingReport:
         """Tells what has become of the recording; files are told by whoever makes them."""
-        frames = sum(take.frames for take in self.takes)
-        duplicated = sum(take.duplicated_frames for take in self.takes)
-        dropped = sum(take.dropped_frames for take in self.takes)
-        freezes = [take.longest_freeze for take in self.takes if take.longest_freeze is not None]
+        recorded = self.recorded()
         return RecordingReport(
-            captured_frames=max(frames - duplicated + dropped, 0),
-            encoded_frames=frames,
-            duplicated_frames=duplicated,
-            dropped_frames=dropped,
-            longest_freeze=max(freezes, default=None),
+            captured_frames=max(recorded.frames - recorded.duplicated_frames + recorded.dropped_frames, 0),
+            encoded_frames=recorded.frames,
+            duplicated_frames=recorded.duplicated_frames,
+            dropped_frames=recorded.dropped_frames,
+            longest_freeze=recorded.longest_freeze,
             phases=self.phases,
             start_time=self.start_time,
-            take_count=len(self.takes),
+            take_count=recorded.take_count,
             end_cause=self.end.cause if self.end is not None else "",
             browser=self.browser,
             renderer=self.renderer,
-            dismissed_dialogs=self.dismissed_dialogs,
-            closed_popups=self.closed_popups,
-            cancelled_downloads=self.cancelled_downloads,
+            dismissed_dialogs=recorded.dismissed_dialogs,
+            closed_popups=recorded.closed_popups,
+            cancelled_downloads=recorded.cancelled_downloads,
             sound_timing=self.sound_timing,
         )
 

@@ -100,12 +100,9 @@ def parse_capture_rate(text: str) -> tuple[int, int]:
     """Reads `30`, `29.97` or `30000/1001` as pictures and seconds.
 
     Raises:
-        ValueError: When it is none of these or above 120 pictures per second.
+        ValueError: When it is none of these or outside 1 to 120 pictures per second.
     """
-    numerator, denominator = parse_frame_rate(text)
-    if numerator > FRAME_RATE_MAX * denominator:
-        raise ValueError(f"{text!r} is more than {FRAME_RATE_MAX} pictures per second. Try 30 or 60")
-    return numerator, denominator
+    return parse_frame_rate(text, highest=FRAME_RATE_MAX)
 
 
 def parse_bounded_time(text: str, bounds: tuple[timedelta, timedelta]) -> timedelta:

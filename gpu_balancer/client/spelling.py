@@ -142,11 +142,15 @@ def _side(digits: str, text: str) -> int:
     return side
 
 
-def parse_frame_rate(text: str) -> tuple[int, int]:
+def parse_frame_rate(text: str, *, highest: int = 1000) -> tuple[int, int]:
     """Reads `30`, `29.97` or `30000/1001` as frames and seconds.
 
+    Args:
+        text: What was written.
+        highest: Most frames per second; the least are 1.
+
     Raises:
-        ValueError: When it is none of these or outside 1 to 1,000 frames per second.
+        ValueError: When it is none of these or out of bounds.
     """
     if text in _NTSC:
         return _NTSC[text]
@@ -154,8 +158,8 @@ def parse_frame_rate(text: str) -> tuple[int, int]:
         rate = Fraction(text) if len(text) <= 20 else Fraction(0)
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
-    if not 1 <= rate <= 1000:
-        raise ValueError(f"{text!r} is no frame rate of 1 to 1000. Try 30, 29.97 or 30000/1001")
+    if not 1 <= rate <= highest:
+        raise ValueError(f"{text!r} is no frame rate of 1 to {highest}. Try 30, 29.97 or 30000/1001")
     rate = rate.limit_denominator(1001)
     return rate.numerator, rate.denominator
 
