@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
+_ONLY_ZEROS = (
+    "No device that is there has a weight above 0 now: none takes a session. Try a weight for one of them, and reload."
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReloadOutcome:
@@ -210,6 +214,11 @@ class SettingsReload:
         # Against what the daemon was started with: what waits for a restart is named until there is one.
         restart_keys = diff_settings(self._started_with, fresh).restart_keys
         self._registry.apply_rules(device_rules(fresh))
+        entries = self._registry.entries()
+        if entries and not any(entry.weight for entry in entries):
+            # Not all of the file's entries are, or it would have been refused; those of the devices that are there are.
+            changes = (*changes, _ONLY_ZEROS)
+            _log.warning("no device has a weight", version=self.version + 1)
         self._engine.rules = rules
         self.settings = fresh
         self.version += 1

@@ -199,6 +199,8 @@ def test_a_reload_applies_all_of_a_file_or_nothing_and_leaves_sessions_alone(
         daemon.process.send_signal(signal.SIGHUP)
         eventually(lambda: client.get_device("cpu-0").weight == 40, "the signal has applied the weight")
         assert client.get_balancer().policy == "least_weighted_load"
+        daemon.settings_path.write_text(f'{before}[[devices]]\nmatch = "T4"\n{cpu}weight = 0\n')
+        assert "none takes a session" in daemon.json("reload")["changes"][-1], "the others of the file are not there"
         assert client.get_session(session.name).state == RUNNING
         client.stop_session(session.name)
         client.wait(session.name)
