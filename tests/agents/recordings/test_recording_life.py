@@ -418,8 +418,10 @@ async def test_a_recording_that_rests_goes_on_resting_as_another_attempt(rigs: R
         await rig.registry.stop(key_of(third))
         ended = await rig.ended(third)
         assert (ended.ending, ended.failure) == (Ending.COMPLETED, None)
+        assert moved.recording_report is not None
         assert ended.recording_report is not None
-        assert ended.recording_report.take_count == 1
+        assert ended.recording_report.take_count == 2, "one of the first attempt, none of the second"
+        assert ended.recording_report.encoded_frames > moved.recording_report.encoded_frames > 0
 
 
 async def test_a_pause_that_a_killed_agent_told_ends_when_its_successor_resumes(rigs: RecordingRigs) -> None:
