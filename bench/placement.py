@@ -40,7 +40,7 @@ def measure(
     hours: float = 16,
     traffic: Sequence[str] = TRAFFIC,
     device_counts: Sequence[int] = (4, 8, 16),
-    steps: int = 6,
+    steps: int = 9,
     scale: float = 1.0,
 ) -> list[Figure]:
     """Measures everything.
@@ -50,7 +50,7 @@ def measure(
         hours: Length of each trace.
         traffic: Kinds of traffic.
         device_counts: Mixed devices for work served with admission; multiples of four.
-        steps: Halvings when a sustainable load is searched.
+        steps: Halvings when a sustainable load is searched: 9 find it to a quarter of a percent of the capacity.
         scale: Of the numbers of devices, sessions and operations when time and memory are measured, up to 1.
     """
     print(f"  seeds {', '.join(map(str, seeds))}; traces of {hours:g} h")
