@@ -390,7 +390,6 @@ class SessionEngine:
             self._queue.wake()
         # One that found no further device may wait again, for the rest of its rule.
         if queued or (after.state is SessionState.QUEUED and after.queue_deadline != before.queue_deadline):
-            self._queue.leave(after.id)
             self._queue.enter(after)
             self._queue.wake()
 

@@ -145,12 +145,13 @@ class SessionQueue:
         )
 
     def enter(self, record: SessionRecord, decision: Decision | None = None) -> None:
-        """Takes in a session that is queued.
+        """Takes in a session that is queued; if it waits already, it does so anew.
 
         Args:
             record: The session.
             decision: Why it waits, where that is known.
         """
+        self.leave(record.id)
         waiting = self.waiting_of(record)
         if record.reservation is not None:
             self._rooms[record.id] = waiting

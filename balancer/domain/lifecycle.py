@@ -73,10 +73,7 @@ _LOST = Failure(
     reason="ATTEMPT_LOST",
     message="Cannot go on: the session's processes are gone and their agent does not know it. Try the session again.",
 )
-_INPUT_ENDED = Failure(
-    reason=INPUT_ENDED,
-    message="The live input ended by itself.",
-)
+_INPUT_ENDED = Failure(reason=INPUT_ENDED, message="The live input ended by itself.")
 _UNEXPLAINED = Failure(
     reason="UNEXPLAINED",
     message="Cannot tell why the session ended: its agent gave no reason. Try its log, and the agent's.",
@@ -170,15 +167,14 @@ def _on_waiting(record: SessionRecord, event: RoomKept | RoomLost | WaitEnded | 
             return replace(record, reservation=event.reservation)
         case RoomLost():
             return replace(record, reservation=None)
+        case Ranked():
+            return replace(record, standing=event.standing)
         case WaitEnded() if event.deadline == record.queue_deadline:
             failure = record.failure or _WAITED_IN_VAIN
             # One that devices could not begin has found no further one: that is a failure like any other.
             again = restarted(record, failure, now) if record.retry_count else None
             return again or completed_first(record, SessionState.FAILED, now, failure)
-        case Ranked():
-            return replace(record, standing=event.standing)
-        case WaitEnded():
-            return record
+    return record
 
 
 def _on_preempted(record: SessionRecord, now: datetime) -> tuple[SessionRecord, tuple[Command, ...]]:
