@@ -109,7 +109,9 @@ DISABLED_FEATURES: tuple[Flag, ...] = (
 USE_UP_PROGRAM = "globalThis.useUpProgram?.()"
 """What is said to a start page once its window fills the display. Any earlier, while the window is still being made,
 one start in fifteen on a busy machine draws nothing ever after."""
-START_PAGE = "data:text/html,<script>useUpProgram = () => { location = 'mailto:nobody' }</script>"
+PROGRAM_URL = "mailto:nobody"
+"""Where the start page leads."""
+START_PAGE = f"data:text/html,<script>useUpProgram = () => {{ location = '{PROGRAM_URL}' }}</script>"
 """A blank page that can use up the one program that a browser starts for a page without a user's gesture. Otherwise the
 first redirect to any other scheme would ask "Open xdg-open?" over the page. For browsers that find no xdg-open."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from playwright.async_api import Browser, CDPSession, Dialog, Error, Page, Request
 
 from agents.browsers import page_script
+from agents.browsers.flags import PROGRAM_URL
 from agents.browsers.page import PageEnd, PageFigures
 
 if TYPE_CHECKING:
@@ -208,7 +209,8 @@ class PageEvents:
             self.status = event["response"]["status"]
 
     def _failed_request(self, request: Request) -> None:
-        self._log.write("request failed", f"{request.method} {request.url}: {request.failure}")
+        if request.url != PROGRAM_URL:
+            self._log.write("request failed", f"{request.method} {request.url}: {request.failure}")
 
     async def _dialog(self, dialog: Dialog) -> None:
         self._dialogs += 1

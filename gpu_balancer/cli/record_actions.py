@@ -107,8 +107,14 @@ def _run(screen: Screen, client: Client, job: RecordingJob, *, detach: bool, ove
     if interrupted:
         return ExitCode.INTERRUPTED
     if ended.state == session_pb2.SESSION_STATE_CANCELLED:
-        return complain(f"The session {short_name(ended.name)} was stopped from elsewhere.", ExitCode.SESSION_FAILED)
+        return complain(_why_cancelled(ended), ExitCode.SESSION_FAILED)
     return code
+
+
+def _why_cancelled(ended: Session) -> str:
+    if ended.recording_report.end_cause == "END_SIGNAL":
+        return f"The page of session {short_name(ended.name)} logged its end signal before there was a picture."
+    return f"The session {short_name(ended.name)} was stopped from elsewhere."
 
 
 def _finish(screen: Screen, client: Client, job: RecordingJob, ended: Session, *, overwrite: bool) -> ExitCode:

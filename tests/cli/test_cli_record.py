@@ -374,6 +374,17 @@ def test_a_recording_that_somebody_else_stopped_is_fetched_and_told(
     assert "The session s1 was stopped from elsewhere." in ran.err
 
 
+def test_a_page_that_ended_before_its_first_picture_is_not_told_as_stopped(fake: FakeBalancer, run: Command) -> None:
+    def end(session: session_pb2.Session) -> None:
+        report = recording_pb2.RecordingReport(end_cause="END_SIGNAL")
+        fake.advance(session.name, state=CANCELLED, recording_report=report)
+
+    fake.on_create = end
+    ran = run("record", URL)
+    assert ran.code == 1
+    assert "The page of session s1 logged its end signal before there was a picture." in ran.err
+
+
 def test_no_room_is_told_as_for_a_transcode(fake: FakeBalancer, run: Command) -> None:
     refusal = placement_pb2.Refusal(rule="RECORDING", message="no display is free")
     fake.verdicts = [placement_pb2.DeviceVerdict(device="devices/cpu-1", refusal=refusal)]

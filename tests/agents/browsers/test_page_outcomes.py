@@ -144,6 +144,14 @@ async def test_a_gate_that_is_never_passed_times_out(pages: ShownPages) -> None:
         assert await reason(pages, "/", gate) == "GATE_TIMEOUT"
 
 
+@pytest.mark.parametrize("kind", [GateKind.CONSOLE_SIGNAL, GateKind.SELECTOR])
+async def test_a_page_that_has_ended_waits_for_no_gate(pages: ShownPages, kind: GateKind) -> None:
+    pages.server.page("/over", GREEN + END.format(delay=0))
+    gate = StartGate(kind=kind, timeout=timedelta(seconds=60), selector="#nothing")
+    async with pages.shown("/over", gate) as driver:
+        assert await driver.ended() is PageEnd.SIGNAL
+
+
 async def test_a_selector_that_is_no_css_is_told_at_once(pages: ShownPages) -> None:
     gate = StartGate(kind=GateKind.SELECTOR, timeout=timedelta(minutes=5), selector="$binding ]][")
     assert await reason(pages, "/", gate) == "GATE_TIMEOUT"
