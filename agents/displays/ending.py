@@ -92,18 +92,19 @@ class _Killed:
 
     pids: frozenset[int]
     is_locked: bool
+    is_unreaped: bool
+    """Whether a child has not quite ended: later, nobody would let the system forget it."""
 
     def __bool__(self) -> bool:
-        return bool(self.pids) or self.is_locked
+        return bool(self.pids) or self.is_locked or self.is_unreaped
 
 
 def _kill_once(marks: ProcessMarks, processes: DisplayProcesses | None) -> _Killed:
     pids = kill_marked(marks)
-    if processes is not None:
-        processes.reap()
+    is_unreaped = processes is not None and not processes.reap()
     with contextlib.suppress(FileNotFoundError):
-        return _Killed(pids=pids, is_locked=is_held(marks.lock))
-    return _Killed(pids=pids, is_locked=False)
+        return _Killed(pids=pids, is_locked=is_held(marks.lock), is_unreaped=is_unreaped)
+    return _Killed(pids=pids, is_locked=False, is_unreaped=is_unreaped)
 
 
 def _remove_owned(user_id: int) -> None:

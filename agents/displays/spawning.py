@@ -58,6 +58,8 @@ class DisplayProcesses:
         self._process_ids: dict[str, int] = {}
         self._preferred = False
         self._ended = False
+        self._replaced: list[int] = []
+        """Pidfds of those whose name another one has by now."""
 
     async def spawn(
         self,
@@ -114,11 +116,17 @@ class DisplayProcesses:
         """Tells whether every process that was started, or adopted, lives."""
         return all(not has_ended(descriptor) for descriptor in tuple(self._alive.values()))
 
-    def reap(self) -> None:
-        """Lets the system forget children that have ended."""
-        for descriptor in tuple(self._alive.values()):
+    def reap(self) -> bool:
+        """Lets the system forget children that have ended.
+
+        Returns:
+            Whether no child is left. What an earlier agent started is nobody's child here.
+        """
+        left = False
+        for descriptor in (*self._alive.values(), *self._replaced):
             with contextlib.suppress(ChildProcessError):
-                os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOHANG)
+                left |= os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOHANG) is None
+        return not left
 
     def end(self) -> None:
         """Starts no further process. To be called before they are killed."""
@@ -129,6 +137,8 @@ class DisplayProcesses:
         self.reap()
         for name in tuple(self._alive):
             self._let_go(name)
+        while self._replaced:
+            os.close(self._replaced.pop())
 
     def _start(self, argv: list[str], environment: dict[str, str], name: str, user_id: int | None) -> int:
         lock = os.open(self.folder.lock, os.O_RDWR | os.O_CLOEXEC)
@@ -152,7 +162,9 @@ class DisplayProcesses:
                 )
             # Popen takes a child that outlives it for a mistake. This one is meant to, and is reaped by its pidfd.
             process.returncode = 0
-            self._let_go(name)
+            if (before := self._alive.pop(name, None)) is not None:
+                # It may not have ended yet.
+                self._replaced.append(before)
             self._alive[name] = os.pidfd_open(process.pid)
             self._process_ids[name] = process.pid
             # Noted before it is asked: whoever prefers the display at this moment, in another thread, finds it.

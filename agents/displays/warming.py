@@ -265,6 +265,7 @@ class WarmDisplays:
     async def _check(self) -> None:
         for one in tuple(self._ready):
             one.made.folder.bound_log()
+            one.made.processes.reap()
             if not await _is_healthy(one.made) and one in self._ready:
                 self._ready.remove(one)
                 self._on_changed()

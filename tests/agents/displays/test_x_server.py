@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 import pytest_asyncio
 from display_rig import is_root, open_window, short_folder, x_connection
@@ -268,3 +270,20 @@ def test_a_proposed_name_is_free() -> None:
     name = propose_name()
     assert not socket_of(name).exists()
     assert not (TMP / f".X{name.removeprefix(':')}-lock").exists()
+
+
+async def test_a_process_whose_name_another_has_by_now_is_no_zombie_in_the_end(bench: Bench) -> None:
+    first, second = [await bench.processes.spawn(["/bin/sleep", "60"], name="browser") for _ in range(2)]
+    assert not bench.processes.reap()
+    for process_id in (first, second):
+        os.kill(process_id, signal.SIGKILL)
+    await asyncio.to_thread(await_reaped, bench.processes)
+    assert not psutil.pid_exists(first)
+    assert not psutil.pid_exists(second)
+
+
+def await_reaped(processes: DisplayProcesses) -> None:
+    deadline_s = time.monotonic() + 20
+    while not processes.reap():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
