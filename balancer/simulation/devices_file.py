@@ -194,6 +194,8 @@ def _from_json(text: str) -> Fleet:
     except (json.JSONDecodeError, RecursionError) as error:
         line = f"line {error.lineno}: " if isinstance(error, json.JSONDecodeError) else ""
         raise DevicesJsonError(f"{line}it is no JSON.") from error
+    except ValueError as error:
+        raise DevicesJsonError("a number in it has too many digits.") from error
     devices = found.get("devices") if isinstance(found, dict) else found
     if not isinstance(devices, list) or not devices or len(devices) > MOST_DEVICES:
         raise DevicesJsonError('it has no list of "devices". Try the output of gpu-balancer devices --json.')

@@ -333,11 +333,11 @@ class _Replay:
         """Ends what runs on a device; whoever fed it asks again at once for what is left."""
         courses = [self._courses[session_id] for session_id in self._ledger.sessions(device_id)]
         for course in courses:
-            course.remaining_s -= self._now_s - course.begun_s
+            course.remaining_s -= self._now_s - course.begun_s if course.running else 0.0
+            self._tally.moves += course.running
             self._release(course)
         for course in courses:
             course.placed_before = True
-            self._tally.moves += 1
             self._ask(course)
 
     def _not_begun(self, course: _Course) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 _LARGEST_FILE_BYTES = 4 * 1024 * 1024
+_MANY_DIGITS = re.compile(r"[0-9_]{1000,}")
 _PLACE = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
 
 
@@ -71,6 +72,12 @@ def parse_settings(text: str, model: type[AnyModel], *, source: str) -> AnyModel
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _refusal(source, (_syntax_mistake(str(error), text),)) from error
+    except ValueError as error:
+        digits = _MANY_DIGITS.search(text)
+        line = None if digits is None else text.count("\n", 0, digits.start()) + 1
+        raise _refusal(source, (Mistake(key="", line=line, message="a number has too many digits"),)) from error
+    except RecursionError as error:
+        raise _refusal(source, (Mistake(key="", line=None, message="it is nested too deep"),)) from error
     try:
         return model.model_validate(raw)
     except ValidationError as error:
@@ -111,7 +118,7 @@ def edit_settings(path: Path, edit: Callable[[TOMLDocument], None], model: type[
     text = _read(path)
     try:
         document = tomlkit.parse(text)
-    except tomlkit.exceptions.TOMLKitError as error:
+    except (tomlkit.exceptions.TOMLKitError, ValueError, RecursionError) as error:
         # The same text read by the standard library tells the line.
         parse_settings(text, model, source=str(path))
         raise SettingsError(f"Cannot change settings {path}: {error}. Try to write it by hand.") from error

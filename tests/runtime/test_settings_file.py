@@ -141,6 +141,11 @@ def test_what_is_no_toml_is_told_with_its_line(text: str, line: int) -> None:
     assert "no TOML" in mistake
 
 
+def test_what_no_reader_takes_is_refused_too() -> None:
+    assert _mistakes(f"[frame]\nweight_kg = {'9' * 5000}\n") == ["line 2: a number has too many digits"]
+    assert _mistakes("a = " + "[" * 100_000) == ["it is nested too deep"]
+
+
 def test_long_values_are_not_repeated_whole() -> None:
     (mistake,) = _mistakes(f'[frame]\nweight_kg = "{"x" * 500}"\n')
     assert len(mistake) < 120

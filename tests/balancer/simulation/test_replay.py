@@ -176,6 +176,14 @@ def test_sessions_of_a_device_that_fails_are_placed_elsewhere_for_what_is_left_o
     assert result.session_s == pytest.approx(200)
 
 
+def test_a_device_that_fails_again_takes_nothing_from_a_session_that_has_not_begun_on_it() -> None:
+    trace = trace_of(asked(0, 40), asked(0, 40))
+    failures = tuple(DeviceFailure(device_id=DeviceId("gpu-0"), time_s=time_s) for time_s in (60.0, 60.5))
+    result = replay(trace, fleet(), LeastWeightedLoad(), ReplayRules(failures=failures))
+    assert (result.completed, result.moves) == (2, 1)
+    assert result.session_s == pytest.approx(200)
+
+
 def test_a_dead_device_is_put_aside_after_two_tries_and_comes_back_by_its_probe() -> None:
     trace = trace_of(*(asked(float(second), 5, duration_s=15) for second in range(1000)))
     failing = DeviceFailure(device_id=DeviceId("gpu-0"), time_s=100, duration_s=300)
