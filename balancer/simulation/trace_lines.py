@@ -331,6 +331,8 @@ class _Fields:
         value = self.take(key, default)
         if value is not None and not isinstance(value, str):
             self.refuse(f"has a {key} that is no text: {_shown(value)}.")
+        if value and not value.isprintable():
+            self.refuse(f"has a {key} with characters that cannot be shown: {value[:40]!a}.")
         return value
 
     def word(self, key: str, words: type[_Word], default: Any = ...) -> _Word:

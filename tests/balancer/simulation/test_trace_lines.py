@@ -99,6 +99,8 @@ MALFORMED = [
     ([HEADER, changed(max_wait_s=-1)], 2, "max_wait_s"),
     ([HEADER, LINE.replace("{", '{"arrival_s": 3, ', 1)], 2, 'has a key more than once: "arrival_s"'),
     ([HEADER, LINE.replace('"codec"', '"width": 3, "codec"', 1)], 2, 'has a key more than once: "width"'),
+    (['{"version": 1, "title": "\\ud800"}'], 1, "characters that cannot be shown"),
+    (['{"version": 1, "title": "\\u001b[2J"}'], 1, "characters that cannot be shown"),
     (['{"version": 1, "version": 1}'], 1, 'has a key more than once: "version"'),
     ([HEADER, changed(color="red")], 2, 'a key that the session does not have: "color"'),
     ([HEADER, changed(workload=None)], 2, "workload that is no JSON object"),
