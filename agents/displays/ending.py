@@ -102,9 +102,10 @@ class _Killed:
 def _kill_once(marks: ProcessMarks, processes: DisplayProcesses | None) -> _Killed:
     pids = kill_marked(marks)
     is_unreaped = processes is not None and not processes.reap()
+    is_locked = False
     with contextlib.suppress(FileNotFoundError):
-        return _Killed(pids=pids, is_locked=is_held(marks.lock), is_unreaped=is_unreaped)
-    return _Killed(pids=pids, is_locked=False, is_unreaped=is_unreaped)
+        is_locked = is_held(marks.lock)
+    return _Killed(pids=pids, is_locked=is_locked, is_unreaped=is_unreaped)
 
 
 def _remove_owned(user_id: int) -> None:

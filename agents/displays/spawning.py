@@ -95,9 +95,7 @@ class DisplayProcesses:
         for name, pid in self.folder.read_processes():
             descriptor = open_holder(pid, self.folder.lock)
             if descriptor is not None:
-                self._let_go(name)
-                self._alive[name] = descriptor
-                self._process_ids[name] = pid
+                self._hold(name, pid, descriptor)
 
     def prefer(self) -> None:
         """Gives the processes, and those that are still to be started, precedence: somebody wants the display."""
@@ -135,10 +133,10 @@ class DisplayProcesses:
     def close(self) -> None:
         """Gives the pidfds back, and ends no process."""
         self.reap()
-        for name in tuple(self._alive):
-            self._let_go(name)
-        while self._replaced:
-            os.close(self._replaced.pop())
+        for descriptor in (*self._alive.values(), *self._replaced):
+            os.close(descriptor)
+        self._alive.clear()
+        self._replaced.clear()
 
     def _start(self, argv: list[str], environment: dict[str, str], name: str, user_id: int | None) -> int:
         lock = os.open(self.folder.lock, os.O_RDWR | os.O_CLOEXEC)
@@ -162,11 +160,7 @@ class DisplayProcesses:
                 )
             # Popen takes a child that outlives it for a mistake. This one is meant to, and is reaped by its pidfd.
             process.returncode = 0
-            if (before := self._alive.pop(name, None)) is not None:
-                # It may not have ended yet.
-                self._replaced.append(before)
-            self._alive[name] = os.pidfd_open(process.pid)
-            self._process_ids[name] = process.pid
+            self._hold(name, process.pid, os.pidfd_open(process.pid))
             # Noted before it is asked: whoever prefers the display at this moment, in another thread, finds it.
             if self._preferred:
                 give_precedence(process.pid)
@@ -176,7 +170,9 @@ class DisplayProcesses:
             # Last, so that a free lock means that nobody is being started either.
             os.close(lock)
 
-    def _let_go(self, name: str) -> None:
-        descriptor = self._alive.pop(name, None)
-        if descriptor is not None:
-            os.close(descriptor)
+    def _hold(self, name: str, process_id: int, descriptor: int) -> None:
+        """Takes hold of a process. One that had its name may not have ended yet, and is still to be reaped."""
+        if (before := self._alive.get(name)) is not None:
+            self._replaced.append(before)
+        self._alive[name] = descriptor
+        self._process_ids[name] = process_id

@@ -30,11 +30,11 @@ def state_before(folder: AttemptFolder, earlier: Sequence[EarlierAttempt]) -> Re
         The state, of which each take tells all that its ffmpeg reported. That of a recording which has not begun: none
         can be read.
     """
-    for one in sorted(earlier, key=lambda attempt: attempt.attempt, reverse=True):
+    known = [one for one in earlier if one.folder]
+    for one in sorted(known, key=lambda attempt: attempt.attempt, reverse=True):
         source = AttemptFolder(path=Path(one.folder), key=AttemptKey(session=folder.key.session, attempt=one.attempt))
-        if one.folder:
-            with contextlib.suppress(RecordUnreadableError, OSError):
-                return _with_all_told(read_state(source), source)
+        with contextlib.suppress(RecordUnreadableError, OSError):
+            return _with_all_told(read_state(source), source)
     return RecordingState()
 
 

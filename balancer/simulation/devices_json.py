@@ -181,7 +181,8 @@ class _Fields:
 
     def whole(self, key: str, *, most: int) -> int:
         value = self._given.get(key, 0)
-        number = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 20 else value
+        is_digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20
+        number = int(value) if is_digits else value
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= most:
             self.refuse(f"has a {key} that is no whole number from 0 to {most:,}")
         return number

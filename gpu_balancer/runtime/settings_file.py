@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 _LARGEST_FILE_BYTES = 4 * 1024 * 1024
-_MANY_DIGITS = re.compile(r"[0-9_]{1000,}")
+_MANY_DIGITS = re.compile(r"[0-9_]{4300,}")
+"""A whole number that Python does not read, see `sys.set_int_max_str_digits`."""
 _PLACE = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
 
 
