@@ -18,6 +18,7 @@ from playwright.async_api import Browser, Error, Playwright, async_playwright
 from agents.browsers.chromium_page import ChromiumPage
 from agents.browsers.kiosk_window import fill_display
 from agents.browsers.page import PageFault
+from agents.browsers.spare_renderer import keep_renderer_ready
 from gpu_balancer.runtime.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class BrowserHub:
     async def rendering(self, display: Display) -> str | None:
         """Asks what renders WebGL, on the blank page of a display that waits for work, so that no recording waits.
 
-        It sees to it that the page fills the display too, for the same reason.
+        It sees to it that the page fills the display too, and that the browser is ready for the next page, for the same
+        reason.
 
         Returns:
             What a page would be told: "ANGLE (NVIDIA, …)". None: there is no WebGL, or it cannot be asked.
@@ -112,6 +114,7 @@ class BrowserHub:
                 await fill_display(session, display)
                 # Not `page.evaluate`, which would count as a user's gesture.
                 answer = await session.send("Runtime.evaluate", {"expression": _RENDERER, "returnByValue": True})
+                await keep_renderer_ready(page, session)
             value = answer["result"].get("value")
             return value if isinstance(value, str) else None
         except (Error, TimeoutError, IndexError, PageFault):
