@@ -87,6 +87,8 @@ class Command:
     """Whose playlists are to be ended, and joined with earlier ones."""
     files: tuple[FileParts, ...] = ()
     """To be joined with what earlier attempts have made."""
+    may_be_held: bool = False
+    """Whether its ffmpeg can be started ahead of its time, see `held_command`."""
     secrets: tuple[str, ...] = ()
     """Texts that must not be shown wherever `argv` or ffmpeg's log is, longest first."""
 

@@ -23,10 +23,17 @@ class FfmpegFeatures:
     rate is left out."""
     encoder_stats: bool
     """`-stats_enc_pre`: a line in a file about each picture that is encoded."""
+    options_from_files: bool
+    """`-/name FILE`: the value of an option is read from a file."""
 
 
 _OLDEST = FfmpegFeatures(
-    hybrid_mp4=False, enhanced_flv=False, opus_in_flv=False, measured_hls_bandwidth=False, encoder_stats=False
+    hybrid_mp4=False,
+    enhanced_flv=False,
+    opus_in_flv=False,
+    measured_hls_bandwidth=False,
+    encoder_stats=False,
+    options_from_files=False,
 )
 
 
@@ -47,9 +54,9 @@ def features_of(version: str) -> FfmpegFeatures:
     """Tells what an ffmpeg of a version has.
 
     The hybrid MP4 muxer came with 7.1 and was made sound by 8.0; HEVC and AV1 in FLV came with 6.1, Opus in FLV with
-    8.0; measured HLS bandwidths are in 8.0 for certain; encoders' statistics came with 6.0 and
-    know the captured picture behind a filter graph since 7.0. A version without a number
-    is taken for the oldest one: the result is then right, if less refined.
+    8.0; measured HLS bandwidths are in 8.0 for certain; encoders' statistics came with 6.0 and know the captured
+    picture behind a filter graph since 7.0; options are read from files since 7.0. A version without a number is taken
+    for the oldest one: the result is then right, if less refined.
 
     Args:
         version: As ffmpeg prints it.
@@ -66,4 +73,5 @@ def features_of(version: str) -> FfmpegFeatures:
         opus_in_flv=number >= (8, 0),
         measured_hls_bandwidth=number >= (8, 0),
         encoder_stats=number >= (7, 0),
+        options_from_files=number >= (7, 0),
     )

@@ -19,6 +19,7 @@ from agents.pipelines.command import Command
 from agents.pipelines.command_builder import DEVICE_ARGUMENTS, GENERAL_ARGUMENTS, environment_of, secrets_of
 from agents.pipelines.encoding_arguments import branches_of, encoder_threads, output_arguments
 from agents.pipelines.ffmpeg_features import features_of
+from agents.pipelines.held_command import GRAPH_OPTION
 from agents.pipelines.job import (
     AudioCodec,
     CaptureInput,
@@ -143,6 +144,7 @@ def build_take(
         env={**environment_of(device, coders), **display_environment(access)},
         directories=outputs.directories,
         presentations=outputs.presentations,
+        may_be_held=bool(branches) and features.options_from_files,
         secrets=secrets_of(asked, None),
     )
 
@@ -236,7 +238,7 @@ def _picture_arguments(
         mark = (*opened, "-i", f"file:{job.watermark.path}")
     graph = capture_graph(branches, capture, watermark=job.watermark, idle_events=idle_events)
     threads = str(_filter_threads(capture, device))
-    return (*mark, "-filter_complex_threads", threads, "-filter_complex", graph)
+    return (*mark, "-filter_complex_threads", threads, GRAPH_OPTION, graph)
 
 
 def _filter_threads(capture: CaptureInput, device: PipelineDevice) -> int:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.clock import Clock
 
 _LOG = logging.getLogger(__name__)
-_TOLD_AFTER_S = 0.3
+_TOLD_AFTER_S = 1.0
 """What is over sooner is told to nobody: a recording that begins at once has other things to do."""
 _SIZED_EVERY_S = 5.0
 

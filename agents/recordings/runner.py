@@ -172,6 +172,7 @@ class RecordingRunner:
                 await self._takes.shoot()
             await self._close()
         except asyncio.CancelledError:
+            await self._takes.give_up_prepared()
             await self._stage.let_go()
             raise
 

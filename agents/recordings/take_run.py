@@ -80,13 +80,25 @@ class TakeRun:
         fence: FenceHold,
         clock: Clock,
         bounds: TakeBounds,
+        inherited: tuple[int, ...] = (),
     ) -> Self:
         """Starts a take in its folder, behind the fence of its session.
+
+        Args:
+            folder: The take's own folder.
+            command: What is started.
+            take: What is known of it.
+            fence: Of its session, held.
+            clock: Measures waits.
+            bounds: How it is looked after.
+            inherited: Descriptors that its ffmpeg is to have.
 
         Raises:
             OSError: When the system cannot start a process.
         """
-        shim = spawn_shim(folder, command.argv, command.env, fence=fence.descriptor, among_others=True)
+        shim = spawn_shim(
+            folder, command.argv, command.env, fence=fence.descriptor, inherited=inherited, among_others=True
+        )
         give_precedence(shim)
         return cls(folder, take, clock=clock, bounds=bounds, shim=shim)
 
@@ -133,6 +145,13 @@ class TakeRun:
     def exit_code(self) -> int | None:
         """How ffmpeg ended, 128 + signal when a signal ended it. None: it has not, or that was not seen."""
         return self._folder.exit_code()
+
+    async def reap(self) -> None:
+        """Awaits that its shim has ended too, once its ffmpeg has, and takes its number back from the system."""
+        ended = asyncio.Event()
+        with self.waking(ended), contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), _SHIM_GRACE_S)
+        self._processes.any_alive()  # reaps the shim
 
     @contextlib.contextmanager
     def waking(self, wake: asyncio.Event) -> Iterator[None]:

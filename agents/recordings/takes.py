@@ -19,6 +19,7 @@ from agents.recordings.failures import (
     start_failure,
     told_failure,
 )
+from agents.recordings.held_take import HeldTake
 from agents.recordings.state import RecordingEnd, Take
 from agents.recordings.take_folder import flush_take, make_take_folder, take_folder, take_outputs
 from agents.recordings.take_run import TakeRun
@@ -70,6 +71,7 @@ class Takes:
         self._thumbnails = Thumbnails(shooting, direction.folder)
         self._playlists = LivePlaylists(direction.record.playlists)
         self._prepared: dict[int, tuple[AttemptFolder, Command]] = {}
+        self._held: HeldTake | None = None
         self._health = _health(direction, clock, bounds)
 
     async def shoot(self) -> None:
@@ -90,6 +92,7 @@ class Takes:
         finally:
             watching.cancel()
             await asyncio.wait({watching})
+            await self.give_up_prepared()
             if not watching.cancelled():
                 watching.result()
 
@@ -116,9 +119,18 @@ class Takes:
         if self._now.ended.is_set() or self._now.resting:
             return None
         number = 1 if last is None else last.number + last.ended
-        take = Take(number=number, sound_only=not self._now.record.job.pictures)
+        held, self._held = self._held, None
+        prepared = None if held is None else await held.let_go()
+        if prepared is not None:
+            # Only now: of one that still waited a successor could make nothing, and it begins anew with none.
+            await self._now.told.keep_take(prepared.take)
+            return prepared
+        take = self._take(number)
         await self._now.told.keep_take(take)
         return await self._begun(take)
+
+    def _take(self, number: int) -> Take:
+        return Take(number=number, sound_only=not self._now.record.job.pictures)
 
     def _has_files(self, number: int) -> bool:
         return any(path.stat().st_size for path in take_outputs(self._now.folder, number))
@@ -134,12 +146,26 @@ class Takes:
             self._now.told.note(takes=self._now.state.takes[:-1])
 
     async def prepare(self) -> None:
-        """Makes ready what the first take needs, while its display is still being set.
+        """Makes ready what the first take needs, while its stage is still being set: ffmpeg itself, which waits.
 
         What goes wrong here goes wrong again when the take is to begin, and is told then.
         """
-        with contextlib.suppress(RequestFailure, OSError):
-            self._prepared[1] = await self._preparation(1)
+        with contextlib.suppress(RequestFailure, OSError, FencedError):
+            self._prepared[1] = folder, command = await self._preparation(1)
+            if not command.may_be_held or self._now.resting:
+                return
+            with await asyncio.to_thread(self._now.fence.prove) as fence:
+                self._held = HeldTake.start(
+                    folder, command, self._take(1), fence=fence, clock=self._clock, bounds=self._bounds
+                )
+            # Should it end before its time, its folder cannot be used again.
+            del self._prepared[1]
+
+    async def give_up_prepared(self) -> None:
+        """Ends what `prepare` has started, if it was not needed."""
+        held, self._held = self._held, None
+        if held is not None:
+            await held.give_up()
 
     async def _preparation(self, number: int) -> tuple[AttemptFolder, Command]:
         now = self._now
@@ -270,6 +296,7 @@ class Takes:
         with contextlib.suppress(OSError):
             self._tell_progress(run)
         await self._note_first_picture(run)
+        await run.reap()
         asked = self._is_to_end(run)
         take = replace(run.take, ended=True)
         verdict = await asyncio.to_thread(

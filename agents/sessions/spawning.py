@@ -1,8 +1,9 @@
 """Starts the shim of an attempt as a process that nobody owns but itself.
 
 Not through asyncio's child transport, which kills its child when the loop closes. `subprocess.Popen` with a session of
-its own outlives the agent; its end is seen through a pidfd. Every descriptor but the attempt's lock and the
-session's fence is closed in it, so that a surviving session keeps no port or socket of the agent open.
+its own outlives the agent; its end is seen through a pidfd. Every descriptor but the attempt's lock, the session's
+fence and what the program is given by name is closed in it, so that a surviving session keeps no port or socket of the
+agent open.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def spawn_shim(
     env: Mapping[str, str],
     *,
     fence: int | None = None,
+    inherited: tuple[int, ...] = (),
     among_others: bool = False,
 ) -> int:
     """Starts the shim with a program. It inherits the agent's CPU affinity.
@@ -40,6 +42,7 @@ def spawn_shim(
         argv: Program and arguments.
         env: Variables to set on top of the agent's own.
         fence: Descriptor of the held fence of the session, which its processes inherit. None: it writes no outputs.
+        inherited: Descriptors that the program is to have besides, under the same numbers.
         among_others: Whether other processes of the attempt may live already, as those of a display do.
 
     Returns:
@@ -62,7 +65,7 @@ def spawn_shim(
             stderr=subprocess.DEVNULL,
             cwd=folder.path,
             env={**os.environ, **env, **({} if folder.mark is None else folder.mark.environment)},
-            pass_fds=(lock,) if fence is None else (lock, fence),
+            pass_fds=(lock, *inherited) if fence is None else (lock, fence, *inherited),
             start_new_session=True,
         )
         # Popen takes a child that outlives it for a mistake. This one is meant to, and is reaped by its pidfd.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pipeline_devices import NEW_FFMPEG, OLD_FFMPEG, cpu
 from pipeline_programs import run_program
 
+from agents.pipelines.held_command import held_command
 from agents.pipelines.input_description import parse_input_description
 from agents.pipelines.progress import Progress, parse_progress
 from agents.pipelines.recording_files import (
@@ -84,24 +85,34 @@ class TakeRig:
             idleness=str(self.folder / f"idleness-{number}"),
         )
 
-    def start(self, *, sound_delay: timedelta | None = None) -> Take:
-        """Starts the next take."""
+    def start(self, *, sound_delay: timedelta | None = None, held: bool = False) -> Take:
+        """Starts the next take; one that is held waits for `let_go`."""
         number = len(self.takes) + 1
         places = self.places(number)
         delay = {} if sound_delay is None else {"sound_delay": sound_delay}
         command = build_take(self.job, self.device, self.access, places, number=number, **delay)
         for directory in command.directories:
             Path(directory).mkdir(parents=True, exist_ok=True)
+        argv, gate = command.argv, None
+        if held:
+            read, gate = os.pipe()
+            waiting = held_command(command, read)
+            argv = waiting.argv
         process = subprocess.Popen(
-            command.argv,
+            argv,
+            pass_fds=(read,) if held else (),
             env={**os.environ, **command.env},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.takes.append(Take(process=process, places=places))
-        return self.takes[-1]
+        take = Take(process=process, places=places)
+        if gate is not None:
+            os.close(read)
+            take.gate, take.graph = gate, waiting.graph
+        self.takes.append(take)
+        return take
 
     def finish(self) -> dict[str, Path]:
         """Makes the files as an agent does, and gives them by output."""
@@ -125,6 +136,8 @@ class TakeRig:
     def close(self) -> None:
         """Ends what still runs."""
         for take in self.takes:
+            if take.gate is not None:
+                take.let_go(unsaid=True)
             take.process.kill()
             take.process.communicate()
 
@@ -140,11 +153,25 @@ class Take:
 
     process: subprocess.Popen[str]
     places: TakePlaces
+    gate: int | None = None
+    graph: bytes = b""
 
     def progress(self) -> Progress:
         """Tells how far it is."""
         path = Path(self.places.progress)
         return (parse_progress(path.read_text(), None)[0] if path.exists() else None) or Progress()
+
+    def let_go(self, *, unsaid: bool = False) -> None:
+        """Lets a held take begin, or lets go of it without a word."""
+        assert self.gate is not None
+        if not unsaid:
+            os.write(self.gate, self.graph)
+        os.close(self.gate)
+        self.gate = None
+
+    def has_connections(self) -> bool:
+        """Tells whether it has asked anybody for anything: a display, a sound server."""
+        return any(fd.readlink().name.startswith("socket:") for fd in Path(f"/proc/{self.process.pid}/fd").iterdir())
 
     def await_frames(self, count: int) -> None:
         """Waits until so many pictures are encoded."""

@@ -142,6 +142,34 @@ def _draw_bars(painter: Painter) -> None:
         painter.fill(color, index * BAR, 0, BAR, HEIGHT)
 
 
+def test_a_held_take_asks_nobody_for_anything_until_it_is_let_go(
+    device: PipelineDevice, screen: BareScreen, painter: Painter, tmp_path: Path, rig_of: Callable[..., TakeRig]
+) -> None:
+    job = recording(mp4("out.mp4"), capture=HEARD)
+    rig = rig_of(job=job, device=device, screen=screen, folder=tmp_path)
+    take = rig.start(held=True)
+    # It has read the options before its graph by then, and would read on.
+    take.await_that(Path(take.places.progress).exists)
+    with pytest.raises(subprocess.TimeoutExpired):
+        take.process.wait(timeout=0.5)
+    assert not take.has_connections()
+    assert not list(rig.artifacts.rglob("output-*"))
+    take.let_go()
+    take.await_frames(RATE)
+    take.end()
+    assert rig.finish()
+
+
+def test_a_held_take_that_nobody_holds_any_more_ends_and_leaves_nothing(
+    device: PipelineDevice, screen: BareScreen, tmp_path: Path, rig_of: Callable[..., TakeRig]
+) -> None:
+    rig = rig_of(job=recording(mp4("out.mp4"), capture=HEARD), device=device, screen=screen, folder=tmp_path)
+    take = rig.start(held=True)
+    take.let_go(unsaid=True)
+    assert take.process.wait(timeout=PATIENCE_S) != 0
+    assert not list(rig.artifacts.rglob("output-*"))
+
+
 def test_colours_come_out_as_they_were_shown(
     device: PipelineDevice, screen: BareScreen, painter: Painter, tmp_path: Path, rig_of: Callable[..., TakeRig]
 ) -> None:

@@ -22,6 +22,7 @@ from agents.browsers.page import PageEnd, PageFault, PageFigures
 from agents.displays.display import BrowserEndpoint, Display, DisplayUnavailable
 from agents.lock_holders import is_held, kill_holders
 from agents.pipelines.command import Command, OutputMove
+from agents.pipelines.held_command import GRAPH_OPTION
 from agents.pipelines.job import AudioRendition, Container, FileOutput, JobOutput, Rendition, VideoEncoding
 from agents.pipelines.recording import Capture, PageSource, RecordingJob, StartGate, StopRules
 from agents.pipelines.recording_files import FinishStep, final_moves, take_file
@@ -125,6 +126,7 @@ class FakePage:
 
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     fault: PageFault | None = None
+    fault_at_gate: PageFault | None = None
     end: asyncio.Future[PageEnd] | None = None
     opened: bool = False
 
@@ -136,6 +138,8 @@ class FakePage:
 
     async def pass_gate(self) -> timedelta:
         await self.gate.wait()
+        if self.fault_at_gate is not None:
+            raise self.fault_at_gate
         return timedelta(milliseconds=80)
 
     async def ended(self) -> PageEnd:
@@ -181,6 +185,7 @@ class FakeShooting(Shooting):
     def __init__(self) -> None:
         """Knows no device."""
         self.lost_of_three = 0
+        self.may_be_held = True
 
     async def ready(self) -> None:
         return
@@ -201,7 +206,8 @@ class FakeShooting(Shooting):
         file = attempt.artifacts / take_file(0, Container.MP4, number)
         file.parent.mkdir(parents=True, exist_ok=True)
         sound = "" if record.job.pictures else "sound"
-        return Command(argv=("/bin/sh", str(CAMERA), str(folder.progress), str(file), sound, str(self.lost_of_three)))
+        argv = ("/bin/sh", str(CAMERA), str(folder.progress), str(file), sound, str(self.lost_of_three))
+        return Command(argv=(*argv, GRAPH_OPTION, "graph"), may_be_held=self.may_be_held)
 
     def sound_timing(self, job: RecordingJob) -> SoundTiming | None:
         return SoundTiming(delay=timedelta(milliseconds=3), delay_source="settings") if job.capture.sound else None

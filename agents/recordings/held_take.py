@@ -1,0 +1,91 @@
+"""A take whose ffmpeg was started ahead of its time, and waits: so the first picture need not wait for its start."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
+
+from agents.pipelines.held_command import held_command
+from agents.recordings.take_run import TakeRun
+
+if TYPE_CHECKING:
+    from agents.pipelines.command import Command
+    from agents.recordings.state import Take
+    from agents.recordings.take_run import TakeBounds
+    from agents.sessions.fence import FenceHold
+    from agents.sessions.folder import AttemptFolder
+    from gpu_balancer.runtime.clock import Clock
+
+
+class HeldTake:
+    """An ffmpeg that waits to be let go. One whose agent dies, or lets go of it unsaid, ends by itself.
+
+    It has opened no output, and what holds a recording's display ends it too: nothing has to be known of it later.
+    """
+
+    def __init__(self, run: TakeRun, graph: bytes, gate: int) -> None:
+        """Takes hold of one that was started.
+
+        Args:
+            run: Its processes.
+            graph: What lets it go.
+            gate: Descriptor of the pipe to which that is written; taken over.
+        """
+        self._run = run
+        self._graph = graph
+        self._gate: int | None = gate
+
+    @classmethod
+    def start(
+        cls,
+        folder: AttemptFolder,
+        command: Command,
+        take: Take,
+        *,
+        fence: FenceHold,
+        clock: Clock,
+        bounds: TakeBounds,
+    ) -> Self:
+        """Starts it, from a command that may be held; else like `TakeRun.start`.
+
+        Raises:
+            OSError: When the system cannot start a process.
+        """
+        read, gate = os.pipe()
+        try:
+            held = held_command(command, read)
+            waiting = replace(command, argv=held.argv)
+            run = TakeRun.start(folder, waiting, take, fence=fence, clock=clock, bounds=bounds, inherited=(read,))
+        except BaseException:
+            os.close(gate)
+            raise
+        finally:
+            os.close(read)
+        return cls(run, held.graph, gate)
+
+    async def let_go(self) -> TakeRun | None:
+        """Has it begin. May be called once.
+
+        Returns:
+            The take, which records from now on. None: its ffmpeg has ended meanwhile, and nothing of it is left.
+        """
+        assert self._gate is not None
+        if self._run.gone:
+            await self.give_up()
+            return None
+        os.write(self._gate, self._graph)
+        self._close_gate()
+        return self._run
+
+    async def give_up(self) -> None:
+        """Has it end, and awaits that, unless it was let go."""
+        if self._gate is not None:
+            self._close_gate()
+            with self._run:
+                await self._run.reap()
+
+    def _close_gate(self) -> None:
+        assert self._gate is not None
+        os.close(self._gate)
+        self._gate = None
