@@ -34,6 +34,7 @@ from balancer.domain.policies import (
     RoundRobin,
     SessionCount,
 )
+from balancer.domain.policies.least_weighted_load import FALLS_BEHIND
 from balancer.domain.policies.utilization import busy_score
 from balancer.domain.workload import CostFactors, VideoCodec, Workload
 
@@ -231,11 +232,30 @@ def test_without_admission_the_default_counts_room_to_the_brim_and_takes_last_wh
     )
     policy = LeastWeightedLoad()
     policy.on_settings(PlacementSettings(admission=False))
-    assert list(policy.choose((half, behind), workload(encode(360))).scores.values()) == [10, 10_000]
+    assert list(policy.choose((half, behind), workload(encode(360))).scores.values()) == [10, 10 + FALLS_BEHIND]
     free_of_cost = [one._replace(cost_pixels_per_second=0) for one in (behind, half)]
     assert chosen(policy, *free_of_cost, asked=workload(encode(360))) == "GPU-1"
     placed(policy, "large", large)
-    assert list(policy.choose((half, behind), workload(encode(360))).scores.values()) == [10 + cost, 10_000]
+    expected = [10 + cost, 10 + FALLS_BEHIND]
+    assert list(policy.choose((half, behind), workload(encode(360))).scores.values()) == expected
+
+
+def test_without_admission_what_is_too_much_goes_where_no_further_sessions_fall_behind() -> None:
+    policy = LeastWeightedLoad()
+    policy.on_settings(PlacementSettings(admission=False))
+    in_time, brimful = candidate("GPU-1", (7, 2, 9)), candidate("GPU-2", (9, 2, 9), booked=1)
+    behind = candidate("GPU-3", (11, 2, 9), booked=5_000_000)
+    assert chosen(policy, brimful, behind, in_time) == "GPU-1"
+    assert chosen(policy, brimful, behind) == "GPU-3"
+
+
+def test_without_admission_the_larger_of_two_devices_takes_what_is_too_much() -> None:
+    policy = LeastWeightedLoad()
+    policy.on_settings(PlacementSettings(admission=False))
+    for used in (9, 11):
+        small, large = candidate("GPU-1", (used, 2, 9)), candidate("GPU-2", (used, 2, 9), booked=5_000_000)
+        small = small._replace(view=gpu(device_id="GPU-1", weight=50))
+        assert chosen(policy, small, large) == "GPU-2"
 
 
 def test_between_equals_spreading_takes_fewer_sessions_and_packing_more() -> None:

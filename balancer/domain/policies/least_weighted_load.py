@@ -5,7 +5,10 @@ Looking at the load before placing, as simpler balancers do, sends every large s
 Spreading alone leaves a little room everywhere, and when devices fill up the large sessions find none that takes them.
 So what a session shuts out counts as if it were there: a device that could take one more like the largest live session,
 and could not any more with the new one, is as loaded as if it had taken that one too. As long as there is room nothing
-is shut out, and the load is the load. Where nobody is refused, a device that would fall behind counts a thousandfold.
+is shut out, and the load is the load.
+
+Where nobody is refused, what is too much for all devices goes to one that is behind already, where it makes no further
+sessions late; else to the largest, which is behind for the shortest time.
 
 Fewer sessions, then device order, decide between equals.
 """
@@ -25,8 +28,11 @@ from balancer.domain.policies.demands import Demands
 from balancer.domain.policies.policy import Candidate, Choice, IndifferentPolicy
 from balancer.domain.workload import Workload
 
-BEHIND = 1000
-"""How many times over a device counts that would fall behind: it comes after all that would not."""
+BEHIND = 10**15
+"""Pixels per second that count as booked on a device that is behind already: more than any work, so it comes after all
+that keep up, and the larger of two comes first."""
+FALLS_BEHIND = 1000 * BEHIND
+"""The same of a device that would fall behind: it comes after those that are."""
 _FEW = 64
 
 
@@ -89,9 +95,9 @@ class LeastWeightedLoad(IndifferentPolicy):
         for candidate in candidates:
             weight = candidate.view.weight
             cost = candidate.booked_pixels_per_second + candidate.cost_pixels_per_second
-            if workload.real_time and self._falls_behind(candidate):
-                cost = BEHIND * max(cost, 1)
-            elif large is not None:
+            behind = self._behind(candidate) if workload.real_time else 0
+            cost += behind
+            if large is not None and not behind:
                 cost += self._shut_out(candidate, large)
             scores[candidate.view.id] = cost * candidate.highest_weight // weight
             # cost / weight < best_cost / best_weight, without dividing: the common factor plays no part.
@@ -122,14 +128,19 @@ class LeastWeightedLoad(IndifferentPolicy):
         self._by_size = [self._sized(session_id, workload) for session_id, workload in self._live.items()]
         heapify(self._by_size)
 
-    def _falls_behind(self, candidate: Candidate) -> bool:
-        """Tells whether a device has no room for the session, as there are without admission."""
+    def _behind(self, candidate: Candidate) -> int:
+        """Gives what counts besides of a device that would be late with the session. 0: it is in time."""
         if self._settings.admission:
-            return False
+            return 0
+        is_late, was_late = False, False
         for (dimension, needed, bookable), used in zip(candidate.device_needs, candidate.device_used, strict=True):
-            if dimension in RATES and self._whole(bookable) - used < needed:
-                return True
-        return False
+            if dimension in RATES:
+                whole = self._whole(bookable)
+                is_late = is_late or used + needed > whole
+                was_late = was_late or used > whole
+        if not is_late:
+            return 0
+        return BEHIND if was_late else FALLS_BEHIND
 
     def _shut_out(self, candidate: Candidate, large: Workload) -> int:
         """Gives the cost of the large session where a device has room for it, and not after this one; else 0.
