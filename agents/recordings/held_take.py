@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
@@ -74,7 +75,8 @@ class HeldTake:
         if self._run.gone:
             await self.give_up()
             return None
-        os.write(self._gate, self._graph)
+        with contextlib.suppress(BrokenPipeError):  # It ends just now, and is seen to.
+            os.write(self._gate, self._graph)
         self._close_gate()
         return self._run
 

@@ -148,9 +148,10 @@ class TakeRun:
 
     async def reap(self) -> None:
         """Awaits that its shim has ended too, once its ffmpeg has, and takes its number back from the system."""
-        ended = asyncio.Event()
-        with self.waking(ended), contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), _SHIM_GRACE_S)
+        if self._processes.shim_alive():
+            ended = asyncio.Event()
+            with self.waking(ended), contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), _SHIM_GRACE_S)
         self._processes.any_alive()  # reaps the shim
 
     @contextlib.contextmanager

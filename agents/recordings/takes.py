@@ -122,7 +122,7 @@ class Takes:
         held, self._held = self._held, None
         prepared = None if held is None else await held.let_go()
         if prepared is not None:
-            # Only now: of one that still waited a successor could make nothing, and it begins anew with none.
+            # Only now: with a take that never began a successor could do nothing; with none it begins anew.
             await self._now.told.keep_take(prepared.take)
             return prepared
         take = self._take(number)
