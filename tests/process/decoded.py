@@ -6,6 +6,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +21,40 @@ _SOUND = re.compile(r"Stream #0:\d+.*?: Audio: (?P<codec>\w+).*?, (?P<rate>\d+) 
 _FORMAT = re.compile(r"Input #0, (?P<format>\S+), from")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """A media file after it was decoded whole."""
+    """A media file after it was decoded whole. What takes a further decoding is found out when it is asked for."""
 
     format: str
     video_codec: str | None
     pixels: str | None
     width: int | None
     height: int | None
-    frame_times_s: tuple[float, ...]
-    key_times_s: tuple[float, ...]
+    source: Path | str
     audio_codec: str | None
     audio_rate_hz: int | None
     audio_layout: str | None
-    audio_s: float
     complaints: tuple[str, ...]
     """What the decoder did not like."""
     streams: tuple[str, ...]
     """The kinds of its streams, in order."""
+
+    @cached_property
+    def frame_times_s(self) -> tuple[float, ...]:
+        return self._times_s()
+
+    @cached_property
+    def key_times_s(self) -> tuple[float, ...]:
+        return self._times_s("-skip_frame", "nokey")
+
+    @cached_property
+    def audio_s(self) -> float:
+        return _sound_s(self.source) if self.audio_codec else 0.0
+
+    def _times_s(self, *skip: str) -> tuple[float, ...]:
+        if self.video_codec is None:
+            return ()
+        return _times_s(self.source, "-map", "0:v:0", "-fps_mode", "passthrough", skip=skip)
 
     @property
     def frames(self) -> int:
@@ -65,14 +81,10 @@ def decode(source: Path | str) -> Decoded:
         pixels=video["pixels"] if video else None,
         width=int(video["width"]) if video else None,
         height=int(video["height"]) if video else None,
-        frame_times_s=_times_s(source, "-map", "0:v:0", "-fps_mode", "passthrough") if video else (),
-        key_times_s=_times_s(source, "-map", "0:v:0", "-fps_mode", "passthrough", skip=("-skip_frame", "nokey"))
-        if video
-        else (),
+        source=source,
         audio_codec=sound["codec"] if sound else None,
         audio_rate_hz=int(sound["rate"]) if sound else None,
         audio_layout=sound["layout"] if sound else None,
-        audio_s=_sound_s(source) if sound else 0.0,
         complaints=tuple(line for line in told.splitlines() if "[error]" in line or "[fatal]" in line),
         streams=tuple(re.findall(r"Stream #0:\d+.*?: (Video|Audio|Subtitle|Data)", head)),
     )
