@@ -15,8 +15,10 @@ RATE = 30
 
 def make_numbered(path: Path, seconds: float) -> Path:
     """Makes a file of 30 frames/s that are numbered from 0: bright and dark columns are the bits, the lowest first."""
-    bits = f"255*mod(floor(N/pow(2,floor(X/{_BLOCK}))),2)"
-    source = f"nullsrc=size={WIDTH}x{HEIGHT}:rate={RATE}:duration={seconds},geq=lum='{bits}':cb=128:cr=128"
+    bits = "255*mod(floor(N/pow(2,X)),2)"
+    # Drawn with one pixel for a bit, and enlarged: what `geq` draws is worked out anew for each pixel.
+    source = f"nullsrc=size={_BITS}x1:rate={RATE}:duration={seconds},format=gray,geq=lum='{bits}'"
+    source += f",scale={WIDTH}:{HEIGHT}:flags=neighbor"
     command = [FFMPEG, "-hide_banner", "-loglevel", "error", "-y", "-f", "lavfi", "-i", source]
     command += ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", str(path)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=120)
