@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from agents.process_marks import OWNER_VARIABLE, name_of_agent
+from gpu_balancer.cli.app import app
 from gpu_balancer.client import Client
+from gpu_balancer.runtime.failures import RequestFailure
 from gpu_balancer.runtime.folder_lock import lock_owner
 from gpu_balancer.v1 import device_pb2
 
@@ -79,20 +82,27 @@ class RunningDaemon:
         """Gives a client of this daemon, to be used as a context manager."""
         return Client(self.address)
 
-    def cli(self, *arguments: str | Path, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
-        """Runs `gpu-balancer` against this daemon."""
-        return subprocess.run(
-            [sys.executable, "-m", "gpu_balancer.cli", "--address", self.address, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout_s,
-            stdin=subprocess.DEVNULL,
-        )
+    def cli(self, *arguments: str | Path, apart: bool = False) -> subprocess.CompletedProcess[str]:
+        """Runs `gpu-balancer` against this daemon.
 
-    def json(self, *arguments: str | Path, timeout_s: float = 60) -> Any:
+        Args:
+            arguments: The command, without the address.
+            apart: As a program of its own, as a user starts it. Otherwise in this process, which is spared its start.
+        """
+        words = ["--address", self.address, *map(str, arguments)]
+        if apart:
+            command = [sys.executable, "-m", "gpu_balancer.cli", *words]
+            return subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL
+            )
+        ran = CliRunner().invoke(app, words)
+        if ran.exception is not None and not isinstance(ran.exception, SystemExit):
+            raise ran.exception
+        return subprocess.CompletedProcess(words, ran.exit_code, ran.stdout, ran.stderr)
+
+    def json(self, *arguments: str | Path, apart: bool = False) -> Any:
         """Runs a command with --json and reads its answer; fails the test when the command fails."""
-        done = self.cli(*arguments, "--json", timeout_s=timeout_s)
+        done = self.cli(*arguments, "--json", apart=apart)
         assert done.returncode == 0, f"{arguments}: {done.stderr}\n{done.stdout}"
         return json.loads(done.stdout)
 
@@ -226,8 +236,12 @@ def daemon_running(
 
 
 def _end(daemon: RunningDaemon) -> None:
-    if daemon.process.poll() is None and daemon.cli("shutdown", "--stop-sessions").returncode != 0:
-        daemon.process.terminate()
+    if daemon.process.poll() is None:
+        try:
+            with daemon.client() as client:
+                client.shutdown(stop_sessions=True)
+        except RequestFailure:
+            daemon.process.terminate()
     try:
         daemon.process.wait(_EXIT_S)
     except subprocess.TimeoutExpired:

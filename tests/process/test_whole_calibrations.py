@@ -113,7 +113,7 @@ def test_nothing_is_left_after_ctrl_c_or_when_the_agent_is_killed(daemon: Runnin
 def test_a_calibration_is_measured_kept_over_a_restart_and_forgotten(daemon: RunningDaemon) -> None:
     with daemon.client() as client:
         before = client.get_device("cpu-0")
-    document = daemon.json("devices", "calibrate", "--save", timeout_s=240)
+    document = daemon.json("devices", "calibrate", "--save")
     (device,) = document["devices"]
     figures = {
         (one["dimension"], one["codec"], one["speed"]): int(one["pixelsPerSecond"])

@@ -178,7 +178,7 @@ def http(cpu_client: Client) -> Iterator[httpx.Client]:
 def test_artifacts_are_the_same_by_rpc_by_http_and_by_the_command(
     cpu_daemon: RunningDaemon, cpu_client: Client, http: httpx.Client, left: session_pb2.Session, tmp_path: Path
 ) -> None:
-    told = cpu_daemon.cli("artifacts", left.name, "--download", tmp_path / "all")
+    told = cpu_daemon.cli("artifacts", left.name, "--download", tmp_path / "all", apart=True)
     assert told.returncode == 0, told.stderr
     listed = list(cpu_client.list_artifacts(left.name))
     assert "films/out.mp4" in {one.path for one in listed}

@@ -90,7 +90,7 @@ def test_sessions_of_a_drained_device_go_on_on_another_one_and_a_kill_opens_noth
         on_air = on_device(client, "cpu-0", transcode_of(live_input(media / "clip.mp4"), encoded(height=36)))
         source = media_pb2.Input(uri=str(numbered), repeat_count=9999)
         film = on_device(client, "cpu-0", transcode_of(source, encoded(height=HEIGHT)))
-        drained = pair.cli("devices", "drain", "cpu-0", "--move")
+        drained = pair.cli("devices", "drain", "cpu-0", "--move", apart=True)
         assert (drained.returncode, drained.stdout) == (0, "cpu-0: empty\n"), drained.stderr
         assert "Being emptied" in drained.stderr
         for session in (on_air, film):

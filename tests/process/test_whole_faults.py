@@ -156,7 +156,7 @@ def test_what_no_device_was_seen_to_do_is_refused_and_the_reason_is_shown(
         assert not daemon.session_folders()
         ended = client.wait(client.create_session(transcode_of(media / "clip.mp4", encoded(height=90))))
         assert ended.state == SUCCEEDED
-    planned = daemon.cli("plan", media / "clip.mp4", "-r", "90p:av1")
+    planned = daemon.cli("plan", media / "clip.mp4", "-r", "90p:av1", apart=True)
     assert planned.returncode == 5
     shown = daemon.cli("devices", "show", "cpu-0")
     assert "Unknown encoder" in shown.stdout

@@ -145,7 +145,7 @@ def test_shutdown_with_its_sessions_completes_their_outputs_and_leaves_no_proces
         names = [client.create_session(one).name for one in asked]
         for name in names:
             await_state(client, name, RUNNING)
-    told = daemon.json("shutdown", "--stop-sessions")
+    told = daemon.json("shutdown", "--stop-sessions", apart=True)
     assert (told["stoppedSessions"], told["runningSessions"]) == (2, [])
     assert daemon.await_exit() == 0
     eventually(lambda: not daemon.processes(), "no process is left")

@@ -38,7 +38,7 @@ def test_the_command_leaves_a_whole_file_of_every_container(
     cpu_daemon: RunningDaemon, media: Path, tmp_path: Path, suffix: str
 ) -> None:
     out = tmp_path / f"small.{suffix}"
-    told = cpu_daemon.json("transcode", media / "clip.mp4", "-o", out, "-r", "160x90")
+    told = cpu_daemon.json("transcode", media / "clip.mp4", "-o", out, "-r", "160x90", apart=True)
     assert told["state"] == "SESSION_STATE_SUCCEEDED"
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
     made = decode(out)
