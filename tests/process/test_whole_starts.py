@@ -156,13 +156,15 @@ def test_a_settings_file_that_is_missing_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 def test_devices_of_core_sets_keep_their_sessions_on_their_cores_and_share_by_weight(
-    start_daemon: StartDaemon, media: Path
+    start_daemon: StartDaemon, media: Path, probe_results: Path
 ) -> None:
     first, second = sorted(os.sched_getaffinity(0))[:2]
     daemon = start_daemon(
         f'[inputs]\nroots = ["{media}"]\n[ffmpeg]\ncandidates = ["bundled"]\n'
         f'[[cpu_devices]]\nname = "strong"\ncores = "{first}"\nweight = 100\n'
-        f'[[cpu_devices]]\nname = "weak"\ncores = "{second}"\nweight = 50\n'
+        f'[[cpu_devices]]\nname = "weak"\ncores = "{second}"\nweight = 50\n',
+        probe_results=probe_results,
+        probed_devices=("strong", "weak"),
     )
     daemon.await_devices_ready(2)
     devices = daemon.json("devices")["devices"]
