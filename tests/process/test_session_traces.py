@@ -7,10 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from daemons import daemon_running
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
@@ -55,50 +58,56 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2
                 self.arrived.wait(left_s)
 
 
-@pytest.fixture
-def collector() -> Iterator[tuple[Collector, str]]:
-    remembering = Collector()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a transcode left behind."""
+
+    session: dict[str, Any]
+    lines: list[str]
+    """Of the logs of balancer and agent."""
+    collector: Collector
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory, media: Path, probe_results: Path) -> Iterator[Outcome]:
+    """One transcode by a daemon that tells all it does: to a collector, and in its logs. The daemon has ended."""
+    remembering, folder = Collector(), tmp_path_factory.mktemp("told")
     server = grpc.server(ThreadPoolExecutor(4))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(remembering, server)
     metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(remembering, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
-    yield remembering, f"http://127.0.0.1:{port}"
-    server.stop(0)
-
-
-@pytest.mark.process
-def test_a_session_is_one_trace_over_balancer_and_agent(start_daemon, collector, media: Path, tmp_path: Path) -> None:
-    remembering, endpoint = collector
     settings = f'[inputs]\nroots = ["{media}"]\n[telemetry]\notlp_endpoint = "{endpoint}"\nmetrics_interval_s = 0.5\n'
-    daemon = start_daemon(settings)
-    daemon.await_devices_ready(1)
-    target = tmp_path / "out.mp4"
-    done = daemon.cli("transcode", media / "clip.mp4", "-o", target, "--rendition", "160x90")
-    assert done.returncode == 0, done.stderr
-    listed = daemon.json("sessions")["sessions"]
-    session = daemon.json("session", listed[0]["name"])
-    assert daemon.cli("shutdown", "--stop-sessions").returncode == 0
-
-    expected = {("gpu-balancer", name) for name in SPANS_OF_THE_BALANCER}
-    expected |= {("gpu-balancer-agent", name) for name in ("session.launch", "session.run")}
-    assert remembering.await_spans(session["traceId"], expected) >= expected
-    assert len({trace for _, _, trace in remembering.spans}) == 1
-    assert {"gpu_balancer.session.created", "gpu_balancer.device.weighted_load"} <= remembering.metrics
+    settings += '[log]\nformat = "json"\nlevel = "debug"\n'
+    with daemon_running(folder, settings, probe_results=probe_results) as daemon:
+        daemon.await_devices_ready(1)
+        done = daemon.cli("transcode", media / "clip.mp4", "-o", folder / "out.mp4", "--rendition", "160x90")
+        assert done.returncode == 0, done.stderr
+        listed = daemon.json("sessions")["sessions"]
+        session = daemon.json("session", listed[0]["name"])
+        assert daemon.cli("shutdown", "--stop-sessions").returncode == 0
+        logs = [daemon.log_path, *daemon.state_dir.glob("agents/*/agent.log")]
+        lines = [line for path in logs for line in path.read_text().splitlines()]
+        yield Outcome(session=session, lines=lines, collector=remembering)
+    server.stop(0)
 
 
 SPANS_OF_THE_BALANCER = ("session", "session.admit", "session.place", "session.first_frame", "session.running")
 
 
 @pytest.mark.process
-def test_every_log_line_of_a_session_names_it_and_its_attempt(start_daemon, media: Path, tmp_path: Path) -> None:
-    daemon = start_daemon(f'[inputs]\nroots = ["{media}"]\n[log]\nformat = "json"\nlevel = "debug"\n')
-    daemon.await_devices_ready(1)
-    done = daemon.cli("transcode", media / "clip.mp4", "-o", tmp_path / "out.mp4", "--rendition", "160x90")
-    assert done.returncode == 0, done.stderr
-    name = daemon.json("sessions")["sessions"][0]["name"]
-    logs = [daemon.log_path, *daemon.state_dir.glob("agents/*/agent.log")]
-    lines = [line for path in logs for line in path.read_text().splitlines() if line.startswith("{")]
+def test_a_session_is_one_trace_over_balancer_and_agent(outcome: Outcome) -> None:
+    expected = {("gpu-balancer", name) for name in SPANS_OF_THE_BALANCER}
+    expected |= {("gpu-balancer-agent", name) for name in ("session.launch", "session.run")}
+    assert outcome.collector.await_spans(outcome.session["traceId"], expected) >= expected
+    assert len({trace for _, _, trace in outcome.collector.spans}) == 1
+    assert {"gpu_balancer.session.created", "gpu_balancer.device.weighted_load"} <= outcome.collector.metrics
+
+
+@pytest.mark.process
+def test_every_log_line_of_a_session_names_it_and_its_attempt(outcome: Outcome) -> None:
+    name = outcome.session["name"]
+    lines = [line for line in outcome.lines if line.startswith("{")]
     about = [json.loads(line) for line in lines if name.removeprefix("sessions/") in line]
     assert about
     for line in about:
