@@ -37,6 +37,7 @@ def test_a_recording_whose_disk_runs_full_keeps_what_was_recorded(
 ) -> None:
     """The finished file is made of a copy, for which there is no room: then the take itself stands in its place."""
     settings = "[inputs]\nallow_private_networks = true\n[disk]\nlow_mib = 8\nleast_mib = 4\n"
+    settings += "[recordings]\nwarm_displays = 0\n"
     with daemon_running(disk, settings, probe_results=probe_results) as daemon:
         daemon.await_devices_ready()
         spec = recording_pb2.RecordingSpec(page=recording_pb2.PageSource(url=pages.url("counter")))

@@ -27,7 +27,7 @@ pytestmark = [
 def pair(tmp_path_factory: pytest.TempPathFactory, probe_results: Path) -> Iterator[RunningDaemon]:
     """A daemon with two devices that share the cores, with room for a recording each."""
     settings = (
-        "[inputs]\nallow_private_networks = true\n[recordings]\nprewarm = false\n"
+        "[inputs]\nallow_private_networks = true\n[recordings]\nwarm_displays = 0\n"
         '[[cpu_devices]]\nname = "cpu-0"\ncores = "0"\n[[cpu_devices]]\nname = "cpu-1"\ncores = "1"\n'
     )
     names = ("cpu-0", "cpu-1")
