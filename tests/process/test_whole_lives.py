@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from asked import RUNNING, SUCCEEDED, await_state, encoded, live_input, transcode_of
-from daemons import daemon_running, eventually
+from daemons import RunningDaemon, daemon_running, eventually
 from decoded import decode
 
 from gpu_balancer.v1 import media_pb2, session_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from daemons import RunningDaemon, StartDaemon
 
 pytestmark = pytest.mark.process
 
@@ -35,39 +33,36 @@ def endless(media: Path) -> session_pb2.Session:
     return transcode_of(live_input(media / "clip.mp4"), encoded(height=36))
 
 
-@pytest.fixture
-def ready_daemon(start_daemon: StartDaemon, media: Path, probe_results: Path) -> RunningDaemon:
-    """A daemon of the test's own, ready."""
-    daemon = start_daemon(f'# mine\n[inputs]\nroots = ["{media}"]\n', probe_results=probe_results)
-    daemon.await_devices_ready()
-    return daemon
-
-
 @pytest.fixture(scope="module")
-def steady_daemon(
-    tmp_path_factory: pytest.TempPathFactory, media: Path, probe_results: Path
-) -> Iterator[RunningDaemon]:
-    """A daemon for tests that put back what they change."""
-    settings = f'# mine\n[inputs]\nroots = ["{media}"]\n'
-    with daemon_running(tmp_path_factory.mktemp("steady"), settings, probe_results=probe_results) as daemon:
-        daemon.await_devices_ready()
+def house(tmp_path_factory: pytest.TempPathFactory, media: Path, probe_results: Path) -> Iterator[RunningDaemon]:
+    """The daemon of all these tests, whose agent soon goes when there is neither balancer nor session."""
+    settings = f'# mine\n[inputs]\nroots = ["{media}"]\n[agents]\norphan_exit_s = 5.0\n'
+    with daemon_running(tmp_path_factory.mktemp("house"), settings, probe_results=probe_results) as daemon:
         yield daemon
 
 
 @pytest.fixture
-def tunable_daemon(steady_daemon: RunningDaemon) -> Iterator[RunningDaemon]:
-    """The steady daemon, whose settings are put back afterwards."""
-    before = steady_daemon.settings_path.read_text()
-    yield steady_daemon
-    steady_daemon.settings_path.write_text(before)
-    steady_daemon.json("reload")
+def daemon(house: RunningDaemon) -> RunningDaemon:
+    """The same, ready: started again where a test has ended it."""
+    if house.process.poll() is not None:
+        house.start()
+    house.await_devices_ready()
+    return house
+
+
+@pytest.fixture
+def tunable_daemon(daemon: RunningDaemon) -> Iterator[RunningDaemon]:
+    """The daemon, whose settings are put back afterwards."""
+    before = daemon.settings_path.read_text()
+    yield daemon
+    daemon.settings_path.write_text(before)
+    daemon.json("reload")
 
 
 def test_a_session_loses_no_frame_when_balancer_and_agent_end_and_are_killed_meanwhile(
-    ready_daemon: RunningDaemon, media: Path, tmp_path: Path
+    daemon: RunningDaemon, media: Path, tmp_path: Path
 ) -> None:
     """The balancer ends by SIGTERM, then by SIGKILL, then the agent by SIGKILL."""
-    daemon = ready_daemon
     with daemon.client() as client:
         ended = client.wait(client.create_session(transcode_of(media / "clip.mp4", encoded(height=36))))
         session = client.create_session(lasting(media, 20))
@@ -106,10 +101,7 @@ def test_a_session_loses_no_frame_when_balancer_and_agent_end_and_are_killed_mea
     assert not made.complaints
 
 
-def test_a_session_that_ends_while_nobody_is_there_is_known_as_it_ended(
-    ready_daemon: RunningDaemon, media: Path
-) -> None:
-    daemon = ready_daemon
+def test_a_session_that_ends_while_nobody_is_there_is_known_as_it_ended(daemon: RunningDaemon, media: Path) -> None:
     with daemon.client() as client:
         good = client.create_session(lasting(media, 3))
         bad = client.create_session(transcode_of(live_input(media / "clip.mp4"), encoded(height=54)))
@@ -134,9 +126,8 @@ def test_a_session_that_ends_while_nobody_is_there_is_known_as_it_ended(
 
 
 def test_shutdown_with_its_sessions_completes_their_outputs_and_leaves_no_process(
-    ready_daemon: RunningDaemon, media: Path
+    daemon: RunningDaemon, media: Path
 ) -> None:
-    daemon = ready_daemon
     with daemon.client() as client:
         asked = [
             transcode_of(live_input(media / "clip.mp4"), encoded("out", height=36)),
@@ -154,15 +145,6 @@ def test_shutdown_with_its_sessions_completes_their_outputs_and_leaves_no_proces
         assert made.frames > 0
         assert not made.complaints
     assert "Traceback" not in daemon.log
-
-
-def test_an_agent_without_sessions_goes_when_its_balancer_stays_away(
-    start_daemon: StartDaemon, probe_results: Path
-) -> None:
-    daemon = start_daemon("[agents]\norphan_exit_s = 5.0\n", probe_results=probe_results)
-    daemon.await_devices_ready()
-    assert daemon.terminate() == 0
-    eventually(lambda: not daemon.processes(), "the agent has gone by itself")
 
 
 def test_a_reload_applies_all_of_a_file_or_nothing_and_leaves_sessions_alone(
@@ -228,17 +210,22 @@ def test_a_weight_that_is_saved_keeps_every_comment_of_the_file(tunable_daemon: 
     assert daemon.json("devices", "show", "cpu-0")["weight"] == 55
 
 
-def test_a_deleted_session_takes_its_files_along(steady_daemon: RunningDaemon, media: Path) -> None:
-    with steady_daemon.client() as client:
+def test_a_deleted_session_takes_its_files_along(daemon: RunningDaemon, media: Path) -> None:
+    with daemon.client() as client:
         running = client.create_session(endless(media))
         await_state(client, running.name, RUNNING)
-        refused = steady_daemon.cli("delete", running.name)
+        refused = daemon.cli("delete", running.name)
         assert refused.returncode == 3
         assert "it is running. Try to stop it first" in refused.stderr
         client.stop_session(running.name)
         client.wait(running)
-        folder = steady_daemon.attempt_folder(running.name)
+        folder = daemon.attempt_folder(running.name)
         assert folder.exists()
-        steady_daemon.json("delete", running.name)
+        daemon.json("delete", running.name)
         eventually(lambda: not folder.exists(), "its folder is gone")
         assert running.name not in [one.name for one in client.list_sessions()]
+
+
+def test_an_agent_without_sessions_goes_when_its_balancer_stays_away(daemon: RunningDaemon) -> None:
+    assert daemon.terminate() == 0
+    eventually(lambda: not daemon.processes(), "the agent has gone by itself")

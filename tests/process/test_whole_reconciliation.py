@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from asked import RUNNING, SUCCEEDED, await_state, encoded, live_input, transcode_of
-from daemons import eventually
+from daemons import RunningDaemon, daemon_running, eventually
 
 from gpu_balancer.client import Client, RetryPolicy
 from gpu_balancer.v1 import session_pb2
 
 if TYPE_CHECKING:
-    from daemons import RunningDaemon, StartDaemon
+    from collections.abc import Iterator
 
     from gpu_balancer.v1.session_pb2 import Session
 
@@ -53,18 +53,23 @@ def gone(pid: int) -> bool:
         return True
 
 
-@pytest.fixture
-def hasty_daemon(start_daemon: StartDaemon, media: Path, probe_results: Path) -> RunningDaemon:
-    """A daemon that replaces agents as soon as they count as unreachable."""
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, media: Path, probe_results: Path) -> Iterator[RunningDaemon]:
+    """The daemon of all these tests, which replaces agents as soon as they count as unreachable."""
     settings = f'[inputs]\nroots = ["{media}"]\n[agents]\nreplace_hung_after_s = 12.0\n'
-    daemon = start_daemon(settings, probe_results=probe_results)
-    daemon.await_devices_ready()
-    return daemon
+    with daemon_running(tmp_path_factory.mktemp("house"), settings, probe_results=probe_results) as running:
+        yield running
 
 
-def test_an_agent_that_hangs_is_replaced_and_its_session_runs_on(hasty_daemon: RunningDaemon, media: Path) -> None:
+@pytest.fixture
+def daemon(house: RunningDaemon) -> RunningDaemon:
+    """The same, ready."""
+    house.await_devices_ready()
+    return house
+
+
+def test_an_agent_that_hangs_is_replaced_and_its_session_runs_on(daemon: RunningDaemon, media: Path) -> None:
     """Nor does it keep a balancer that starts meanwhile from serving."""
-    daemon = hasty_daemon
     with daemon.client() as client:
         session = client.create_session(lasting(media))
         await_state(client, session.name, RUNNING)
@@ -99,18 +104,9 @@ def test_an_agent_that_hangs_is_replaced_and_its_session_runs_on(hasty_daemon: R
             os.kill(hung, signal.SIGCONT)
 
 
-@pytest.fixture
-def plain_daemon(start_daemon: StartDaemon, media: Path, probe_results: Path) -> RunningDaemon:
-    """A daemon of the test's own, ready."""
-    daemon = start_daemon(f'[inputs]\nroots = ["{media}"]\n', probe_results=probe_results)
-    daemon.await_devices_ready()
-    return daemon
-
-
 def test_an_end_that_came_while_no_balancer_was_there_is_known_when_the_next_one_serves(
-    plain_daemon: RunningDaemon, media: Path
+    daemon: RunningDaemon, media: Path
 ) -> None:
-    daemon = plain_daemon
     with daemon.client() as client:
         session = client.create_session(lasting(media))
         await_state(client, session.name, RUNNING)
@@ -125,10 +121,7 @@ def test_an_end_that_came_while_no_balancer_was_there_is_known_when_the_next_one
         assert (ended.state, ended.failure.exit_code) == (FAILED, 128 + signal.SIGKILL)
 
 
-def test_a_session_that_is_asked_for_while_the_balancer_comes_up_is_taken(
-    plain_daemon: RunningDaemon, media: Path
-) -> None:
-    daemon = plain_daemon
+def test_a_session_that_is_asked_for_while_the_balancer_comes_up_is_taken(daemon: RunningDaemon, media: Path) -> None:
     asked = transcode_of(media / "clip.mp4", encoded(height=36))
     daemon.kill()
     daemon.start()
@@ -138,15 +131,20 @@ def test_a_session_that_is_asked_for_while_the_balancer_comes_up_is_taken(
 
 
 def test_what_runs_of_a_session_whose_folder_is_gone_is_ended_before_that_is_told(
-    plain_daemon: RunningDaemon, media: Path
+    daemon: RunningDaemon, media: Path
 ) -> None:
-    daemon = plain_daemon
     with daemon.client() as client:
         kept, lost = (client.create_session(lasting(media)) for _ in range(2))
         for session in (kept, lost):
             await_state(client, session.name, RUNNING)
         kept_program, orphan = program_of(daemon, kept), program_of(daemon, lost)
         folder = daemon.attempt_folder(lost.name)
+        log = daemon.state_dir / "agents" / "cpu-0" / "agent.log"
+
+        def told_of_orphans() -> int:
+            return log.read_text().count("Ended processes that belonged to nothing here")
+
+        told_before = told_of_orphans()
         agent = daemon.agent_pids()["cpu-0"]
         os.kill(agent, signal.SIGKILL)
         shutil.rmtree(folder.parent)
@@ -155,7 +153,6 @@ def test_what_runs_of_a_session_whose_folder_is_gone_is_ended_before_that_is_tol
         assert client.get_session(lost.name).failure.reason == "ATTEMPT_LOST"
         assert client.get_session(kept.name).state == RUNNING
         assert program_of(daemon, kept) == kept_program
-        log = (daemon.state_dir / "agents" / "cpu-0" / "agent.log").read_text()
-        assert "Ended processes that belonged to nothing here" in log
+        assert told_of_orphans() > told_before
         client.stop_session(kept.name)
         assert client.wait(kept.name).state == CANCELLED

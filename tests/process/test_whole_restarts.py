@@ -59,7 +59,7 @@ def camera(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Iterator[st
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
+def daemon(tmp_path_factory: pytest.TempPathFactory, probe_results: Path) -> Iterator[RunningDaemon]:
     """A daemon with two devices whose agents are waited for until somebody has the settings say otherwise."""
     first, second = sorted(os.sched_getaffinity(0))[:2]
     settings = (
@@ -67,7 +67,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
         '[ffmpeg]\ncandidates = ["bundled"]\n'
         f'[[cpu_devices]]\nname = "cpu-0"\ncores = "{first}"\n[[cpu_devices]]\nname = "cpu-1"\ncores = "{second}"\n'
     )
-    with daemon_running(tmp_path_factory.mktemp("restarts"), settings) as running:
+    names, folder = ("cpu-0", "cpu-1"), tmp_path_factory.mktemp("restarts")
+    with daemon_running(folder, settings, probe_results=probe_results, probed_devices=names) as running:
         running.await_devices_ready(2)
         yield running
 
