@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -88,9 +89,74 @@ def has_condition(client: Client, name: str, condition: str) -> Callable[[], boo
     return lambda: any(one.type == condition for one in client.get_session(name).conditions)
 
 
-def test_a_page_is_recorded_rests_and_outlives_balancer_and_agent(
-    daemon: RunningDaemon, pages: PageServer, tmp_path: Path
+def test_a_recording_keeps_a_calibration_away_and_leaves_nothing_of_its_display(
+    daemon: RunningDaemon, pages: PageServer
 ) -> None:
+    with daemon.client() as client:
+        name = client.create_session(asked(pages.url("counter"))).name
+        recorded(client, name, 1)
+        with pytest.raises(RequestFailure, match="it has 1 session") as busy:
+            next(client.calibrate_device("cpu-0", sound=True))
+        assert busy.value.reason is Reason.DEVICE_BUSY
+        lock = daemon.attempt_folder(name) / "lock"
+        assert holders(lock, "Xvfb")
+        displays = [one for one in lock.parents[3].glob("displays/*") if (one / "lock").samefile(lock)]
+        client.stop_session(name)
+        told = ended(client, name).recording_report.sound_timing
+    assert (told.delay.ToTimedelta(), told.delay_source) == (timedelta(milliseconds=20), "default")
+    assert not told.HasField("film_offset")
+    assert holders(lock, "") == []
+    assert [display for display in displays if display.exists()] == []
+
+
+def test_nothing_is_left_of_a_calibration_of_sound_whose_agent_is_killed(daemon: RunningDaemon) -> None:
+    with daemon.client() as client:
+        news = client.calibrate_device("cpu-0", sound=True)
+        while next(news).progress.message != "sound of a film":
+            pass
+        eventually(lambda: recorders(daemon), "it records", timeout_s=90)
+        for pid in daemon.agent_pids().values():
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(RequestFailure, match="Cannot calibrate the sound of device cpu-0"):
+            list(news)
+        folder = daemon.state_dir / "agents" / "cpu-0" / "sound-work"
+        eventually(lambda: not recorders(daemon) and not folder.exists(), "nothing is left of it", timeout_s=90)
+        daemon.await_devices_ready()
+        assert client.get_device("cpu-0").recording.sound_timing.delay_source == "default"
+
+
+def recorders(daemon: RunningDaemon) -> list[int]:
+    """The ffmpegs that look at a display."""
+    lines = daemon.processes().items()
+    return [pid for pid, line in lines if "x11grab" in line and "ffmpeg" in line.partition(" ")[0]]
+
+
+@pytest.fixture(scope="module")
+def calibrated(daemon: RunningDaemon) -> recording_pb2.SoundTiming:
+    """What a calibration of sound has found."""
+    with daemon.client() as client:
+        *steps, last = client.calibrate_device("cpu-0", sound=True)
+    assert [step.progress.step for step in steps] == [0, 1, 2, 3, 4]
+    return last.device.recording.sound_timing
+
+
+def test_sound_is_calibrated(calibrated: recording_pb2.SoundTiming) -> None:
+    assert calibrated.delay_source == "calibration"
+    assert calibrated.HasField("measurement_time")
+    offsets = [
+        one.ToTimedelta()
+        for one in (calibrated.film_offset, calibrated.drawing_offset, calibrated.heard_drawing_offset)
+    ]
+    # The middle between the extremes; how far they are apart, a busy machine may have made worse.
+    if calibrated.delay.ToTimedelta():  # Sound that is late already is not delayed.
+        assert abs(max(offsets) + min(offsets)) <= timedelta(microseconds=2)
+    assert max(offsets) - min(offsets) < timedelta(milliseconds=500)
+
+
+def test_a_page_is_recorded_rests_and_outlives_balancer_and_agent(
+    daemon: RunningDaemon, calibrated: recording_pb2.SoundTiming, pages: PageServer, tmp_path: Path
+) -> None:
+    """As does what a calibration has found: recordings before and after tell how far sound is from its picture."""
     with daemon.client() as client:
         name = client.create_session(asked(pages.url("counter"))).name
         recorded(client, name, 2)
@@ -115,6 +181,8 @@ def test_a_page_is_recorded_rests_and_outlives_balancer_and_agent(
         client.stop_session(name)
         session = ended(client, name)
         client.download_artifacts(name, tmp_path)
+        later = client.create_session(asked(pages.url("signals", end_ms=500))).name
+        assert ended(client, later).recording_report.sound_timing == calibrated
     report = session.recording_report
     assert (session.state, report.end_cause, report.take_count) == (session_pb2.SESSION_STATE_SUCCEEDED, "STOPPED", 2)
     film = tmp_path / "recording.mp4"
@@ -126,14 +194,7 @@ def test_a_page_is_recorded_rests_and_outlives_balancer_and_agent(
     (file,) = report.files
     assert (file.path, file.width, file.height, list(file.codecs)) == ("recording.mp4", 640, 360, ["h264", "aac"])
     assert report.browser.startswith("Chromium")
-
-
-def test_a_page_ends_its_recording_by_a_word(daemon: RunningDaemon, pages: PageServer) -> None:
-    with daemon.client() as client:
-        name = client.create_session(asked(pages.url("signals", end_ms=1500))).name
-        session = ended(client, name)
-    assert session.state == session_pb2.SESSION_STATE_SUCCEEDED, session
-    assert session.recording_report.end_cause == "END_SIGNAL"
+    assert report.sound_timing == calibrated
 
 
 def test_a_browser_that_is_killed_costs_what_comes_after(
@@ -199,19 +260,45 @@ def test_private_networks_are_closed_to_pages_unless_they_are_opened(
     assert session.failure.reason == "PAGE_NOT_ALLOWED", session
 
 
-def test_hls_thumbnails_and_a_copy_elsewhere(daemon: RunningDaemon, pages: PageServer, archive: Path) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A recording that has ended by itself, and what it left."""
+
+    session: session_pb2.Session
+    folder: Path
+    """Its artifacts, fetched."""
+    http: str
+    """Where its artifacts are served."""
+    copies: Path
+    """Where they were copied to."""
+
+
+@pytest.fixture(scope="module")
+def rich(
+    daemon: RunningDaemon,
+    pages: PageServer,
+    archive: Path,
+    pictures: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Ended:
+    """A recording with all that may be asked of one: size, outputs, watermark, thumbnails, copies, an end by a word."""
+    mark, folder = pictures / "mark.png", tmp_path_factory.mktemp("rich")
+    subprocess.run([*QUIET, "-f", "lavfi", "-i", "color=white:s=64x64", "-frames:v", "1", mark], check=True)
     outputs = [
+        media_pb2.Output(file=media_pb2.FileOutput(path="recording.mp4")),
         media_pb2.Output(file=media_pb2.FileOutput(path="show.mkv")),
         media_pb2.Output(hls=media_pb2.HlsOutput(path="hls")),
     ]
-    session = asked(pages.url("counter"), outputs=outputs, destinations=["archive"])
+    watermark = recording_pb2.Watermark(path=str(mark), opacity=1, corner=recording_pb2.CORNER_TOP_LEFT)
+    watermark.margin = 0
+    session = asked(pages.url("signals", end_ms=3000), outputs=outputs, watermark=watermark, destinations=["archive"])
+    session.recording.capture.width, session.recording.capture.height = 360, 640
     session.recording.thumbnail_interval.FromSeconds(1)
-    session.max_duration.FromSeconds(3)
     with daemon.client() as client:
         name = client.create_session(session).name
         done = ended(client, name)
         assert done.state == session_pb2.SESSION_STATE_SUCCEEDED, done
-        paths = {artifact.path for artifact in client.list_artifacts(name)}
+        client.download_artifacts(name, folder)
         delivered = session_pb2.DELIVERY_STATE_DELIVERED
         eventually(
             lambda: all(
@@ -219,44 +306,42 @@ def test_hls_thumbnails_and_a_copy_elsewhere(daemon: RunningDaemon, pages: PageS
             ),
             "every artifact is delivered",
         )
+        paths = {artifact.path: artifact.http_path for artifact in client.list_artifacts(name)}
+        http = f"{client.get_balancer().http_address}{paths['recording.mp4']}"
+    return Ended(session=done, folder=folder, http=http, copies=archive / name.rpartition("/")[2])
+
+
+def test_a_page_ends_its_recording_by_a_word(rich: Ended) -> None:
+    assert rich.session.recording_report.end_cause == "END_SIGNAL"
+
+
+def test_hls_thumbnails_and_a_copy_elsewhere(rich: Ended) -> None:
+    paths = {str(path.relative_to(rich.folder)) for path in rich.folder.rglob("*")}
     # Where the machine is slow, the first of them is left out.
     assert {"show.mkv", "hls/master.m3u8"} <= paths
     assert any(path.startswith("thumbnails/") for path in paths)
-    copies = archive / name.rpartition("/")[2]
-    assert (copies / "show.mkv").stat().st_size == done.recording_report.files[0].size_bytes
-    playlist = next((copies / "hls").glob("*/index.m3u8")).read_text()
+    sizes = {file.path: file.size_bytes for file in rich.session.recording_report.files}
+    assert (rich.copies / "show.mkv").stat().st_size == sizes["show.mkv"]
+    playlist = next((rich.copies / "hls").glob("*/index.m3u8")).read_text()
     assert playlist.rstrip().endswith("#EXT-X-ENDLIST")
 
 
-def test_a_watermark_is_laid_over_the_pictures(
-    daemon: RunningDaemon, pages: PageServer, pictures: Path, tmp_path: Path
-) -> None:
-    mark = pictures / "mark.png"
-    subprocess.run([*QUIET, "-f", "lavfi", "-i", "color=blue:s=64x64", "-frames:v", "1", mark], check=True)
-    session = asked(pages.url("still"), watermark=recording_pb2.Watermark(path=str(mark), opacity=1))
-    session.recording.watermark.corner = recording_pb2.CORNER_TOP_LEFT
-    session.recording.watermark.margin = 0
-    session.max_duration.FromSeconds(1)
-    with daemon.client() as client:
-        name = client.create_session(session).name
-        assert ended(client, name).state == session_pb2.SESSION_STATE_SUCCEEDED
-        client.download_artifacts(name, tmp_path)
+def test_a_watermark_is_laid_over_the_pictures(rich: Ended) -> None:
     marked, beside = (
-        int(shrunk_frames(tmp_path / "recording.mp4", width=1, height=1, crop=f"32:32:{x}:16").levels.mean())
+        int(shrunk_frames(rich.folder / "recording.mp4", width=1, height=1, crop=f"32:32:{x}:16").levels.mean())
         for x in (16, 200)
     )
-    assert marked < 60 < beside + 20
+    assert beside < 60 < 200 < marked
 
 
-def test_a_page_may_be_narrower_than_a_browsers_window(daemon: RunningDaemon, pages: PageServer) -> None:
-    session = asked(pages.url("still"))
-    session.recording.capture.width, session.recording.capture.height = 360, 640
-    session.max_duration.FromSeconds(1)
-    with daemon.client() as client:
-        done = ended(client, client.create_session(session).name)
-    assert done.state == session_pb2.SESSION_STATE_SUCCEEDED, done
-    (file,) = done.recording_report.files
-    assert (file.width, file.height) == (360, 640)
+def test_a_page_may_be_narrower_than_a_browsers_window(rich: Ended) -> None:
+    files = rich.session.recording_report.files
+    assert {(file.width, file.height) for file in files} == {(360, 640)}
+
+
+def test_a_finished_recording_is_served_in_ranges(rich: Ended) -> None:
+    answer = httpx.get(rich.http, headers={"Range": "bytes=4-7"})
+    assert (answer.status_code, answer.content) == (206, b"ftyp")
 
 
 def test_sound_alone_is_recorded(daemon: RunningDaemon, pages: PageServer) -> None:
@@ -289,85 +374,3 @@ def test_an_application_that_shows_nothing_fails_and_a_stranger_is_refused(daemo
         with pytest.raises(RequestFailure) as refused:
             client.create_session(stranger)
     assert refused.value.reason is Reason.NO_CAPABLE_DEVICE
-
-
-def test_nothing_is_left_of_a_display_when_its_recording_has_ended(daemon: RunningDaemon, pages: PageServer) -> None:
-    with daemon.client() as client:
-        name = client.create_session(asked(pages.url("still"))).name
-        recorded(client, name, 1)
-        lock = daemon.attempt_folder(name) / "lock"
-        assert holders(lock, "Xvfb")
-        displays = [one for one in lock.parents[3].glob("displays/*") if (one / "lock").samefile(lock)]
-        client.stop_session(name)
-        ended(client, name)
-    assert holders(lock, "") == []
-    assert [display for display in displays if display.exists()] == []
-
-
-def test_a_finished_recording_is_served_in_ranges(daemon: RunningDaemon, pages: PageServer) -> None:
-    session = asked(pages.url("still"))
-    session.max_duration.FromSeconds(1)
-    with daemon.client() as client:
-        name = client.create_session(session).name
-        ended(client, name)
-        (artifact,) = [one for one in client.list_artifacts(name) if one.path == "recording.mp4"]
-        http = client.get_balancer().http_address
-    answer = httpx.get(f"{http}{artifact.http_path}", headers={"Range": "bytes=4-7"})
-    assert (answer.status_code, answer.content) == (206, b"ftyp")
-
-
-def test_nothing_is_left_of_a_calibration_of_sound_whose_agent_is_killed(daemon: RunningDaemon) -> None:
-    with daemon.client() as client:
-        news = client.calibrate_device("cpu-0", sound=True)
-        while next(news).progress.message != "sound of a film":
-            pass
-        eventually(lambda: recorders(daemon), "it records", timeout_s=90)
-        for pid in daemon.agent_pids().values():
-            os.kill(pid, signal.SIGKILL)
-        with pytest.raises(RequestFailure, match="Cannot calibrate the sound of device cpu-0"):
-            list(news)
-        folder = daemon.state_dir / "agents" / "cpu-0" / "sound-work"
-        eventually(lambda: not recorders(daemon) and not folder.exists(), "nothing is left of it", timeout_s=90)
-        daemon.await_devices_ready()
-        assert client.get_device("cpu-0").recording.sound_timing.delay_source == "default"
-
-
-def recorders(daemon: RunningDaemon) -> list[int]:
-    """The ffmpegs that look at a display."""
-    lines = daemon.processes().items()
-    return [pid for pid, line in lines if "x11grab" in line and "ffmpeg" in line.partition(" ")[0]]
-
-
-def test_sound_is_calibrated_and_recordings_tell_how_far_it_is_from_its_picture(
-    daemon: RunningDaemon, pages: PageServer
-) -> None:
-    with daemon.client() as client:
-        name = client.create_session(asked(pages.url("counter"))).name
-        recorded(client, name, 1)
-        with pytest.raises(RequestFailure, match="it has 1 session") as busy:
-            next(client.calibrate_device("cpu-0", sound=True))
-        assert busy.value.reason is Reason.DEVICE_BUSY
-        client.stop_session(name)
-        told = ended(client, name).recording_report.sound_timing
-        assert (told.delay.ToTimedelta(), told.delay_source) == (timedelta(milliseconds=20), "default")
-        assert not told.HasField("film_offset")
-        *steps, last = client.calibrate_device("cpu-0", sound=True)
-        assert [step.progress.step for step in steps] == [0, 1, 2, 3, 4]
-        found = last.device.recording.sound_timing
-        assert found.delay_source == "calibration"
-        assert found.HasField("measurement_time")
-        offsets = [one.ToTimedelta() for one in (found.film_offset, found.drawing_offset, found.heard_drawing_offset)]
-        # The middle between the extremes; how far they are apart, a busy machine may have made worse.
-        if found.delay.ToTimedelta():  # Sound that is late already is not delayed.
-            assert abs(max(offsets) + min(offsets)) <= timedelta(microseconds=2)
-        assert max(offsets) - min(offsets) < timedelta(milliseconds=500)
-    daemon.kill()
-    for pid in daemon.agent_pids().values():
-        os.kill(pid, signal.SIGKILL)
-    daemon.start()
-    daemon.await_devices_ready()
-    with daemon.client() as client:
-        name = client.create_session(asked(pages.url("counter"))).name
-        recorded(client, name, 1)
-        client.stop_session(name)
-        assert ended(client, name).recording_report.sound_timing == found
