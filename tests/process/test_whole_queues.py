@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from asked import CANCELLED, RUNNING, SUCCEEDED, await_state, encoded, live_input, to_file, transcode_of
+from asked import CANCELLED, RUNNING, SUCCEEDED, await_state, encoded, live_input, to_file, transcode_of, with_sound
 from daemons import RunningDaemon, daemon_running, eventually
 from decoded import decode
 
+from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.v1 import media_pb2, session_pb2
+from gpu_balancer.v1.placement_pb2 import Placement
 
 if TYPE_CHECKING:
     from gpu_balancer.client import Client
@@ -56,9 +58,10 @@ def live(media: Path, **session: object) -> session_pb2.Session:
 
 
 def film(media: Path, repeat_count: int, *outputs: media_pb2.Output, **session: object) -> session_pb2.Session:
-    """A file as fast as it goes, some minutes of it."""
+    """A file as fast as it goes, some minutes of it, without its sound."""
     source = media_pb2.Input(uri=str(media / "long.mp4"), repeat_count=repeat_count)
-    return transcode_of(source, encoded(height=90), outputs=outputs, priority=BATCH, **session)
+    pictures = with_sound(encoded(height=90), "none")
+    return transcode_of(source, pictures, outputs=outputs, priority=BATCH, **session)
 
 
 def waiting(seconds: float, asked: session_pb2.Session) -> session_pb2.Session:
@@ -92,11 +95,43 @@ def test_who_waits_keeps_its_place_over_a_kill_of_the_balancer_and_runs_when_the
         client.wait(waiters[0])
 
 
+def test_a_full_device_refuses_with_every_reason_and_a_time_to_try_again(
+    narrow: RunningDaemon, client: Client, media: Path
+) -> None:
+    asked, folders = live(media), narrow.session_folders()
+    running = [client.create_session(asked)]
+    with pytest.raises(RequestFailure) as caught:
+        running.extend(client.create_session(asked) for _ in range(20))
+    failure = caught.value
+    assert (failure.reason, failure.retry_after is not None) == (Reason.NO_CAPACITY, True)
+    (placement,) = [detail for detail in failure.details if isinstance(detail, Placement)]
+    (verdict,) = placement.verdicts
+    assert verdict.device == "devices/cpu-0"
+    assert verdict.refusal.needed > verdict.refusal.available
+    told = narrow.cli(
+        *("transcode", media / "clip.mp4", "--native-rate", "--loop", "-r", "90p", "--speed", "fastest", "--detach")
+    )
+    assert told.returncode == 5
+    assert "cpu-0" in told.stderr
+    assert len(narrow.session_folders() - folders) == len(running)
+    client.stop_session(running[0].name)
+    client.wait(running[0])
+    # There is room again; whoever is closed to new sessions has none all the same, and says why.
+    client.update_device("cpu-0", cordoned=True)
+    try:
+        with pytest.raises(RequestFailure) as caught:
+            client.create_session(asked)
+    finally:
+        client.update_device("cpu-0", cordoned=False)
+    assert "cordoned" in caught.value.message
+    assert client.create_session(asked).state == session_pb2.SESSION_STATE_STARTING
+
+
 def test_a_preemptible_film_is_stopped_for_live_work_and_then_made_whole(
     client: Client, media: Path, exports: Path
 ) -> None:
     target = exports / "preempted.mp4"
-    film_session = client.create_session(film(media, 5, to_file(target), preemptible=True, reserved_speed=1.0))
+    film_session = client.create_session(film(media, 2, to_file(target), preemptible=True, reserved_speed=1.0))
     await_state(client, film_session.name, RUNNING)
     on_air = client.create_session(live(media))
     await_state(client, on_air.name, RUNNING)
@@ -109,7 +144,7 @@ def test_a_preemptible_film_is_stopped_for_live_work_and_then_made_whole(
     client.stop_session(on_air.name)
     ended = client.wait(film_session)
     assert (ended.state, ended.attempt) == (SUCCEEDED, 2), ended.failure
-    assert decode(target).frames == 60 * 30 * 6
+    assert decode(target).frames == 60 * 30 * 3
 
 
 def test_a_film_is_held_back_beside_live_work_and_let_go_after_it(client: Client, media: Path) -> None:

@@ -16,10 +16,9 @@ from asked import FFMPEG, encoded, live_input, make_media, to_file, to_hls, to_p
 from gpu_balancer.client import AsyncClient
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.v1 import media_pb2, session_pb2
-from gpu_balancer.v1.placement_pb2 import Placement
 
 if TYPE_CHECKING:
-    from daemons import RunningDaemon, StartDaemon
+    from daemons import RunningDaemon
 
     from gpu_balancer.client import Client
 
@@ -319,42 +318,6 @@ async def test_two_hundred_requests_of_one_id_at_once_make_one_session_and_one_f
         assert len([line for line in lines if line.startswith(FFMPEG)]) == 1
         await client.stop_session(name)
         await client.wait(name)
-
-
-def test_a_full_device_refuses_with_every_reason_and_a_time_to_try_again(
-    start_daemon: StartDaemon, media: Path, probe_results: Path
-) -> None:
-    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-    settings = (
-        f'[inputs]\nroots = ["{media}"]\n'
-        f'[[cpu_devices]]\nname = "cpu-0"\ncores = "{cores}"\nencode_pixels_per_second = 1000000\n'
-    )
-    daemon = start_daemon(settings, probe_results=probe_results)
-    daemon.await_devices_ready()
-    asked = transcode_of(live_input(media / "clip.mp4"), encoded(height=90))
-    with daemon.client() as client:
-        running = [client.create_session(asked)]
-        with pytest.raises(RequestFailure) as caught:
-            running.extend(client.create_session(asked) for _ in range(20))
-        failure = caught.value
-        assert (failure.reason, failure.retry_after is not None) == (Reason.NO_CAPACITY, True)
-        (placement,) = [detail for detail in failure.details if isinstance(detail, Placement)]
-        (verdict,) = placement.verdicts
-        assert verdict.device == "devices/cpu-0"
-        assert verdict.refusal.needed > verdict.refusal.available
-        told = daemon.cli("transcode", media / "clip.mp4", "--native-rate", "--loop", "-r", "90p", "--detach")
-        assert told.returncode == 5
-        assert "cpu-0" in told.stderr
-        assert len(daemon.session_folders()) == len(running)
-        client.stop_session(running[0].name)
-        client.wait(running[0])
-        # There is room again; whoever is closed to new sessions has none all the same, and says why.
-        client.update_device("cpu-0", cordoned=True)
-        with pytest.raises(RequestFailure) as caught:
-            client.create_session(asked)
-        assert "cordoned" in caught.value.message
-        client.update_device("cpu-0", cordoned=False)
-        assert client.create_session(asked).state == session_pb2.SESSION_STATE_STARTING
 
 
 def test_secrets_in_urls_are_shown_nowhere(cpu_daemon: RunningDaemon, cpu_client: Client, media: Path) -> None:
