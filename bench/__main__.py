@@ -23,7 +23,7 @@ BENCHMARKS = {
 SMOKE = {
     "create_session": {"pair_count": 1, "requests": 64},
     "transcode": {"pair_count": 1, "seconds": 1, "height": 144},
-    "footprint": {"runs": 1, "gpu_count": 1},
+    "footprint": {"runs": 1, "gpu_count": 1, "probed": False},
     "restarts": {"runs": 1, "session_count": 1, "attempt_count": 4},
     "calibration": {"runs": 1, "window_s": 0.02, "rounds": 1, "step_count": 3},
     "recording": {
@@ -32,6 +32,8 @@ SMOKE = {
         "cold_runs": 1,
         "kills": 1,
         "naive_runs": 1,
+        "size": (640, 360),
+        "killed_after_s": (1.0, 1.0),
     },
     "health": {"xids": (45, 79), "looks": ("recovery action",), "placements": 2, "retries": 1},
     "placement": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -16,6 +17,7 @@ from agents.devices.calibration_cores import CoreCalibration
 from agents.devices.calibration_plan import CalibrationBounds, best_build, steps_of
 from agents.devices.cpu import cpu_identity
 from agents.devices.golden_probe import probe_device
+from bench import daemons
 from bench.measuring import Figure
 from gpu_balancer.runtime.clock import SystemClock
 
@@ -39,6 +41,8 @@ def measure(*, runs: int = 3, window_s: float = 0.5, rounds: int = 3, step_count
 
 async def _measure(scratch: Path, bounds: CalibrationBounds, *, runs: int, step_count: int | None) -> list[Figure]:
     identity = cpu_identity("cpu-0")
+    if daemons.known_probe is not None:
+        shutil.copyfile(daemons.known_probe, scratch / "probe.json")
     probe = await probe_device(identity, ["bundled"], state_folder=scratch)
     build = best_build("cpu", probe.ffmpeg_builds, probe.capabilities)
     if build is None:

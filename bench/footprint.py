@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -14,18 +13,18 @@ import psutil
 
 from bench.daemons import bench_daemon
 from bench.measuring import Figure, spread
+from bench.stand_ins import StandInGpus
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 
-
-def measure(*, runs: int = 5, gpu_count: int = 8) -> list[Figure]:
+def measure(*, runs: int = 5, gpu_count: int = 8, probed: bool = True) -> list[Figure]:
     """Measures start times, memory, and the command's help.
 
     Args:
         runs: Counted starts.
         gpu_count: GPUs that are stood in for while memory is read.
+        probed: Whether they are probed before. Otherwise they find what a probe of theirs leaves behind.
     """
-    return [_help(runs), *_starts(runs), *_memory(gpu_count)]
+    return [_help(runs), *_starts(runs), *_memory(gpu_count, probed=probed)]
 
 
 def _help(runs: int) -> Figure:
@@ -73,20 +72,15 @@ def _starts(runs: int) -> list[Figure]:
     ]
 
 
-def _memory(gpu_count: int) -> list[Figure]:
+def _memory(gpu_count: int, *, probed: bool) -> list[Figure]:
     """Reads resident memory with GPUs that are stood in for by the tests' NVML library and ffmpeg."""
-    sys.path.insert(0, str(REPOSITORY / "tests"))
-    from fakes.nvenc_ffmpeg import install
-    from fakes.nvml_library import FakeGpu, FakeNvml
-
     with tempfile.TemporaryDirectory(prefix="gpu-balancer-bench-") as scratch:
-        nvml = FakeNvml.build(Path(scratch))
-        nvml.describe([FakeGpu(uuid=f"GPU-bench-{number}", bus=number) for number in range(gpu_count)])
-        programs = Path(scratch) / "programs"
-        programs.mkdir()
-        ffmpeg = install(programs)
-        settings = f'[ffmpeg]\ncandidates = ["{ffmpeg}"]\n'
-        with bench_daemon(settings, environment={**os.environ, **nvml.environment}) as daemon:
+        folder = Path(scratch)
+        gpus = StandInGpus(folder, {f"GPU-bench-{number}": "NVIDIA L4" for number in range(gpu_count)}, lacking=())
+        if not probed:
+            gpus.keep_probe_results(folder / "state" / "agents")
+        settings = f'[ffmpeg]\ncandidates = ["{gpus.program}"]\n'
+        with bench_daemon(settings, folder=folder, environment=gpus.environment) as daemon:
             daemon.await_ready(timeout_s=300)
             balancer = psutil.Process(daemon.process.pid).memory_info().rss / 2**20
             agents = [psutil.Process(pid).memory_info().rss / 2**20 for pid in daemon.agent_pids()]

@@ -302,7 +302,7 @@ FIRST, SECOND = "GPU-bench-1", "GPU-bench-2"
 def _house(folder: Path) -> Iterator[_House]:
     video = folder / "media" / "clip.mp4"
     video.parent.mkdir()
-    make_video(imageio_ffmpeg.get_ffmpeg_exe(), video, seconds=20, size="320x180")
+    make_video(imageio_ffmpeg.get_ffmpeg_exe(), video, seconds=2, size="320x180")
     # A GeForce card, because only such have a cap of encoder sessions, beside one that has none.
     gpus = StandInGpus(folder, {FIRST: "NVIDIA GeForce RTX 4090", SECOND: "NVIDIA L4"}, lacking=_FORMATS)
     gpus.keep_probe_results(folder / "state" / "agents")

@@ -40,6 +40,8 @@ def measure(  # noqa: PLR0913 - one number for each figure
     kills: int = 100,
     cycles: int = 1000,
     naive_runs: int = 10,
+    size: tuple[int, int] = (1280, 720),
+    killed_after_s: tuple[float, float] = (3.0, 9.0),
 ) -> list[Figure]:
     """Measures.
 
@@ -54,6 +56,8 @@ def measure(  # noqa: PLR0913 - one number for each figure
         kills: Recordings that are killed.
         cycles: Recordings that come and go.
         naive_runs: Starts of the rival; a third of them of its kills, 3 at most. 0: it is left out.
+        size: Of all recordings but those for the capture's cost.
+        killed_after_s: How long a recording runs before its kill, at least and at most.
 
     Raises:
         RuntimeError: When the machine lacks what recordings need.
@@ -61,7 +65,7 @@ def measure(  # noqa: PLR0913 - one number for each figure
     if missing := missing_programs():
         raise RuntimeError(f"Cannot record: the machine lacks {', '.join(missing)}. Try to install them.")
     figures, ends = [_machine("begin")], list[float]()
-    with recording_house() as house:
+    with recording_house(size=size) as house:
         if "starts" in parts:
             figures += measure_starts(house, runs=start_runs, cold_runs=cold_runs, naive_runs=naive_runs)
         if "leading" in parts:
@@ -79,7 +83,8 @@ def measure(  # noqa: PLR0913 - one number for each figure
         if "capture" in parts:
             figures += measure_capture_cost(house, seconds=capture_s)
         if "kills" in parts:
-            figures += measure_kills(house, runs=kills, naive_runs=min(3, naive_runs // 3))
+            scripts = min(3, naive_runs // 3)
+            figures += measure_kills(house, runs=kills, naive_runs=scripts, after_s=killed_after_s)
         run_dir = house.run_dir
     if ends:
         figures.append(_end_figure(ends, film_s))

@@ -16,28 +16,29 @@ from bench.residue import find_residue
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from random import Random
 
     from bench.recording_sessions import RecordingHouse
 
 _MAY_BE_LOST_S = 2.0
-_SHORTEST_S, _LONGEST_S = 3.0, 9.0
 _SEED = 4
 
 
-def measure_kills(house: RecordingHouse, *, runs: int, naive_runs: int) -> list[Figure]:
+def measure_kills(
+    house: RecordingHouse, *, runs: int, naive_runs: int, after_s: tuple[float, float] = (3.0, 9.0)
+) -> list[Figure]:
     """Kills ffmpeg or the browser at random moments, and looks how far what is left goes.
 
     Args:
         house: The daemon.
         runs: Kills, of ffmpeg and of the browser in turn.
         naive_runs: Kills of the rival's ffmpeg. 0: it is left out.
+        after_s: How long a recording runs before its kill, at least and at most.
     """
     chance = seeded(_SEED)
     lost_s: list[float] = []
     for number in range(runs):
         house.await_warm()
-        lost_s.append(_killed(house, chance, browser=number % 2 == 1))
+        lost_s.append(_killed(house, chance.uniform(*after_s), browser=number % 2 == 1))
     good = sum(lost <= _MAY_BE_LOST_S for lost in lost_s)
     figures = [
         Figure(
@@ -49,7 +50,7 @@ def measure_kills(house: RecordingHouse, *, runs: int, naive_runs: int) -> list[
         )
     ]
     if naive_runs:
-        lost = [_naive_killed(house, chance) for _ in range(naive_runs)]
+        lost = [_naive_killed(house, chance.uniform(*after_s)) for _ in range(naive_runs)]
         kept = sum(value <= _MAY_BE_LOST_S for value in lost)
         figures.append(
             Figure(name="kill -9 of a script's ffmpeg: same", value=kept, unit="files", bound=f"of {naive_runs}")
@@ -102,12 +103,12 @@ def _settled_count(house: RecordingHouse, *, timeout_s: float = 20.0) -> int:
     return count
 
 
-def _killed(house: RecordingHouse, chance: Random, *, browser: bool) -> float:
+def _killed(house: RecordingHouse, after_s: float, *, browser: bool) -> float:
     """Records, kills, and gives the seconds before the kill that the file lacks; all of them when it does not play."""
     asked = house.start("counter")
     recorder = recorder_process(house, asked.name)
     victim = display_processes(recorder, "chrom")[0] if browser else recorder
-    time.sleep(chance.uniform(_SHORTEST_S, _LONGEST_S))
+    time.sleep(after_s)
     killed_s = time.time()
     victim.kill()
     house.client.wait(asked.name)
@@ -116,11 +117,11 @@ def _killed(house: RecordingHouse, chance: Random, *, browser: bool) -> float:
     return lost_s
 
 
-def _naive_killed(house: RecordingHouse, chance: Random) -> float:
+def _naive_killed(house: RecordingHouse, after_s: float) -> float:
     film = house.fetched / "killed.mp4"
     began_s = time.time()
     with naive_recording(house.pages.url("counter"), film, seconds=600) as recording:
-        time.sleep(3 + chance.uniform(_SHORTEST_S, _LONGEST_S))
+        time.sleep(3 + after_s)
         killed_s = time.time()
         recording.processes[-1].kill()
         recording.processes[-1].wait()

@@ -62,17 +62,19 @@ class RecordingHouse:
     """What the daemon may leave anything in: its state and, below `run`, the displays' work."""
     fetched: Path
     warm_displays: int
+    size: tuple[int, int] = (1280, 720)
+    """Of recordings of which nothing else is said."""
 
     @property
     def run_dir(self) -> Path:
         """Gives the folder for the displays' sockets and profiles."""
         return self.folder / "run"
 
-    def start(self, page: str, *, size: tuple[int, int] = (1280, 720), **settings: float | str) -> AskedRecording:
+    def start(self, page: str, *, size: tuple[int, int] | None = None, **settings: float | str) -> AskedRecording:
         """Has a page recorded, and waits until a first frame is."""
         asked_s, began = time.time(), time.monotonic()
         session = self.client.record(
-            self.pages.url(page, **settings), size=size, fps=30, allow_software_encode=True, wait=False
+            self.pages.url(page, **settings), size=size or self.size, fps=30, allow_software_encode=True, wait=False
         )
         for seen in self.client.watch_session(session.name):
             if seen.state == session_pb2.SESSION_STATE_RUNNING:
@@ -97,7 +99,7 @@ class RecordingHouse:
         return folder / FILE
 
     def record(
-        self, page: str, seconds: float, *, size: tuple[int, int] = (1280, 720), **settings: float | str
+        self, page: str, seconds: float, *, size: tuple[int, int] | None = None, **settings: float | str
     ) -> EndedRecording:
         """Records so many seconds of a page."""
         asked = self.start(page, size=size, **settings)
@@ -124,11 +126,12 @@ class RecordingHouse:
 
 
 @contextmanager
-def recording_house(*, warm_displays: int = 1) -> Iterator[RecordingHouse]:
+def recording_house(*, warm_displays: int = 1, size: tuple[int, int] = (1280, 720)) -> Iterator[RecordingHouse]:
     """Starts the daemon and the pages' server, and waits until displays are warm.
 
     Args:
         warm_displays: How many stand ready. 0: each recording starts its own.
+        size: Of recordings of which nothing else is said.
     """
     with serve_pages() as pages, scratch_folder() as scratch, scratch_folder() as fetched:
         settings = "[inputs]\nallow_private_networks = true\n"
@@ -137,7 +140,7 @@ def recording_house(*, warm_displays: int = 1) -> Iterator[RecordingHouse]:
         with bench_daemon(settings, folder=scratch) as daemon, daemon.client() as client:
             daemon.await_ready()
             house = RecordingHouse(
-                client=client, pages=pages, folder=scratch, fetched=fetched, warm_displays=warm_displays
+                client=client, pages=pages, folder=scratch, fetched=fetched, warm_displays=warm_displays, size=size
             )
             house.await_warm()
             yield house

@@ -37,7 +37,7 @@ def measure_starts(house: RecordingHouse, *, runs: int, cold_runs: int, naive_ru
         naive_runs: Starts of the rival. 0: it is left out.
     """
     warm = [_start_s(house) for _ in range(runs)]
-    with recording_house(warm_displays=0) as other:
+    with recording_house(warm_displays=0, size=house.size) as other:
         cold = [_start_s(other) for _ in range(cold_runs)]
     figures = [
         Figure(
@@ -95,7 +95,9 @@ def _start_s(house: RecordingHouse) -> float:
 def _naive_start_s(house: RecordingHouse) -> float:
     film = house.fetched / "script.mp4"
     asked_s = time.time()
-    with naive_recording(house.pages.url("counter"), film, seconds=_NAIVE_S) as recording:
+    width, height = house.size
+    url = house.pages.url("counter")
+    with naive_recording(url, film, seconds=_NAIVE_S, width=width, height=height) as recording:
         recording.await_file()
     return first_drawing_time_s(read_strip(film), after_s=asked_s) + _FRAME_S - asked_s
 

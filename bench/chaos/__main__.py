@@ -29,11 +29,11 @@ EXPERIMENTS: Mapping[str, str] = {
     "nemesis_run": "Everything at once",
 }
 SHORT: Mapping[str, Mapping[str, Any]] = {
-    "kills": {"kills": 4, "sessions": 3},
+    "kills": {"kills": 4, "sessions": 3, "film_s": 60},
     "retries": {"rounds": 1, "requests": 100},
     "endings": {"sessions": 3, "runs": 1},
-    "partitions": {"partitions": 2, "devices": 2, "sessions": 3, "longest_s": 2},
-    "nemesis_run": {"seconds": 15, "every_ms": 800, "longest_s": 3},
+    "partitions": {"partitions": 2, "devices": 2, "sessions": 3, "longest_s": 2, "film_s": 60},
+    "nemesis_run": {"seconds": 15, "every_ms": 800, "longest_s": 3, "film_s": 60},
 }
 """For tests, and to see that they run."""
 

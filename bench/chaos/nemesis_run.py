@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from bench.measuring import Figure
 
 _RATE = 25
-_FILM_S = 300
 _GPUS = 2
 """Stand-ins, where XIDs are among what is done."""
 _DISK_MIB = 384
@@ -44,6 +43,7 @@ def measure(  # noqa: PLR0913 - all that a run is made of
     devices: int = 2,
     sessions: int = len(KINDS),
     longest_s: int = 20,
+    film_s: int = 300,
     kinds: Mapping[str, int] = WEIGHTS,
     histories: list[History],
 ) -> list[Figure]:
@@ -57,6 +57,7 @@ def measure(  # noqa: PLR0913 - all that a run is made of
         devices: CPU devices, each with its agent behind a wire that can be cut.
         sessions: That are there from the beginning, of different kinds.
         longest_s: No stop or cut lasts longer.
+        film_s: Length of what sessions read, over and over.
         kinds: What is done, with weights.
         histories: Gets what is seen, one for each house, at once: it is worth looking at also where this breaks off.
     """
@@ -79,7 +80,7 @@ def measure(  # noqa: PLR0913 - all that a run is made of
             leftovers=history.leftovers,
         ) as house,
     ):
-        film = make_film(house.films / "film.mp4", frames=_FILM_S * _RATE, rate=_RATE)
+        film = make_film(house.films / "film.mp4", frames=film_s * _RATE, rate=_RATE)
         work = Work(house, history, film, live_url=stack.enter_context(live_source(film)))
         observer = Observer(history, house)
         with observer.observing():

@@ -26,6 +26,7 @@ def measure(
     devices: int = 3,
     sessions: int = 8,
     longest_s: int = 25,
+    film_s: int = 300,
     histories: list[History],
 ) -> list[Figure]:
     """Cuts and judges.
@@ -37,6 +38,7 @@ def measure(
         devices: Agents.
         sessions: That are there from the beginning.
         longest_s: No partition lasts longer.
+        film_s: Length of what sessions read, over and over.
         histories: Gets what is seen, one for each house, at once: it is worth looking at also where this breaks off.
     """
     return nemesis_run.measure(
@@ -47,6 +49,7 @@ def measure(
         devices=devices,
         sessions=sessions,
         longest_s=longest_s,
+        film_s=film_s,
         histories=histories,
         kinds={**dict.fromkeys(PARTITIONS, 10), "create": 1},
     )
