@@ -26,9 +26,9 @@ from gpu_balancer.v1 import device_pb2, media_pb2, session_pb2
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
-FIRST = FakeGpu(uuid=uuid(0xA1), bus=0x11)
+# A GeForce card, because only such have a cap of encoder sessions, beside one that has none.
+FIRST = FakeGpu(uuid=uuid(0xA1), bus=0x11, name="NVIDIA GeForce RTX 4090")
 SECOND = FakeGpu(uuid=uuid(0xA2), bus=0x12)
-GEFORCE = FakeGpu(uuid=uuid(0xA3), bus=0x13, name="NVIDIA GeForce RTX 4090")
 FACTS = media_pb2.InputFacts(width=320, height=180, video_codec=media_pb2.VIDEO_CODEC_H264)
 QUICK = "[quarantine]\nfirst_pause_s = 1.0\nlongest_pause_s = 2.0\n"
 """Pauses between probes that a test can wait for."""
@@ -59,11 +59,13 @@ def device(fleet: Fleet, gpu: FakeGpu) -> device_pb2.Device:
 def becomes(fleet: Fleet, gpu: FakeGpu, what: Callable[[device_pb2.Device], Any], told: str) -> device_pb2.Device:
     """Waits until something is true of a device as clients see it."""
 
-    def seen() -> device_pb2.Device | None:
-        now = device(fleet, gpu)
-        return now if what(now) else None
+    with fleet.daemon.client() as client:
 
-    found: device_pb2.Device = eventually(seen, told, timeout_s=120)
+        def seen() -> device_pb2.Device | None:
+            now = client.get_device(gpu.uuid)
+            return now if what(now) else None
+
+        found: device_pb2.Device = eventually(seen, told, timeout_s=120)
     return found
 
 
@@ -244,18 +246,16 @@ def test_a_gpu_whose_driver_hangs_is_unhealthy_and_the_others_work(fleet: Fleet,
 
 
 def test_a_card_without_a_further_encoder_session_hands_its_session_on_unseen(
-    tmp_path_factory: pytest.TempPathFactory, media: Path, tmp_path: Path
+    fleet: Fleet, media: Path, tmp_path: Path
 ) -> None:
-    settings = f'{QUICK}[inputs]\nroots = ["{media}"]\n[[devices]]\nmatch = "{SECOND.uuid}"\nweight = 10\n'
-    lacking = dict.fromkeys((GEFORCE.uuid, SECOND.uuid), H264_ALONE)
-    with fleet_running(tmp_path_factory.mktemp("cap"), [GEFORCE, SECOND], settings, lacking=lacking) as fleet:
-        fleet.daemon.await_devices_ready(2, timeout_s=120)
-        assert placed_on(fleet, small(media)) == {GEFORCE.uuid}
-        fleet.break_card(GEFORCE.uuid, "OpenEncodeSessionEx failed: out of memory (10): (no details)")
-        with fleet.daemon.client() as client:
-            session, _ = done(client, small(media), tmp_path / "out")
-        assert (session.device, session.attempt) == (f"devices/{SECOND.uuid}", 2)
-        assert not session.HasField("failure")
-        assert "learned the encoder session cap of this host" in fleet.daemon.log
-        assert is_ready(device(fleet, GEFORCE))
-        assert Reason.DEVICE_UNHEALTHY.name not in fleet.daemon.log
+    assert placed_on(fleet, small(media)) == {FIRST.uuid}
+    unhealthy_before = fleet.daemon.log.count(Reason.DEVICE_UNHEALTHY.name)
+    fleet.break_card(FIRST.uuid, "OpenEncodeSessionEx failed: out of memory (10): (no details)")
+    with fleet.daemon.client() as client:
+        session, _ = done(client, small(media), tmp_path / "out")
+    assert (session.device, session.attempt) == (f"devices/{SECOND.uuid}", 2)
+    assert not session.HasField("failure")
+    assert "learned the encoder session cap of this host" in fleet.daemon.log
+    assert is_ready(device(fleet, FIRST))
+    assert fleet.daemon.log.count(Reason.DEVICE_UNHEALTHY.name) == unhealthy_before
+    fleet.mend()
