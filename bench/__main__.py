@@ -25,7 +25,7 @@ SMOKE = {
     "transcode": {"pair_count": 1, "seconds": 1, "height": 144},
     "footprint": {"runs": 1, "gpu_count": 1, "probed": False},
     "restarts": {"runs": 1, "session_count": 1, "attempt_count": 4},
-    "calibration": {"runs": 1, "window_s": 0.02, "rounds": 1, "step_count": 3},
+    "calibration": {"runs": 1, "window_s": 0.02, "rounds": 1, "step_count": 1},
     "recording": {
         "parts": ("starts", "kills"),
         "start_runs": 1,
