@@ -44,15 +44,29 @@ GPU = DeviceIdentity(id="GPU-7f3c2a10-0001", kind="nvidia", model="NVIDIA L4", d
 CPU = cpu_identity("cpu-0")
 
 
-@pytest.fixture
-def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tries H.264 and 8-bit HEVC alone, for tests that are about something else than codecs."""
+def try_only(monkeypatch: pytest.MonkeyPatch, *wanted: tuple[VideoCodec, int], hardware_only: bool = False) -> None:
+    """Leaves out what a test says nothing about: each trial is several runs of ffmpeg."""
 
     def few(kind: DeviceKind) -> tuple[Trial, ...]:
-        tried = [(VideoCodec.H264, 8), (VideoCodec.H264, 10), (VideoCodec.HEVC, 8)]
-        return tuple(trial for trial in trials_of(kind) if (trial.codec, trial.bit_depth) in tried)
+        return tuple(
+            trial
+            for trial in trials_of(kind)
+            if (not wanted or (trial.codec, trial.bit_depth) in wanted) and (trial.hardware or not hardware_only)
+        )
 
     monkeypatch.setattr(golden_probe, "trials_of", few)
+
+
+@pytest.fixture
+def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries H.264 and 8-bit HEVC alone, for tests that need codecs and depths to differ."""
+    try_only(monkeypatch, (VideoCodec.H264, 8), (VideoCodec.H264, 10), (VideoCodec.HEVC, 8))
+
+
+@pytest.fixture
+def h264_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries 8-bit H.264 alone, for tests that are about something else than codecs."""
+    try_only(monkeypatch, (VideoCodec.H264, 8))
 
 
 def script(path: Path, text: str) -> str:
@@ -117,7 +131,7 @@ async def test_a_cpu_device_encodes_and_decodes_everything_with_the_bundled_ffmp
     assert {capability.ffmpeg for capability in result.capabilities} == {BUNDLED}
 
 
-@pytest.mark.usefixtures("few_trials")
+@pytest.mark.usefixtures("h264_trials")
 async def test_kept_outcomes_spare_every_run_but_the_one_for_the_version(tmp_path: Path) -> None:
     program = counting(tmp_path / "ffmpeg")
     first = await probe_device(CPU, [program], state_folder=tmp_path)
@@ -127,7 +141,7 @@ async def test_kept_outcomes_spare_every_run_but_the_one_for_the_version(tmp_pat
     assert runs_of(tmp_path) == []
 
 
-@pytest.mark.usefixtures("few_trials")
+@pytest.mark.usefixtures("h264_trials")
 async def test_a_probe_asked_for_anew_tries_everything_again(tmp_path: Path) -> None:
     program = counting(tmp_path / "ffmpeg")
     await probe_device(CPU, [program], state_folder=tmp_path)
@@ -150,7 +164,7 @@ async def test_a_card_in_question_is_tried_again_without_the_software_that_went_
     assert sum("_nvenc" in run for run in runs) >= 3
 
 
-@pytest.mark.usefixtures("few_trials")
+@pytest.mark.usefixtures("h264_trials")
 async def test_a_replaced_ffmpeg_is_tried_anew(tmp_path: Path) -> None:
     program = counting(tmp_path / "ffmpeg")
     await probe_device(CPU, [program], state_folder=tmp_path)
@@ -160,7 +174,7 @@ async def test_a_replaced_ffmpeg_is_tried_anew(tmp_path: Path) -> None:
     assert len(runs_of(tmp_path)) == 2 * count
 
 
-@pytest.mark.usefixtures("few_trials")
+@pytest.mark.usefixtures("h264_trials")
 async def test_a_spoilt_store_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "probe.json").write_text('{"version": 1, "outcomes": {"a": [')
     result = await probe_device(CPU, ["bundled"], state_folder=tmp_path)
@@ -193,7 +207,7 @@ def test_a_store_that_cannot_be_read_is_empty_and_says_so(
     assert f"Cannot read {tmp_path / 'probe.json'}" in caplog.text
 
 
-@pytest.mark.usefixtures("few_trials")
+@pytest.mark.usefixtures("h264_trials")
 async def test_a_store_keeps_its_secrets_to_its_user_and_leaves_no_samples(tmp_path: Path) -> None:
     await probe_device(CPU, ["bundled"], state_folder=tmp_path)
     assert names_in(tmp_path) == ["probe.json"]
@@ -230,7 +244,7 @@ async def test_the_next_candidate_does_what_the_first_cannot(tmp_path: Path) -> 
     assert await probe_device(CPU, [poor, "bundled"], state_folder=tmp_path) == result, "kept outcomes tell the same"
 
 
-@pytest.mark.usefixtures("few_trials")
+@pytest.mark.usefixtures("h264_trials")
 async def test_a_candidate_that_adds_nothing_costs_nothing(tmp_path: Path) -> None:
     spare = counting(tmp_path / "ffmpeg")
     result = await probe_device(CPU, ["bundled", spare], state_folder=tmp_path)
@@ -239,7 +253,7 @@ async def test_a_candidate_that_adds_nothing_costs_nothing(tmp_path: Path) -> No
     assert {capability.ffmpeg for capability in result.capabilities} == {BUNDLED}
 
 
-@pytest.mark.usefixtures("few_trials")
+@pytest.mark.usefixtures("h264_trials")
 async def test_an_older_ffmpeg_whose_encoder_suits_the_driver_is_told_with_its_decoder(tmp_path: Path) -> None:
     """The newest one asks for a newer driver to encode, and decodes all the same: no session must lose NVDEC by it."""
     new = script(
@@ -272,7 +286,8 @@ async def test_an_older_ffmpeg_whose_encoder_suits_the_driver_is_told_with_its_d
     assert (coders.build.path, coders.hardware_decode) == (old, True)
 
 
-async def test_what_no_candidate_can_do_says_why(tmp_path: Path) -> None:
+async def test_what_no_candidate_can_do_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try_only(monkeypatch, (VideoCodec.H264, 8), (VideoCodec.AV1, 8), (VideoCodec.AV1, 10))
     poor = script(
         tmp_path / "poor",
         """
@@ -289,7 +304,7 @@ async def test_what_no_candidate_can_do_says_why(tmp_path: Path) -> None:
     assert result.fault_message is None
 
 
-@pytest.mark.usefixtures("few_trials")
+@pytest.mark.usefixtures("h264_trials")
 async def test_wrong_pictures_do_not_pass(tmp_path: Path) -> None:
     """An encoder that ends well and gives another picture than it was given."""
     liar = script(
@@ -324,7 +339,10 @@ async def test_eight_bits_do_not_pass_for_ten(tmp_path: Path) -> None:
     assert (encoder.works, encoder.message) == (False, "10-bit encoding is not supported: it gave 8 bits")
 
 
-async def test_a_trial_that_hangs_is_killed_with_its_children_and_tried_again_next_time(tmp_path: Path) -> None:
+async def test_a_trial_that_hangs_is_killed_with_its_children_and_tried_again_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try_only(monkeypatch, (VideoCodec.H264, 8), (VideoCodec.VP9, 8), (VideoCodec.VP9, 10))
     hanging = script(
         tmp_path / "hanging",
         f"""
@@ -367,7 +385,7 @@ async def test_missing_and_old_candidates_are_told_with_what_to_install(tmp_path
         assert word in result.fault_message
 
 
-@pytest.mark.usefixtures("few_trials")
+@pytest.mark.usefixtures("h264_trials")
 async def test_a_build_from_git_counts_by_its_libraries(tmp_path: Path) -> None:
     program = script(
         tmp_path / "git",
@@ -380,7 +398,7 @@ async def test_a_build_from_git_counts_by_its_libraries(tmp_path: Path) -> None:
     assert [build.version for build in result.ffmpeg_builds] == ["N-119584-g7b3"]
 
 
-@pytest.mark.usefixtures("few_trials")
+@pytest.mark.usefixtures("h264_trials")
 async def test_a_scaler_that_blackens_pictures_is_told_by_its_options(tmp_path: Path) -> None:
     """On a GPU only: nothing else is scaled by it."""
     older = script(
@@ -395,7 +413,7 @@ async def test_a_scaler_that_blackens_pictures_is_told_by_its_options(tmp_path: 
         assert build.scaler_blackens is blackens
 
 
-@pytest.mark.usefixtures("few_trials")
+@pytest.mark.usefixtures("h264_trials")
 async def test_one_program_under_two_names_is_one_build(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(BUNDLED)
@@ -403,8 +421,11 @@ async def test_one_program_under_two_names_is_one_build(tmp_path: Path) -> None:
     assert [build.candidate for build in result.ffmpeg_builds] == ["bundled"]
 
 
-async def test_a_gpu_without_a_driver_is_a_fault_that_names_the_library(tmp_path: Path) -> None:
+async def test_a_gpu_without_a_driver_is_a_fault_that_names_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The real ffmpeg up to where the driver is missing: a wrong option would be told otherwise."""
+    try_only(monkeypatch, hardware_only=True)
     if shutil.which("nvidia-smi"):
         pytest.skip("this machine has a driver")
     result = await probe_device(GPU, ["bundled"], state_folder=tmp_path)
@@ -427,7 +448,8 @@ async def test_a_card_that_works_does_all_in_hardware_and_its_host_in_software_t
     assert found(result, Direction.ENCODE, VideoCodec.H264, 8, hardware=False).implementation == "libx264"
 
 
-async def test_a_card_without_nvenc_still_decodes(tmp_path: Path) -> None:
+async def test_a_card_without_nvenc_still_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try_only(monkeypatch, (VideoCodec.H264, 8), (VideoCodec.HEVC, 8), (VideoCodec.AV1, 8))
     lacking = {GPU.id: ["h264_nvenc", "hevc_nvenc", "av1_nvenc", "av1_nvdec"]}
     program = str(install(tmp_path, lacking=lacking))
     result = await probe_device(GPU, [program], state_folder=tmp_path)
@@ -441,7 +463,7 @@ async def test_a_card_without_nvenc_still_decodes(tmp_path: Path) -> None:
     assert any("h264_nvenc" in key for key in kept), "a card that says it cannot will not by itself"
 
 
-@pytest.mark.usefixtures("few_trials")
+@pytest.mark.usefixtures("h264_trials")
 async def test_cards_of_one_machine_are_told_apart_by_uuid(tmp_path: Path) -> None:
     program = str(install(tmp_path, lacking={"GPU-other": ["h264_nvenc"]}))
     assert found(
@@ -461,7 +483,7 @@ async def test_ten_bits_are_tried_on_their_own(tmp_path: Path) -> None:
     assert found(result, Direction.ENCODE, VideoCodec.HEVC, 8, hardware=True).works
 
 
-@pytest.mark.usefixtures("few_trials")
+@pytest.mark.usefixtures("h264_trials")
 async def test_taken_encoder_sessions_are_awaited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """GeForce drivers cap sessions per machine, and the agents of other cards probe at the same time."""
     monkeypatch.setattr(golden_probe, "_SESSION_RETRY_S", 0.0)
@@ -479,7 +501,7 @@ async def test_taken_encoder_sessions_are_awaited(tmp_path: Path, monkeypatch: p
     assert found(result, Direction.ENCODE, VideoCodec.H264, 8, hardware=True).works
 
 
-@pytest.mark.usefixtures("few_trials")
+@pytest.mark.usefixtures("h264_trials")
 async def test_a_driver_that_hangs_costs_two_deadlines(tmp_path: Path) -> None:
     hanging = script(
         tmp_path / "hanging",
@@ -508,8 +530,11 @@ def test_an_agent_killed_in_the_middle_leaves_nothing_wrong(tmp_path: Path) -> N
     program = textwrap.dedent(f"""
         import asyncio, pathlib
         from datetime import timedelta
+        from agents.devices import golden_probe
         from agents.devices.cpu import cpu_identity
         from agents.devices.golden_probe import probe_device
+        from agents.devices.probe_trials import trials_of
+        golden_probe.trials_of = lambda kind: [one for one in trials_of(kind) if one.codec in ("h264", "hevc")]
         probing = probe_device(
             cpu_identity("cpu-0"), ["{slow}"], state_folder=pathlib.Path("{state}"), trial_timeout=timedelta(seconds=2)
         )
