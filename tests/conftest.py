@@ -6,6 +6,8 @@ order, in one process, with shared fixtures of that process's own.
 
 from __future__ import annotations
 
+import fcntl
+import gc
 import logging
 import signal
 from pathlib import Path
@@ -17,7 +19,7 @@ from hypothesis import settings
 from fakes.nvml_library import FakeNvml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 settings.register_profile("busy-machine", deadline=None)  # how long an example takes says nothing where others work too
 settings.load_profile("busy-machine")
@@ -34,6 +36,27 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         given = Path(config.option.basetemp)
         config.option.basetemp = given.with_name(given.name.removeprefix("popen-"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Has one worker collect before all others: on a fresh checkout it compiles every module, and they need not.
+
+    What was collected stays to the end: cycles are not looked for in it, neither now nor while tests run.
+    """
+    gc.disable()
+    try:
+        if not hasattr(session.config, "workerinput"):
+            return (yield)
+        with (Path(session.config.option.basetemp).parent / "collecting").open("w") as turn:
+            try:
+                fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                fcntl.flock(turn, fcntl.LOCK_SH)
+            return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
