@@ -53,6 +53,12 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(text_of(path), str(path))
 
 
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """Gives all of a module of the project: several tests go through every module."""
+    return tuple(ast.walk(tree_of(path)))
+
+
 def documents() -> list[Path]:
     """Gives the documents that people read, relative to the repository."""
     return [

@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from house_sources import python_files, text_of, tree_of
+from house_sources import nodes_of, python_files, text_of
 
 from agents.pipelines.exit_reasons import FailureReason
 from balancer.domain.restart import INPUT_ENDED
@@ -61,7 +61,7 @@ def reasons_given_by(path: str) -> set[str]:
     """Gives the names that a module has as text: reasons that are in no enum."""
     return {
         node.value
-        for node in ast.walk(tree_of(Path(path)))
+        for node in nodes_of(Path(path))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and NAME.fullmatch(node.value)
     }
 
@@ -71,7 +71,7 @@ def reasons_of_faults() -> set[str]:
     faults = {"DisplayUnavailable", "PageFault", "StageFault"}
     found = set()
     for path in python_files("agents"):
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in faults:
                 texts = [value.value for value in node.args[:1] if isinstance(value, ast.Constant)]
                 found |= {str(text) for text in texts}
@@ -98,7 +98,7 @@ def test_no_other_module_makes_failures_of_sessions_with_reasons_of_its_own() ->
     known = {"agents/sessions/endings.py", "agents/recordings/failures.py"}
     known |= {"balancer/domain/lifecycle.py", "balancer/domain/reachability.py"}
     for path in python_files("balancer", "agents"):
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Failure":
                 texts = [keyword for keyword in node.keywords if isinstance(keyword.value, ast.Constant)]
                 own = [keyword for keyword in texts if keyword.arg == "reason"]
@@ -117,7 +117,7 @@ def test_the_conditions_are_those_that_are_set() -> None:
     listed = {row[0] for row in tables if len(row) == 2} - {"condition"}
     made = set()
     for path in python_files("balancer", "agents"):
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Condition":
                 for keyword in node.keywords:
                     if keyword.arg == "type" and isinstance(keyword.value, ast.Constant):

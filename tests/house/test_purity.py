@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ast
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from house_sources import python_files, text_of, tree_of
+from house_sources import nodes_of, python_files, text_of
 
 PURE_ROOMS = ("balancer/domain/", "agents/pipelines/", "agents/health/")
 PURE = [path for path in python_files("balancer", "agents") if str(path).startswith(PURE_ROOMS)]
@@ -19,9 +19,13 @@ PURE_PATH_NAMES = {"PurePath", "PurePosixPath"}
 CLOCK_READERS = {"now", "utcnow", "today"}
 
 
-@pytest.mark.parametrize("path", PURE, ids=str)
-def test_pure_rooms_take_only_pure_paths_from_pathlib(path: Path) -> None:
-    for node in ast.walk(tree_of(path)):
+def pure_nodes() -> Iterator[tuple[Path, ast.AST]]:
+    """Gives all that stands in the pure rooms, each with its module."""
+    return ((path, node) for path in PURE for node in nodes_of(path))
+
+
+def test_pure_rooms_take_only_pure_paths_from_pathlib() -> None:
+    for path, node in pure_nodes():
         if isinstance(node, ast.Import):
             assert all(alias.name != "pathlib" for alias in node.names), f"{path}:{node.lineno} imports all of pathlib"
         if isinstance(node, ast.ImportFrom) and node.module == "pathlib":
@@ -29,9 +33,8 @@ def test_pure_rooms_take_only_pure_paths_from_pathlib(path: Path) -> None:
             assert names <= PURE_PATH_NAMES, f"{path}:{node.lineno} imports {names - PURE_PATH_NAMES}"
 
 
-@pytest.mark.parametrize("path", PURE, ids=str)
-def test_pure_rooms_open_nothing_and_read_no_clock(path: Path) -> None:
-    for node in ast.walk(tree_of(path)):
+def test_pure_rooms_open_nothing_and_read_no_clock() -> None:
+    for path, node in pure_nodes():
         if not isinstance(node, ast.Call):
             continue
         called = node.func
@@ -43,10 +46,11 @@ def test_pure_rooms_open_nothing_and_read_no_clock(path: Path) -> None:
             assert called.attr not in CLOCK_READERS, f"{path}:{node.lineno} reads the clock"
 
 
-@pytest.mark.parametrize("path", PURE, ids=str)
-def test_pure_rooms_have_no_coroutines(path: Path) -> None:
+def test_pure_rooms_have_no_coroutines() -> None:
     """Waiting is I/O."""
-    waiting = [node.lineno for node in ast.walk(tree_of(path)) if isinstance(node, ast.AsyncFunctionDef | ast.Await)]
+    waiting = [
+        f"{path}:{node.lineno}" for path, node in pure_nodes() if isinstance(node, ast.AsyncFunctionDef | ast.Await)
+    ]
     assert waiting == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from house_sources import python_files, text_of, tree_of
+from house_sources import nodes_of, python_files, text_of
 
 from balancer.device_metrics import DeviceMetrics
 from balancer.session_telemetry import SessionTelemetry
@@ -65,7 +65,7 @@ def test_metrics_are_made_in_the_two_modules_that_the_test_above_asks() -> None:
     found = {
         str(path)
         for path in python_files("gpu_balancer", "balancer", "agents")
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in MAKERS
     }
     assert found == MEASURING_MODULES
@@ -75,7 +75,7 @@ def test_the_spans_are_those_that_are_made() -> None:
     made = {
         (node.args[0].value, str(path).split("/")[0].removesuffix("s"))
         for path in python_files("gpu_balancer", "balancer", "agents")
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr in SPAN_MAKERS
@@ -89,7 +89,7 @@ def test_no_span_has_a_name_that_is_made_up_at_run_time() -> None:
     """Names with values in them make as many series as there are values. The two `_span` take theirs from above."""
     forwarded = {"balancer/session_telemetry.py", "agents/sessions/session_trace.py"}
     for path in python_files("gpu_balancer", "balancer", "agents"):
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
