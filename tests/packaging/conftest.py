@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+_PLAIN = ("--quiet", "--no-deps", "--no-index", "--no-compile")  # most of what is installed no test of them loads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ def _install(wheel: Path, folder: Path, *, extras: tuple[str, ...]) -> Installed
     venv.create(place, with_pip=False, symlinks=True)
     python = place / "bin" / "python"
     subprocess.run(
-        [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel],
+        [sys.executable, "-m", "pip", "--python", python, "install", *_PLAIN, wheel],
         check=True,
         capture_output=True,
         timeout=100,
@@ -132,3 +133,14 @@ def _link(distribution: importlib.metadata.Distribution, packages: Path) -> None
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
             target.symlink_to(distribution.locate_file(file))
+        _link_compiled(Path(str(distribution.locate_file(file))), target)
+
+
+def _link_compiled(source: Path, target: Path) -> None:
+    """Links what is compiled of a module's folder too: else every environment would compile all of it anew.
+
+    Python loads nothing from there but for modules that it finds beside it.
+    """
+    compiled, link = source.parent / "__pycache__", target.parent / "__pycache__"
+    if source.suffix == ".py" and compiled.is_dir() and not link.exists():
+        link.symlink_to(compiled)

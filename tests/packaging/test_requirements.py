@@ -7,6 +7,7 @@ import importlib.metadata
 import re
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ def lower_bound(requirement: Requirement) -> Version | None:
     return max(bounds, default=None)
 
 
+@cache
 def imported_distributions(*roots: str) -> dict[str, str]:
     """Gives the distributions that modules below some folders import, each with one place where."""
     owners = importlib.metadata.packages_distributions()
@@ -84,7 +86,12 @@ def _owners_of(module: str, owners: dict[str, list[str]]) -> set[str]:
         return named
     places = {module.replace(".", "/"), module.rpartition(".")[0].replace(".", "/")}
     files = {place + ending for place in places for ending in (".py", "/__init__.py", ".pyi")}
-    return {name for name in named if files & {str(file) for file in importlib.metadata.distribution(name).files or ()}}
+    return {name for name in named if files & _files_of(name)}
+
+
+@cache
+def _files_of(name: str) -> frozenset[str]:
+    return frozenset(str(file) for file in importlib.metadata.distribution(name).files or ())
 
 
 def test_everything_that_the_daemons_import_is_asked_for() -> None:
