@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
+import typer.testing
 from typer.testing import CliRunner
 
 from fakes.balancer_server import FakeBalancer, served_aside
@@ -48,6 +51,14 @@ class Command:
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return Ran(code=result.exit_code, out=result.stdout, err=result.stderr)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands_are_made_once() -> Iterator[None]:
+    """Has runs of a process share what typer makes of all commands: that is most of a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture
