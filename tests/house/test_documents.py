@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +77,20 @@ def typed_commands() -> list[tuple[str, str]]:
     return [(name, line) for name, line in lines if line.startswith("gpu-balancer ")]
 
 
-@pytest.mark.parametrize(("name", "line"), typed_commands())
-def test_shown_commands_exist_with_their_options(name: str, line: str) -> None:
+@cache
+def the_command() -> Any:
+    """Gives the command with all that is below it."""
     import typer.main
 
     from gpu_balancer.cli.app import app
 
+    return typer.main.get_command(app)
+
+
+@pytest.mark.parametrize(("name", "line"), typed_commands())
+def test_shown_commands_exist_with_their_options(name: str, line: str) -> None:
     words = [word for word in shlex.split(line, comments=True)[1:] if word != "&"]
-    command: Any = typer.main.get_command(app)
+    command = the_command()
     while getattr(command, "commands", None) and words and words[0] in command.commands:
         command = command.commands[words.pop(0)]
     options = {text for parameter in command.params for text in (*parameter.opts, *parameter.secondary_opts)}
