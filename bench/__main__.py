@@ -38,6 +38,7 @@ SMOKE = {
     "health": {"xids": (45, 79), "looks": ("recovery action",), "placements": 2, "retries": 1},
     "placement": {
         "seeds": (1, 2),
+        "load_seeds": (1, 2),
         "hours": 3,
         "traffic": ("mixed",),
         "device_counts": (4,),

@@ -36,7 +36,8 @@ _RESAMPLES = 2000
 
 def measure(
     *,
-    seeds: Sequence[int] = (1, 2, 3, 4, 5, 6),
+    seeds: Sequence[int] = range(1, 7),
+    load_seeds: Sequence[int] = range(1, 25),
     hours: float = 16,
     traffic: Sequence[str] = TRAFFIC,
     device_counts: Sequence[int] = (4, 8, 16),
@@ -47,22 +48,27 @@ def measure(
 
     Args:
         seeds: Of the traces.
+        load_seeds: Of those by which sustained loads are compared, which differ much from one to the next.
         hours: Length of each trace.
         traffic: Kinds of traffic.
         device_counts: Mixed devices for work served with admission; multiples of four.
         steps: Halvings when a sustainable load is searched: 9 find it to a quarter of a percent of the capacity.
         scale: Of the numbers of devices, sessions and operations when time and memory are measured, up to 1.
     """
-    print(f"  seeds {', '.join(map(str, seeds))}; traces of {hours:g} h")
+    print(f"  seeds {_listed(seeds)}, of sustained loads {_listed(load_seeds)}; traces of {hours:g} h")
     with ProcessPoolExecutor(_PROCESSES) as pool:
         return [
-            *_sustainable(pool.map, seeds, hours, traffic, steps),
-            *_equal(pool.map, seeds, hours, traffic, steps),
+            *_sustainable(pool.map, load_seeds, hours, traffic, steps),
+            *_equal(pool.map, load_seeds, hours, traffic, steps),
             # Shares of work differ by little, so their traces are longer.
             *_served(pool.map, seeds, 3 * hours, device_counts),
             *_dead_device(pool.map, seeds, round(2000 * scale)),
             *placement_speed.measure(scale=scale),
         ]
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 Mapped = Callable[..., Iterable[float]]
