@@ -18,7 +18,7 @@ def make_numbered(path: Path, seconds: float) -> Path:
     bits = "255*mod(floor(N/pow(2,X)),2)"
     # Drawn with one pixel for a bit, and enlarged: what `geq` draws is worked out anew for each pixel.
     source = f"nullsrc=size={_BITS}x1:rate={RATE}:duration={seconds},format=gray,geq=lum='{bits}'"
-    source += f",scale={WIDTH}:{HEIGHT}:flags=neighbor"
+    source += f",scale={WIDTH}:{HEIGHT}:flags=neighbor,setsar=1"
     command = [FFMPEG, "-hide_banner", "-loglevel", "error", "-y", "-f", "lavfi", "-i", source]
     command += ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", str(path)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=120)

@@ -181,7 +181,7 @@ def test_a_page_is_recorded_rests_and_outlives_balancer_and_agent(
         client.stop_session(name)
         session = ended(client, name)
         client.download_artifacts(name, tmp_path)
-        later = client.create_session(asked(pages.url("signals", end_ms=500))).name
+        later = client.create_session(asked(pages.url("signals", end_ms=1500))).name
         assert ended(client, later).recording_report.sound_timing == calibrated
     report = session.recording_report
     assert (session.state, report.end_cause, report.take_count) == (session_pb2.SESSION_STATE_SUCCEEDED, "STOPPED", 2)
