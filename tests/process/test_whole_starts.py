@@ -20,6 +20,7 @@ from asked import FFMPEG, await_state, encoded, live_input, transcode_of
 from daemons import eventually, processes_of
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from balancer.__main__ import main
 from gpu_balancer.client import Client, RetryPolicy
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.v1 import device_pb2, session_pb2
@@ -136,15 +137,23 @@ def test_a_port_that_somebody_has_is_told_with_who_may_have_it(tmp_path: Path, k
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused_with_line_and_key(
-    tmp_path: Path, settings: str, line: int, key: str, words: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: str, line: int, key: str, words: str
 ) -> None:
     path = tmp_path / "balancer.toml"
     path.write_text(settings)
-    status, told = started_in_vain("--config", path, "--state-dir", tmp_path / "state")
-    assert status == 2
+    assert main(["--check", "--config", str(path)]) == 2
+    told = capsys.readouterr().err
     assert f"line {line}" in told
     assert key in told
     assert words in told
+
+
+def test_a_daemon_whose_settings_are_refused_begins_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "balancer.toml"
+    path.write_text("[placement]\nheadroom = 2\n")
+    status, told = started_in_vain("--config", path, "--state-dir", tmp_path / "state")
+    assert status == 2
+    assert "line 2: placement.headroom" in told
     assert not (tmp_path / "state" / "balancer.sqlite").exists()
 
 
