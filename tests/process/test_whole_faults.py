@@ -30,7 +30,7 @@ from gpu_balancer.v1.session_pb2 import PRIORITY_BATCH
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from daemons import StartDaemon
+    from daemons import RunningDaemon, StartDaemon
 
     from gpu_balancer.client import Client
 
@@ -38,18 +38,16 @@ pytestmark = pytest.mark.process
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MiB."""
-    with small_file_system(tmp_path / "disk", size="24m") as place:
+def small_disk(exports: Path) -> Iterator[Path]:
+    """A file system of 24 MiB, to which outputs may be written."""
+    with small_file_system(exports / "disk", size="24m") as place:
         yield place
 
 
 def test_an_output_that_fills_its_disk_fails_and_the_next_one_is_refused_before_it_starts(
-    start_daemon: StartDaemon, media: Path, probe_results: Path, small_disk: Path
+    open_daemon: RunningDaemon, media: Path, small_disk: Path
 ) -> None:
-    settings = f'[inputs]\nroots = ["{media}"]\n[outputs]\nroots = ["{small_disk}"]\n'
-    daemon = start_daemon(settings, probe_results=probe_results)
-    daemon.await_devices_ready()
+    daemon, folders = open_daemon, open_daemon.session_folders()
     filler = fill(small_disk, leave_bytes=2 * 1024 * 1024)
     asked = transcode_of(
         live_input(media / "clip.mp4"), encoded(height=360, quality=0), outputs=[to_file(small_disk / "out.ts")]
@@ -64,68 +62,75 @@ def test_an_output_that_fills_its_disk_fails_and_the_next_one_is_refused_before_
             client.create_session(asked)
         assert caught.value.reason is Reason.DISK_FULL
         assert [one.field for one in caught.value.violations] == ["session.transcode.outputs[0].file.path"]
-        assert daemon.session_folders() == {ended.name.removeprefix("sessions/")}
+        assert daemon.session_folders() - folders == {ended.name.removeprefix("sessions/")}
         filler.unlink()
         again = transcode_of(media / "clip.mp4", encoded(height=90), outputs=[to_file(small_disk / "whole.ts")])
         assert client.wait(client.create_session(again)).state == SUCCEEDED
     assert decode(small_disk / "whole.ts").frames == 60
 
 
-def test_a_full_state_disk_starts_nothing_and_is_forgotten_once_there_is_room(
-    media: Path, probe_results: Path, small_disk: Path
-) -> None:
-    with daemon_running(small_disk, f'[inputs]\nroots = ["{media}"]\n', probe_results=probe_results) as daemon:
+@pytest.fixture(scope="module")
+def cramped(tmp_path_factory: pytest.TempPathFactory, media: Path, probe_results: Path) -> Iterator[RunningDaemon]:
+    """A daemon whose state is on a file system of 24 MiB."""
+    with (
+        small_file_system(tmp_path_factory.mktemp("cramped") / "disk", size="24m") as disk,
+        daemon_running(disk, f'[inputs]\nroots = ["{media}"]\n', probe_results=probe_results) as daemon,
+    ):
         daemon.await_devices_ready()
-        asked = transcode_of(media / "clip.mp4", encoded(height=54))
-        with daemon.client() as client:
-            whole = client.wait(client.create_session(asked))
-            filler = fill(small_disk, leave_bytes=0)
-            with pytest.raises(RequestFailure) as caught:
-                client.create_session(asked)
-            assert caught.value.reason in (Reason.DISK_FULL, Reason.STORE_UNAVAILABLE)
-            assert "full" in caught.value.message
-            assert "Traceback" not in daemon.log
-            assert daemon.session_folders() == {whole.name.removeprefix("sessions/")}
-            assert [one.name for one in client.list_sessions()] == [whole.name]
-            with pytest.raises(RequestFailure) as caught:
-                client.upload_file(media / "clip.mp4")
-            assert caught.value.reason is Reason.DISK_FULL
-            filler.unlink()
+        yield daemon
 
-            def works() -> bool:
-                return client.wait(client.create_session(asked)).state == SUCCEEDED
 
-            assert eventually(works, "sessions work again")
-            assert daemon.process.poll() is None
+def test_a_full_state_disk_starts_nothing_and_is_forgotten_once_there_is_room(
+    cramped: RunningDaemon, media: Path
+) -> None:
+    daemon, disk = cramped, cramped.state_dir.parent
+    asked = transcode_of(media / "clip.mp4", encoded(height=54))
+    with daemon.client() as client:
+        whole = client.wait(client.create_session(asked))
+        filler = fill(disk, leave_bytes=0)
+        with pytest.raises(RequestFailure) as caught:
+            client.create_session(asked)
+        assert caught.value.reason in (Reason.DISK_FULL, Reason.STORE_UNAVAILABLE)
+        assert "full" in caught.value.message
+        assert "Traceback" not in daemon.log
+        assert daemon.session_folders() == {whole.name.removeprefix("sessions/")}
+        assert [one.name for one in client.list_sessions()] == [whole.name]
+        with pytest.raises(RequestFailure) as caught:
+            client.upload_file(media / "clip.mp4")
+        assert caught.value.reason is Reason.DISK_FULL
+        filler.unlink()
+
+        def works() -> bool:
+            return client.wait(client.create_session(asked)).state == SUCCEEDED
+
+        assert eventually(works, "sessions work again")
+        assert daemon.process.poll() is None
 
 
 def test_a_session_that_fills_the_state_disk_is_told_as_failed_and_its_removal_makes_room(
-    media: Path, probe_results: Path, small_disk: Path
+    cramped: RunningDaemon, media: Path
 ) -> None:
     """Its own status, and the store's record of its end, have no room either until something is given up."""
-    with daemon_running(small_disk, f'[inputs]\nroots = ["{media}"]\n', probe_results=probe_results) as daemon:
-        daemon.await_devices_ready()
-        fast = live_input(media / "clip.mp4")
-        fast.native_rate = False
-        with daemon.client() as client:
-            session = client.create_session(
-                transcode_of(fast, encoded(height=360, quality=0), outputs=[to_file("out.ts")])
-            )
-            eventually(lambda: not daemon.ffmpeg_processes(), "ffmpeg has ended for want of room")
-            ended = client.wait(session)
-            assert ended.state == FAILED
-            assert ended.failure.reason in {"DISK_FULL", "DISK_LOW"}, "whoever looked first: ffmpeg, or the agent"
-            client.delete_session(session.name)
-            small = transcode_of(media / "clip.mp4", encoded(height=54))
+    daemon = cramped
+    fast = live_input(media / "clip.mp4")
+    fast.native_rate = False
+    with daemon.client() as client:
+        session = client.create_session(transcode_of(fast, encoded(height=360, quality=0), outputs=[to_file("out.ts")]))
+        eventually(lambda: not daemon.ffmpeg_processes(), "ffmpeg has ended for want of room")
+        ended = client.wait(session)
+        assert ended.state == FAILED
+        assert ended.failure.reason in {"DISK_FULL", "DISK_LOW"}, "whoever looked first: ffmpeg, or the agent"
+        client.delete_session(session.name)
+        small = transcode_of(media / "clip.mp4", encoded(height=54))
 
-            def works() -> bool:
-                try:
-                    return client.wait(client.create_session(small)).state == SUCCEEDED
-                except RequestFailure:
-                    return False
+        def works() -> bool:
+            try:
+                return client.wait(client.create_session(small)).state == SUCCEEDED
+            except RequestFailure:
+                return False
 
-            eventually(works, "there is room again")
-            assert daemon.process.poll() is None
+        eventually(works, "there is room again")
+        assert daemon.process.poll() is None
 
 
 @pytest.fixture
