@@ -9,6 +9,7 @@ import fcntl
 import os
 import random
 import secrets
+import select
 import shutil
 import signal
 import socket
@@ -16,7 +17,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ from agents.displays.x_screen import XScreen
 from agents.displays.x_sockets import socket_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 USER_IDS = range(61184, 65520)
 _DEADLINE_S = 20
@@ -105,9 +106,7 @@ class BareDisplay:
         end = time.monotonic() + _DEADLINE_S
         # Something that is ending has lost its environment before it closes its files.
         while (living := self._living()) or lock_holders.is_held(self._lock):
-            for pid in living:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            _end(living, end)
             for process in [process for processes in self.processes.values() for process in processes]:
                 process.poll()
             assert time.monotonic() < end, "something on the display cannot be killed"
@@ -182,6 +181,19 @@ class BareDisplay:
         os.close(writing)
         with os.fdopen(reading) as pipe:
             return f":{int(pipe.readline())}"
+
+
+def _end(pids: Iterable[int], deadline_s: float) -> None:
+    """Kills processes and awaits their ends: to look for them again and again meanwhile takes a core."""
+    with ExitStack() as stack:
+        descriptors = []
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                descriptors.append(os.pidfd_open(pid))
+                stack.callback(os.close, descriptors[-1])
+                signal.pidfd_send_signal(descriptors[-1], signal.SIGKILL)
+        for descriptor in descriptors:
+            select.select([descriptor], [], [], max(0.0, deadline_s - time.monotonic()))
 
 
 @contextmanager

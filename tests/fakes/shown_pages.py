@@ -13,7 +13,7 @@ from agents.browsers.starting import BrowserOptions, start_browser
 from agents.pipelines.recording import GateKind, PageSource, StartGate, StopRules
 from fakes.bare_display import BareDisplay, bare_display
 from fakes.page_server import PageServer
-from fakes.x_picture import picture
+from fakes.x_picture import Picture, picture
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -58,7 +58,11 @@ class ShownPages:
 
     def pixel(self, x: int = -10, y: int = -10) -> tuple[int, int, int]:
         """What is on the screen at a place; from the right and from below when negative."""
-        return picture(self.display).pixel(x, y)
+        return self.picture().pixel(x, y)
+
+    def picture(self) -> Picture:
+        """What is on the screen."""
+        return picture(self.display)
 
     def browser_pid(self) -> int:
         """The browser's main process."""

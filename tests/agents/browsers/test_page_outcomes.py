@@ -59,7 +59,8 @@ async def test_nothing_but_the_page_gets_into_the_picture(pages: ShownPages) -> 
     pages.server.page("/asks", f"<body style='background:#00ff00'>x{END.format(delay=600)}<script>{script}</script>")
     async with pages.shown(PageSource(url=pages.server.url("/asks", host="localhost"))) as driver:
         assert await driver.ended() is PageEnd.SIGNAL
-        assert {pages.pixel(x, y) for x in range(40, 640, 40) for y in range(40, 360, 40)} == {(0, 255, 0)}
+        shown = pages.picture()
+        assert {shown.pixel(x, y) for x in range(40, 640, 40) for y in range(40, 360, 40)} == {(0, 255, 0)}
 
 
 @pytest.mark.parametrize(
