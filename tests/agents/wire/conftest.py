@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from agent_process import FFMPEG, AgentProcess
+
+from agents.devices.cpu import cpu_identity
+from agents.devices.golden_probe import probe_device
 
 
 @pytest.fixture(scope="session")
@@ -22,20 +28,16 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def probe_results(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Path:
-    """The kept outcome of one real golden probe, so that further agents of the tests need not repeat it."""
-    folder = tmp_path_factory.mktemp("probed")
-    agent = AgentProcess(folder=folder, media=media, out=folder)
-    agent.configure()
-    agent.start()
-    try:
-        with agent.connected() as stub:
-            from agent_process import await_probed
-
-            await_probed(stub)
-        agent.end()
-    finally:
-        agent.clean()
+def probe_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kept outcome of one real golden probe, so that no agent of the tests but one that is told to repeats it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "probed-cpu"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        # It takes seconds of every core: one worker does it, the others wait for it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "probe.json").exists():
+            asyncio.run(probe_device(cpu_identity("cpu-0"), ["bundled"], state_folder=folder))
     return folder / "probe.json"
 
 
