@@ -169,7 +169,7 @@ def chosen(job: Job, device: PipelineDevice) -> Coders | None:
         return None
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(jobs(), capabilities(), st.sampled_from([DeviceKind.NVIDIA, DeviceKind.NVIDIA, DeviceKind.CPU]))
 def test_what_is_booked_is_what_runs(job: Job, told: tuple[Capability, ...], kind: DeviceKind) -> None:
     if kind is DeviceKind.CPU:

@@ -62,7 +62,7 @@ def ends(result: ReplayResult) -> int:
 def test_every_session_has_one_end_and_nothing_stays_booked(kind: str, admission: bool) -> None:
     """The replay itself refuses to give figures when a session was lost or anything is booked at its end."""
     mixed = fleet(T4, L4)
-    trace = generate(kind, mixed, seeded(7), load=1.3, duration_s=4 * 3600)
+    trace = generate(kind, mixed, seeded(7), load=1.3, duration_s=2 * 3600)
     failures = (DeviceFailure(device_id=mixed.views[0].id, time_s=3600, duration_s=1800),)
     policy = Noting()
     rules = ReplayRules(settings=PlacementSettings(admission=admission), failures=failures)
