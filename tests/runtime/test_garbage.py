@@ -14,7 +14,7 @@ from gpu_balancer.runtime.garbage import collect_seldom
 generations = []
 gc.callbacks.append(lambda phase, told: generations.append(told["generation"]) if phase == "start" else None)
 {call}
-kept = [[number] for number in range(2_000_000)]
+kept = [[number] for number in range(800_000)]
 
 class Ring:
     pass
