@@ -197,6 +197,11 @@ class ChromiumPage:
             raise fault("BROWSER_FAILED", self._shown, f"it cannot be seen whether it is shown: {error}") from error
         return self._since_opening()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has given its end signal. See `PageDriver`."""
+        return self._events.end is PageEnd.SIGNAL
+
     async def ended(self) -> PageEnd:
         """Awaits that the page is done. See `PageDriver`."""
         while self._events.end is None:
@@ -247,7 +252,7 @@ class ChromiumPage:
         told = self._events.told
         if page_script.BAD_SELECTOR in told:
             raise self._gate_fault(f"can never be passed: {self._gate.selector!r} is no CSS selector")
-        if self._events.end is PageEnd.SIGNAL:
+        if self.is_over:
             # What there was to record is over, whatever the gate waits for.
             return True
         match self._gate.kind:

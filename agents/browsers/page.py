@@ -61,6 +61,11 @@ class PageDriver(Protocol):
     going, and tell it by `ended`, whatever the page does. MUST NOT end the browser: the display's end does that.
     """
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has given its end signal: there is nothing more to record."""
+        ...
+
     async def open(self) -> timedelta:
         """Sets the page up as asked and navigates.
 

@@ -18,7 +18,7 @@ from agents.displays.display import DisplayUnavailable
 from agents.recordings.closing import is_final
 from agents.recordings.failures import DISK_LOW, DISPLAY_LOST, STAGE_BROKEN, STATE_DAMAGED, told_failure
 from agents.recordings.interruption import beside, beside_it, unless
-from agents.recordings.stage import StageFault
+from agents.recordings.stage import END_SIGNAL, StageFault
 from agents.recordings.state import STOPPED, RecordingEnd, read_state
 from agents.recordings.take_folder import link_over
 from agents.sessions.attempt import StopCause
@@ -214,6 +214,9 @@ class RecordingRunner:
             opened = await beside(self._takes.prepare(), self._stage.open())
         renderer, pid = self._stage.renderer or "", self._stage.application_pid
         self._told.note(phases=(lent, *opened), renderer=renderer, application_pid=pid)
+        if self._stage.is_over:
+            # Known now, not a moment after the first picture.
+            await self._direction.end_with(RecordingEnd(cause=END_SIGNAL))
 
     async def _guard(self) -> None:
         """Ends the recording when its display takes too much of the host."""

@@ -37,7 +37,9 @@ _SETTLED_AFTER_S = 0.2
 """A browser that loses its display closes its pages first, as if they had closed themselves."""
 
 _PAGE_FAILURES = {PageEnd.CRASHED: PAGE_CRASHED, PageEnd.BROWSER_GONE: BROWSER_LOST}
-_PAGE_CAUSES = {PageEnd.SIGNAL: "END_SIGNAL", PageEnd.CLOSED: "PAGE_CLOSED"}
+END_SIGNAL = "END_SIGNAL"
+"""Cause of an end: the page has given its end signal."""
+_PAGE_CAUSES = {PageEnd.SIGNAL: END_SIGNAL, PageEnd.CLOSED: "PAGE_CLOSED"}
 
 
 class StageFault(Exception):
@@ -136,6 +138,11 @@ class Stage:
     def figures(self) -> PageFigures:
         """What is known of the page; nothing for an application."""
         return self._driver.figures() if self._driver is not None else PageFigures()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its page has said already that there is nothing more to record."""
+        return self._driver is not None and self._driver.is_over
 
     async def take_display(self) -> RecordingPhase:
         """Gets a display.

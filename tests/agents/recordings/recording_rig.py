@@ -130,6 +130,10 @@ class FakePage:
     end: asyncio.Future[PageEnd] | None = None
     opened: bool = False
 
+    @property
+    def is_over(self) -> bool:
+        return self.end is not None and self.end.done() and self.end.result() is PageEnd.SIGNAL
+
     async def open(self) -> timedelta:
         self.opened = True
         if self.fault is not None:
@@ -435,6 +439,12 @@ def recording(*outputs: JobOutput, session: str = "s1", destinations: tuple[str,
 def key_of(job: RecordingJob) -> AttemptKey:
     """Names a recording's attempt."""
     return AttemptKey(session=job.session, attempt=job.attempt)
+
+
+def cause_of(status: AttemptStatus) -> str:
+    """Why a recording ended."""
+    assert status.recording_report is not None
+    return status.recording_report.end_cause
 
 
 def signal_program(rig: RecordingRig, job: RecordingJob, take: int, number: int) -> None:

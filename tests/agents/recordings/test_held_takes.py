@@ -6,9 +6,9 @@ import asyncio
 import signal
 from pathlib import Path
 
-from recording_rig import RecordingRig, RecordingRigs, key_of, recording, signal_program
+from recording_rig import RecordingRig, RecordingRigs, cause_of, key_of, recording, signal_program
 
-from agents.browsers.page import PageFault
+from agents.browsers.page import PageEnd, PageFault
 from agents.pipelines.recording import RecordingJob
 from agents.recordings.take_folder import take_folder, take_outputs
 from agents.sessions.attempt import Ending
@@ -58,6 +58,21 @@ async def test_it_ends_when_its_page_cannot_be_had(rigs: RecordingRigs) -> None:
         await until_gone(waiting)
     assert ended.failure is not None
     assert ended.failure.reason == "GATE_TIMEOUT"
+
+
+async def test_a_page_that_is_over_before_its_gate_leaves_no_file(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        rig.pages.one.gate.clear()
+        await rig.launch(job)
+        waiting = await program_of_first_take(rig, job)
+        rig.pages.one.finish(PageEnd.SIGNAL)
+        rig.pages.one.gate.set()
+        ended = await rig.ended(job)
+        await until_gone(waiting)
+    assert (ended.ending, cause_of(ended)) == (Ending.STOPPED, "END_SIGNAL")
+    assert rig.state(job).takes == ()
+    assert list(rig.folder(job).artifacts.iterdir()) == []
 
 
 async def test_it_ends_with_the_agent_and_the_next_one_begins_anew(rigs: RecordingRigs) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from recording_rig import RecordingRig, RecordingRigs, key_of, recording, signal_program
+from recording_rig import RecordingRig, RecordingRigs, cause_of, key_of, recording, signal_program
 
 from agents.browsers.page import PageEnd, PageFault
 from agents.displays.display import DisplayUnavailable
@@ -19,11 +19,6 @@ from agents.sessions.attempt_health import HealthBounds
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 pytestmark = pytest.mark.process
-
-
-def cause_of(status: AttemptStatus) -> str:
-    assert status.recording_report is not None
-    return status.recording_report.end_cause
 
 
 async def test_a_recording_runs_until_it_is_stopped_and_leaves_its_file(rigs: RecordingRigs) -> None:
