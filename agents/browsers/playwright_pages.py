@@ -92,11 +92,14 @@ class BrowserHub:
             raise
         return page
 
-    async def rendering(self, display: Display) -> str | None:
+    async def rendering(self, display: Display, *, at_leisure: bool = True) -> str | None:
         """Asks what renders WebGL, on the blank page of a display that waits for work, so that no recording waits.
 
-        It sees to it that the page fills the display too, and that the browser is ready for the next page, for the same
-        reason.
+        It sees to it that the page fills the display too, for the same reason.
+
+        Args:
+            display: It has a browser.
+            at_leisure: Whether nobody waits for it: then the browser is made ready for the next page besides.
 
         Returns:
             What a page would be told: "ANGLE (NVIDIA, …)". None: there is no WebGL, or it cannot be asked.
@@ -114,7 +117,8 @@ class BrowserHub:
                 await fill_display(session, display)
                 # Not `page.evaluate`, which would count as a user's gesture.
                 answer = await session.send("Runtime.evaluate", {"expression": _RENDERER, "returnByValue": True})
-                await keep_renderer_ready(page, session)
+                if at_leisure:
+                    await keep_renderer_ready(page, session)
             value = answer["result"].get("value")
             return value if isinstance(value, str) else None
         except (Error, TimeoutError, IndexError, PageFault):

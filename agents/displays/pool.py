@@ -168,6 +168,10 @@ class DisplayPool:
         made = self._lent.get(display_id)
         return None if made is None else made.display
 
+    def is_awaited(self, display_id: str) -> bool:
+        """Tells whether somebody waits for a display that is being made."""
+        return self._warm.is_awaited(display_id)
+
     def alive(self, display_id: str) -> bool:
         """Tells whether the X server of a lent display runs, and its browser if it has one."""
         made = self._lent.get(display_id)

@@ -105,6 +105,10 @@ class WarmDisplays:
         """Gives the processes of a display that is being made. None: it is not."""
         return self._processes.get(display_id)
 
+    def is_awaited(self, display_id: str) -> bool:
+        """Tells whether somebody waits for a display that is being made."""
+        return any(making.claimed and making.display_id == display_id for making in self._makings)
+
     def begin(self) -> None:
         """Has displays made ahead of time from now on; may be called again."""
         if self._keeping is None and self._count:

@@ -109,7 +109,8 @@ class Browsers:
                     problem = str(error)
                 else:
                     # Of each, while nobody waits: it also readies what drives pages, the window, and what draws in it.
-                    renderer = await self._hub.rendering(replace(display, browser=endpoint))
+                    shown = replace(display, browser=endpoint)
+                    renderer = await self._hub.rendering(shown, at_leisure=not pool().is_awaited(display.id))
                     self._renderers[endpoint.url] = renderer
                     if rendering == "software":
                         return endpoint

@@ -167,9 +167,13 @@ async def test_who_comes_while_a_warm_display_is_made_gets_that_one(root: Path, 
 
     async with opened_pool(root, run_dir, warm_displays=1, prewarm=True, start_browser=slow_browser) as rig:
         await begun.wait()
+        assert not rig.pool.is_awaited(started[0])
         acquiring = asyncio.create_task(rig.acquire())
+        while not rig.pool.is_awaited(started[0]):  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0.01)
         go_on.set()
         assert (await acquiring).id == started[0]
+        assert not rig.pool.is_awaited(started[0])
 
 
 @pytest.mark.parametrize("name", [X_SERVER, WINDOW_MANAGER, BROWSER])
