@@ -88,6 +88,10 @@ async def wishing_for_the_gpu() -> AsyncIterator[
                 assert display is bare.display
                 return await bare.spawn(argv, **options)
 
+            def is_awaited(self, display_id: str) -> bool:
+                assert display_id == bare.display.id
+                return False
+
         start = browsers.starter(lambda: cast("DisplayPool", Pool()))
         try:
             yield bare, browsers, lambda: start(bare.display)
