@@ -144,6 +144,17 @@ class RunningDaemon:
                 states = [f"{one.name} {device_pb2.DeviceState.Name(one.state)} {one.state_message}" for one in devices]
                 raise AssertionError("\n".join((str(error), *states))) from None
 
+    def await_agent_back(self, device: str = "cpu-0") -> None:
+        """Waits until the one device of an agent that was just killed is READY again, not READY still."""
+        with self.client() as client, contextlib.suppress(AssertionError):
+            # It is lost for a moment only: by then who has not seen it has missed it.
+            eventually(
+                lambda: client.get_device(device).state != device_pb2.DEVICE_STATE_READY,
+                "its loss is known",
+                timeout_s=10,
+            )
+        self.await_devices_ready()
+
     def await_exit(self, timeout_s: float = _EXIT_S) -> int:
         """Waits for the process's end and gives its exit status."""
         return self.process.wait(timeout_s)

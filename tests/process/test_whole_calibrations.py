@@ -106,6 +106,7 @@ def test_nothing_is_left_after_ctrl_c_or_when_the_agent_is_killed(daemon: Runnin
         with pytest.raises(RequestFailure) as lost:
             list(stream)
         assert lost.value.reason is Reason.AGENT_UNREACHABLE
+        daemon.await_agent_back()
         await_rest(daemon)
         assert not client.get_device("cpu-0").HasField("calibration")
 

@@ -119,9 +119,9 @@ def test_nothing_is_left_of_a_calibration_of_sound_whose_agent_is_killed(daemon:
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(RequestFailure, match="Cannot calibrate the sound of device cpu-0"):
             list(news)
+        daemon.await_agent_back()
         folder = daemon.state_dir / "agents" / "cpu-0" / "sound-work"
         eventually(lambda: not recorders(daemon) and not folder.exists(), "nothing is left of it", timeout_s=90)
-        daemon.await_devices_ready()
         assert client.get_device("cpu-0").recording.sound_timing.delay_source == "default"
 
 
