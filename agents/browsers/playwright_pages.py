@@ -92,14 +92,15 @@ class BrowserHub:
             raise
         return page
 
-    async def rendering(self, display: Display, *, at_leisure: bool = True) -> str | None:
+    async def rendering(self, display: Display, *, at_leisure: bool = False) -> str | None:
         """Asks what renders WebGL, on the blank page of a display that waits for work, so that no recording waits.
 
         It sees to it that the page fills the display too, for the same reason.
 
         Args:
             display: It has a browser.
-            at_leisure: Whether nobody waits for it: then the browser is made ready for the next page besides.
+            at_leisure: Whether nobody waits for it or has its page: then the browser is made ready for the next page
+                besides, which leads its page elsewhere for a moment.
 
         Returns:
             What a page would be told: "ANGLE (NVIDIA, …)". None: there is no WebGL, or it cannot be asked.

@@ -8,15 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from agents.pipelines.held_command import held_command
-from agents.recordings.take_run import TakeRun
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agents.pipelines.command import Command
-    from agents.recordings.state import Take
-    from agents.recordings.take_run import TakeBounds
-    from agents.sessions.fence import FenceHold
-    from agents.sessions.folder import AttemptFolder
-    from gpu_balancer.runtime.clock import Clock
+    from agents.recordings.take_run import TakeRun
 
 
 class HeldTake:
@@ -38,17 +35,12 @@ class HeldTake:
         self._gate: int | None = gate
 
     @classmethod
-    def start(
-        cls,
-        folder: AttemptFolder,
-        command: Command,
-        take: Take,
-        *,
-        fence: FenceHold,
-        clock: Clock,
-        bounds: TakeBounds,
-    ) -> Self:
-        """Starts it, from a command that may be held; else like `TakeRun.start`.
+    def start(cls, command: Command, start: Callable[[Command, tuple[int, ...]], TakeRun]) -> Self:
+        """Starts it.
+
+        Args:
+            command: One that may be held.
+            start: Starts a take from a command, with descriptors that its ffmpeg is to have.
 
         Raises:
             OSError: When the system cannot start a process.
@@ -56,8 +48,7 @@ class HeldTake:
         read, gate = os.pipe()
         try:
             held = held_command(command, read)
-            waiting = replace(command, argv=held.argv)
-            run = TakeRun.start(folder, waiting, take, fence=fence, clock=clock, bounds=bounds, inherited=(read,))
+            run = start(replace(command, argv=held.argv), (read,))
         except BaseException:
             os.close(gate)
             raise

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agents.recordings.encoder_turns import EncoderTurns
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from agents.recordings.shooting import Shooting
     from agents.recordings.take_run import TakeBounds
     from agents.recordings.use_meter import UseMeter
+    from agents.sessions.fence import FenceHold
     from agents.sessions.folder import AttemptFolder
     from gpu_balancer.runtime.clock import Clock
 
@@ -70,7 +72,7 @@ class Takes:
         self._bounds = bounds
         self._thumbnails = Thumbnails(shooting, direction.folder)
         self._playlists = LivePlaylists(direction.record.playlists)
-        self._prepared: dict[int, tuple[AttemptFolder, Command]] = {}
+        self._prepared: tuple[AttemptFolder, Command] | None = None
         self._held: HeldTake | None = None
         self._health = _health(direction, clock, bounds)
 
@@ -151,15 +153,13 @@ class Takes:
         What goes wrong here goes wrong again when the take is to begin, and is told then.
         """
         with contextlib.suppress(RequestFailure, OSError, FencedError):
-            self._prepared[1] = folder, command = await self._preparation(1)
+            self._prepared = folder, command = await self._preparation(1)
             if not command.may_be_held or self._now.resting:
                 return
             with await asyncio.to_thread(self._now.fence.prove) as fence:
-                self._held = HeldTake.start(
-                    folder, command, self._take(1), fence=fence, clock=self._clock, bounds=self._bounds
-                )
+                self._held = HeldTake.start(command, partial(self._start, folder, self._take(1), fence))
             # Should it end before its time, its folder cannot be used again.
-            del self._prepared[1]
+            self._prepared = None
 
     async def give_up_prepared(self) -> None:
         """Ends what `prepare` has started, if it was not needed."""
@@ -180,11 +180,10 @@ class Takes:
 
     async def _begun(self, take: Take) -> TakeRun | None:
         try:
-            if take.number not in self._prepared:
-                self._prepared[take.number] = await self._preparation(take.number)
-            folder, command = self._prepared.pop(take.number)
+            prepared, self._prepared = self._prepared, None
+            folder, command = prepared or await self._preparation(take.number)
             with await asyncio.to_thread(self._now.fence.prove) as fence:
-                return TakeRun.start(folder, command, take, fence=fence, clock=self._clock, bounds=self._bounds)
+                return self._start(folder, take, fence, command)
         except FencedError as error:
             await self._now.fail(fenced(error))
         except RequestFailure as failure:
@@ -192,6 +191,13 @@ class Takes:
         except OSError as error:
             await self._now.fail(start_failure(error))
         return None
+
+    def _start(
+        self, folder: AttemptFolder, take: Take, fence: FenceHold, command: Command, inherited: tuple[int, ...] = ()
+    ) -> TakeRun:
+        return TakeRun.start(
+            folder, command, take, fence=fence, clock=self._clock, bounds=self._bounds, inherited=inherited
+        )
 
     async def _look_after(self, run: TakeRun) -> None:
         began_s = self._clock.monotonic_s()

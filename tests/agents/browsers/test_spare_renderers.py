@@ -18,7 +18,7 @@ pytestmark = pytest.mark.process
 
 async def test_the_page_that_comes_is_drawn_by_a_renderer_that_was_there(tmp_path: Path) -> None:
     async with shown_pages(tmp_path) as pages:
-        assert await pages.hub.rendering(pages.display) is not None
+        assert await pages.hub.rendering(pages.display, at_leisure=True) is not None
         there = _renderers(pages)
         pages.server.page("/", "<h1>page</h1>")
         async with pages.shown("/") as driver:
@@ -30,7 +30,7 @@ async def test_the_page_that_comes_is_drawn_by_a_renderer_that_was_there(tmp_pat
 
 async def test_the_page_that_comes_finds_no_history(tmp_path: Path) -> None:
     async with shown_pages(tmp_path) as pages:
-        await pages.hub.rendering(pages.display)
+        await pages.hub.rendering(pages.display, at_leisure=True)
         pages.server.page("/", "<h1>page</h1><script>console.log(`before me: ${history.length - 1}`)</script>")
         async with pages.shown("/"):
             pass
