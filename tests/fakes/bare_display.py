@@ -203,7 +203,11 @@ def bare_display(width: int = 640, height: int = 360) -> Iterator[BareDisplay]:
     display = BareDisplay(folder)
     try:
         display.start(width, height)
-        yield display
+        try:
+            yield display
+        finally:
+            # Before its server ends: afterwards the number, and with it the socket, may be another's.
+            socket_of(display.display.name).unlink(missing_ok=True)
     finally:
         display.close()
         shutil.rmtree(folder)
