@@ -39,7 +39,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from playwright.async_api import Browser, Error
+from playwright.async_api import Error
 
 from agents.browsers import page_script
 from agents.browsers.devtools import NoBrowserError, SilentBrowserError, browser_name
@@ -57,6 +57,7 @@ from agents.pipelines.recording import GateKind
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from agents.browsers.connection import Connection
     from agents.displays.display import BrowserEndpoint, Display
     from agents.pipelines.recording import PageSource, StartGate, StopRules
     from gpu_balancer.runtime.clock import Clock
@@ -93,7 +94,7 @@ class ChromiumPage:
         rules: StopRules,
         *,
         log: Path,
-        connect: Callable[[BrowserEndpoint], Awaitable[Browser]],
+        connect: Callable[[BrowserEndpoint], Awaitable[Connection]],
         schemes: tuple[str, ...],
         clock: Clock,
     ) -> None:
@@ -124,18 +125,18 @@ class ChromiumPage:
         endpoint = self._display.browser
         if endpoint is None:
             raise PageFault("BROWSER_FAILED", f"Cannot open {self._shown}: its display has no browser. Try again.")
-        browser = await self._connect(endpoint)
+        connection = await self._connect(endpoint)
         try:
             gate = None if opened else self._gate
             async with asyncio.timeout(_ATTACH_TIMEOUT.total_seconds()):
                 self._attachment = await attach_to_page(
-                    browser, self._display, self._source, gate, events=self._events, log=self._log
+                    connection, self._display, self._source, gate, events=self._events, log=self._log
                 )
         except TimeoutError:
-            await _let_go(browser)
+            await connection.close()
             raise PageFault("BROWSER_FAILED", f"Cannot drive {endpoint.name}: {_SILENT}. Try again.") from None
         except (Error, IndexError) as error:
-            await _let_go(browser)
+            await connection.close()
             problem = str(error).partition("\n")[0] or "it has no page"
             wished = next((wish for method, wish in _REFUSED_SETTINGS.items() if method in problem), None)
             if wished is not None:
@@ -188,7 +189,7 @@ class ChromiumPage:
                         await self._settle()
                     self._require_living()
                     await self._events.news()
-                await self._attached().shown(self._display)
+                await self._attached().shown(self._display, painted=page_script.PAINTED in self._events.told)
         except TimeoutError:
             raise self._gate_fault(f"was not passed within {self._gate.timeout.total_seconds():g} s") from None
         except (Error, ScreenProbeError) as error:
@@ -233,7 +234,7 @@ class ChromiumPage:
         attachment, self._attachment = self._attachment, None
         self._events.stop()
         if attachment is not None:
-            await _let_go(attachment.browser)
+            await attachment.connection.close()
         self._log.close()
 
     def _attached(self) -> Attachment:
@@ -315,7 +316,7 @@ class ChromiumPage:
         """Notices a driver that has crashed, which tells nobody."""
         try:
             async with asyncio.timeout(_ANSWER_TIMEOUT.total_seconds()):
-                await self._attached().control.send("Browser.getVersion")
+                await self._attached().connection.control.send("Browser.getVersion")
         except (Error, TimeoutError):
             self._events.lose()
 
@@ -330,7 +331,7 @@ class ChromiumPage:
             self._events.finish(PageEnd.CLOSED)
             return
         if self._attachment is not None:
-            await _let_go(self._attachment.browser)
+            await self._attachment.connection.close()
         await self.attach_again()
 
     async def _await_browser(self) -> None:
@@ -349,9 +350,3 @@ class ChromiumPage:
             except SilentBrowserError:
                 if self._clock.monotonic_s() - since_s >= _SILENT_FOR_S:
                     raise
-
-
-async def _let_go(browser: Browser) -> None:
-    with suppress(Error, TimeoutError):
-        async with asyncio.timeout(_ANSWER_TIMEOUT.total_seconds()):
-            await browser.close()

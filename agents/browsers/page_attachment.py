@@ -5,69 +5,87 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from playwright.async_api import Browser, CDPSession, Error, Page
+from playwright.async_api import CDPSession, Error, Page
 
 from agents.browsers import page_script
+from agents.browsers.blank_page import BLANK
 from agents.browsers.kiosk_window import fill_display
 from agents.browsers.own_origin import OwnOriginHeaders
 from agents.browsers.page_settings import Command, cookie_command, emulation_commands
-from agents.browsers.screen_probe import open_probe
-from agents.pipelines.recording import ColorScheme
+from agents.browsers.screen_probe import ScreenProbe, ScreenProbeError, open_probe
+from agents.pipelines.recording import ColorScheme, GateKind
 
 if TYPE_CHECKING:
+    from agents.browsers.connection import Connection
     from agents.browsers.page_events import PageEvents
     from agents.browsers.page_log import PageLog
     from agents.displays.display import Display
     from agents.pipelines.recording import PageSource, StartGate
 
 _MARK_PIXELS = 4
+_BLANK_GOES_WITHIN_S = 0.2
+"""A page may well have the blank page's colour in its corner; then it is looked for otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
     """A connection to a page."""
 
-    browser: Browser
-    """The connection itself."""
+    connection: Connection
+    """To its browser."""
     page: Page
     """The one that is recorded."""
     session: CDPSession
     """Of the page."""
-    control: CDPSession
-    """Of the browser."""
+    in_place_of_blank: bool = False
+    """Whether the screen showed, before the page was opened, a blank page that can be told from it."""
 
-    async def shown(self, display: Display) -> None:
+    async def shown(self, display: Display, *, painted: bool) -> None:
         """Awaits that what is in the page now is on the screen.
 
-        A mark is laid over a corner of the page, as DevTools marks elements, and looked for on the screen; then it is
-        taken off, and awaited that it is gone. What was in the page before the mark is seen with it.
+        Args:
+            display: Where it is.
+            painted: Whether the browser has told that it was painted. That was true of the page, but not of the screen,
+                which may show the blank page still; when that has gone, it is true of both.
 
         Raises:
             ScreenProbeError: When the screen cannot be read.
-            Error: When the browser cannot lay the mark.
+            Error: When the browser cannot lay a mark.
+        """
+        async with await open_probe(display) as screen:
+            if painted and self.in_place_of_blank:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_BLANK_GOES_WITHIN_S):
+                        await screen.until(BLANK, there=False)
+                        return
+            await self._see_mark(screen)
+
+    async def _see_mark(self, screen: ScreenProbe) -> None:
+        """Lays a mark over a corner of the page, as DevTools marks elements, sees it on the screen, and takes it off.
+
+        What was in the page before the mark is seen with it.
         """
         mark = (secrets.randbelow(256), secrets.randbelow(256), secrets.randbelow(256))
         colour = dict(zip("rgb", mark, strict=True))
         rectangle = {"x": 0, "y": 0, "width": _MARK_PIXELS, "height": _MARK_PIXELS, "color": {**colour, "a": 1}}
-        async with await open_probe(display) as screen:
-            await asyncio.gather(
-                self.session.send("DOM.enable"),
-                self.session.send("Overlay.enable"),
-                self.session.send("Overlay.highlightRect", rectangle),
-            )
-            try:
-                await screen.until(mark, there=True)
-            finally:
-                await self.session.send("Overlay.hideHighlight")
-            await screen.until(mark, there=False)
-            await asyncio.gather(self.session.send("Overlay.disable"), self.session.send("DOM.disable"))
+        await asyncio.gather(
+            self.session.send("DOM.enable"),
+            self.session.send("Overlay.enable"),
+            self.session.send("Overlay.highlightRect", rectangle),
+        )
+        try:
+            await screen.until(mark, there=True)
+        finally:
+            await self.session.send("Overlay.hideHighlight")
+        await screen.until(mark, there=False)
+        await asyncio.gather(self.session.send("Overlay.disable"), self.session.send("DOM.disable"))
 
 
 async def attach_to_page(
-    browser: Browser,
+    connection: Connection,
     display: Display,
     source: PageSource,
     gate: StartGate | None,
@@ -78,7 +96,7 @@ async def attach_to_page(
     """Attaches to the page of a connected browser, and closes every other.
 
     Args:
-        browser: Connected.
+        connection: To the browser.
         display: Where it is shown.
         source: What it is told of its viewer.
         gate: What its script looks for. None: the page is open already, and is only told again what it knows.
@@ -90,20 +108,18 @@ async def attach_to_page(
         Error: When the browser does not do as it is told.
         IndexError: When there is no page.
     """
-    page = browser.contexts[0].pages[0]
+    page = connection.browser.contexts[0].pages[0]
     session = await page.context.new_cdp_session(page)
-    control = await browser.new_browser_cdp_session()
-    attachment = Attachment(browser=browser, page=page, session=session, control=control)
-    events.listen(browser, page, session, control)
+    attachment = Attachment(connection=connection, page=page, session=session)
+    events.listen(connection, page, session)
     if gate is None:
         await _clear_away(attachment)
-    version = await control.send("Browser.getVersion")
-    commands = [*_listening(gate), *emulation_commands(source, display, version["userAgent"])]
+    commands = [*_listening(gate), *emulation_commands(source, display, connection.user_agent)]
     if gate is not None and source.cookies:
         commands.append(cookie_command(source))
     # Side by side, in this order: each would take a round trip.
     await asyncio.gather(
-        control.send("Browser.setDownloadBehavior", {"behavior": "deny", "eventsEnabled": True}),
+        connection.control.send("Browser.setDownloadBehavior", {"behavior": "deny", "eventsEnabled": True}),
         *(session.send(method, parameters) for method, parameters in commands),
         page.add_init_script(page_script.quiet_script(events.signals)),
         *([] if source.show_scrollbars else [page.add_init_script(page_script.SCROLLBAR_SCRIPT)]),
@@ -115,7 +131,16 @@ async def attach_to_page(
     await OwnOriginHeaders(source, session, log).start()
     if gate is not None:
         await fill_display(session, display, scale=source.device_scale_factor)
+        if gate.kind is GateKind.FIRST_CONTENTFUL_PAINT:
+            return replace(attachment, in_place_of_blank=await _shows_blank(display))
     return attachment
+
+
+async def _shows_blank(display: Display) -> bool:
+    with suppress(ScreenProbeError):
+        async with await open_probe(display) as screen:
+            return await screen.pixel(0, 0) == BLANK
+    return False
 
 
 async def _clear_away(attachment: Attachment) -> None:

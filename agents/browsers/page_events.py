@@ -7,13 +7,14 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from playwright.async_api import Browser, CDPSession, Dialog, Error, Page, Request
+from playwright.async_api import CDPSession, Dialog, Error, Page, Request
 
 from agents.browsers import page_script
 from agents.browsers.flags import PROGRAM_URL
 from agents.browsers.page import PageEnd, PageFigures
 
 if TYPE_CHECKING:
+    from agents.browsers.connection import Connection
     from agents.browsers.page_log import PageLog
 
 _DIALOGS = ("alert", "confirm", "prompt")
@@ -63,18 +64,17 @@ class PageEvents:
         """Console messages that mean something."""
         return self._start_signal, self._end_signal
 
-    def listen(self, browser: Browser, page: Page, session: CDPSession, control: CDPSession) -> None:
+    def listen(self, connection: Connection, page: Page, session: CDPSession) -> None:
         """Listens to a page from now on, and to no other any more.
 
         Args:
-            browser: Connected.
+            connection: To the page's browser.
             page: The one that is recorded.
             session: Of the page, before its domains are enabled.
-            control: Of the browser.
         """
         self._page = page
         self.lost = self.closed = False
-        browser.on("disconnected", lambda _: self._lose(page))
+        connection.browser.on("disconnected", lambda _: self._lose(page))
         page.on("close", lambda _: self._lose(page))
         page.on("crash", lambda _: self._crash(page))
         page.on("pageerror", lambda error: self._log.write("uncaught error", str(error)))
@@ -89,7 +89,7 @@ class PageEvents:
             session.on(f"Network.{event}", self._network_moved)
         session.on("Runtime.consoleAPICalled", self._said)
         session.on("Runtime.bindingCalled", self._told)
-        control.on("Browser.downloadWillBegin", self._download)
+        connection.control.on("Browser.downloadWillBegin", self._download)
 
     def forget(self) -> None:
         """Forgets what was heard: it was another document's that says it again to whoever connects."""

@@ -13,12 +13,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import psutil
-from playwright.async_api import Browser, Error, Playwright, async_playwright
+from playwright.async_api import Error, Playwright, async_playwright
 
+from agents.browsers.blank_page import ready_blank_page
 from agents.browsers.chromium_page import ChromiumPage
+from agents.browsers.connection import Connection
 from agents.browsers.kiosk_window import fill_display
 from agents.browsers.page import PageFault
-from agents.browsers.spare_renderer import keep_renderer_ready
 from gpu_balancer.runtime.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class BrowserHub:
         self._playwright: Playwright | None = None
         self._driver: psutil.Process | None = None
         self._starting = asyncio.Lock()
+        self._ready: dict[str, Connection] = {}
+        """Connections to browsers that wait for a page, by their address."""
 
     async def page(
         self, display: Display, source: PageSource, gate: StartGate, rules: StopRules, *, log: Path, opened: bool
@@ -92,40 +95,69 @@ class BrowserHub:
             raise
         return page
 
-    async def rendering(self, display: Display, *, at_leisure: bool = False) -> str | None:
-        """Asks what renders WebGL, on the blank page of a display that waits for work, so that no recording waits.
-
-        It sees to it that the page fills the display too, for the same reason.
+    async def rendering(self, display: Display) -> str | None:
+        """Asks what renders WebGL, on the blank page of a display, which comes to fill the display.
 
         Args:
             display: It has a browser.
-            at_leisure: Whether nobody waits for it or has its page: then the browser is made ready for the next page
-                besides, which leads its page elsewhere for a moment.
 
         Returns:
             What a page would be told: "ANGLE (NVIDIA, …)". None: there is no WebGL, or it cannot be asked.
         """
-        if display.browser is None:
+        return await self._ask_blank_page(display, ready=False)
+
+    async def make_ready(self, display: Display) -> str | None:
+        """Does for a display that waits for work what a recording would have to wait for.
+
+        Its browser is connected to and has a process for the page that is to come. Nobody may wait for it, or have its
+        page, which is led elsewhere for a moment.
+
+        Args:
+            display: It has a browser.
+
+        Returns:
+            What renders WebGL; see `rendering`.
+        """
+        return await self._ask_blank_page(display, ready=True)
+
+    async def _ask_blank_page(self, display: Display, *, ready: bool) -> str | None:
+        endpoint = display.browser
+        if endpoint is None:
             return None
         try:
-            browser = await self.connect(display.browser)
+            connection = await self.connect(endpoint)
         except PageFault:
             return None
+        kept = False
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT.total_seconds()):
-                page = browser.contexts[0].pages[0]
+                page = connection.browser.contexts[0].pages[0]
                 session = await page.context.new_cdp_session(page)
                 await fill_display(session, display)
                 # Not `page.evaluate`, which would count as a user's gesture.
                 answer = await session.send("Runtime.evaluate", {"expression": _RENDERER, "returnByValue": True})
-                if at_leisure:
-                    await keep_renderer_ready(page, session)
+                if ready:
+                    await ready_blank_page(page, session)
+                    await session.detach()
+                    kept = self._keep(endpoint, connection)
             value = answer["result"].get("value")
             return value if isinstance(value, str) else None
         except (Error, TimeoutError, IndexError, PageFault):
             return None
         finally:
-            await disconnect(browser)
+            if not kept:
+                await connection.close()
+
+    def _keep(self, endpoint: BrowserEndpoint, connection: Connection) -> bool:
+        """Keeps a connection for the page that is to come, as long as its browser lives."""
+
+        def forget() -> None:
+            if self._ready.get(endpoint.url) is connection:
+                del self._ready[endpoint.url]
+
+        self._ready[endpoint.url] = connection
+        connection.browser.once("disconnected", lambda _: forget())
+        return True
 
     @asynccontextmanager
     async def own_page(self, display: Display) -> AsyncIterator[Callable[[str], Awaitable[None]]]:
@@ -135,10 +167,10 @@ class BrowserHub:
             PageFault: BROWSER_FAILED, also while it is lent.
         """
         assert display.browser is not None
-        browser = await self.connect(display.browser)
+        connection = await self.connect(display.browser)
 
         async def show(document: str) -> None:
-            page = browser.contexts[0].pages[0]
+            page = connection.browser.contexts[0].pages[0]
             await page.goto("about:blank")
             await page.set_content(document)
 
@@ -148,21 +180,27 @@ class BrowserHub:
             told = str(error).partition("\n")[0]
             raise PageFault("BROWSER_FAILED", f"Cannot drive {display.browser.name}: {told}. Try again.") from error
         finally:
-            await disconnect(browser)
+            await connection.close()
 
     async def end(self, endpoint: BrowserEndpoint) -> None:
         """Ends a browser. One that does not end goes with its display."""
         with suppress(PageFault, Error, TimeoutError):
-            browser = await self.connect(endpoint)
+            connection = await self.connect(endpoint)
             async with asyncio.timeout(_STOP_TIMEOUT.total_seconds()):
-                await (await browser.new_browser_cdp_session()).send("Browser.close")
+                await connection.control.send("Browser.close")
 
-    async def connect(self, endpoint: BrowserEndpoint) -> Browser:
-        """Connects to a browser.
+    async def connect(self, endpoint: BrowserEndpoint) -> Connection:
+        """Connects to a browser, or gives the connection that was kept for that.
 
         Raises:
             PageFault: BROWSER_FAILED.
         """
+        ready = self._ready.pop(endpoint.url, None)
+        if ready is not None:
+            if await ready.answers(_PING_TIMEOUT):
+                return ready
+            if not await self._drop_if_dead():
+                await ready.close()
         problem = ""
         for _ in range(2):
             try:
@@ -170,12 +208,13 @@ class BrowserHub:
                     playwright = await self._running()
                 # Ours besides its own: a driver that hangs keeps no time.
                 async with asyncio.timeout((_CONNECT_TIMEOUT + _PING_TIMEOUT).total_seconds()):
-                    return await playwright.chromium.connect_over_cdp(
+                    browser = await playwright.chromium.connect_over_cdp(
                         endpoint.url,
                         no_defaults=True,
                         is_local=True,
                         timeout=_CONNECT_TIMEOUT.total_seconds() * 1000,
                     )
+                    return await Connection.over(browser)
             except (Error, OSError, TimeoutError) as error:
                 problem = str(error).partition("\n")[0] or "what drives browsers does not answer"
                 if not await self._drop_if_dead():
@@ -211,13 +250,6 @@ class BrowserHub:
                     self._driver.kill()
             await _stop(playwright)
             return True
-
-
-async def disconnect(browser: Browser) -> None:
-    """Lets go of a browser, which runs on."""
-    with suppress(Error, TimeoutError):
-        async with asyncio.timeout(_STOP_TIMEOUT.total_seconds()):
-            await browser.close()
 
 
 def _find_driver() -> psutil.Process | None:

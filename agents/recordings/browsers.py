@@ -108,9 +108,9 @@ class Browsers:
                         raise
                     problem = str(error)
                 else:
-                    # Of each, while nobody waits: it also readies what drives pages, the window, and what draws in it.
                     shown = replace(display, browser=endpoint)
-                    renderer = await self._hub.rendering(shown, at_leisure=not pool().is_awaited(display.id))
+                    awaited = pool().is_awaited(display.id)
+                    renderer = await (self._hub.rendering(shown) if awaited else self._hub.make_ready(shown))
                     self._renderers[endpoint.url] = renderer
                     if rendering == "software":
                         return endpoint
