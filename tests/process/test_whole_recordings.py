@@ -170,6 +170,7 @@ def test_a_page_is_recorded_rests_and_outlives_balancer_and_agent(
         before = client.get_session(name).progress.frames
         client.resume(name)
         eventually(lambda: client.get_session(name).progress.frames > before + 15, "it goes on")
+    assert (left := temporary(daemon)), "what drives browsers has folders of its own"
     for pid in daemon.agent_pids().values():
         os.kill(pid, signal.SIGKILL)
     daemon.kill()
@@ -178,6 +179,7 @@ def test_a_page_is_recorded_rests_and_outlives_balancer_and_agent(
     with daemon.client() as client:
         again = client.get_session(name).progress.frames
         eventually(lambda: client.get_session(name).progress.frames > again + 15, "it is heard of again")
+        assert not left & temporary(daemon)
         client.stop_session(name)
         session = ended(client, name)
         client.download_artifacts(name, tmp_path)
@@ -195,6 +197,11 @@ def test_a_page_is_recorded_rests_and_outlives_balancer_and_agent(
     assert (file.path, file.width, file.height, list(file.codecs)) == ("recording.mp4", 640, 360, ["h264", "aac"])
     assert report.browser.startswith("Chromium")
     assert report.sound_timing == calibrated
+
+
+def temporary(daemon: RunningDaemon) -> set[Path]:
+    """Lists what the agents need for as long as they run."""
+    return set(daemon.state_dir.glob("agents/*/tmp/*"))
 
 
 def test_a_browser_that_is_killed_costs_what_comes_after(

@@ -46,7 +46,7 @@ async def test_the_page_that_comes_is_on_the_screen_when_its_gate_is_passed(tmp_
     async with shown_pages(tmp_path) as pages:
         await pages.hub.make_ready(pages.display)
         async with asyncio.timeout(10):
-            while pages.pixel() != BLANK:
+            while pages.pixel() != BLANK:  # noqa: ASYNC110 - X tells nobody of a changed pixel
                 await asyncio.sleep(0.02)
         pages.server.page("/", GREEN)
         async with pages.shown("/"):
