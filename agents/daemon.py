@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import signal
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -43,6 +42,7 @@ from agents.sessions.runner import AttemptRunner
 from agents.sessions.running import RunnerSettings
 from agents.sessions.status_book import StatusBook
 from agents.settings import AgentSettings
+from agents.temporary_folder import take_temporary_folder
 from gpu_balancer.runtime.disk_reserve import DiskReserve
 from gpu_balancer.runtime.disk_room import RoomBounds
 from gpu_balancer.runtime.failures import RequestFailure
@@ -107,21 +107,13 @@ def _run(settings: AgentSettings, state_dir: Path) -> None:
     life = Mark(agent=name_of_agent(state_dir), kind=OwnerKind.AGENT, name=random_id())
     # What is started inherits it; attempts and displays, which may outlive this agent, get marks of their own.
     os.environ.update(life.environment)
-    _take_temporary_folder(state_dir / "tmp")
+    take_temporary_folder(state_dir / "tmp")
     identity = _take_device(settings)
     telemetry = build_telemetry(settings.telemetry, component="agent", instance=identity.id, prometheus=False)
     try:
         asyncio.run(_serve(settings, state_dir, identity, telemetry, life))
     finally:
         telemetry.shutdown()
-
-
-def _take_temporary_folder(folder: Path) -> None:
-    """Has a folder of its own for what nobody misses: what drives browsers leaves such things when it is killed."""
-    shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):  # On a full disk it stays as it was.
-        folder.mkdir(mode=0o700, exist_ok=True)
-        os.environ["TMPDIR"] = str(folder)
 
 
 async def _serve(

@@ -139,7 +139,8 @@ class BrowserHub:
                 if ready:
                     await ready_blank_page(page, session)
                     await session.detach()
-                    kept = self._keep(endpoint, connection)
+                    self._keep(endpoint, connection)
+                    kept = True
             value = answer["result"].get("value")
             return value if isinstance(value, str) else None
         except (Error, TimeoutError, IndexError, PageFault):
@@ -148,7 +149,7 @@ class BrowserHub:
             if not kept:
                 await connection.close()
 
-    def _keep(self, endpoint: BrowserEndpoint, connection: Connection) -> bool:
+    def _keep(self, endpoint: BrowserEndpoint, connection: Connection) -> None:
         """Keeps a connection for the page that is to come, as long as its browser lives."""
 
         def forget() -> None:
@@ -157,7 +158,6 @@ class BrowserHub:
 
         self._ready[endpoint.url] = connection
         connection.browser.once("disconnected", lambda _: forget())
-        return True
 
     @asynccontextmanager
     async def own_page(self, display: Display) -> AsyncIterator[Callable[[str], Awaitable[None]]]:
