@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,8 @@ from gpu_balancer.runtime.settings_values import Count, Many, Section, refuse
 MOST_DEVICES = 10_000
 _LARGEST_FILE_BYTES = 64 * 1024 * 1024
 _MOST_CORES = 4096
+_JSON_BEGIN = re.compile(r"\s*(\{|\[\s*\{)")
+"""TOML that begins with a table begins with "[" too, but never with "[" and a brace."""
 
 
 class DevicesFileError(Exception):
@@ -110,8 +113,7 @@ def read_fleet(path: Path) -> Fleet:
     if len(data) > _LARGEST_FILE_BYTES:
         raise DevicesFileError(f"Cannot read devices {path}: more than 64 MiB. Try the right file.")
     try:
-        # A TOML file that begins with a table begins with "[" too, but never with "[" and a brace.
-        return _from_json(text) if text.lstrip()[:1] == "{" or text.split()[:1] == ["[{"] else _from_toml(text)
+        return _from_json(text) if _JSON_BEGIN.match(text) else _from_toml(text)
     except (DevicesJsonError, SettingsError) as error:
         raise DevicesFileError(f"Cannot read devices {path}: {_reason(error)}") from error
 

@@ -26,6 +26,7 @@ from balancer.domain.device import (
 from balancer.domain.ids import DeviceId
 from balancer.domain.workload import EncodingSpeed, VideoCodec
 from balancer.simulation.fleet import RECORDS_ALL
+from balancer.simulation.strict_json import named
 
 _KINDS = {"DEVICE_KIND_NVIDIA": DeviceKind.NVIDIA, "DEVICE_KIND_CPU": DeviceKind.CPU}
 _DIRECTIONS = {"CODING_DIRECTION_DECODE": Direction.DECODE, "CODING_DIRECTION_ENCODE": Direction.ENCODE}
@@ -161,7 +162,7 @@ class _Fields:
     def items(self, key: str) -> list[object]:
         value = self._given.get(key, [])
         if not isinstance(value, list):
-            self.refuse(f"has a {key} that is no list")
+            self.refuse(f"has {named(key)} that is no list")
         return value
 
     def objects(self, key: str) -> list[_Fields]:
@@ -170,7 +171,7 @@ class _Fields:
     def text(self, key: str) -> str:
         value = self._given.get(key, "")
         if not isinstance(value, str):
-            self.refuse(f"has a {key} that is no text")
+            self.refuse(f"has {named(key)} that is no text")
         return value
 
     def flag(self, key: str) -> bool:
@@ -184,5 +185,5 @@ class _Fields:
         is_digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20
         number = int(value) if is_digits else value
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= most:
-            self.refuse(f"has a {key} that is no whole number from 0 to {most:,}")
+            self.refuse(f"has {named(key)} that is no whole number from 0 to {most:,}")
         return number

@@ -1,6 +1,7 @@
-"""JSON in which a key stands once in an object. Python's own reader takes the last of several without a word.
+"""What readers of JSON share: a key stands once in an object, and is named as sentences name it.
 
-What was written by hand and half understood would answer another question than was asked.
+Python's own reader takes the last of several without a word, and what was written by hand and half
+understood would answer another question than was asked.
 """
 
 from __future__ import annotations
@@ -28,3 +29,8 @@ def object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
         raise RepeatedKeyError(key)
     return made
+
+
+def named(key: str) -> str:
+    """Gives a key as a sentence takes it: "a width", "an arrival_s"."""
+    return f"{'an' if key[:1] in tuple('aeio') else 'a'} {key}"

@@ -27,9 +27,22 @@ def read_trace(path: Path) -> Trace:
             f"Cannot read trace {path}: {error.strerror}. Try a file that this user may read."
         ) from error
     except UnicodeDecodeError as error:
-        raise TraceFileError(f"Cannot read trace {path}: it is not UTF-8. Try the file as it was exported.") from error
+        raise TraceFileError(
+            f"Cannot read trace {path}: line {_first_unreadable(path)} is not UTF-8. Try the file as it was exported."
+        ) from error
     except TraceError as error:
         raise TraceFileError(f"Cannot read trace {path}: {error}") from error
+
+
+def _first_unreadable(path: Path) -> int:
+    """Gives the number of the first line that is no text: what Python tells is a place in what it has read at once."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1
 
 
 def write_trace(path: Path, trace: Trace) -> None:

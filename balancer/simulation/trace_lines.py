@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 from balancer.domain.session import Priority
 from balancer.domain.workload import CaptureTask, DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
-from balancer.simulation.strict_json import RepeatedKeyError, object_of_pairs
+from balancer.simulation.strict_json import RepeatedKeyError, named, object_of_pairs
 from balancer.simulation.trace import Trace, TraceSession
 
 TRACE_VERSION = 1
@@ -288,7 +288,7 @@ class _Fields:
         self.line = line
         self.what = what
         if not isinstance(given, dict):
-            raise TraceError(line, f"has a {what} that is no JSON object.")
+            raise TraceError(line, f"has {named(what)} that is no JSON object.")
         self.given: dict[str, Any] = dict(given)
 
     def refuse(self, told: str) -> NoReturn:
@@ -312,27 +312,27 @@ class _Fields:
         if value is None and default is not ...:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or not _within(value, least, most):
-            self.refuse(f"has a {key} that is no number from {least:g} to {most:,g}: {_shown(value)}.")
+            self.refuse(f"has {named(key)} that is no number from {least:g} to {most:,g}: {_shown(value)}.")
         return float(value)
 
     def whole(self, key: str, least: int, most: int, *, default: Any = ...) -> int:
         value = self.take(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            self.refuse(f"has a {key} that is no whole number from {least} to {most:,}: {_shown(value)}.")
+            self.refuse(f"has {named(key)} that is no whole number from {least} to {most:,}: {_shown(value)}.")
         return value
 
     def flag(self, key: str, default: bool) -> bool:
         value = self.take(key, default)
         if not isinstance(value, bool):
-            self.refuse(f"has a {key} that is neither true nor false: {_shown(value)}.")
+            self.refuse(f"has {named(key)} that is neither true nor false: {_shown(value)}.")
         return value
 
     def text(self, key: str, default: Any) -> Any:
         value = self.take(key, default)
         if value is not None and not isinstance(value, str):
-            self.refuse(f"has a {key} that is no text: {_shown(value)}.")
+            self.refuse(f"has {named(key)} that is no text: {_shown(value)}.")
         if value and not value.isprintable():
-            self.refuse(f"has a {key} with characters that cannot be shown: {value[:40]!a}.")
+            self.refuse(f"has {named(key)} with characters that cannot be shown: {value[:40]!a}.")
         return value
 
     def word(self, key: str, words: type[_Word], default: Any = ...) -> _Word:
@@ -341,7 +341,7 @@ class _Fields:
             return words(value)
         except ValueError:
             names = ", ".join(word.value for word in words)
-            self.refuse(f"has a {key} that is none of {names}: {_shown(value)}.")
+            self.refuse(f"has {named(key)} that is none of {names}: {_shown(value)}.")
 
 
 def _within(value: float, least: float, most: float) -> bool:

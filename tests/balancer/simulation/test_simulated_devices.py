@@ -149,6 +149,13 @@ def test_a_device_of_an_earlier_balancer_records_as_its_cores_and_memory_allow(t
     assert Dimension.DISPLAYS not in view.capacity.limits
 
 
+@pytest.mark.parametrize("begin", ["[{", "[ {", "\n[\n  {"])
+def test_a_list_of_devices_is_known_for_json_however_it_is_laid_out(tmp_path: Path, begin: str) -> None:
+    path = tmp_path / "devices.json"
+    path.write_text(f'{begin}"identity": {{"kind": "DEVICE_KIND_CPU", "id": "cpu-0", "cores": [0]}}, "weight": 100}}]')
+    assert [view.id for view in read_fleet(path).views] == ["cpu-0"]
+
+
 def test_a_balancers_json_with_a_key_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "devices.json"
     path.write_text('{"devices": [{"weight": 1, "weight": 2}]}')

@@ -130,8 +130,8 @@ def test_a_file_that_is_no_trace_is_refused_with_its_name_and_line(tmp_path: Pat
     path.write_text(f"{HEADER}\n{LINE}\n{changed(priority='x')}\n")
     with pytest.raises(TraceFileError, match=r"broken\.jsonl: line 3 has a priority"):
         read_trace(path)
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(TraceFileError, match="not UTF-8"):
+    path.write_bytes(b"{}\n\xff\xfe\n")
+    with pytest.raises(TraceFileError, match="line 2 is not UTF-8"):
         read_trace(path)
     with pytest.raises(TraceFileError, match="No such file"):
         read_trace(tmp_path / "nothing")
