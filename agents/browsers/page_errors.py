@@ -11,6 +11,8 @@ from agents.browsers.egress_proxy import Refusal
 from agents.browsers.page import PageFault
 
 _NET_ERROR = re.compile(r"net::(ERR_[A-Z0-9_]+)")
+_DOWNLOAD = "Download is starting"
+"""Playwright's own word, in the place of a net error."""
 
 _UNREACHABLE = {
     "ERR_NAME_NOT_RESOLVED": "its host cannot be found",
@@ -67,7 +69,8 @@ def navigation_fault(shown: str, message: str) -> PageFault:
     """
     error = net_error(message)
     if error is None:
-        return fault("PAGE_UNREACHABLE", shown, "the browser gave up on it")
+        problem = "it is a download, no page" if _DOWNLOAD in message else "the browser gave up on it"
+        return fault("PAGE_UNREACHABLE", shown, problem)
     if error.startswith("ERR_CERT_"):
         return fault("PAGE_CERTIFICATE", shown, f"its certificate is not valid ({error})")
     if error.startswith("ERR_PROXY_"):

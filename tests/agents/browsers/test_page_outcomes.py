@@ -307,7 +307,10 @@ async def test_a_screenshot_is_a_png(pages: ShownPages, tmp_path: Path) -> None:
 
 async def test_a_download_in_place_of_a_page_is_unreachable_and_cancelled(pages: ShownPages) -> None:
     pages.server.page("/file", "x", headers="Content-Disposition: attachment; filename=x.bin\r\n")
-    assert await reason(pages, "/file") == "PAGE_UNREACHABLE"
+    with pytest.raises(PageFault, match="it is a download") as caught:
+        async with pages.shown("/file"):
+            pass
+    assert caught.value.reason == "PAGE_UNREACHABLE"
 
 
 async def test_a_page_whose_renderer_is_killed_has_crashed(pages: ShownPages, tmp_path: Path) -> None:
