@@ -47,6 +47,12 @@ class Connection:
             return False
         return True
 
+    async def end_browser(self) -> None:
+        """Ends the browser. One that does not end goes with its display."""
+        with suppress(Error, TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT.total_seconds()):
+                await self.control.send("Browser.close")
+
     async def close(self) -> None:
         """Lets go of the browser, which runs on."""
         with suppress(Error, TimeoutError):

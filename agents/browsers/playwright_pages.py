@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
     from pathlib import Path
 
+    from playwright.async_api import Page
+
     from agents.browsers.page import PageDriver
     from agents.displays.display import BrowserEndpoint, Display
     from agents.pipelines.recording import PageSource, StartGate, StopRules
@@ -64,6 +66,7 @@ class BrowserHub:
         self._starting = asyncio.Lock()
         self._ready: dict[str, Connection] = {}
         """Connections to browsers that wait for a page, by their address."""
+        self._endings: set[asyncio.Task[None]] = set()
 
     async def page(
         self, display: Display, source: PageSource, gate: StartGate, rules: StopRules, *, log: Path, opened: bool
@@ -139,7 +142,7 @@ class BrowserHub:
                 if ready:
                     await ready_blank_page(page, session)
                     await session.detach()
-                    self._keep(endpoint, connection)
+                    self._keep(endpoint, page, connection)
                     kept = True
             value = answer["result"].get("value")
             return value if isinstance(value, str) else None
@@ -149,15 +152,22 @@ class BrowserHub:
             if not kept:
                 await connection.close()
 
-    def _keep(self, endpoint: BrowserEndpoint, connection: Connection) -> None:
-        """Keeps a connection for the page that is to come, as long as its browser lives."""
+    def _keep(self, endpoint: BrowserEndpoint, page: Page, connection: Connection) -> None:
+        """Keeps a connection for the page that is to come, as long as its browser lives.
 
-        def forget() -> None:
+        A browser whose blank page crashes is ended: it would show no other, and nobody would see that.
+        """
+
+        def lost() -> None:
             if self._ready.get(endpoint.url) is connection:
                 del self._ready[endpoint.url]
+                ending = asyncio.get_running_loop().create_task(connection.end_browser())
+                self._endings.add(ending)
+                ending.add_done_callback(self._endings.discard)
 
         self._ready[endpoint.url] = connection
-        connection.browser.once("disconnected", lambda _: forget())
+        connection.browser.once("disconnected", lambda _: lost())
+        page.once("crash", lambda _: lost())
 
     @asynccontextmanager
     async def own_page(self, display: Display) -> AsyncIterator[Callable[[str], Awaitable[None]]]:
@@ -184,10 +194,8 @@ class BrowserHub:
 
     async def end(self, endpoint: BrowserEndpoint) -> None:
         """Ends a browser. One that does not end goes with its display."""
-        with suppress(PageFault, Error, TimeoutError):
-            connection = await self.connect(endpoint)
-            async with asyncio.timeout(_STOP_TIMEOUT.total_seconds()):
-                await connection.control.send("Browser.close")
+        with suppress(PageFault):
+            await (await self.connect(endpoint)).end_browser()
 
     async def connect(self, endpoint: BrowserEndpoint) -> Connection:
         """Connects to a browser, or gives the connection that was kept for that.

@@ -140,11 +140,13 @@ class WarmDisplays:
                     return made
                 await self.discard(made)
         fitting = (making for making in self._makings if not making.claimed and _serves(making.wish, wish))
-        making = next(fitting, None) or self._make(wish, claimed=True)
-        making.claimed = True
-        if making.display_id is not None:
-            self._processes[making.display_id].prefer()
-        return await self._await(making)
+        if (begun := next(fitting, None)) is not None:
+            begun.claimed = True
+            if begun.display_id is not None:
+                self._processes[begun.display_id].prefer()
+            with contextlib.suppress(DisplayUnavailable):  # Told already; it may have been late before it was wanted.
+                return await self._await(begun)
+        return await self._await(self._make(wish, claimed=True))
 
     async def discard(self, made: MadeDisplay) -> None:
         """Ends a display that is dead or not wanted, whatever becomes of the caller."""

@@ -86,6 +86,18 @@ async def test_a_browser_that_is_lost_while_it_waits_is_told_to_who_wants_it(tmp
         assert caught.value.reason == "BROWSER_FAILED"
 
 
+async def test_a_browser_whose_page_crashes_while_it_waits_is_ended_so_that_its_display_is_seen_to_be_dead(
+    tmp_path: Path,
+) -> None:
+    async with shown_pages(tmp_path) as pages:
+        await pages.hub.make_ready(pages.display)
+        browser = pages.bare.processes["browser"][-1]
+        for renderer in _renderers(pages):
+            with suppress(ProcessLookupError):
+                os.kill(renderer, signal.SIGKILL)
+        await asyncio.to_thread(browser.wait, 20)
+
+
 def _renderers(pages: ShownPages) -> list[int]:
     """Gives the process ids of a browser's renderers."""
     found = psutil.Process(pages.browser_pid()).children(recursive=True)

@@ -21,6 +21,9 @@ class BrokenBackend:
     def __init__(self, limit: int | None = None) -> None:
         self.display_limit = limit
         self.tries_s: list[float] = []
+        self.held = asyncio.Event()
+        """Cleared: a try does not end."""
+        self.held.set()
 
     @property
     def name(self) -> str:
@@ -36,6 +39,7 @@ class BrokenBackend:
         self, processes: DisplayProcesses, authority: Path, *, width: int, height: int, within: timedelta
     ) -> str:
         self.tries_s.append(asyncio.get_running_loop().time())
+        await self.held.wait()
         raise DisplayUnavailable("DISPLAY_FAILED", "Cannot start a server: no memory. Try more.")
 
 
@@ -69,6 +73,25 @@ async def test_who_asks_is_told_at_once_and_the_fault_stays_until_one_is_made(ro
         assert len(backend.tries_s) == 2
         assert "no memory" in rig.pool.ability().fault_message
         assert rig.pool.ability().used_display_count == 0
+
+
+async def test_a_display_that_fails_and_was_begun_for_nobody_is_made_anew_for_who_has_come(
+    root: Path, run_dir: Path
+) -> None:
+    """It may have been late before it was wanted."""
+    backend = BrokenBackend()
+    backend.held.clear()
+    async with opened_pool(root, run_dir, backend=backend, warm_displays=1, prewarm=True) as rig:
+        async with asyncio.timeout(10):
+            while not backend.tries_s:  # noqa: ASYNC110 - nobody tells that it is tried
+                await asyncio.sleep(0.01)
+        asked = asyncio.ensure_future(rig.acquire())
+        await asyncio.sleep(0.1)
+        assert len(backend.tries_s) == 1, "what is being made already is waited for"
+        backend.held.set()
+        with pytest.raises(DisplayUnavailable, match="no memory"):
+            await asked
+        assert len(backend.tries_s) == 2
 
 
 async def test_a_back_end_of_one_display_keeps_none_warm(root: Path, run_dir: Path) -> None:
