@@ -74,6 +74,8 @@ class HeldTake:
     async def give_up(self) -> None:
         """Has it end, and awaits that, unless it was let go."""
         if self._gate is not None:
+            # Before it finds that there is no graph: it would say so in a log that people read.
+            self._run.kill()
             self._close_gate()
             with self._run:
                 await self._run.reap()

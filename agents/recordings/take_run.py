@@ -179,6 +179,10 @@ class TakeRun:
         bound_file(self._folder.log, limit_bytes=limit, keep_bytes=limit // 2)
         return further
 
+    def kill(self) -> None:
+        """Kills its ffmpeg, if it has begun, which has written nothing that is wanted."""
+        self._processes.signal_program(signal.SIGKILL)
+
     def end(self) -> None:
         """Does what is due to end it: one signal, a bounded wait, death. Called again and again until it is gone."""
         now_s = self._clock.monotonic_s()
