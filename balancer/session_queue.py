@@ -166,7 +166,6 @@ class SessionQueue:
     def waiting_of(self, record: SessionRecord) -> Waiting:
         """Describes a session to the line; a wall clock that was set back makes nobody wait in the future."""
         now, now_s = self._clock.now(), self._clock.monotonic_s()
-        asked = max(timedelta(), now - record.create_time)
         waited = max(timedelta(), now - (record.queued_time or now))
         deadline = record.queue_deadline
         rest = None if record.not_before_time is None else record.not_before_time - now
@@ -174,7 +173,8 @@ class SessionQueue:
             session_id=record.id,
             workload=record.workload,
             priority=record.priority,
-            asked_s=now_s - asked.total_seconds(),
+            # Times of creation differ and never go back, so whoever asked first comes first.
+            asked_s=record.create_time.timestamp(),
             waiting_s=now_s - waited.total_seconds(),
             deadline_s=None if deadline is None else now_s + (deadline - now).total_seconds(),
             deadline=deadline,

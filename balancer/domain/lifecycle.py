@@ -25,7 +25,9 @@ from balancer.domain.requeueing import (
     begins_elsewhere,
     ends_too_early,
     given_up,
+    may_be_put_off,
     may_move,
+    put_off,
     restarted,
     retried,
     used_up,
@@ -140,7 +142,6 @@ def _on_placed(record: SessionRecord, event: Placed) -> tuple[SessionRecord, tup
         device_id=event.reservation.device_id,
         attempt=record.attempt + 1,
         reservation=event.reservation,
-        queue_deadline=None,
         not_before_time=None,
         # Not before: one that is stopped while it rests never began again.
         restart_count=record.restart_count + begins_again(record),
@@ -261,6 +262,8 @@ def _failed(
     record: SessionRecord, failure: Failure, now: datetime, end_time: datetime | None = None, *, begun: bool = True
 ) -> SessionRecord:
     """Has a session whose attempt failed begin elsewhere, or again, or fail."""
+    if may_be_put_off(record, failure, now):
+        return put_off(record, failure, now)
     if begins_elsewhere(record, failure):
         return retried(record, failure, now)
     again = restarted(record, failure, now)

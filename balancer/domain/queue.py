@@ -47,9 +47,9 @@ class Waiting:
     workload: Workload
     priority: Priority
     asked_s: float
-    """When it was asked for, on a clock that never jumps. What was stopped for others keeps its place by it."""
+    """When it was asked for, on any clock: only the order counts. What was stopped for others keeps its place by it."""
     waiting_s: float
-    """When it began to wait this time, on the same clock."""
+    """When it began to wait this time, on a clock that never jumps."""
     deadline_s: float | None = None
     """When it is given up, on the same clock. None: never."""
     avoided: frozenset[DeviceId] = frozenset()

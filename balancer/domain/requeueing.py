@@ -30,6 +30,8 @@ every hour would else outgrow every message within a year."""
 
 _RETRY_WAIT = timedelta(seconds=10)
 """How long such a session waits for another device, if its client would not have waited longer."""
+_DISK_REST = timedelta(seconds=15)
+"""How long a session rests that found the disk full."""
 _RESTART_WAIT = timedelta(minutes=5)
 """How long a session that restarts or moves waits for room, its rest not counted."""
 NOT_BEGUN = frozenset(
@@ -78,6 +80,30 @@ def retried(record: SessionRecord, failure: Failure, now: datetime) -> SessionRe
         retry_count=record.retry_count + 1,
         avoided_device_ids=avoided,
         queue_deadline=now + _RETRY_WAIT,
+    )
+
+
+def may_be_put_off(record: SessionRecord, failure: Failure, now: datetime) -> bool:
+    """Tells whether a session whose client lets it wait goes on waiting, because the disk where it was to run is full.
+
+    Not another device is to be found, but room: else a full disk would fail everybody who waits, one after the other.
+    """
+    return (
+        failure.reason == "DISK_LOW"
+        and record.running_time is None
+        and not record.stop_requested
+        and record.queue_deadline is not None
+        and record.queue_deadline > now + _DISK_REST
+    )
+
+
+def put_off(record: SessionRecord, failure: Failure, now: datetime) -> SessionRecord:
+    """Queues such a session again, for as long as its client lets it wait. The failure is told if it waits in vain."""
+    return replace(
+        _requeued(record, now),
+        failure=failure,
+        not_before_time=now + _DISK_REST,
+        queue_deadline=record.queue_deadline,
     )
 
 

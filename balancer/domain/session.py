@@ -173,7 +173,7 @@ class SessionRecord:
     queued_time: datetime | None = None
     """When it began to wait, the last time it did. None: it never waited."""
     queue_deadline: datetime | None = None
-    """When it is given up if it still waits. None: never."""
+    """When it is given up if it waits then. None: never."""
     standing: QueueStanding | None = None
     """Not stored: it is true again a second later."""
     speed_limit: Fraction | None = None

@@ -377,7 +377,7 @@ class QueueStatus(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_TIME_FIELD_NUMBER: _builtins.int
     position: _builtins.int
-    """Place in the queue, from 1."""
+    """Place in the queue, from 1. 0: not told yet, which it is within a second or two."""
     message: _builtins.str
     """What it waits for, as a sentence for people."""
     @_builtins.property

@@ -310,6 +310,19 @@ def test_a_launch_that_one_agents_disk_has_no_room_for_is_tried_elsewhere() -> N
     assert (after.state, after.failure) == (FAILED, full)
 
 
+def test_who_waits_goes_on_waiting_for_as_long_as_its_client_lets_it_when_the_disk_is_full() -> None:
+    full, until = replace(FAILURE, reason="DISK_LOW"), NOW + timedelta(minutes=10)
+    record = replace(record_in(QUEUED), queue_deadline=until, retry_count=0)
+    for _ in range(5):
+        placed, _ = advance(record, NEW_PLACE, NOW)
+        record, _ = advance(placed, LaunchRefused(attempt=placed.attempt, failure=full), NOW)
+        assert (record.state, record.queue_deadline, record.avoided_device_ids) == (QUEUED, until, ())
+        assert record.not_before_time is not None
+        assert NOW < record.not_before_time < until
+    ended, _ = advance(record, wait_ended(record), until)
+    assert (ended.state, ended.failure) == (FAILED, full)
+
+
 def test_a_launch_refused_after_a_stop_is_the_stop_that_was_asked_for() -> None:
     before = replace(record_in(STOPPING), running_time=None)
     after, _ = advance(before, LaunchRefused(attempt=ATTEMPT, failure=FAILURE), NOW)

@@ -86,6 +86,37 @@ async def test_a_session_that_may_wait_is_queued_and_placed_when_room_comes_free
         assert [record.id for record, _ in house.observer.queued] == [second.id]
 
 
+async def test_a_full_disk_fails_nobody_who_waits(store: FakeSessionStore) -> None:
+    async with engine_house(store, ONE) as house:
+        house.watch()
+        first = await running(house)
+        waiters = [await house.engine.admit(waiting()) for _ in range(3)]
+        full = RequestFailure(reason=Reason.DISK_LOW, message="Cannot launch: 0 MiB are left on the agent's disk.")
+        house.agent.launch_failure = full
+        house.agent.end(first.id)
+        await asyncio.sleep(20)
+        assert states(house, *waiters) == ["queued"] * 3
+        house.agent.launch_failure = None
+        await asyncio.sleep(20)
+        assert states(house, *waiters) == ["starting", "queued", "queued"]
+
+
+async def test_a_pause_between_two_looks_at_clocks_puts_nobody_behind_who_asked_later(
+    store: FakeSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with engine_house(store, ONE) as house:
+        house.watch()
+        await running(house)
+        first = await house.engine.admit(waiting())
+        steady_s = house.clock.monotonic_s
+        monkeypatch.setattr(house.clock, "monotonic_s", lambda: steady_s() - 60)
+        second = await house.engine.admit(waiting())
+        monkeypatch.undo()
+        await asyncio.sleep(1.5)
+        standings = [house.engine.get(record.id).standing for record in (first, second)]
+        assert [standing and standing.position for standing in standings] == [1, 2]
+
+
 async def test_who_may_not_wait_is_refused_as_before(store: FakeSessionStore) -> None:
     async with engine_house(store, ONE) as house:
         await running(house)
