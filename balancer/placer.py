@@ -113,12 +113,12 @@ class Placer:
             None: its device takes no sessions any more.
         """
         offer = self._offer_of(workload, reservation.device_id)
-        return None if offer is None else self._leaves_room(offer, booked=True)
+        return None if offer is None else self._leaves_room(offer, reservation.device_id, booked=True)
 
     def has_room(self, workload: Workload, device_id: DeviceId) -> bool:
         """Tells whether a session in real time fits on a device now."""
         offer = self._offer_of(workload, device_id)
-        return offer is not None and offer.too_fast is None and self._leaves_room(offer, booked=False)
+        return offer is not None and offer.too_fast is None and self._leaves_room(offer, device_id, booked=False)
 
     def _offer_of(self, workload: Workload, device_id: DeviceId) -> Offer | None:
         view = self._view(device_id)
@@ -131,9 +131,9 @@ class Placer:
             offer = offers.of_device(workload, view)
         return offer if isinstance(offer, Offer) else None
 
-    def _leaves_room(self, offer: Offer, *, booked: bool) -> bool:
+    def _leaves_room(self, offer: Offer, device_id: DeviceId, *, booked: bool) -> bool:
         """Tells whether what does not yield leaves room for an offer, or for what it has booked itself."""
-        ledger, device_id = self._ledger, offer.reservation.device_id
+        ledger = self._ledger
         for needs, used, yielding in (
             (offer.device_needs, ledger.used(device_id), ledger.yielding(device_id)),
             (offer.host_needs, ledger.host_used(), ledger.host_yielding()),

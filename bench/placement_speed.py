@@ -12,7 +12,7 @@ from balancer.domain.decision import PlacementSettings, Refusal
 from balancer.domain.fleet_index import FULL_LOOK, FleetIndex
 from balancer.domain.ids import SessionId
 from balancer.domain.ledger import Ledger
-from balancer.domain.offers import Offer, Offers
+from balancer.domain.offers import KEPT_WORKLOADS, Offer, Offers
 from balancer.domain.placement import decide
 from balancer.domain.policies import LeastWeightedLoad
 from balancer.domain.workload import Workload
@@ -144,19 +144,20 @@ def _decisions(device_count: int, session_count: int, bound: str, *, all_new: bo
 
 
 def _memory(session_count: int) -> Figure:
-    """Measures what the ledger holds for a session: its reservation's share, its id and the sums."""
+    """Measures what the ledger holds for a session that is like no other: its reservation, its id and the sums."""
     fleet = _fleet(16)
     offers = Offers(fleet.views, PlacementSettings(admission=False), fleet.host_capacity)
     policy, workloads = LeastWeightedLoad(), _workloads()
     ledger = Ledger()
-    for workload in workloads:
-        decide(workload, offers, ledger, policy)
-    gc.collect()
     tracemalloc.start()
     try:
+        # What is kept in mind of shapes is not the sessions', however many there are.
+        for number in range(KEPT_WORKLOADS):
+            decide(_unlike_any(workloads[number % len(workloads)], session_count + number), offers, ledger, policy)
+        gc.collect()
         before = tracemalloc.get_traced_memory()[0]
         for number in range(session_count):
-            decision = decide(workloads[number % len(workloads)], offers, ledger, policy)
+            decision = decide(_unlike_any(workloads[number % len(workloads)], number), offers, ledger, policy)
             if decision.reservation is not None:
                 ledger.book(SessionId(f"session-{number:016}"), decision.reservation)
             del decision
@@ -169,7 +170,7 @@ def _memory(session_count: int) -> Figure:
         value=taken / session_count,
         unit="bytes",
         bound="<= 1024",
-        detail=f"{session_count:,} sessions",
+        detail=f"{session_count:,} sessions, none like another",
     )
 
 
@@ -178,7 +179,10 @@ def _residue(operation_count: int) -> Figure:
     fleet = _fleet(16)
     ledger, offers = Ledger(), Offers(fleet.views, PlacementSettings(), fleet.host_capacity)
     reservations = [
-        offer.reservation for workload in _workloads() for offer in offers.of(workload) if isinstance(offer, Offer)
+        offer.reservation_on(view.id)
+        for workload in _workloads()
+        for view, offer in zip(fleet.views, offers.of(workload), strict=True)
+        if isinstance(offer, Offer)
     ]
     chance = Random(11)
     for _ in range(operation_count):

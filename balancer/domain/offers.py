@@ -9,7 +9,7 @@ is another `Offers`.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import repeat
 
@@ -17,12 +17,12 @@ from balancer.domain.capacity import ENGINE
 from balancer.domain.decision import Need, PlacementSettings, Refusal, Reservation
 from balancer.domain.demand import Demand, demand_on
 from balancer.domain.device import DeviceState, DeviceView, Dimension
-from balancer.domain.fleet_index import DeviceClass, FleetIndex, class_key
+from balancer.domain.fleet_index import FULL_LOOK, DeviceClass, FleetIndex, class_key
+from balancer.domain.ids import DeviceId
 from balancer.domain.workload import Workload
 
 KEPT_WORKLOADS = 256
 """Shapes of sessions that are kept in mind; about 1 KiB for each of them and each class of devices."""
-
 RATES = frozenset({Dimension.DECODE, Dimension.SCALE, Dimension.ENCODE, Dimension.CORES})
 """Dimensions that are used over time: there is headroom, and a session without a deadline takes what there is."""
 _STREAM_ENGINES = (Dimension.DECODE, Dimension.ENCODE)
@@ -42,6 +42,21 @@ class Offer:
     host_wants: tuple[Need, ...] = ()
     too_fast: Refusal | None
     """Why a single engine cannot do one of the streams in real time, however many engines there are. None: it can."""
+    _elsewhere: dict[DeviceId, Reservation] = field(default_factory=dict, compare=False, repr=False)
+
+    def reservation_on(self, device_id: DeviceId) -> Reservation:
+        """Gives what is booked on a device that offers the same; all sessions of a shape hold the same one there.
+
+        Where there are very many devices each has its own: they would be more than are worth keeping.
+        """
+        if self.reservation.device_id == device_id:
+            return self.reservation
+        kept = self._elsewhere.get(device_id)
+        if kept is None:
+            kept = replace(self.reservation, device_id=device_id)
+            if len(self._elsewhere) < FULL_LOOK:
+                self._elsewhere[device_id] = kept
+        return kept
 
 
 class Offers:
@@ -79,7 +94,8 @@ class Offers:
     def of(self, workload: Workload) -> tuple[Offer | Refusal, ...]:
         """Gives each device's offer, or the first rule that speaks against it, in device order.
 
-        It is worked out once for devices that differ in nothing but who they are.
+        It is worked out once for devices that differ in nothing but who they are, and its reservation names one of
+        them; see `Offer.reservation_on`.
         """
         known = self._known.get(workload)
         if known is None:
@@ -127,9 +143,6 @@ class Offers:
         offer = by_class.get(number)
         if offer is None:
             offer = by_class[number] = self.of_device(workload, view)
-        elif isinstance(offer, Offer):
-            # Once for each device, so that all of its sessions hold the same reservation.
-            return replace(offer, reservation=replace(offer.reservation, device_id=view.id))
         return offer
 
     def of_device(self, workload: Workload, view: DeviceView) -> Offer | Refusal:

@@ -247,10 +247,7 @@ def _candidate(look: Look, highest_weight: int) -> Candidate:
 def _reserved(chosen: Look) -> Reservation:
     """Gives what is to be booked. Who is content with what is left books that, of what it would like to have."""
     assert chosen.offer is not None, "what is no refusal is an offer"
-    reservation = chosen.offer.reservation
-    if reservation.device_id != chosen.view.id:
-        # Worked out for all of its class.
-        reservation = replace(reservation, device_id=chosen.view.id)
+    reservation = chosen.offer.reservation_on(chosen.view.id)
     wants, host_wants = chosen.offer.device_wants, chosen.offer.host_wants
     if not wants and not host_wants:
         return reservation
