@@ -55,12 +55,9 @@ class Attachment:
             ScreenProbeError: When the screen cannot be read.
             Error: When the browser cannot lay a mark.
         """
+        if painted and self.in_place_of_blank and await _blank_goes(display):
+            return
         async with await open_probe(display) as screen:
-            if painted and self.in_place_of_blank:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_BLANK_GOES_WITHIN_S):
-                        await screen.until(BLANK, there=False)
-                        return
             await self._see_mark(screen)
 
     async def _see_mark(self, screen: ScreenProbe) -> None:
@@ -134,6 +131,16 @@ async def attach_to_page(
         if gate.kind is GateKind.FIRST_CONTENTFUL_PAINT:
             return replace(attachment, in_place_of_blank=await _shows_blank(display))
     return attachment
+
+
+async def _blank_goes(display: Display) -> bool:
+    """Tells whether the blank page goes from the screen in a moment. What was cut off is asked nothing more."""
+    async with await open_probe(display) as screen:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_BLANK_GOES_WITHIN_S):
+                await screen.until(BLANK, there=False)
+                return True
+    return False
 
 
 async def _shows_blank(display: Display) -> bool:
