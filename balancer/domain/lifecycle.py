@@ -25,7 +25,6 @@ from balancer.domain.requeueing import (
     begins_elsewhere,
     ends_too_early,
     given_up,
-    may_be_put_off,
     may_move,
     put_off,
     restarted,
@@ -262,8 +261,8 @@ def _failed(
     record: SessionRecord, failure: Failure, now: datetime, end_time: datetime | None = None, *, begun: bool = True
 ) -> SessionRecord:
     """Has a session whose attempt failed begin elsewhere, or again, or fail."""
-    if may_be_put_off(record, failure, now):
-        return put_off(record, failure, now)
+    if (waiting := put_off(record, failure, now)) is not None:
+        return waiting
     if begins_elsewhere(record, failure):
         return retried(record, failure, now)
     again = restarted(record, failure, now)

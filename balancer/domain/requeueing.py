@@ -83,28 +83,21 @@ def retried(record: SessionRecord, failure: Failure, now: datetime) -> SessionRe
     )
 
 
-def may_be_put_off(record: SessionRecord, failure: Failure, now: datetime) -> bool:
-    """Tells whether a session whose client lets it wait goes on waiting, because the disk where it was to run is full.
+def put_off(record: SessionRecord, failure: Failure, now: datetime) -> SessionRecord | None:
+    """Queues a session again that found the disk full, for as long as its client lets it wait.
 
     Not another device is to be found, but room: else a full disk would fail everybody who waits, one after the other.
+
+    Returns:
+        The session; the failure is told if it waits in vain. None: that is not its failure, or it may not wait.
     """
-    return (
-        failure.reason == "DISK_LOW"
-        and record.running_time is None
-        and not record.stop_requested
-        and record.queue_deadline is not None
-        and record.queue_deadline > now + _DISK_REST
-    )
-
-
-def put_off(record: SessionRecord, failure: Failure, now: datetime) -> SessionRecord:
-    """Queues such a session again, for as long as its client lets it wait. The failure is told if it waits in vain."""
-    return replace(
-        _requeued(record, now),
-        failure=failure,
-        not_before_time=now + _DISK_REST,
-        queue_deadline=record.queue_deadline,
-    )
+    deadline = record.queue_deadline
+    if failure.reason != "DISK_LOW" or record.running_time is not None or record.stop_requested:
+        return None
+    if deadline is None or deadline <= now + _DISK_REST:
+        return None
+    waiting = _requeued(record, now)
+    return replace(waiting, failure=failure, not_before_time=now + _DISK_REST, queue_deadline=deadline)
 
 
 def restarted(record: SessionRecord, failure: Failure, now: datetime) -> SessionRecord | None:
