@@ -27,9 +27,7 @@ async def test_the_page_that_comes_is_drawn_by_a_renderer_that_was_there(tmp_pat
         there = _renderers(pages)
         pages.server.page("/", "<h1>page</h1>")
         async with pages.shown("/") as driver:
-            for renderer in there:
-                with suppress(ProcessLookupError):
-                    os.kill(renderer, signal.SIGKILL)
+            _kill(there)
             assert await driver.ended() is PageEnd.CRASHED
 
 
@@ -48,9 +46,7 @@ async def test_the_page_that_comes_is_on_the_screen_when_its_gate_is_passed(tmp_
         async with asyncio.timeout(10):
             while pages.pixel() != BLANK:  # noqa: ASYNC110 - X tells nobody of a changed pixel
                 await asyncio.sleep(0.02)
-        pages.server.page("/", GREEN)
-        async with pages.shown("/"):
-            assert pages.pixel() == (0, 255, 0)
+        await _sees_the_next_page(pages)
 
 
 async def test_a_page_with_the_colour_of_the_blank_one_is_seen_all_the_same(tmp_path: Path) -> None:
@@ -71,9 +67,7 @@ async def test_what_drives_browsers_may_be_lost_while_one_waits(
         await pages.hub.make_ready(pages.display)
         (driver,) = (child for child in psutil.Process().children() if "run-driver" in _line(child))
         driver.send_signal(harm)
-        pages.server.page("/", GREEN)
-        async with pages.shown("/"):
-            assert pages.pixel() == (0, 255, 0)
+        await _sees_the_next_page(pages)
 
 
 async def test_a_browser_that_is_lost_while_it_waits_is_told_to_who_wants_it(tmp_path: Path) -> None:
@@ -92,10 +86,20 @@ async def test_a_browser_whose_page_crashes_while_it_waits_is_ended_so_that_its_
     async with shown_pages(tmp_path) as pages:
         await pages.hub.make_ready(pages.display)
         browser = pages.bare.processes["browser"][-1]
-        for renderer in _renderers(pages):
-            with suppress(ProcessLookupError):
-                os.kill(renderer, signal.SIGKILL)
+        _kill(_renderers(pages))
         await asyncio.to_thread(browser.wait, 20)
+
+
+async def _sees_the_next_page(pages: ShownPages) -> None:
+    pages.server.page("/", GREEN)
+    async with pages.shown("/"):
+        assert pages.pixel() == (0, 255, 0)
+
+
+def _kill(process_ids: list[int]) -> None:
+    for process_id in process_ids:
+        with suppress(ProcessLookupError):
+            os.kill(process_id, signal.SIGKILL)
 
 
 def _renderers(pages: ShownPages) -> list[int]:
