@@ -25,6 +25,10 @@ class VideoCodec(StrEnum):
     OTHER = "other"
 
 
+CHROMAS = ("4:0:0", "4:1:0", "4:1:1", "4:2:0", "4:2:2", "4:4:0", "4:4:4", "rgb")
+"""How a picture's colours are sampled, as agents tell it; "rgb" of pictures that are not YUV."""
+
+
 class EncodingSpeed(StrEnum):
     """How much work an encoder puts into a picture; the value is the NVENC preset of the capacity table."""
 
@@ -43,7 +47,7 @@ class DecodeTask:
     height: int
     bit_depth: int
     chroma: str | None
-    """Subsampling as in "4:2:0". None: unknown, taken for 4:2:0."""
+    """One of `CHROMAS`. None: unknown, taken for 4:2:0."""
     pixels_per_second: int
     rotated: bool = False
     """Whether pictures are to be turned for showing, which only the cores do."""

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from balancer.domain.workload import CHROMAS
 from balancer.servicers.contract_words import INGEST_PROTOCOLS, VIDEO_CODEC_WORDS
 from balancer.servicers.violations import DAY, SECOND, Violations
 from gpu_balancer.v1 import media_pb2
@@ -31,7 +32,6 @@ _UNFIT = re.compile(r"[\x00-\x20\x7f]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UPLOAD = re.compile(r"uploads/[a-z0-9]{1,64}", re.ASCII)
 _FORMAT_NAME = re.compile(r"[A-Za-z0-9_.,+ -]{0,128}", re.ASCII)
-_CHROMAS = frozenset({"", "4:0:0", "4:1:1", "4:2:0", "4:2:2", "4:4:0", "4:4:4", "rgb"})
 _BIT_DEPTHS = frozenset({8, 10, 12})
 _ROTATIONS = (0, 90, 180, 270)
 
@@ -95,8 +95,8 @@ def _check_picture(found: Violations, where: str, facts: InputFacts) -> None:
         found.add(where, f"must be at most {MAX_PICTURE_PIXELS:,} pixels per picture, not {width:,} × {height:,}")
     if facts.HasField("bit_depth") and facts.bit_depth not in _BIT_DEPTHS:
         found.add(f"{where}.bit_depth", f"must be 8, 10 or 12, not {facts.bit_depth}")
-    if facts.chroma not in _CHROMAS:
-        found.add(f"{where}.chroma", 'must be "4:2:0", "4:2:2", "4:4:4" or "4:0:0", or empty when unknown')
+    if facts.chroma and facts.chroma not in CHROMAS:
+        found.add(f"{where}.chroma", f"must be one of {', '.join(CHROMAS)}, or empty when unknown")
     if facts.rotation_degrees not in _ROTATIONS:
         found.add(f"{where}.rotation_degrees", f"must be 0, 90, 180 or 270, not {facts.rotation_degrees}")
 

@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Any, NoReturn, TypeVar
 
 from balancer.domain.session import Priority
-from balancer.domain.workload import CaptureTask, DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
+from balancer.domain.workload import CHROMAS, CaptureTask, DecodeTask, EncodeTask, EncodingSpeed, VideoCodec, Workload
 from balancer.simulation.strict_json import RepeatedKeyError, named, object_of_pairs
 from balancer.simulation.trace import Trace, TraceSession
 
@@ -219,6 +219,8 @@ def _workload(fields: _Fields, *, real_time: bool, reserved_speed: Fraction | No
     decode, capture = fields.given.pop("decode", None), fields.given.pop("capture", None)
     if capture is not None and not real_time:
         fields.refuse("has a capture with real_time false; recordings are in real time.")
+    if capture is not None and decode is not None:
+        fields.refuse("has a capture and a decode; a recording decodes nothing.")
     encodes = fields.take("encodes", [])
     if not isinstance(encodes, list) or len(encodes) > _MOST_ENCODES:
         fields.refuse(f"must have a list of at most {_MOST_ENCODES} encodes.")
@@ -249,12 +251,15 @@ def _capture(fields: _Fields) -> CaptureTask:
 
 
 def _decode(fields: _Fields) -> DecodeTask:
+    chroma = fields.text("chroma", None)
+    if chroma is not None and chroma not in CHROMAS:
+        fields.refuse(f"has a chroma that is none of {', '.join(CHROMAS)}: {_shown(chroma)}.")
     task = DecodeTask(
         codec=fields.word("codec", VideoCodec),
         width=fields.whole("width", 1, _LARGEST_SIDE),
         height=fields.whole("height", 1, _LARGEST_SIDE),
         bit_depth=fields.whole("bit_depth", 8, 16, default=8),
-        chroma=fields.text("chroma", None),
+        chroma=chroma,
         pixels_per_second=fields.whole("pixels_per_second", 1, _MOST_PIXELS_PER_SECOND),
         rotated=fields.flag("rotated", False),
     )

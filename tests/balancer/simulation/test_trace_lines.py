@@ -68,6 +68,7 @@ def changed_workload(**changes: object) -> str:
     return json.dumps({**document, "workload": {**document["workload"], **changes}})
 
 
+DECODE = {"codec": "h264", "width": 1920, "height": 1080, "pixels_per_second": 62_208_000}
 ENCODE = json.loads(LINE)["workload"]["encodes"][0]
 
 CAPTURE = {"width": 1280, "height": 720, "pixels_per_second": 27_648_000}
@@ -84,6 +85,8 @@ MALFORMED = [
     ([HEADER, changed_workload(capture={"width": 1280})], 2, "lacks height of capture"),
     ([HEADER, changed_workload(capture={**CAPTURE, "application": "x"})], 2, "a key that capture does not have"),
     ([HEADER, changed(real_time=False, workload={"capture": CAPTURE})], 2, "recordings are in real time"),
+    ([HEADER, changed_workload(decode=DECODE, capture=CAPTURE)], 2, "a recording decodes nothing"),
+    ([HEADER, changed_workload(decode={**DECODE, "chroma": "9:9:9"})], 2, "a chroma that is none of 4:0:0, 4:1:0"),
     ([HEADER, changed_workload(upload_bits_per_second=-1)], 2, "upload_bits_per_second"),
     (['{"version": 1, "end_s": 1}', LINE], 1, "ends the trace at 1 s"),
     ([HEADER, changed(arrival_s=-1)], 2, "arrival_s"),
