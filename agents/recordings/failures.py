@@ -67,6 +67,12 @@ DISK_LOW = Failure(
     message="Cannot go on recording: hardly any room is left on the disk, so the recording was ended while its files "
     "could be finished. Try deleting sessions, or freeing space; [disk] least_mib says how much is kept free.",
 )
+DISK_LOW_BEFORE = Failure(
+    reason="DISK_LOW",
+    message="Cannot record: hardly any room is left on the disk. Try deleting sessions, or freeing space; [disk] "
+    "least_mib says how much is kept free.",
+)
+"""Nothing was recorded yet."""
 
 
 def memory_exceeded(taken_mib: int, bound_mib: int) -> Failure:

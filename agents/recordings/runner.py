@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 from agents.browsers.page import PageFault
 from agents.displays.display import DisplayUnavailable
 from agents.recordings.closing import is_final
-from agents.recordings.failures import DISK_LOW, DISPLAY_LOST, STAGE_BROKEN, STATE_DAMAGED, told_failure
+from agents.recordings.failures import (
+    DISK_LOW,
+    DISK_LOW_BEFORE,
+    DISPLAY_LOST,
+    STAGE_BROKEN,
+    STATE_DAMAGED,
+    told_failure,
+)
 from agents.recordings.interruption import beside, beside_it, unless
 from agents.recordings.stage import END_SIGNAL, StageFault
 from agents.recordings.state import STOPPED, RecordingEnd, read_state
@@ -87,7 +94,7 @@ class RecordingRunner:
         """Asks the recording to end; durable before it returns. The first cause holds."""
         if cause is StopCause.DISK_LOW:
             await self._loaded.wait()
-            await self._direction.fail(DISK_LOW)
+            await self._direction.fail(DISK_LOW if self._state.takes else DISK_LOW_BEFORE)
             return
         await self._told.stop(cause, discard_outputs=discard_outputs, to_be_continued=to_be_continued)
         self._direction.note_stop()

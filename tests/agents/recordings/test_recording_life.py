@@ -604,3 +604,17 @@ async def test_a_recording_that_makes_room_for_others_is_ended_with_its_file(rig
     assert ended.failure is not None
     assert (ended.ending, ended.failure.reason, cause_of(ended)) == (Ending.FAILED, "DISK_LOW", "DISK_LOW")
     assert (rig.folder(job).artifacts / "recording.mp4").read_text().startswith("[begin][end ")
+
+
+async def test_a_recording_that_makes_room_before_it_has_begun_is_told_so(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        rig.pages.one.gate.clear()
+        await rig.launch(job)
+        await rig.until(job, lambda status: "AWAITING_GATE" in conditions_of(status))
+        [live] = rig.registry.live_sessions()
+        await live.runner.stop(StopCause.DISK_LOW)
+        ended = await rig.ended(job)
+    assert ended.failure is not None
+    assert (ended.ending, ended.failure.reason) == (Ending.FAILED, "DISK_LOW")
+    assert ended.failure.message.startswith("Cannot record: hardly any room is left on the disk.")
