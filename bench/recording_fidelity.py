@@ -22,7 +22,7 @@ from bench.recording_sessions import display_processes, recorder_process
 from bench.standstills import watched_standstills
 
 if TYPE_CHECKING:
-    from bench.recording_sessions import EndedRecording, RecordingHouse
+    from bench.recording_sessions import EndedRecording, EndTimes, RecordingHouse
     from bench.standstills import Standstills
 
 _MADE_UP_FOR_S = 0.1
@@ -32,7 +32,7 @@ _FILTER_THREADS = ("vf#", "af#", "fc")
 """A filter graph of one output, or a complex one: fc0, fc1 and so on."""
 
 
-def measure_frames(house: RecordingHouse, *, seconds: float, naive_seconds: float) -> tuple[list[Figure], float]:
+def measure_frames(house: RecordingHouse, *, seconds: float, naive_seconds: float) -> tuple[list[Figure], EndTimes]:
     """Reads every frame of a long recording of an animation back.
 
     Args:
@@ -41,7 +41,7 @@ def measure_frames(house: RecordingHouse, *, seconds: float, naive_seconds: floa
         naive_seconds: Length of the rival's. 0: it is left out.
 
     Returns:
-        The figures, and the seconds that the long recording's end took.
+        The figures, and how long the long recording's end took.
     """
     with watched_standstills() as standstills:
         ended = house.record("counter", seconds)
@@ -86,7 +86,7 @@ def measure_frames(house: RecordingHouse, *, seconds: float, naive_seconds: floa
                 name="lost frames: script / ours", value=ratio, unit="x", bound="> 1", detail=f"script {_told(naive)}"
             )
         )
-    return figures, ended.finalise_s
+    return figures, ended.took
 
 
 def _lost_to_standstills(found: FrameCount, standstills: Standstills) -> int:
@@ -121,7 +121,7 @@ def _file_figures(ended: EndedRecording) -> list[Figure]:
     ]
 
 
-def measure_sound(house: RecordingHouse, *, seconds: float, film_s: float) -> tuple[list[Figure], list[float]]:
+def measure_sound(house: RecordingHouse, *, seconds: float, film_s: float) -> tuple[list[Figure], list[EndTimes]]:
     """Measures how far sound is from its picture, and its drift, in each of the ways in which pages do both.
 
     A film is what most recordings show; the browser keeps its sound and picture together. Pages that flash by the audio
@@ -136,7 +136,7 @@ def measure_sound(house: RecordingHouse, *, seconds: float, film_s: float) -> tu
         film_s: Length of the film's.
 
     Returns:
-        The figures, and the seconds that the end of each recording took.
+        The figures, and how long the end of each recording took.
     """
     *_, calibrated = house.client.calibrate_device("cpu-0", sound=True)
     timing = calibrated.device.recording.sound_timing
@@ -153,7 +153,7 @@ def measure_sound(house: RecordingHouse, *, seconds: float, film_s: float) -> tu
     for name, (page, length_s, settings) in ways.items():
         ended = house.record(page, length_s, **settings)
         found = measure_sound_offset(ended.file)
-        ends.append(ended.finalise_s)
+        ends.append(ended.took)
         detail = f"{len(found.times_s)} beeps, spread 5-95 % {found.spread_s * 1000:.0f} ms, {found.unpaired} unpaired"
         offset_ms = found.median_s * 1000
         figures.append(

@@ -27,6 +27,7 @@ USER_IDS = range(66_000, 66_400)
 """Of the displays, when the benchmark runs as root: outside the usual ones, so that what is left of them is found."""
 FILE = "recording.mp4"
 _READY_S = 60.0
+_LOOKED_EVERY_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +43,23 @@ class AskedRecording:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndTimes:
+    """How long the end of a recording took, in seconds from the stop."""
+
+    playable_s: float
+    """Until its file stood in its place, whole and durable, for any client to fetch."""
+    told_s: float
+    """Until its end was told, with the file's checksum and what it holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndedRecording:
     """A recording that has ended."""
 
     session: Session
     file: Path
     """Its MP4, fetched."""
-    finalise_s: float
-    """Seconds from the stop until the session had ended."""
+    took: EndTimes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +98,16 @@ class RecordingHouse:
         """Stops a recording and fetches what it left."""
         began = time.monotonic()
         self.client.stop_session(name)
+        # A file of a recording has its name only when it is complete.
+        while not self._has_file(name) and not has_ended(self.client.get_session(name)):
+            time.sleep(_LOOKED_EVERY_S)
+        playable_s = time.monotonic() - began
         session = self.client.wait(name)
-        finalise_s = time.monotonic() - began
-        return EndedRecording(session=session, file=self.fetch(name), finalise_s=finalise_s)
+        took = EndTimes(playable_s=playable_s, told_s=time.monotonic() - began)
+        return EndedRecording(session=session, file=self.fetch(name), took=took)
+
+    def _has_file(self, name: str) -> bool:
+        return any(artifact.path == FILE for artifact in self.client.list_artifacts(name))
 
     def fetch(self, name: str) -> Path:
         """Fetches an ended recording's file; what it is missing, a file that is not there tells."""
