@@ -22,9 +22,12 @@ from bench.recording_sessions import display_processes, recorder_process
 from bench.standstills import watched_standstills
 
 if TYPE_CHECKING:
+    from bench.analysis.drift import Drift
     from bench.recording_sessions import EndedRecording, EndTimes, RecordingHouse
     from bench.standstills import Standstills
 
+_TELLS_DRIFT_S = 900
+"""A beat lasts some 7 minutes: two of them can be told from drift to 10 ms an hour, four to 2."""
 _MADE_UP_FOR_S = 0.1
 """After a standstill what waited meanwhile runs first."""
 _ENCODER_THREADS = ("enc",)
@@ -166,11 +169,18 @@ def measure_sound(house: RecordingHouse, *, seconds: float, film_s: float) -> tu
             )
         )
         if page == "film":
-            drift_ms, error_ms = found.drift_s_per_hour * 1000, found.drift_error_s_per_hour * 1000
-            detail = f"+-{error_ms:.0f} (one standard error) over {length_s:g} s"
-            figures.append(Figure(name="drift, film", value=drift_ms, unit="ms/h", bound="+-20", detail=detail))
+            figures.append(_drift_figure(found.drift, length_s))
         house.discard(ended.session.name)
     return figures, ends
+
+
+def _drift_figure(drift: Drift, length_s: float) -> Figure:
+    detail = f"+-{drift.error_s_per_hour * 1000:.0f} (one standard error) over {length_s:g} s"
+    if drift.beat_s is not None:
+        detail += f", apart from a beat of {drift.beat_s:.0f} s between display and recording"
+    if length_s < _TELLS_DRIFT_S:
+        detail += "; too short to tell drift from such a beat"
+    return Figure(name="drift, film", value=drift.s_per_hour * 1000, unit="ms/h", bound="+-20", detail=detail)
 
 
 def measure_colour(house: RecordingHouse) -> Figure:

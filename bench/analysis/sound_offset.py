@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.analysis.decoding import SOUND_RATE_HZ, shrunk_frames, sound_pieces
+from bench.analysis.drift import Drift, drift_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,21 +49,9 @@ class SoundOffset:
         return float(np.percentile(self.offsets_s, 95) - np.percentile(self.offsets_s, 5))
 
     @property
-    def drift_s_per_hour(self) -> float:
-        """Gives the slope of the line of least squares through the offsets."""
-        if len(self.times_s) < 3:
-            return float("nan")
-        return float(np.polyfit(self.times_s, self.offsets_s, 1)[0] * 3600)
-
-    @property
-    def drift_error_s_per_hour(self) -> float:
-        """Gives the standard error of the drift, as if each offset were off by chance, apart from the others."""
-        if len(self.times_s) < 3:
-            return float("nan")
-        line = np.polyfit(self.times_s, self.offsets_s, 1)
-        rest = self.offsets_s - np.polyval(line, self.times_s)
-        around = self.times_s - self.times_s.mean()
-        return float(np.sqrt((rest**2).sum() / (len(rest) - 2) / (around**2).sum()) * 3600)
+    def drift(self) -> Drift:
+        """Gives how the offsets grow."""
+        return drift_of(self.times_s, self.offsets_s)
 
 
 def measure_sound_offset(path: Path) -> SoundOffset:

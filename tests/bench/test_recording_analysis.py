@@ -12,6 +12,7 @@ from made_recordings import HEIGHT, WIDTH, X264, blank_picture, strip_picture, w
 
 from bench.analysis.colours import PATCHES, measure_colours
 from bench.analysis.decoding import FFMPEG
+from bench.analysis.drift import drift_of
 from bench.analysis.media_file import is_faststart, measure_playable, top_boxes
 from bench.analysis.sound_offset import measure_sound_offset
 from bench.analysis.strip import WRAP_MS, Loss, count_frames, first_drawing_time_s, read_strip
@@ -96,8 +97,28 @@ def test_offset_and_drift_of_sound_are_told_to_the_millisecond(tmp_path: Path) -
     assert found.offsets_s.tolist() == pytest.approx(
         [beep - flash for beep, flash in zip(beeps, flashes, strict=True)], abs=0.001
     )
-    assert found.drift_s_per_hour == pytest.approx(0.0005 * 3600, abs=0.15)
-    assert 0 <= found.drift_error_s_per_hour < 0.15
+    assert found.drift.s_per_hour == pytest.approx(0.0005 * 3600, abs=0.15)
+    assert 0 <= found.drift.error_s_per_hour < 0.15
+
+
+@pytest.mark.parametrize("phase_s", [0, 100, 250, 400])
+@pytest.mark.parametrize("drift_ms", [0, 30])
+def test_drift_is_told_apart_from_the_beat_of_display_and_recording(phase_s: float, drift_ms: float) -> None:
+    times = np.arange(1.0, 1801.0)
+    noise = np.random.default_rng(4).normal(0, 0.006, len(times))
+    beat = -(times + phase_s) % 417 / 417 / 60
+    found = drift_of(times, 0.012 + drift_ms / 3.6e6 * times + beat + noise)
+    assert found.s_per_hour * 1000 == pytest.approx(drift_ms, abs=4)
+    assert found.beat_s == pytest.approx(417, rel=0.03)
+
+
+def test_drift_alone_has_no_beat_and_too_few_offsets_have_no_drift() -> None:
+    times = np.arange(1.0, 901.0)
+    noise = np.random.default_rng(4).normal(0, 0.006, len(times))
+    found = drift_of(times, 5 / 3.6e6 * times + noise)
+    assert found.beat_s is None
+    assert abs(found.s_per_hour * 1000 - 5) < 3 * found.error_s_per_hour * 1000
+    assert np.isnan(drift_of(times[:2], noise[:2]).s_per_hour)
 
 
 def test_a_beep_before_its_flash_is_negative_and_one_without_is_counted(tmp_path: Path) -> None:
