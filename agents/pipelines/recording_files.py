@@ -29,6 +29,9 @@ _FORMATS = {Container.MP4: "mp4", Container.MKV: "matroska", Container.TS: "mpeg
 _QUIET = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+warning", "-y")
 DEMUXERS = {Container.MP4: "mov", Container.MKV: "matroska", Container.TS: "mpegts"}
 """ffmpeg's names of the formats when they are read."""
+NO_ROOM = "reserved_moov_size is too small"
+"""ffmpeg's words for an index that is larger than the room that was kept for it."""
+_MOVED_TO_THE_FRONT = ("-movflags", "+faststart")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,8 @@ class FinishStep:
     """Of each of `takes`, when there are several; `texts` lists them."""
     whole: bool = True
     """Whether it makes the whole file. False: a part of one that cannot be joined."""
+    without_room: tuple[str, ...] | None = None
+    """What is run in the place of the last command when that says `NO_ROOM`. None: it kept no room for the index."""
     left_out: tuple[str, ...] = ()
     """Absolute paths of what earlier attempts wrote of the file and no player can show: it stays where it is."""
 
@@ -111,38 +116,45 @@ def file_places(job: RecordingJob, *, artifacts_dir: str) -> tuple[FileParts, ..
     )
 
 
-def join_step(parts: FileParts, pieces: Sequence[str], ffmpeg: str) -> FinishStep:
+def join_step(parts: FileParts, pieces: Sequence[str], ffmpeg: str, *, index_room: int = 0) -> FinishStep:
     """Plans how one file is made of what takes or attempts have written of it.
+
+    An index goes to the front. Moved there when all is written, it has the whole file written again, and until then the
+    disk has nothing to do; room that is kept for it saves both.
 
     Args:
         parts: The file.
         pieces: Absolute paths of what goes in, in order; at least one.
         ffmpeg: Absolute path of the ffmpeg that joins them.
+        index_room: Bytes to keep for the index in the front of an MP4. 0: it is moved there.
     """
     parents = () if parts.move is not None else (parts.final_path.rpartition("/")[0],)
     made, container, suffix = parts.made_path, parts.container, parts.container.value
     texts: dict[str, str] = {}
     copies: tuple[str, ...] = ()
-    if len(pieces) == 1:
-        commands = [_copied(ffmpeg, pieces[0], made, container, finished=True)]
-    else:
+    if len(pieces) > 1:
         copies = tuple(f"{parts.scratch}-{number}.{suffix}" for number in range(1, len(pieces) + 1))
-        commands = [
-            _copied(ffmpeg, piece, copy, container, finished=False) for piece, copy in zip(pieces, copies, strict=True)
-        ]
         texts[f"{parts.scratch}.txt"] = concat_list(copies)
-        commands.append(_joined(ffmpeg, f"{parts.scratch}.txt", made, container))
+
+    def last(in_front: tuple[str, ...]) -> tuple[str, ...]:
+        if copies:
+            return _joined(ffmpeg, f"{parts.scratch}.txt", made, container, in_front)
+        return _copied(ffmpeg, pieces[0], made, container, in_front)
+
+    firsts = [_copied(ffmpeg, piece, copy, container, ()) for piece, copy in zip(pieces, copies, strict=False)]
+    with_room = ("-moov_size", str(index_room)) if index_room else _MOVED_TO_THE_FRONT
     return FinishStep(
         output=parts.output,
         takes=tuple(pieces),
         texts=texts,
-        commands=tuple(commands),
+        commands=(*firsts, last(with_room)),
         made_path=made,
         final_path=parts.final_path,
         move=parts.move,
         directories=(parts.scratch.rpartition("/")[0], *parents),
         scratch=(*texts, *copies),
         copies=copies,
+        without_room=last(_MOVED_TO_THE_FRONT) if index_room else None,
     )
 
 
@@ -156,13 +168,13 @@ def concat_list(paths: Sequence[str]) -> str:
     return "".join(["ffconcat version 1.0\n", *(f"file {path}\n" for path in quoted)])
 
 
-def _copied(ffmpeg: str, take: str, made: str, container: Container, *, finished: bool) -> tuple[str, ...]:
+def _copied(ffmpeg: str, take: str, made: str, container: Container, in_front: tuple[str, ...]) -> tuple[str, ...]:
     # A disk that was full, or a kill, tears what was written last; a picture in halves would end a joining there.
     opened = ("-fflags", "+discardcorrupt", "-copyts", *_guard(DEMUXERS[container]), "-i", f"file:{take}")
-    return (ffmpeg, *_QUIET, *opened, *_written(made, container, finished=finished))
+    return (ffmpeg, *_QUIET, *opened, *_written(made, container, in_front))
 
 
-def _joined(ffmpeg: str, listed: str, made: str, container: Container) -> tuple[str, ...]:
+def _joined(ffmpeg: str, listed: str, made: str, container: Container, in_front: tuple[str, ...]) -> tuple[str, ...]:
     opened = (
         "-copyts",
         *_guard(f"concat,{DEMUXERS[container]}"),
@@ -173,13 +185,13 @@ def _joined(ffmpeg: str, listed: str, made: str, container: Container) -> tuple[
         "-i",
         f"file:{listed}",
     )
-    return (ffmpeg, *_QUIET, *opened, *_written(made, container, finished=True))
+    return (ffmpeg, *_QUIET, *opened, *_written(made, container, in_front))
 
 
 def _guard(demuxers: str) -> tuple[str, ...]:
     return ("-protocol_whitelist", "file", "-format_whitelist", demuxers)
 
 
-def _written(made: str, container: Container, *, finished: bool) -> tuple[str, ...]:
-    front = ("-movflags", "+faststart") if container is Container.MP4 and finished else ()
-    return ("-map", "0", "-c", "copy", "-f", _FORMATS[container], *front, f"file:{made}")
+def _written(made: str, container: Container, in_front: tuple[str, ...]) -> tuple[str, ...]:
+    index = in_front if container is Container.MP4 else ()
+    return ("-map", "0", "-c", "copy", "-f", _FORMATS[container], *index, f"file:{made}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from agents.pipelines.outputs import TAKES_FOLDER
 from agents.sessions.folder import AttemptFolder
+from gpu_balancer.runtime.durable_file import flush_file
 from gpu_balancer.runtime.ids import random_id
 
 if TYPE_CHECKING:
@@ -56,11 +57,7 @@ def flush_take(attempt: AttemptFolder, number: int) -> None:
         OSError: When the disk refuses.
     """
     for path in take_outputs(attempt, number):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
+        flush_file(path)
 
 
 def link_over(source: Path, place: Path) -> None:

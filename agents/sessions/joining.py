@@ -21,9 +21,17 @@ from agents.bounded_program import Progress, run_bounded
 from agents.pipelines.input_description import parse_input_description
 from agents.pipelines.job import Container
 from agents.pipelines.parts import PartNumber, parameters_command, parse_parameters, part_name
-from agents.pipelines.recording_files import DEMUXERS, FinishStep, describe_command, is_playable, join_step
+from agents.pipelines.recording_files import (
+    DEMUXERS,
+    NO_ROOM,
+    FinishStep,
+    describe_command,
+    is_playable,
+    join_step,
+)
 from agents.sessions.attempt import Condition
 from agents.sessions.earlier_parts import earlier_parts
+from agents.sessions.join_haste import flushed_meanwhile, index_room
 from agents.sessions.join_scratch import nameless_copies, require_room, scratch_texts
 from agents.sessions.output_moves import OutputMoveError, forget_parts, place_outputs
 from agents.sessions.placed_files import is_placed, note_placed
@@ -95,7 +103,8 @@ async def plan_file(
         return ()
     left_out = await asyncio.to_thread(_with_content, [path for _, path in earlier if looked[path] is False])
     if not before or (all(looked[piece] for piece in pieces) and await _are_alike(pieces, file, ffmpeg)):
-        return (replace(join_step(file, pieces, ffmpeg), left_out=left_out),)
+        room = await asyncio.to_thread(index_room, pieces, file)
+        return (replace(join_step(file, pieces, ffmpeg, index_room=room), left_out=left_out),)
     steps = [_kept(file, path, number) for number, path in before]
     number = PartNumber(attempt=folder.key.attempt)
     if ours and ours != [file.own_path]:
@@ -230,22 +239,34 @@ async def _join(step: FinishStep, fence: FenceHold) -> None:
         await asyncio.to_thread(require_room, step, copies)
         await asyncio.to_thread(_prepare, step, copies)
         try:
-            for command in step.commands:
-                run = await _run(
-                    by_descriptor(command, copies),
-                    step.takes,
-                    step.move,
-                    written=step.made_path,
-                    timeout=_JOINED_WITHIN,
-                    inherited=(fence.descriptor, *copies.values()),
-                )
-                if run.exit_code != 0:
-                    raise _refused(run)
+            *firsts, last = step.commands
+            for command in firsts:
+                await _join_by(command, step, copies, fence)
+            try:
+                await _join_by(last, step, copies, fence)
+            except OSError as error:
+                if step.without_room is None or NO_ROOM not in str(error):
+                    raise
+                await _join_by(step.without_room, step, copies, fence)
             if step.copies:
                 await _require_all(step, copies)
         except OSError:
             await asyncio.to_thread(_remove_made, step)
             raise
+
+
+async def _join_by(command: Sequence[str], step: FinishStep, copies: Mapping[str, int], fence: FenceHold) -> None:
+    async with flushed_meanwhile(Path(step.made_path)):
+        run = await _run(
+            by_descriptor(command, copies),
+            step.takes,
+            step.move,
+            written=step.made_path,
+            timeout=_JOINED_WITHIN,
+            inherited=(fence.descriptor, *copies.values()),
+        )
+    if run.exit_code != 0:
+        raise _refused(run)
 
 
 async def _require_all(step: FinishStep, copies: Mapping[str, int]) -> None:

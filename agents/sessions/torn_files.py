@@ -76,18 +76,40 @@ def mend_file(path: str, move: OutputMove | None) -> bool:
 
 def whole_until(descriptor: int) -> int | None:
     """Tells where the torn index begins with which an open MP4 ends. None: it ends otherwise, or is none."""
-    size, at, indexed = os.fstat(descriptor).st_size, 0, False
+    size, indexed = os.fstat(descriptor).st_size, False
+    for at, length, kind in _boxes(descriptor, size):
+        if at + length > size:
+            return at if indexed and kind in _INDEXES else None
+        indexed = indexed or kind == b"moov"
+    return None
+
+
+def fragment_indexes_bytes(path: str, move: OutputMove | None) -> int:
+    """Tells how large the indexes of an MP4's fragments are together. Blocks for the disk.
+
+    Args:
+        path: Absolute path of the file. It need not be there, or be an MP4: then there are none.
+        move: Where the file that it is of goes. None: it is an artifact.
+    """
+    try:
+        with _opened(path, move) as descriptor:
+            boxes = _boxes(descriptor, os.fstat(descriptor).st_size)
+            return sum(length for _, length, kind in boxes if kind == b"moof")
+    except OSError:
+        return 0
+
+
+def _boxes(descriptor: int, size: int) -> Iterator[tuple[int, int, bytes]]:
+    """Lists the boxes of an open MP4, as far as they can be followed, by place, length and type. Others have none."""
+    at = 0
     while at + _BOX.size <= size:
         length, kind = _BOX.unpack(os.pread(descriptor, _BOX.size, at))
         if length == 1 and at + _LONG_BOX.size <= size:
             length = _LONG_BOX.unpack(os.pread(descriptor, _LONG_BOX.size, at))[2]
         if length < _BOX.size or (at == 0 and kind not in _FIRST):
-            return None
-        if at + length > size:
-            return at if indexed and kind in _INDEXES else None
-        indexed = indexed or kind == b"moov"
+            return
+        yield at, length, kind
         at += length
-    return None
 
 
 @contextlib.contextmanager

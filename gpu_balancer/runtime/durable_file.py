@@ -72,3 +72,16 @@ def flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def flush_file(path: Path) -> None:
+    """Has the disk keep what a file holds, as long as it is now. Blocks for the disk.
+
+    Raises:
+        OSError: When it cannot be opened or flushed.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
