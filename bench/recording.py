@@ -37,7 +37,7 @@ def measure(  # noqa: PLR0913 - one number for each figure
     cold_runs: int = 20,
     leading_runs: int = 100,
     film_s: float = 600,
-    drift_s: float = 1800,
+    drift_s: float = 3600,
     capture_s: float = 60,
     kills: int = 100,
     cycles: int = 1000,

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from bench.recording_sessions import EndedRecording, EndTimes, RecordingHouse
     from bench.standstills import Standstills
 
-_TELLS_DRIFT_S = 900
-"""A beat lasts some 7 minutes: two of them can be told from drift to 10 ms an hour, four to 2."""
+_TELLS_DRIFT_S = 3000
+"""Beats of 7 and of 12 minutes were seen: a line through fewer than four tells of the beat."""
 _MADE_UP_FOR_S = 0.1
 """After a standstill what waited meanwhile runs first."""
 _ENCODER_THREADS = ("enc",)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _HARMONICS = 4
 _SHORTEST_BEAT_S = 30.0
-_BEATS_AT_LEAST = 1.5
+_BEATS_AT_LEAST = 2
 """In the length: a slower one cannot be told from drift."""
 _PERIODS = 200
 """That are tried: enough to be off by less than a fiftieth of a beat at the end."""
