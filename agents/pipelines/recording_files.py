@@ -132,16 +132,17 @@ def join_step(parts: FileParts, pieces: Sequence[str], ffmpeg: str, *, index_roo
     made, container, suffix = parts.made_path, parts.container, parts.container.value
     texts: dict[str, str] = {}
     copies: tuple[str, ...] = ()
+    firsts: list[tuple[str, ...]] = []
     if len(pieces) > 1:
         copies = tuple(f"{parts.scratch}-{number}.{suffix}" for number in range(1, len(pieces) + 1))
         texts[f"{parts.scratch}.txt"] = concat_list(copies)
+        firsts = [_copied(ffmpeg, piece, copy, container, ()) for piece, copy in zip(pieces, copies, strict=True)]
 
     def last(in_front: tuple[str, ...]) -> tuple[str, ...]:
         if copies:
             return _joined(ffmpeg, f"{parts.scratch}.txt", made, container, in_front)
         return _copied(ffmpeg, pieces[0], made, container, in_front)
 
-    firsts = [_copied(ffmpeg, piece, copy, container, ()) for piece, copy in zip(pieces, copies, strict=False)]
     with_room = ("-moov_size", str(index_room)) if index_room else _MOVED_TO_THE_FRONT
     return FinishStep(
         output=parts.output,

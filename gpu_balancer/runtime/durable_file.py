@@ -75,12 +75,12 @@ def flush_folder(folder: Path) -> None:
 
 
 def flush_file(path: Path) -> None:
-    """Has the disk keep what a file holds, as long as it is now. Blocks for the disk.
+    """Has the disk keep what a file holds, as long as it is now. Blocks for the disk, and for nothing else.
 
     Raises:
-        OSError: When it cannot be opened or flushed.
+        OSError: When it cannot be opened or flushed, as what is no file: a symbolic link there, or a pipe.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.fdatasync(descriptor)
     finally:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gpu_balancer.runtime import durable_file
-from gpu_balancer.runtime.durable_file import flush_folder, replace_durably, write_durably
+from gpu_balancer.runtime.durable_file import flush_file, flush_folder, replace_durably, write_durably
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,3 +89,15 @@ def test_a_missing_folder_cannot_be_flushed_or_written_into(tmp_path: Path) -> N
         flush_folder(tmp_path / "none")
     with pytest.raises(FileNotFoundError):
         write_durably(tmp_path / "none" / "file", b"")
+
+
+def test_what_stands_where_a_file_should_is_neither_waited_for_nor_followed(tmp_path: Path) -> None:
+    """A pipe without a writer would hold a thread for ever, and with it the end of a daemon."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for name, error in (("pipe", errno.EINVAL), ("link", errno.ELOOP), ("missing", errno.ENOENT)):
+        with pytest.raises(OSError) as refused:
+            flush_file(tmp_path / name)
+        assert refused.value.errno == error
+    (tmp_path / "file").write_bytes(b"kept")
+    flush_file(tmp_path / "file")
