@@ -6,6 +6,12 @@ NVENC takes RGB as it is and makes YUV of it itself, by BT.601 whatever it is to
 then the container must say the same. That saves the cores the conversion, and is done whenever nothing else has to be
 done to the picture: no watermark, no other size.
 
+A picture has the time at which it was taken, and the encoder wants one for each slot of the frame rate. ffmpeg's own
+way from the one to the other (`-fps_mode cfr`) makes up for a late picture at once, but leaves out one that is too many
+only when it is two slots late: after a moment without the processor all pictures come up to 70 ms behind their sound,
+for good. So pictures are put into slots here, where each keeps to the slot after the one before, unless it is too far
+from it. That is the grabber's own pace, too, which is not quite the one asked for: its pauses are whole microseconds.
+
 Whether the picture stands still is watched on a way of its own that drops most pictures first. It ends inside the
 graph: an output that gets a picture now and then would have ffmpeg hold back the sound until the next one.
 """
@@ -21,7 +27,7 @@ from agents.pipelines.video_filters import branch_chain
 from gpu_balancer.pictures.sizes import PictureSize, fitted_size
 
 if TYPE_CHECKING:
-    from agents.pipelines.job import CaptureInput, VideoEncoding
+    from agents.pipelines.job import CaptureInput, FrameRate, VideoEncoding
     from agents.pipelines.recording import Watermark
     from agents.pipelines.video_filters import Branch
 
@@ -30,6 +36,12 @@ _TAGGED = "setparams=range=tv:color_primaries=bt709:color_trc=bt709:colorspace="
 _TO_YUV = f"scale=out_color_matrix=bt709:out_range=tv:flags=area,format=yuv420p,{_TAGGED}bt709"
 _UPLOADED = "format=nv12,hwupload_cuda"
 _AS_NVENC_MAKES_IT = f"format=bgr0,{_TAGGED}bt470bg"
+_EARLIEST_SLOTS, _LATEST_SLOTS = "-0.6", "0.9"
+"""How far a picture may be from its slot. By chance it is late, never early; the grabber's pace has all of them come
+earlier by and by. When one is so early, after half an hour at 30 a second, it is left out, and the next is at 0.4."""
+LATER_OF_TWO_LEFT_OUT = ("-frame_drop_threshold", "0.5")
+"""General arguments beside the graph: of two pictures in one slot the later one is left out. ffmpeg has them follow one
+another otherwise."""
 _IDLE_LOOKS_PER_SECOND = 2
 _CORNERS = {
     Corner.TOP_LEFT: "x={margin}:y={margin}",
@@ -65,11 +77,30 @@ def capture_graph(
     Returns:
         An argument of `-filter_complex`.
     """
-    source = f"[{picture_input(capture)}]"
+    source = f"[{picture_input(capture)}]{in_slots(capture.frame_rate)},"
     chains = _encoded(branches, capture, watermark)
     if idle_events is None:
         return ";".join([source + chains[0], *chains[1:]])
     return ";".join([f"{source}split[shown][watched]", f"[shown]{chains[0]}", *chains[1:], _watched(idle_events)])
+
+
+def in_slots(rate: FrameRate) -> str:
+    """Writes the filter that puts each picture into the slot after the one before, or the nearest if that is too far.
+
+    Two may come into one slot: with `LATER_OF_TWO_LEFT_OUT` the encoder leaves out the later one.
+
+    Args:
+        rate: Slots in a second.
+    """
+    steps = (
+        f"st(0,{rate.denominator}/{rate.numerator}/TB)",  # a slot's length
+        "st(1,PTS/ld(0))",  # when it was taken, in slots
+        "st(2,if(N,round(PREV_OUTPTS/ld(0))+1,round(ld(1))))",  # the slot that is its turn
+        f"st(3,between(ld(1)-ld(2),{_EARLIEST_SLOTS},{_LATEST_SLOTS}))",
+        # Rounded up, so that of a rate half as high each slot begins with a picture's.
+        "ceil(ld(0)*if(ld(3),ld(2),max(ld(2)-1,round(ld(1)))))",
+    )
+    return f"setpts='{';'.join(steps)}'"
 
 
 def filter_text(text: str) -> str:

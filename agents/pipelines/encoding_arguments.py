@@ -145,7 +145,7 @@ def _video_options(
 
 def _timing(encoding: VideoEncoding, job: Job) -> Options:
     if isinstance(job.input, CaptureInput):
-        # The grabber leaves out the pictures that it is too late for; the ones before them stand in for those.
+        # The grabber leaves out pictures that it is too late for: others stand in for them. See `capture_filters`, too.
         return (("fps_mode", "cfr"), ("r", rate_text(encoding.frame_rate or job.input.frame_rate)))
     # Frames keep their times; without this, tee would have missing ones made up and close ones left out.
     return (("fps_mode", "vfr"),)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from agents.pipelines.capture_filters import capture_graph, filter_text, takes_rgb
+from agents.pipelines.capture_filters import LATER_OF_TWO_LEFT_OUT, capture_graph, filter_text, takes_rgb
 from agents.pipelines.capture_input import capture_arguments
 from agents.pipelines.coders import choose_coders
 from agents.pipelines.command import Command
@@ -132,6 +132,7 @@ def build_take(
     branches = branches_of(used, coders)
     argv = [coders.build.path, *GENERAL_ARGUMENTS, "-stats_period", _REPORTED_EVERY, "-y", "-progress", places.progress]
     argv += _device_arguments(branches, asked.input, job)
+    argv += LATER_OF_TWO_LEFT_OUT if branches else ()
     argv += capture_arguments(asked.input, pictures=bool(branches))
     argv += _picture_arguments(branches, asked.input, job, places, device)
     threads = encoder_threads(branches, asked, device)
