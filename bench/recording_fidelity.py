@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bench.standstills import Standstills
 
 _TELLS_DRIFT_S = 3000
-"""Beats of 7 and of 12 minutes were seen: a line through fewer than four tells of the beat."""
+"""Offsets wander for up to ten minutes around where they are: a line through a few such waves tells of them."""
 _MADE_UP_FOR_S = 0.1
 """After a standstill what waited meanwhile runs first."""
 _ENCODER_THREADS = ("enc",)
@@ -131,7 +131,7 @@ def measure_sound(house: RecordingHouse, *, seconds: float, film_s: float) -> tu
     clock, as they hand a beep over or as they believe it to be heard, depend on what the browser thinks of its latency.
 
     The device's sound is calibrated first, as an operator would. Drift is told of the film alone, which may be longer:
-    the line through offsets that are whole frames apart tells less than 20 ms per hour only of some thousand of them.
+    offsets wander for minutes, and only a line through an hour of them tells less than 20 ms per hour.
 
     Args:
         house: The daemon.
@@ -176,10 +176,8 @@ def measure_sound(house: RecordingHouse, *, seconds: float, film_s: float) -> tu
 
 def _drift_figure(drift: Drift, length_s: float) -> Figure:
     detail = f"+-{drift.error_s_per_hour * 1000:.0f} (one standard error) over {length_s:g} s"
-    if drift.beat_s is not None:
-        detail += f", apart from a beat of {drift.beat_s:.0f} s between display and recording"
     if length_s < _TELLS_DRIFT_S:
-        detail += "; too short to tell drift from such a beat"
+        detail += "; too short to tell drift from wandering"
     return Figure(name="drift, film", value=drift.s_per_hour * 1000, unit="ms/h", bound="+-20", detail=detail)
 
 
