@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from agents.pipelines.job import AudioCodec
@@ -24,7 +25,9 @@ _IN_TIME = "aresample=async=1"
 _CAPTURED_IN_TIME = "aresample=async=480"
 
 
-def audio_options(audio: AudioRendition, *, field: str, captured_delay: timedelta | None = None) -> Options:
+def audio_options(
+    audio: AudioRendition, *, field: str, captured_delay: timedelta | None = None, stretch: Fraction = Fraction(1)
+) -> Options:
     """Gives the options of a sound that is encoded.
 
     Args:
@@ -32,6 +35,7 @@ def audio_options(audio: AudioRendition, *, field: str, captured_delay: timedelt
         field: Path of it in the job, for errors.
         captured_delay: For sound that is captured beside a picture: by how much it is delayed against that; negative:
             brought forward. None: for any other sound, which keeps its times.
+        stretch: How many times as long captured sound is made, as its pictures are.
 
     Returns:
         Options of one stream; "c" comes first.
@@ -55,14 +59,16 @@ def audio_options(audio: AudioRendition, *, field: str, captured_delay: timedelt
         layout, count = f"aformat=channel_layouts={_OPUS_LAYOUTS[audio.channels - 1]}", None
     else:
         layout, count = None, audio.channels
-    in_time = _IN_TIME if captured_delay is None else _captured_in_time(captured_delay)
+    in_time = _IN_TIME if captured_delay is None else _captured_in_time(captured_delay, stretch)
     filters = ",".join(filter(None, (in_time, layout)))
     channels = (("ac", str(count)),) if count else ()
     return (("c", "libopus" if opus else "aac"), *common, *channels, ("filter", filters))
 
 
-def _captured_in_time(delay: timedelta) -> str:
+def _captured_in_time(delay: timedelta, stretch: Fraction) -> str:
     """Moves captured sound against its picture, and has both begin together: silence goes in front, or some is cut."""
-    shift = f"asetpts=PTS{delay.total_seconds():+.6f}/TB," if delay else ""
+    times = f"PTS*{float(stretch):.9f}" if stretch != 1 else "PTS"
+    times += f"{delay.total_seconds():+.6f}/TB" if delay else ""
+    shift = f"asetpts={times}," if times != "PTS" else ""
     # Once filled and stretched, its samples are its times: what `aresample` makes of them goes backwards at times.
     return f"{shift}atrim=start=0,{_CAPTURED_IN_TIME}:first_pts=0,asetpts=N/SR/TB"

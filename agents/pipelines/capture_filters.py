@@ -10,7 +10,7 @@ A picture has the time at which it was taken, and the encoder wants one for each
 way from the one to the other (`-fps_mode cfr`) makes up for a late picture at once, but leaves out one that is too many
 only when it is two slots late: after a moment without the processor all pictures come up to 70 ms behind their sound,
 for good. So pictures are put into slots here, where each keeps to the slot after the one before, unless it is too far
-from it. That is the grabber's own pace, too, which is not quite the one asked for: its pauses are whole microseconds.
+from it. The slots have the grabber's own pace, and what comes of that is stretched a little (see `frame_stretch`).
 
 Whether the picture stands still is watched on a way of its own that drops most pictures first. It ends inside the
 graph: an output that gets a picture now and then would have ffmpeg hold back the sound until the next one.
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agents.pipelines.capture_input import picture_input, rate_text
+from agents.pipelines.capture_input import frame_stretch, picture_input, rate_text
 from agents.pipelines.job import Fit
 from agents.pipelines.recording import Corner
 from agents.pipelines.video_filters import branch_chain
@@ -37,8 +37,8 @@ _TO_YUV = f"scale=out_color_matrix=bt709:out_range=tv:flags=area,format=yuv420p,
 _UPLOADED = "format=nv12,hwupload_cuda"
 _AS_NVENC_MAKES_IT = f"format=bgr0,{_TAGGED}bt470bg"
 _EARLIEST_SLOTS, _LATEST_SLOTS = "-0.6", "0.9"
-"""How far a picture may be from its slot. By chance it is late, never early; the grabber's pace has all of them come
-earlier by and by. When one is so early, after half an hour at 30 a second, it is left out, and the next is at 0.4."""
+"""How far a picture may be from its slot. By chance it is late, never early. Where all of them come earlier by and by
+nevertheless, one is left out when it is so early, and the next is at 0.4: none is between two slots by a hair."""
 LATER_OF_TWO_LEFT_OUT = ("-frame_drop_threshold", "0.5")
 """General arguments beside the graph: of two pictures in one slot the later one is left out. ffmpeg has them follow one
 another otherwise."""
@@ -93,8 +93,8 @@ def in_slots(rate: FrameRate) -> str:
         rate: Slots in a second.
     """
     steps = (
-        f"st(0,{rate.denominator}/{rate.numerator}/TB)",  # a slot's length
-        "st(1,PTS/ld(0))",  # when it was taken, in slots
+        f"st(0,{rate.denominator}/{rate.numerator}/TB)",  # a frame's length
+        f"st(1,PTS/ld(0)*{float(frame_stretch(rate)):.9f})",  # when it was taken, in slots
         "st(2,if(N,round(PREV_OUTPTS/ld(0))+1,round(ld(1))))",  # the slot that is its turn
         f"st(3,between(ld(1)-ld(2),{_EARLIEST_SLOTS},{_LATEST_SLOTS}))",
         # Rounded up, so that of a rate half as high each slot begins with a picture's.

@@ -11,6 +11,8 @@ otherwise the rest of the recording would be silent and nobody would know.
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,6 +51,16 @@ def picture_input(source: CaptureInput) -> str:
 def rate_text(rate: FrameRate) -> str:
     """Writes a frame rate as ffmpeg reads it."""
     return f"{rate.numerator}/{rate.denominator}"
+
+
+def frame_stretch(rate: FrameRate) -> Fraction:
+    """Tells how much longer a frame is than the grabber's pause from picture to picture, which is whole microseconds.
+
+    At 30 a second it is 33,333 of them, so that an hour has one picture more than it should. By this much, 1.00001, a
+    recording is made longer than what it shows, pictures and sound alike: then each has its frame, and no more.
+    """
+    frame_us = Fraction(10**6 * rate.denominator, rate.numerator)
+    return frame_us / max(1, math.floor(frame_us + Fraction(1, 2)))
 
 
 def _display(source: CaptureInput) -> tuple[str, ...]:

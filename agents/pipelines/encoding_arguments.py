@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from agents.pipelines.audio_encoders import audio_options
-from agents.pipelines.capture_input import rate_text
+from agents.pipelines.capture_input import frame_stretch, rate_text
 from agents.pipelines.ffmpeg_features import features_of
 from agents.pipelines.formats import wants_hvc1
 from agents.pipelines.input_options import is_live
@@ -162,8 +163,12 @@ def _audio_options(stream: AudioStream, job: Job) -> Options:
     if stream.audio.codec is AudioCodec.COPY:
         return (("c", "copy"),)
     index = next(place for place, one in enumerate(job.renditions) if one.audio == stream.audio)
-    delay = job.input.sound_delay if isinstance(job.input, CaptureInput) else None
-    return audio_options(stream.audio, field=f"renditions[{index}].audio", captured_delay=delay)
+    if not isinstance(job.input, CaptureInput):
+        return audio_options(stream.audio, field=f"renditions[{index}].audio")
+    seen = any(rendition.video is not None for rendition in job.renditions)
+    stretch = frame_stretch(job.input.frame_rate) if seen else Fraction(1)
+    delay = job.input.sound_delay
+    return audio_options(stream.audio, field=f"renditions[{index}].audio", captured_delay=delay, stretch=stretch)
 
 
 def _of_stream(options: Options, specifier: str) -> list[str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 import subprocess
+from datetime import timedelta
+from fractions import Fraction
 from itertools import pairwise
 
 import pytest
 
+from agents.pipelines.audio_encoders import audio_options
 from agents.pipelines.capture_filters import LATER_OF_TWO_LEFT_OUT, in_slots
-from agents.pipelines.capture_input import rate_text
-from agents.pipelines.job import FrameRate
+from agents.pipelines.capture_input import frame_stretch, rate_text
+from agents.pipelines.job import AudioRendition, FrameRate
 
 pytestmark = pytest.mark.process
 
@@ -117,3 +120,38 @@ def test_half_the_rate_shows_every_second_picture(ffmpeg: str) -> None:
 def test_a_rate_that_is_no_whole_number_has_slots_too(ffmpeg: str) -> None:
     taken_us = grabbed(150, pause_us=33_366, late_us=2_000)
     assert shown(ffmpeg, taken_us, NTSC) == list(range(150))
+
+
+@pytest.mark.parametrize(
+    ("rate", "pause_us"),
+    [
+        (THIRTY, 33_333),
+        (NTSC, 33_367),
+        (FrameRate(numerator=60, denominator=1), 16_667),
+        (FrameRate(numerator=25, denominator=1), 40_000),
+        (FrameRate(numerator=128, denominator=1), 7_813),
+    ],
+)
+def test_the_stretch_makes_the_grabbers_pause_a_frame(rate: FrameRate, pause_us: int) -> None:
+    assert pause_us * frame_stretch(rate) == Fraction(10**6 * rate.denominator, rate.numerator)
+
+
+def test_pictures_have_their_slots_after_three_hours_too(ffmpeg: str) -> None:
+    """Without the stretch the last one would be three slots early, and three before it left out."""
+    taken = [0, 324_000, 324_001]
+    times = "+".join(f"eq(N,{place})*{number * 33_333}" for place, number in enumerate(taken))
+    graph = f"nullsrc=s=16x16:r=30,trim=end_frame=3,settb=1/1000000,setpts='{times}',{in_slots(THIRTY)}[v]"
+    encoded = ("-fps_mode", "passthrough", "-enc_time_base", "1:1000000", "-c:v", "rawvideo", "-f", "framecrc", "-")
+    command = [ffmpeg, "-v", "error", "-nostdin", "-filter_complex", graph, "-map", "[v]", *encoded]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
+    shown_us = [int(line.split(",")[2]) for line in told.splitlines() if not line.startswith("#")]
+    assert [round(time_us * 30 / 1e6, 3) for time_us in shown_us] == taken
+
+
+def test_captured_sound_is_made_as_much_longer_as_its_pictures(ffmpeg: str) -> None:
+    options = audio_options(AudioRendition(), field="audio", captured_delay=timedelta(), stretch=Fraction(1005, 1000))
+    filters = dict(options)["filter"]
+    source = ("-f", "lavfi", "-i", "sine=r=48000:d=40,aformat=channel_layouts=stereo")
+    command = [ffmpeg, "-v", "error", "-nostdin", *source, "-filter:a", filters, "-f", "s16le", "-"]
+    samples = len(subprocess.run(command, capture_output=True, check=True, stdin=subprocess.DEVNULL).stdout) / 4
+    assert samples / 48_000 == pytest.approx(40.2, abs=0.02)

@@ -151,9 +151,9 @@ def test_the_display_is_reached_by_its_cookie_and_its_own_sound_server() -> None
 def test_sound_is_moved_against_the_picture_both_ways() -> None:
     later = _take(recording(), cpu(), sound_delay=timedelta(milliseconds=66))
     earlier = _take(recording(), cpu(), sound_delay=timedelta(milliseconds=-5))
-    assert _after(later, "-filter:a:0").startswith("asetpts=PTS+0.066000/TB,atrim=start=0,")
-    assert _after(earlier, "-filter:a:0").startswith("asetpts=PTS-0.005000/TB,")
-    assert _after(_take(recording(), cpu()), "-filter:a:0").startswith("atrim=start=0,")
+    assert _after(later, "-filter:a:0").startswith("asetpts=PTS*1.000010000+0.066000/TB,atrim=start=0,")
+    assert _after(earlier, "-filter:a:0").startswith("asetpts=PTS*1.000010000-0.005000/TB,")
+    assert _after(_take(recording(), cpu()), "-filter:a:0").startswith("asetpts=PTS*1.000010000,atrim=start=0,")
 
 
 def test_a_display_is_never_held() -> None:
