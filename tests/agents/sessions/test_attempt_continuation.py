@@ -348,14 +348,15 @@ async def test_a_first_attempt_that_none_goes_on_with_has_its_file_named(
 async def test_a_file_that_got_its_name_late_is_told_as_unfinished_no_more(
     rigs: Rigs, counting: Path, tmp_path: Path
 ) -> None:
-    """It was stopped when its program had been killed, which nobody knew yet."""
+    """Its program hangs when it is stopped, and is killed then: nobody can have known before."""
     out, job = film_outside(tmp_path, counting)
     async with rigs.start() as rig:
         await begun(rig, job)
         program = rig.folder(job).program_pid()
         assert program is not None
-        os.kill(program, signal.SIGKILL)
+        os.kill(program, signal.SIGSTOP)
         await rig.registry.stop(key_of(job))
+        os.kill(program, signal.SIGKILL)
         failed = await rig.ended(job)
         assert [condition.type for condition in failed.conditions] == ["UNFINISHED_FILES"]
         await until(lambda: rig.registry.runner(key_of(job)) is None)
