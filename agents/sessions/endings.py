@@ -127,7 +127,8 @@ def conclude(
     judged = judge(folder, launch, status, redactor=redactor, log_tail_lines=log_tail_lines)
     if status.discard_outputs:
         discard_outputs(folder, launch)
-    elif judged.ending is not Ending.FAILED:
+    elif judged.ending is not Ending.FAILED and not launch.files:
+        # What is joined is made first: what there is of it now, a joining that was killed has left.
         try:
             note_placed(folder, launch.output_moves)
             place_outputs(launch.output_moves, all_made=status.stop_cause is None)
