@@ -12,6 +12,7 @@ import contextlib
 import errno
 import logging
 import os
+import signal
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -234,6 +235,8 @@ async def _join(step: FinishStep, fence: FenceHold) -> None:
     """Runs the programs that make a file. What they had begun when they could not is removed: a part of a copy."""
     if not step.commands:
         return
+    # What one of an agent that was killed has made: it takes the room that this one needs.
+    await asyncio.to_thread(_remove_made, step)
     with contextlib.ExitStack() as stack:
         copies = await asyncio.to_thread(stack.enter_context, nameless_copies(step))
         await asyncio.to_thread(require_room, step, copies)
@@ -309,6 +312,8 @@ async def _are_alike(pieces: Sequence[str], file: FileParts, ffmpeg: str) -> boo
 
 def _refused(run: ProgramRun) -> OSError:
     """Makes the error of a joining that did not end well. Its text tells of a full disk, its exit status does not."""
+    if run.exit_code is not None and run.exit_code < 0:
+        return OSError(None, f"somebody else has ended ffmpeg ({signal.Signals(-run.exit_code).name})")
     full = errno.ENOSPC if os.strerror(errno.ENOSPC) in run.output else None
     return OSError(full, run.output.strip()[-500:] or "the joining took too long, or stood still")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from test_attempt_continuation import begun, counts_of, killed, live_job, runs_o
 
 from agents.bounded_program import ProgramRun
 from agents.pipelines.job import Container, FileOutput, Job
+from agents.pipelines.recording_files import FinishStep
 from agents.sessions import join_scratch, joining
 from agents.sessions.attempt import Ending
+from agents.sessions.join_scratch import RoomError
 from gpu_balancer.runtime.disk_room import DiskRoom
 
 
@@ -64,6 +68,65 @@ async def test_a_joining_that_has_no_room_is_not_begun_and_says_what_it_takes(
     for part in ("film.part1.mp4", "film.part2.mp4"):
         assert part in ended.failure.message
         assert (rig.folder(second).artifacts / part).stat().st_size
+
+
+async def test_what_a_killed_agents_joining_has_left_takes_no_room_of_the_next_one(
+    rigs: Rigs, counting: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    first, second = two_attempts(counting, str(out / "film.mp4"))
+    left = out / ".gpu-balancer-s1-2" / "part-0.mp4"
+    found: list[bool] = []
+
+    def looked(step: FinishStep, copies: Mapping[str, int]) -> None:
+        found.append(left.exists())
+        raise RoomError(28, "the disk has no room for it", step.final_path)
+
+    monkeypatch.setattr(joining, "require_room", looked)
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        await begun(rig, second, await killed(rig, first))
+        left.write_bytes(bytes(1000))
+        await rig.registry.stop(key_of(second))
+        ended = await rig.ended(second)
+    assert ended.failure is not None
+    assert ended.failure.reason == "DISK_FULL"
+    assert found == [False]
+    assert not left.exists(), "nor does it stay where there is no room"
+
+
+async def test_a_file_elsewhere_that_ends_by_itself_is_joined_and_what_a_killed_joining_left_is_not_taken_for_it(
+    rigs: Rigs, counting: Path, tmp_path: Path
+) -> None:
+    """An ingest's publisher has gone, for instance. Until a file is joined nothing stands under its name."""
+    out = tmp_path / "out"
+    out.mkdir()
+    first, second = two_attempts(counting, str(out / "film.mp4"))
+    second = replace(second, input=replace(second.input, repeat_forever=False))
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        await begun(rig, second, await killed(rig, first))
+        (out / ".gpu-balancer-s1-2" / "part-0.mp4").write_bytes(bytes(1000))
+        ended = await rig.ended(second)
+    assert (ended.ending, ended.failure) == (Ending.COMPLETED, None)
+    assert len(runs_of(counts_of(out / "film.mp4"))) == 2, "what both have made"
+    assert list(out.iterdir()) == [out / "film.mp4"]
+
+
+async def test_a_joining_that_is_killed_is_told_as_such(
+    rigs: Rigs, counting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = two_attempts(counting, "film.mp4")
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        await begun(rig, second, await killed(rig, first))
+        warns_and_dies = ("sh", "-c", "echo Non-monotonic DTS >&2; kill -KILL $$")
+        monkeypatch.setattr(joining, "by_descriptor", lambda command, _: warns_and_dies if "-y" in command else command)
+        await rig.registry.stop(key_of(second))
+        ended = await rig.ended(second)
+    assert ended.failure is not None
+    assert "Cannot finish film: somebody else has ended ffmpeg (SIGKILL)." in ended.failure.message
 
 
 async def test_a_file_elsewhere_is_joined_on_its_own_disk_and_may_be_read_like_any_other(
