@@ -22,7 +22,7 @@ from agents.pipelines.job import HlsOutput
 from agents.pipelines.outputs import TAKES_FOLDER
 from agents.pipelines.recording_files import file_places
 from agents.recordings.failures import not_finished
-from agents.recordings.file_facts import checksum, describe_file
+from agents.recordings.file_facts import describe_file
 from agents.recordings.take_folder import remove_take_folders
 from agents.sessions import joining
 from agents.sessions.artifacts import list_artifacts
@@ -32,12 +32,14 @@ from agents.sessions.endings import tidy_outputs
 from agents.sessions.late_playlists import close_playlists
 from agents.sessions.output_discards import discard_outputs, remove_artifacts, thrown_away
 from agents.sessions.output_folders import unmark_presentations
+from agents.sessions.output_moves import OutputMoveError, open_output
 from agents.sessions.part_failures import not_joined, not_placed, not_placed_at_all, together
 from agents.sessions.processes import end_processes
 from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from io import BufferedReader
 
     from agents.deliveries.deliveries import Deliveries
     from agents.pipelines.recording_files import FinishStep
@@ -127,11 +129,13 @@ class Closing:
         made = [step for step, failure in outcomes if failure is None]
         # Before anything is removed.
         missing = await asyncio.to_thread(self._missing, record, folder) if final else ()
-        failures += await self._placed(made, folder)
-        files = [file for step in steps if (file := await self._described(step, record, folder)) is not None]
+        placed, unplaced = await self._placed(made, folder)
+        there = [step for step in steps if step.move is None or step in placed]
+        files, lost = await self._described(there, record, folder)
+        failures += [*unplaced, *lost]
         passed = timedelta(seconds=self._clock.monotonic_s() - began_s)
         return Closed(
-            files=tuple(files),
+            files=files,
             failure=together(failures),
             duration=passed,
             steps=tuple(made),
@@ -199,12 +203,14 @@ class Closing:
             return not_joined(step.output, error, await asyncio.to_thread(joining.salvage, step, folder))
         return None
 
-    async def _placed(self, made: Sequence[FinishStep], folder: AttemptFolder) -> list[Failure]:
+    async def _placed(
+        self, made: Sequence[FinishStep], folder: AttemptFolder
+    ) -> tuple[Sequence[FinishStep], list[Failure]]:
         try:
-            _, errors = await asyncio.to_thread(joining.place, made, folder)
+            placed, errors = await asyncio.to_thread(joining.place, made, folder)
         except OSError as error:
-            return [not_placed_at_all(error, [step.made_path for step in made])]
-        return [not_placed(str(error), taken=error.taken) for error in errors]
+            return (), [not_placed_at_all(error, [step.made_path for step in made])]
+        return placed, [not_placed(str(error), taken=error.taken) for error in errors]
 
     def _close_playlists(self, record: RecordingRecord, folder: AttemptFolder, *, final: bool) -> tuple[Condition, ...]:
         """Says in HLS playlists that nothing more will come: takes leave them open for the next one."""
@@ -219,14 +225,33 @@ class Closing:
         files = joining.resolved(places, record.output_moves)
         return parts_missing(files, folder, self._clock.now(), leaves_artifacts=True)
 
-    async def _described(self, step: FinishStep, record: RecordingRecord, folder: AttemptFolder) -> RecordedFile | None:
-        path = Path(step.final_path)
-        told = str(path) if step.move is not None else str(path.relative_to(folder.artifacts))
-        try:
-            digest = await asyncio.to_thread(checksum, path)
-            return await describe_file(path, told=told, sha256=digest, ffmpeg=self._shooting.ffmpeg(record.job))
-        except OSError:
-            return None
+    async def _described(
+        self, steps: Sequence[FinishStep], record: RecordingRecord, folder: AttemptFolder
+    ) -> tuple[tuple[RecordedFile, ...], list[Failure]]:
+        """Tells what files are, and in whose places somebody has put something else by now."""
+        files, lost, ffmpeg = [], [], self._shooting.ffmpeg(record.job)
+        for step in steps:
+            path = Path(step.final_path)
+            told = str(path) if step.move is not None else str(path.relative_to(folder.artifacts))
+            try:
+                with contextlib.ExitStack() as stack:
+                    file = await asyncio.to_thread(stack.enter_context, _opened(step))
+                    files.append(await describe_file(file, told=told, ffmpeg=ffmpeg))
+            except OutputMoveError as error:
+                lost.append(not_placed(str(error), taken=error.taken))
+            except OSError:
+                continue
+        return tuple(files), lost
+
+
+@contextlib.contextmanager
+def _opened(step: FinishStep) -> Iterator[BufferedReader]:
+    if step.move is not None:
+        with open_output(step.move) as file:
+            yield file
+    else:
+        with Path(step.final_path).open("rb") as file:
+            yield file
 
 
 def is_final(record: RecordingRecord, end: RecordingEnd | None) -> bool:

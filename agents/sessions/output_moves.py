@@ -22,10 +22,15 @@ from agents.sessions.output_folders import open_folder, open_private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from io import BufferedReader
 
     from agents.pipelines.command import OutputMove
 
 _RENAME_NOREPLACE = 1
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""Neither through a link, nor waiting for somebody at the other end of a pipe."""
+_NO_FILES = (errno.ELOOP, errno.ENXIO)
+"""What opening a link, or a socket, is answered."""
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -69,6 +74,30 @@ def place_outputs(moves: Sequence[OutputMove], *, all_made: bool) -> None:
                 "Try a folder that nobody else changes."
             )
             raise OutputMoveError(message, taken=False) from error
+
+
+@contextlib.contextmanager
+def open_output(move: OutputMove) -> Iterator[BufferedReader]:
+    """Opens a file that has got its name, to be read. Blocks for the disk alone.
+
+    Raises:
+        OutputMoveError: When somebody has put something else in its place.
+        OSError: When nothing has its name, or its folder is not the one that was noted.
+    """
+    with _opened(move) as place:
+        kept = "" if _part_status(place) is None else f" What was made is kept as {move.part_path}."
+        message = f"Cannot keep {move.final_path}: somebody has put something else there.{kept}"
+        swapped = OutputMoveError(f"{message} Try a folder that nobody else changes.", taken=True)
+        try:
+            descriptor = os.open(place.final, _READ, dir_fd=place.parent)
+        except OSError as error:
+            if error.errno in _NO_FILES:
+                raise swapped from None
+            raise
+        with os.fdopen(descriptor, "rb") as file:
+            if not _is_output(os.fstat(descriptor), place):
+                raise swapped
+            yield file
 
 
 def forget_parts(moves: Sequence[OutputMove]) -> None:
@@ -151,10 +180,13 @@ def _place(place: _Place, *, overwrite: bool) -> None:
 
 def _is_placed(place: _Place) -> bool:
     """Tells whether a predecessor has done it. A failed attempt's part is never moved."""
-    final, part = _status(place.final, place.parent), _part_status(place)
-    if final is None or not _is_own_file(final):
-        return False
-    return part is None or (part.st_dev, part.st_ino) == (final.st_dev, final.st_ino)
+    final = _status(place.final, place.parent)
+    return final is not None and _is_output(final, place)
+
+
+def _is_output(final: os.stat_result, place: _Place) -> bool:
+    part = _part_status(place)
+    return _is_own_file(final) and (part is None or (part.st_dev, part.st_ino) == (final.st_dev, final.st_ino))
 
 
 def _flush_own_file(name: str, folder: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from test_attempt_continuation import begun, counts_of, killed, live_job, runs_o
 from agents.pipelines.command import OutputMove
 from agents.pipelines.job import Container, FileOutput
 from agents.sessions.output_folders import look_up_folders, make_private_folders
+from agents.sessions.output_moves import OutputMoveError, forget_parts, open_output, place_outputs
 from agents.sessions.private_files import by_descriptor, find_private, is_readable, lent, remove_private
 
 
@@ -129,3 +132,36 @@ def test_what_is_not_ours_is_neither_read_nor_removed(out: Path, precious: Path,
             remove_private(move.part_path, move.folder)
         assert part.exists()
     assert (precious / part.name).read_text() == "precious"
+
+
+@pytest.mark.parametrize("named_only", [False, True])
+def test_an_output_is_read_where_it_stands(out: Path, named_only: bool) -> None:
+    move = private_move(out)
+    place_outputs([move], all_made=True)
+    if named_only:
+        forget_parts([move])
+    with open_output(move) as file:
+        assert file.read() == b"film"
+
+
+@pytest.mark.parametrize("planted", ["link", "pipe", "socket", "another"])
+def test_what_somebody_has_put_in_the_place_of_an_output_is_not_read(out: Path, precious: Path, planted: str) -> None:
+    """Neither through a link, nor by waiting for a pipe, for which its reader would wait for ever."""
+    move = private_move(out)
+    place_outputs([move], all_made=True)
+    final, mine = out / "film.mp4", out / "mine"
+    (precious / "secret").write_text("precious")
+    if planted == "link":
+        mine.symlink_to(precious / "secret")
+    elif planted == "pipe":
+        os.mkfifo(mine)
+    elif planted == "socket":
+        with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(out):
+            listener.bind("mine")
+    else:
+        mine.write_text("film")
+    mine.rename(final)
+    with pytest.raises(OutputMoveError, match=r"something else there\. What was made is kept as") as told:
+        open_output(move).__enter__()
+    assert told.value.taken
+    assert Path(move.part_path).read_text() == "film"
