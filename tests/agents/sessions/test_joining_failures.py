@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from session_rig import Rigs, key_of
+from session_rig import Rigs, key_of, until
 from test_attempt_continuation import begun, counts_of, killed, live_job, runs_of, stopped
 
 from agents.bounded_program import ProgramRun
@@ -109,9 +109,10 @@ async def test_a_file_elsewhere_that_ends_by_itself_is_joined_and_what_a_killed_
         await begun(rig, second, await killed(rig, first))
         (out / ".gpu-balancer-s1-2" / "part-0.mp4").write_bytes(bytes(1000))
         ended = await rig.ended(second)
+        # What it was made of goes once the end is told.
+        await until(lambda: list(out.iterdir()) == [out / "film.mp4"])
     assert (ended.ending, ended.failure) == (Ending.COMPLETED, None)
     assert len(runs_of(counts_of(out / "film.mp4"))) == 2, "what both have made"
-    assert list(out.iterdir()) == [out / "film.mp4"]
 
 
 async def test_a_joining_that_is_killed_is_told_as_such(
