@@ -109,17 +109,22 @@ class BareDisplay:
             _end(living, end)
             for process in [process for processes in self.processes.values() for process in processes]:
                 process.poll()
-            assert time.monotonic() < end, "something on the display cannot be killed"
+            assert time.monotonic() < end, f"cannot be killed on the display: {[_told(pid) for pid in living]}"
         for process in [process for processes in self.processes.values() for process in processes]:
             process.wait(_DEADLINE_S)
 
     def _living(self) -> list[int]:
-        """Finds processes by their user, or the folder in their environment: Chromium's own children close the lock."""
+        """Finds processes by their user, or the folder in their environment: Chromium's own children close the lock.
+
+        One that has ended is none, whenever whoever it was left to asks for its status.
+        """
         mark, found = os.fsencode(self.work), []
         for entry in Path("/proc").iterdir():
             with suppress(OSError):
-                if entry.name.isdecimal() and (
-                    entry.stat().st_uid == self.user_id or mark in (entry / "environ").read_bytes()
+                if (
+                    entry.name.isdecimal()
+                    and (entry.stat().st_uid == self.user_id or mark in (entry / "environ").read_bytes())
+                    and not _has_ended(int(entry.name))
                 ):
                     found.append(int(entry.name))
         return found
@@ -181,6 +186,21 @@ class BareDisplay:
         os.close(writing)
         with os.fdopen(reading) as pipe:
             return f":{int(pipe.readline())}"
+
+
+def _has_ended(pid: int) -> bool:
+    descriptor = os.pidfd_open(pid)
+    try:
+        return lock_holders.has_ended(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _told(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text()[:80]
+    except OSError as error:
+        return f"{pid}: {error}"
 
 
 def _end(pids: Iterable[int], deadline_s: float) -> None:

@@ -140,6 +140,13 @@ class Rig:
         return self.folders.of(key_of(job))
 
 
+async def until(truth: Callable[[], bool]) -> None:
+    """Looks until something is so that nobody tells: of files, of another process."""
+    async with asyncio.timeout(20):
+        while not truth():  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.002)
+
+
 def key_of(job: Job) -> AttemptKey:
     """Names a job's attempt."""
     return AttemptKey(session=job.session, attempt=job.attempt)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from session_rig import Rigs, endless, frames_of, job_of, key_of
+from session_rig import Rigs, endless, frames_of, job_of, key_of, until
 
 from agents.media_access.outputs import check_outputs
 from agents.pipelines.job import Container, FileOutput, HlsOutput, Job, JobInput
@@ -46,18 +44,12 @@ def left_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-async def until_true(truth: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not truth():  # noqa: ASYNC110 - another process does it
-            await asyncio.sleep(0.001)
-
-
 async def test_the_next_attempt_writes_where_a_discarded_one_wrote(rigs: Rigs, clip: Path, out: Path) -> None:
     """The agent is replaced between the stop and the end."""
     job = everywhere(endless(clip), out)
     async with rigs.start() as rig:
         await rig.launch(job)
-        await until_true((out / "hls" / "master.m3u8").exists)
+        await until((out / "hls" / "master.m3u8").exists)
         assert rig.folder(job).artifacts.exists()
         await rig.registry.stop(key_of(job))
         await rig.registry.stop(key_of(job), discard_outputs=True)
@@ -106,7 +98,7 @@ async def test_what_was_complete_before_it_was_stopped_is_kept(rigs: Rigs, clip:
     job = everywhere(clip, out)
     async with rigs.start() as rig:
         await rig.launch(job)
-        await until_true(lambda: rig.folder(job).exit_code() is not None)
+        await until(lambda: rig.folder(job).exit_code() is not None)
         await rig.registry.stop(key_of(job), discard_outputs=True)
         assert (await rig.ended(job)).ending is Ending.COMPLETED
         await rig.registry.stop(key_of(job), discard_outputs=True)

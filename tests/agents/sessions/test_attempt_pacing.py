@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from session_rig import FACTS, Rigs, endless, job_of, key_of
+from session_rig import FACTS, Rigs, endless, job_of, key_of, until
 
 from agents.pipelines.holding import Hold, hold_of
 from agents.pipelines.job import IngestInput, IngestProtocol, PushOutput, UriInput
@@ -237,14 +237,8 @@ def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-async def until_true(truth: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not truth():  # noqa: ASYNC110 - the kernel has no event for it
-            await asyncio.sleep(0.002)
-
-
 async def until_stopped(pid: int) -> None:
-    await until_true(lambda: state_of(pid) == "T")
+    await until(lambda: state_of(pid) == "T")
 
 
 @pytest.mark.process
@@ -264,7 +258,7 @@ async def test_a_held_ffmpeg_is_not_stalled_hears_a_stop_and_is_let_go_with_its_
     assert state_of(program) != "T", "nobody but an agent would continue it"
     os.kill(program, signal.SIGSTOP)  # as an agent leaves it that is killed just then
     async with rigs.start() as successor:
-        await until_true(lambda: state_of(program) != "T")
+        await until(lambda: state_of(program) != "T")
         await successor.registry.pace(key_of(job), slow)
         await until_stopped(program)
         await successor.registry.stop(key_of(job))

@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from session_rig import Rigs, endless, job_of, key_of, processes_of
+from session_rig import Rigs, endless, job_of, key_of, processes_of, until
 
 from agents.pipelines.job import Container, FileOutput, Job, Rendition, VideoEncoding
 from agents.pipelines.recording import Capture, PageSource, RecordingJob, StartGate, StopRules
@@ -82,14 +82,6 @@ def reap(pid: int) -> None:
 def assert_ended(pid: int) -> None:
     """Awaits that a child has ended and leaves it to be reaped."""
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-
-
-async def until(truth: object, what: str) -> None:
-    """Awaits that something becomes true of other processes."""
-    assert callable(truth)
-    async with asyncio.timeout(20):
-        while not truth():  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.01)
 
 
 def await_program(folder: AttemptFolder) -> None:
@@ -221,7 +213,7 @@ async def test_what_still_runs_of_an_attempt_that_told_its_end_is_killed_and_the
         before = await rig.ended(job)
     with holding(folder_of(rigs, job).lock) as stray:
         async with rigs.start() as successor:
-            await until(lambda: processes_of(successor.folder(job)) == [], "the stray is gone")
+            await until(lambda: processes_of(successor.folder(job)) == [])
             assert_ended(stray)
             assert await successor.ended(job) == before
 
@@ -272,5 +264,5 @@ async def test_a_slow_folder_of_which_nothing_can_be_told_is_not_known_in_the_en
     async with rigs.start(adopted_within=timedelta(milliseconds=50)) as successor:
         assert key_of(job) in successor.book.statuses
         gives.set()
-        await until(lambda: not successor.registry.live_count, "the folder is read")
+        await until(lambda: not successor.registry.live_count)
         assert key_of(job) not in successor.book.statuses
