@@ -33,7 +33,7 @@ from agents.sessions.late_playlists import close_playlists
 from agents.sessions.output_discards import discard_outputs, remove_artifacts, thrown_away
 from agents.sessions.output_folders import unmark_presentations
 from agents.sessions.output_moves import OutputMoveError, open_output
-from agents.sessions.part_failures import not_joined, not_placed, not_placed_at_all, together
+from agents.sessions.part_failures import in_parts, not_joined, not_placed, not_placed_at_all, together
 from agents.sessions.processes import end_processes
 from gpu_balancer.runtime.failures import RequestFailure
 
@@ -139,7 +139,7 @@ class Closing:
             failure=together(failures),
             duration=passed,
             steps=tuple(made),
-            conditions=(*missing, *joining.in_parts(made, self._clock.now()), *still_open),
+            conditions=(*missing, *in_parts(made, self._clock.now()), *still_open),
         )
 
     async def leave(self, record: RecordingRecord, folder: AttemptFolder, *, discard: bool) -> Closed:

@@ -30,7 +30,6 @@ from agents.pipelines.recording_files import (
     is_playable,
     join_step,
 )
-from agents.sessions.attempt import Condition
 from agents.sessions.earlier_parts import earlier_parts
 from agents.sessions.join_haste import flushed_meanwhile, index_room
 from agents.sessions.join_scratch import nameless_copies, require_room, scratch_texts
@@ -48,7 +47,6 @@ from gpu_balancer.runtime.durable_file import flush_folder, write_durably
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from agents.bounded_program import ProgramRun
     from agents.pipelines.command import FileParts, OutputMove
@@ -63,6 +61,10 @@ _STANDS_STILL_WITHIN = timedelta(minutes=2)
 _MISSING = timedelta(seconds=1)
 """That a joined file may be shorter than its pieces: they are rounded, and their sound and pictures end apart."""
 _LOG = logging.getLogger(__name__)
+
+
+class _EndedBySomebodyError(OSError):
+    """A signal that was not ours has ended a joining."""
 
 
 def resolved(files: Sequence[FileParts], moves: Sequence[OutputMove]) -> tuple[FileParts, ...]:
@@ -188,19 +190,6 @@ def tidy(steps: Sequence[FinishStep]) -> None:
         remove_pieces(step)
 
 
-def in_parts(steps: Sequence[FinishStep], now: datetime) -> tuple[Condition, ...]:
-    """Tells of files that stay in parts, and of parts that are not in them."""
-    told = [
-        f"{output}: {', '.join(Path(step.final_path).name for step in steps if step.output == output)}"
-        for output in dict.fromkeys(step.output for step in steps if not step.whole)
-    ]
-    left_out = [path if is_private(path, step.move) else Path(path).name for step in steps for path in step.left_out]
-    why = "because attempts encoded them differently or that could not be told in time"
-    sentences = [f"Files stay in parts, in this order, {why}: {'; '.join(told)}."] if told else []
-    sentences += [f"Left out and kept, as no player can show it: {', '.join(left_out)}."] if left_out else []
-    return (Condition(type="IN_PARTS", message=" ".join(sentences), since_time=now),) if sentences else ()
-
-
 def remove_pieces(step: FinishStep) -> None:
     """Removes what a whole file was made of, once it has its name."""
     for piece in step.takes if step.commands else ():
@@ -232,9 +221,20 @@ def salvage(step: FinishStep, folder: AttemptFolder) -> list[str]:
 
 
 async def _join(step: FinishStep, fence: FenceHold) -> None:
-    """Runs the programs that make a file. What they had begun when they could not is removed: a part of a copy."""
+    """Runs the programs that make a file, and once more when somebody has ended one of them: the kernel out of memory.
+
+    What they had begun when they could not is removed: a part of a copy.
+    """
     if not step.commands:
         return
+    try:
+        await _join_once(step, fence)
+    except _EndedBySomebodyError as error:
+        _LOG.warning("Joining %s once more: %s", step.output, error.strerror)
+        await _join_once(step, fence)
+
+
+async def _join_once(step: FinishStep, fence: FenceHold) -> None:
     # What one of an agent that was killed has made: it takes the room that this one needs.
     await asyncio.to_thread(_remove_made, step)
     with contextlib.ExitStack() as stack:
@@ -313,7 +313,7 @@ async def _are_alike(pieces: Sequence[str], file: FileParts, ffmpeg: str) -> boo
 def _refused(run: ProgramRun) -> OSError:
     """Makes the error of a joining that did not end well. Its text tells of a full disk, its exit status does not."""
     if run.exit_code is not None and run.exit_code < 0:
-        return OSError(None, f"somebody else has ended ffmpeg ({signal.Signals(-run.exit_code).name})")
+        return _EndedBySomebodyError(None, f"somebody else has ended ffmpeg ({signal.strsignal(-run.exit_code)})")
     full = errno.ENOSPC if os.strerror(errno.ENOSPC) in run.output else None
     return OSError(full, run.output.strip()[-500:] or "the joining took too long, or stood still")
 

@@ -14,6 +14,7 @@ from agents.sessions.late_playlists import PLAYLISTS_OPEN, close_playlists
 from agents.sessions.output_folders import unmark_presentations
 from agents.sessions.part_failures import (
     UNFINISHED_FILES,
+    in_parts,
     not_joined,
     not_placed,
     not_placed_at_all,
@@ -105,7 +106,7 @@ async def _join_parts(
         failures += [not_placed(str(error), taken=error.taken) for error in errors]
     except OSError as error:
         failures.append(not_placed_at_all(error, [step.made_path for step in made]))
-    conclusion = _with_conditions(conclusion, joining.in_parts(placed, now))
+    conclusion = _with_conditions(conclusion, in_parts(placed, now))
     if failures:
         told = [] if conclusion.failure is None else [conclusion.failure]
         conclusion = replace(conclusion, ending=Ending.FAILED, failure=together([*told, *failures]))

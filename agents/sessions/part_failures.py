@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.sessions.attempt import Condition, Failure
 from agents.sessions.join_scratch import RoomError
 from agents.sessions.output_moves import unfinished_parts
+from agents.sessions.private_files import is_private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from agents.pipelines.recording_files import FinishStep
     from agents.sessions.records import LaunchRecord
 
 UNFINISHED_FILES = "UNFINISHED_FILES"
@@ -79,3 +82,16 @@ def unfinished_files(launch: LaunchRecord, now: datetime) -> tuple[Condition, ..
     kept = unfinished_parts(launch.every_move)
     message = f"Not finished, and kept under hidden names until the session is deleted: {', '.join(kept)}."
     return (Condition(type=UNFINISHED_FILES, message=message, since_time=now),) if kept else ()
+
+
+def in_parts(steps: Sequence[FinishStep], now: datetime) -> tuple[Condition, ...]:
+    """Tells of files that stay in parts, and of parts that are not in them."""
+    told = [
+        f"{output}: {', '.join(Path(step.final_path).name for step in steps if step.output == output)}"
+        for output in dict.fromkeys(step.output for step in steps if not step.whole)
+    ]
+    left_out = [path if is_private(path, step.move) else Path(path).name for step in steps for path in step.left_out]
+    why = "because attempts encoded them differently or that could not be told in time"
+    sentences = [f"Files stay in parts, in this order, {why}: {'; '.join(told)}."] if told else []
+    sentences += [f"Left out and kept, as no player can show it: {', '.join(left_out)}."] if left_out else []
+    return (Condition(type="IN_PARTS", message=" ".join(sentences), since_time=now),) if sentences else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -115,7 +115,36 @@ async def test_a_file_elsewhere_that_ends_by_itself_is_joined_and_what_a_killed_
     assert len(runs_of(counts_of(out / "film.mp4"))) == 2, "what both have made"
 
 
-async def test_a_joining_that_is_killed_is_told_as_such(
+@pytest.mark.parametrize("place", ["film.mp4", "{elsewhere}/film.mp4"])
+async def test_a_joining_that_is_killed_is_done_once_more(
+    rigs: Rigs, counting: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """In the middle of the second of its programs, with something written."""
+    first, second = two_attempts(counting, place.format(elsewhere=tmp_path))
+    run_bounded = joining.run_bounded
+    written: list[str] = []
+
+    async def once_killed(command: Sequence[str], **more: Any) -> ProgramRun:
+        if "-y" in command:
+            written.append(command[-1].removeprefix("file:"))
+            if len(written) == 2:
+                command = ("sh", "-c", f"echo half > {written[-1]}; kill -KILL $$")
+        return await run_bounded(command, **more)
+
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        await begun(rig, second, await killed(rig, first))
+        monkeypatch.setattr(joining, "run_bounded", once_killed)
+        await rig.registry.stop(key_of(second))
+        ended = await rig.ended(second)
+        film = (rig.folder(second).artifacts if place == "film.mp4" else tmp_path) / "film.mp4"
+        assert len(runs_of(counts_of(film))) == 2, "what both have made"
+        await until(lambda: sorted(path.name for path in film.parent.rglob("*.mp4")) == ["film.mp4"])
+    assert (ended.ending, ended.failure) == (Ending.STOPPED, None)
+    assert len(written) == 5, "two of three programs, then all of them"
+
+
+async def test_a_joining_that_is_killed_again_is_told_as_such(
     rigs: Rigs, counting: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = two_attempts(counting, "film.mp4")
@@ -127,7 +156,7 @@ async def test_a_joining_that_is_killed_is_told_as_such(
         await rig.registry.stop(key_of(second))
         ended = await rig.ended(second)
     assert ended.failure is not None
-    assert "Cannot finish film: somebody else has ended ffmpeg (SIGKILL)." in ended.failure.message
+    assert "Cannot finish film: somebody else has ended ffmpeg (Killed)." in ended.failure.message
 
 
 async def test_a_file_elsewhere_is_joined_on_its_own_disk_and_may_be_read_like_any_other(
