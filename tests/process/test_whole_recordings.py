@@ -48,7 +48,7 @@ def daemon(
 ) -> Iterator[RunningDaemon]:
     """A daemon that may open pages of this machine, with an application and a destination."""
     settings = (
-        f'[inputs]\nallow_private_networks = true\nroots = ["{pictures}"]\n[calibration]\nwindow_s = 0.4\n'
+        f'[inputs]\nallow_private_networks = true\nroots = ["{pictures}"]\n[calibration]\nwindow_s = 0.27\n'
         '[[applications]]\nname = "quits"\ncommand = ["/bin/true"]\n'
         f'[[destinations]]\nname = "archive"\nkind = "folder"\npath = "{archive}"\n'
     )
