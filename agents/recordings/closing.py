@@ -35,6 +35,7 @@ from agents.sessions.output_folders import unmark_presentations
 from agents.sessions.output_moves import OutputMoveError, open_output
 from agents.sessions.part_failures import in_parts, not_joined, not_placed, not_placed_at_all, together
 from agents.sessions.processes import end_processes
+from agents.sessions.salvage import salvage
 from gpu_balancer.runtime.failures import RequestFailure
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ class Closing:
             await joining.make(step, folder, fence)
         except OSError as error:
             _LOG.warning("Cannot finish %s of %s: %s", step.output, folder.key, error.strerror)
-            return not_joined(step.output, error, await asyncio.to_thread(joining.salvage, step, folder))
+            return not_joined(step.output, error, await asyncio.to_thread(salvage, step, folder))
         return None
 
     async def _placed(

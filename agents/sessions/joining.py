@@ -60,10 +60,12 @@ _STANDS_STILL_WITHIN = timedelta(minutes=2)
 """A disk that writes nothing for so long hangs, and until it is given up the session cannot end."""
 _MISSING = timedelta(seconds=1)
 """That a joined file may be shorter than its pieces: they are rounded, and their sound and pictures end apart."""
+_PASSING = tuple(os.strerror(number) for number in (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.EAGAIN))
+"""Why ffmpeg could not look at a file, though there may be a film in it."""
 _LOG = logging.getLogger(__name__)
 
 
-class _EndedBySomebodyError(OSError):
+class _KilledError(OSError):
     """A signal that was not ours has ended a joining."""
 
 
@@ -98,7 +100,7 @@ async def plan_file(
         for path in found:
             await asyncio.to_thread(mend_file, path, file.move)
     looked = {path: await plays(path, file.move, ffmpeg) for path in found}
-    # What could not be looked at in time may be all there is: it is kept.
+    # What could not be looked at may be all there is: it is kept.
     before = [(number, path) for number, path in earlier if looked[path] is not False]
     ours = [path for path in own if looked[path] is not False]
     pieces = [*(path for _, path in before), *ours]
@@ -122,7 +124,7 @@ def _with_content(paths: Sequence[str]) -> tuple[str, ...]:
 
 
 async def plays(path: str, move: OutputMove | None, ffmpeg: str) -> bool | None:
-    """Tells whether there is anything in a file that a player could show. None: that took too long to tell.
+    """Tells whether there is anything in a file that a player could show. None: that could not be told.
 
     Args:
         path: Absolute path of the file.
@@ -134,8 +136,9 @@ async def plays(path: str, move: OutputMove | None, ffmpeg: str) -> bool | None:
     """
     if not await asyncio.to_thread(is_readable, path, move):
         return False
-    run = await _run(describe_command(ffmpeg, path), (path,), move, timeout=_LOOKED_AT_WITHIN)
-    return None if run.timed_out else is_playable(parse_input_description(run.output))
+    run = await _look(describe_command(ffmpeg, path), (path,), move)
+    untold = run.timed_out or _was_killed(run) or any(why in run.output for why in _PASSING)
+    return None if untold else is_playable(parse_input_description(run.output))
 
 
 async def make(step: FinishStep, folder: AttemptFolder, fence: FenceHold) -> None:
@@ -202,24 +205,6 @@ def remove_pieces(step: FinishStep) -> None:
             _LOG.warning("Left %s, which a whole file was made of: %s", piece, error)
 
 
-def salvage(step: FinishStep, folder: AttemptFolder) -> list[str]:
-    """Puts the pieces themselves where a file should be that could not be made. Returns where they are now."""
-    final = Path(step.final_path) if step.move is None else folder.artifacts / Path(step.final_path).name
-    places = []
-    for number, piece in enumerate(step.takes, start=1):
-        if is_private(piece, step.move):
-            places.append(piece)  # it stays: beside where it was to be
-            continue
-        place = final if len(step.takes) == 1 else final.with_name(f"{final.stem}.part-{number}{final.suffix}")
-        if Path(piece).parent == final.parent:
-            place = Path(piece)  # a part that is called one already
-        with contextlib.suppress(OSError):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            Path(piece).replace(place)
-            places.append(str(place.relative_to(folder.artifacts)))
-    return places
-
-
 async def _join(step: FinishStep, fence: FenceHold) -> None:
     """Runs the programs that make a file, and once more when somebody has ended one of them: the kernel out of memory.
 
@@ -229,7 +214,7 @@ async def _join(step: FinishStep, fence: FenceHold) -> None:
         return
     try:
         await _join_once(step, fence)
-    except _EndedBySomebodyError as error:
+    except _KilledError as error:
         _LOG.warning("Joining %s once more: %s", step.output, error.strerror)
         await _join_once(step, fence)
 
@@ -288,7 +273,7 @@ async def _length(step: FinishStep, path: str, copies: Mapping[str, int]) -> tim
     """Tells how long a file is. Zero: that cannot be told."""
     command = by_descriptor(describe_command(step.commands[0][0], path), copies)
     read = () if path in copies else (path,)
-    run = await _run(command, read, step.move, timeout=_LOOKED_AT_WITHIN, inherited=tuple(copies.values()))
+    run = await _look(command, read, step.move, inherited=tuple(copies.values()))
     return parse_input_description(run.output).facts.duration or timedelta()
 
 
@@ -305,17 +290,31 @@ async def _are_alike(pieces: Sequence[str], file: FileParts, ffmpeg: str) -> boo
     found = set()
     for piece in pieces:
         command = parameters_command(ffmpeg, piece, DEMUXERS[file.container])
-        run = await _run(command, (piece,), file.move, timeout=_LOOKED_AT_WITHIN)
+        run = await _look(command, (piece,), file.move)
         found.add(() if run.timed_out else parse_parameters(run.output))
     return len(found) == 1 and () not in found
 
 
 def _refused(run: ProgramRun) -> OSError:
     """Makes the error of a joining that did not end well. Its text tells of a full disk, its exit status does not."""
-    if run.exit_code is not None and run.exit_code < 0:
-        return _EndedBySomebodyError(None, f"somebody else has ended ffmpeg ({signal.strsignal(-run.exit_code)})")
+    if run.exit_code is not None and _was_killed(run):
+        return _KilledError(None, f"ffmpeg was ended by a signal ({signal.strsignal(-run.exit_code)})")
     full = errno.ENOSPC if os.strerror(errno.ENOSPC) in run.output else None
     return OSError(full, run.output.strip()[-500:] or "the joining took too long, or stood still")
+
+
+async def _look(
+    command: Sequence[str], read: Sequence[str], move: OutputMove | None, *, inherited: tuple[int, ...] = ()
+) -> ProgramRun:
+    """Runs ffmpeg to look at a file of ours, and once more when somebody has ended it."""
+    run = await _run(command, read, move, timeout=_LOOKED_AT_WITHIN, inherited=inherited)
+    if _was_killed(run):
+        run = await _run(command, read, move, timeout=_LOOKED_AT_WITHIN, inherited=inherited)
+    return run
+
+
+def _was_killed(run: ProgramRun) -> bool:
+    return run.exit_code is not None and run.exit_code < 0
 
 
 async def _run(

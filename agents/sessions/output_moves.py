@@ -81,15 +81,23 @@ def open_output(move: OutputMove) -> Iterator[BufferedReader]:
     """Opens a file that has got its name, to be read. Blocks for the disk alone.
 
     Raises:
-        OutputMoveError: When somebody has put something else in its place.
-        OSError: When nothing has its name, or its folder is not the one that was noted.
+        OutputMoveError: When it does not stand there any more, because somebody else has changed the folder.
+        OSError: When it stands there and cannot be opened.
     """
-    with _opened(move) as place:
+    advice = "Try a folder that nobody else changes."
+    with contextlib.ExitStack() as stack:
+        try:
+            place = stack.enter_context(_opened(move))
+        except OSError as error:
+            message = f"Cannot keep {move.final_path}: {error.strerror}. {advice}"
+            raise OutputMoveError(message, taken=False) from error
         kept = "" if _part_status(place) is None else f" What was made is kept as {move.part_path}."
-        message = f"Cannot keep {move.final_path}: somebody has put something else there.{kept}"
-        swapped = OutputMoveError(f"{message} Try a folder that nobody else changes.", taken=True)
+        begun = f"Cannot keep {move.final_path}: somebody has"
+        swapped = OutputMoveError(f"{begun} put something else there.{kept} {advice}", taken=True)
         try:
             descriptor = os.open(place.final, _READ, dir_fd=place.parent)
+        except FileNotFoundError:
+            raise OutputMoveError(f"{begun} taken it away.{kept} {advice}", taken=False) from None
         except OSError as error:
             if error.errno in _NO_FILES:
                 raise swapped from None

@@ -38,7 +38,7 @@ def not_joined(output: str, error: OSError, kept: Sequence[str]) -> Failure:
     return Failure(
         reason="DISK_FULL" if full else "OUTPUT_UNWRITABLE",
         message=f"Cannot finish {output}: {why}. What was made of it is kept, as it was written: {told}. "
-        "Try to free space, and join it by hand.",
+        f"Try to {'free space, and ' if full else ''}join it by hand.",
     )
 
 

@@ -144,6 +144,44 @@ async def test_a_joining_that_is_killed_is_done_once_more(
     assert len(written) == 5, "two of three programs, then all of them"
 
 
+LOOKS = ("-hide_banner", "-nostdin", "-protocol_whitelist")
+
+
+@pytest.mark.parametrize(
+    ("fault", "times"),
+    [("kill -KILL $$", 1), ("kill -KILL $$", 99), ("echo Cannot allocate memory >&2; exit 1", 99)],
+)
+async def test_what_could_not_be_looked_at_is_not_left_out(
+    rigs: Rigs, counting: Path, monkeypatch: pytest.MonkeyPatch, fault: str, times: int
+) -> None:
+    """A look that somebody ends is done once more. Without any, what there is stays as it was written."""
+    first, second = two_attempts(counting, "film.mp4")
+    run_bounded = joining.run_bounded
+    looked: list[Sequence[str]] = []
+
+    async def faulty(command: Sequence[str], **more: Any) -> ProgramRun:
+        if tuple(command[1:4]) == LOOKS:
+            looked.append(command)
+            if len(looked) <= times:
+                command = ("sh", "-c", fault)
+        return await run_bounded(command, **more)
+
+    async with rigs.start() as rig:
+        await begun(rig, first)
+        await begun(rig, second, await killed(rig, first))
+        monkeypatch.setattr(joining, "run_bounded", faulty)
+        await rig.registry.stop(key_of(second))
+        ended = await rig.ended(second)
+        left = [path.name for path in rig.folder(second).artifacts.glob("film*.mp4")]
+    assert looked
+    assert ended.ending is Ending.STOPPED
+    if times == 1:
+        assert left == ["film.mp4"]
+    else:
+        assert sorted(left) == ["film.part1.mp4", "film.part2.mp4"]
+        assert [condition.type for condition in ended.conditions] == ["IN_PARTS"]
+
+
 async def test_a_joining_that_is_killed_again_is_told_as_such(
     rigs: Rigs, counting: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +194,7 @@ async def test_a_joining_that_is_killed_again_is_told_as_such(
         await rig.registry.stop(key_of(second))
         ended = await rig.ended(second)
     assert ended.failure is not None
-    assert "Cannot finish film: somebody else has ended ffmpeg (Killed)." in ended.failure.message
+    assert "Cannot finish film: ffmpeg was ended by a signal (Killed)." in ended.failure.message
 
 
 async def test_a_file_elsewhere_is_joined_on_its_own_disk_and_may_be_read_like_any_other(

@@ -165,3 +165,25 @@ def test_what_somebody_has_put_in_the_place_of_an_output_is_not_read(out: Path, 
         open_output(move).__enter__()
     assert told.value.taken
     assert Path(move.part_path).read_text() == "film"
+
+
+@pytest.mark.parametrize("overwrites", [False, True])
+def test_an_output_that_somebody_has_taken_away_is_told_as_such(out: Path, overwrites: bool) -> None:
+    move = replace(private_move(out), overwrite=overwrites)
+    place_outputs([move], all_made=True)
+    (out / "film.mp4").rename(out / "stolen.mp4")
+    kept = "" if overwrites else f" What was made is kept as {move.part_path}."
+    with pytest.raises(OutputMoveError) as told:
+        open_output(move).__enter__()
+    assert f"Cannot keep {move.final_path}: somebody has taken it away.{kept} Try a folder" in str(told.value)
+    assert not told.value.taken
+    assert Path(move.part_path).exists() != overwrites
+
+
+def test_an_output_whose_folder_is_another_one_by_now_is_told_as_such(out: Path) -> None:
+    move = private_move(out)
+    place_outputs([move], all_made=True)
+    out.rename(out.with_name("elsewhere"))
+    out.mkdir()
+    with pytest.raises(OutputMoveError, match=r"Cannot keep .*film\.mp4: "):
+        open_output(move).__enter__()
