@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -356,7 +357,9 @@ async def test_a_file_that_got_its_name_late_is_told_as_unfinished_no_more(
         assert program is not None
         os.kill(program, signal.SIGSTOP)
         await rig.registry.stop(key_of(job))
-        os.kill(program, signal.SIGKILL)
+        # Where the machine is slow, its stop has killed it already.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(program, signal.SIGKILL)
         failed = await rig.ended(job)
         assert [condition.type for condition in failed.conditions] == ["UNFINISHED_FILES"]
         await until(lambda: rig.registry.runner(key_of(job)) is None)
