@@ -91,7 +91,7 @@ def in_parts(steps: Sequence[FinishStep], now: datetime) -> tuple[Condition, ...
         for output in dict.fromkeys(step.output for step in steps if not step.whole)
     ]
     left_out = [path if is_private(path, step.move) else Path(path).name for step in steps for path in step.left_out]
-    why = "because attempts encoded them differently or that could not be told in time"
+    why = "because attempts encoded them differently, or that could not be told"
     sentences = [f"Files stay in parts, in this order, {why}: {'; '.join(told)}."] if told else []
     sentences += [f"Left out and kept, as no player can show it: {', '.join(left_out)}."] if left_out else []
     return (Condition(type="IN_PARTS", message=" ".join(sentences), since_time=now),) if sentences else ()
