@@ -52,8 +52,8 @@ def measure(  # noqa: PLR0913 - one number for each figure
         start_runs: Warm starts.
         cold_runs: Cold starts.
         leading_runs: Recordings of a page that paints late.
-        film_s: Length of the recordings for frames and for sound, in seconds.
-        drift_s: Length of the one of a film, from which drift is told.
+        film_s: Length of the recordings for frames, and for sound where no drift is told, in seconds.
+        drift_s: Length of the two from which drift is told: a film, and a page that flashes as its beeps are heard.
         capture_s: For how long the capture's cost is looked at.
         kills: Recordings that are killed.
         cycles: Recordings that come and go.
@@ -78,7 +78,7 @@ def measure(  # noqa: PLR0913 - one number for each figure
             figures += found
             ends.append(took)
         if "sound" in parts:
-            found, all_took = measure_sound(house, seconds=film_s, film_s=drift_s)
+            found, all_took = measure_sound(house, seconds=film_s, drift_s=drift_s)
             figures += found
             ends += all_took
         if "colours" in parts:

@@ -124,19 +124,20 @@ def _file_figures(ended: EndedRecording) -> list[Figure]:
     ]
 
 
-def measure_sound(house: RecordingHouse, *, seconds: float, film_s: float) -> tuple[list[Figure], list[EndTimes]]:
+def measure_sound(house: RecordingHouse, *, seconds: float, drift_s: float) -> tuple[list[Figure], list[EndTimes]]:
     """Measures how far sound is from its picture, and its drift, in each of the ways in which pages do both.
 
     A film is what most recordings show; the browser keeps its sound and picture together. Pages that flash by the audio
     clock, as they hand a beep over or as they believe it to be heard, depend on what the browser thinks of its latency.
 
-    The device's sound is calibrated first, as an operator would. Drift is told of the film alone, which may be longer:
-    offsets wander for minutes, and only a line through an hour of them tells less than 20 ms per hour.
+    The device's sound is calibrated first, as an operator would. Drift is told of the film and of the page that flashes
+    when its beeps are heard, which may be longer: offsets wander for minutes, and only a line through an hour of them
+    tells less than 20 ms per hour.
 
     Args:
         house: The daemon.
-        seconds: Length of each recording but the film's.
-        film_s: Length of the film's.
+        seconds: Length of the recording of which no drift is told.
+        drift_s: Length of each of the others.
 
     Returns:
         The figures, and how long the end of each recording took.
@@ -145,11 +146,11 @@ def measure_sound(house: RecordingHouse, *, seconds: float, film_s: float) -> tu
     timing = calibrated.device.recording.sound_timing
     offsets = (timing.film_offset, timing.drawing_offset, timing.heard_drawing_offset)
     delay_ms, *told_ms = [one.ToTimedelta() / timedelta(milliseconds=1) for one in (timing.delay, *offsets)]
-    house.pages.add_film(make_film(house.fetched / "film.mp4", seconds=film_s + 30))
+    house.pages.add_film(make_film(house.fetched / "film.mp4", seconds=drift_s + 30))
     ways: dict[str, tuple[str, float, dict[str, str]]] = {
-        "film": ("film", film_s, {}),
+        "film": ("film", drift_s, {}),
+        "beep as heard": ("beep", drift_s, {"clock": "output"}),
         "beep handed over": ("beep", seconds, {"clock": "context"}),
-        "beep as heard": ("beep", seconds, {"clock": "output"}),
     }
     calibration = f"calibrated: delayed by {delay_ms:.0f} ms, which leaves {min(told_ms):.0f} to {max(told_ms):.0f} ms"
     figures, ends = [], []
@@ -168,17 +169,17 @@ def measure_sound(house: RecordingHouse, *, seconds: float, film_s: float) -> tu
                 detail=f"{detail}; {calibration}",
             )
         )
-        if page == "film":
-            figures.append(_drift_figure(found.drift, length_s))
+        if length_s == drift_s:
+            figures.append(_drift_figure(name, found.drift, length_s))
         house.discard(ended.session.name)
     return figures, ends
 
 
-def _drift_figure(drift: Drift, length_s: float) -> Figure:
+def _drift_figure(way: str, drift: Drift, length_s: float) -> Figure:
     detail = f"+-{drift.error_s_per_hour * 1000:.0f} (one standard error) over {length_s:g} s"
     if length_s < _TELLS_DRIFT_S:
         detail += "; too short to tell drift from wandering"
-    return Figure(name="drift, film", value=drift.s_per_hour * 1000, unit="ms/h", bound="+-20", detail=detail)
+    return Figure(name=f"drift, {way}", value=drift.s_per_hour * 1000, unit="ms/h", bound="+-20", detail=detail)
 
 
 def measure_colour(house: RecordingHouse) -> Figure:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,9 +17,9 @@ import psutil
 import pytest
 from made_recordings import X264, strip_picture, write_video
 
-from bench.analysis.decoding import QUIET
+from bench.analysis.decoding import QUIET, SOUND_RATE_HZ
+from bench.analysis.killed_file import measure_lack
 from bench.analysis.strip import WRAP_MS
-from bench.recording_faults import lost_before_s
 from bench.recording_fidelity import thread_times_s
 from bench.residue import find_residue
 from bench.standstills import Standstill, Standstills, watched_standstills
@@ -27,18 +28,50 @@ KILLED_MS = 1_700_000_000_000
 NOBODY = range(4_000_000_000, 4_000_000_001)
 
 
+def write_killed(path: Path, ages_ms: Sequence[int], *, sound_s: float) -> Path:
+    """Encodes a film, ten pictures a second, whose pictures were drawn so long before the kill."""
+    pictures = [strip_picture((KILLED_MS - age_ms) % WRAP_MS, number + 1) for number, age_ms in enumerate(ages_ms)]
+    raw = path.with_suffix(".pcm")
+    raw.write_bytes(bytes(2 * int(sound_s * SOUND_RATE_HZ)))
+    return write_video(path, pictures, rate=10, sound=raw)
+
+
+def told(film: Path) -> tuple[float, float, float, float]:
+    """Tells what a film lacks of the two seconds before the kill: begin, inside, end, sound."""
+    lack = measure_lack(film, began_s=KILLED_MS / 1000 - 2, killed_s=KILLED_MS / 1000)
+    return lack.begin_s, lack.inside_s, lack.end_s, lack.sound_s
+
+
 @pytest.mark.process
-def test_what_a_killed_recording_lacks_is_told_by_its_newest_drawing_before_the_kill(tmp_path: Path) -> None:
-    times_ms = [KILLED_MS - 2_000 + number * 100 for number in range(12)]
-    pictures = [strip_picture(time_ms % WRAP_MS, number + 1) for number, time_ms in enumerate(times_ms)]
-    film = write_video(tmp_path / "a.mp4", pictures)
-    assert lost_before_s(film, KILLED_MS / 1000, began_s=0) == pytest.approx(0.9)
-    longer = [*pictures, *(strip_picture((KILLED_MS + ms) % WRAP_MS, 20 + ms) for ms in (0, 500))]
-    film = write_video(tmp_path / "b.mp4", longer)
-    assert lost_before_s(film, KILLED_MS / 1000, began_s=0) == 0
+@pytest.mark.parametrize(
+    ("ages_ms", "sound_s", "lack"),
+    [
+        (range(2000, -1, -100), 2.1, (0, 0, 0, 0)),
+        (range(2000, -600, -100), 2.6, (0, 0, 0, 0)),  # ffmpeg lived on
+        (range(2000, 800, -100), 1.2, (0, 0, 0.9, 0.8)),
+        (range(1500, -1, -100), 1.6, (0.5, 0, 0, 0)),
+        ([*range(2000, 1500, -100), *range(800, -1, -100)], 1.4, (0, 0.7, 0, 0)),
+        (range(2000, -1, -100), 0.5, (0, 0, 0, 1.5)),
+    ],
+)
+def test_what_a_killed_recording_lacks_is_told_of_its_begin_its_middle_its_end_and_its_sound(
+    ages_ms: Sequence[int], sound_s: float, lack: tuple[float, ...], tmp_path: Path
+) -> None:
+    film = write_killed(tmp_path / "a.mp4", ages_ms, sound_s=sound_s)
+    assert told(film) == pytest.approx(lack, abs=0.03)
+
+
+@pytest.mark.process
+def test_a_killed_recording_that_does_not_decode_lacks_everything(tmp_path: Path) -> None:
+    film = write_killed(tmp_path / "a.mp4", range(2000, -1, -100), sound_s=2.1)
+    whole = film.read_bytes()
+    middle = whole.index(b"mdat") + len(whole) // 3
+    film.write_bytes(whole[:middle] + bytes(2000) + whole[middle + 2000 :])
+    assert told(film) == pytest.approx((2, 0, 0, 2))
     film.write_bytes(b"torn")
-    assert lost_before_s(film, 30, began_s=10) == 20
-    assert lost_before_s(tmp_path / "nothing.mp4", 30, began_s=10) == 20
+    assert told(film) == pytest.approx((2, 0, 0, 2))
+    assert told(tmp_path / "nothing.mp4") == pytest.approx((2, 0, 0, 2))
+    assert told(write_killed(tmp_path / "late.mp4", range(-100, -600, -100), sound_s=1)) == pytest.approx((2, 0, 0, 2))
 
 
 @pytest.mark.process
