@@ -42,7 +42,7 @@ from agents.sessions.private_files import (
     lent,
     remove_private,
 )
-from agents.sessions.torn_files import mend_file
+from agents.sessions.torn_files import mend_file, require_all_media
 from gpu_balancer.runtime.durable_file import flush_folder, write_durably
 
 if TYPE_CHECKING:
@@ -238,6 +238,7 @@ async def _join_once(step: FinishStep, fence: FenceHold) -> None:
                 await _join_by(step.without_room, step, copies, fence)
             if step.copies:
                 await _require_all(step, copies)
+            await asyncio.to_thread(require_all_media, step.takes, step.made_path, step.move)
         except OSError:
             await asyncio.to_thread(_remove_made, step)
             raise

@@ -1,4 +1,4 @@
-"""Files that a full disk, or a kill, has cut off where no player copes with it: in an index.
+"""What is in files: in those that a full disk, or a kill, has cut off, and in those that were made of others.
 
 A fragmented MP4 that ends within media plays up to there. One that ends within the index of a fragment, or of all of
 them, is refused as a whole by ffmpeg and by what is built on it, an hour of film for some bytes. Without that piece of
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from agents.sessions.private_files import is_private, lent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from agents.pipelines.command import OutputMove
     from agents.sessions.folder import AttemptFolder
@@ -30,6 +30,11 @@ _LONG_BOX = struct.Struct(">I4sQ")
 """With a length of 64 bits, where the first is 1."""
 _FIRST = (b"ftyp", b"styp")
 _INDEXES = (b"moov", b"moof")
+_LONGEST = 0xFFFFFFFF
+"""Of a box whose length has 32 bits."""
+_BLOCK_BYTES = 1024 * 1024
+_LOOSE_BYTES, _LOOSE_SHARE = 1024 * 1024, 100
+"""A picture that was torn is left out of a copy, and containers keep indexes and filling of their own."""
 _SUFFIXES = (".mp4", ".m4v", ".m4a", ".mov")
 _LOG = logging.getLogger(__name__)
 
@@ -76,12 +81,15 @@ def mend_file(path: str, move: OutputMove | None) -> bool:
 
 def whole_until(descriptor: int) -> int | None:
     """Tells where the torn index begins with which an open MP4 ends. None: it ends otherwise, or is none."""
-    size, indexed = os.fstat(descriptor).st_size, False
+    size, end, indexed = os.fstat(descriptor).st_size, 0, False
+    last = (0, b"")
     for at, length, kind in _boxes(descriptor, size):
-        if at + length > size:
-            return at if indexed and kind in _INDEXES else None
-        indexed = indexed or kind == b"moov"
-    return None
+        indexed = indexed or (kind == b"moov" and at + length <= size)
+        last, end = (at, kind), at + length
+    if end < size:
+        # Zeros, where a disk had made room and nothing was written there before the machine went down.
+        size = _content_end(descriptor, last[0], size)
+    return last[0] if indexed and last[1] in _INDEXES and end > size else None
 
 
 def fragment_indexes_bytes(path: str, move: OutputMove | None) -> int:
@@ -99,14 +107,90 @@ def fragment_indexes_bytes(path: str, move: OutputMove | None) -> int:
         return 0
 
 
-def _boxes(descriptor: int, size: int) -> Iterator[tuple[int, int, bytes]]:
+def require_all_media(pieces: Sequence[str], made: str, move: OutputMove | None) -> None:
+    """Makes sure that a file has all that its pieces have. Blocks for the disk.
+
+    ffmpeg takes what it cannot read for the end, and says that it is done: on a disk that fails, or in a piece with a
+    hole.
+
+    Args:
+        pieces: Absolute paths of what was joined.
+        made: Absolute path of what came of it.
+        move: Where that goes. None: it is an artifact.
+
+    Raises:
+        OSError: When something is missing, or one of them cannot be read.
+    """
+    found = [media_bytes(piece, move) for piece in pieces]
+    there, fewer = (sum(counts) for counts in zip(*found, strict=True))
+    has, _ = media_bytes(made, move)
+    if has < there - fewer:
+        raise OSError(None, f"only {has:,} of {there:,} bytes of sound and pictures could be joined")
+
+
+def media_bytes(path: str, move: OutputMove | None) -> tuple[int, int]:
+    """Tells how much media is in a file. Blocks for the disk.
+
+    Of an MP4 it is what its whole boxes hold, and what stands behind a place where they cannot be followed, unless that
+    is empty. A copy has exactly as much. Other containers mix it with theirs, and of those the whole file is taken.
+
+    Args:
+        path: Absolute path of the file.
+        move: Where the file that it is of goes. None: it is an artifact.
+
+    Returns:
+        Bytes, and how many fewer a whole copy may have.
+
+    Raises:
+        OSError: When it cannot be read.
+    """
+    with _opened(path, move) as descriptor:
+        size = os.fstat(descriptor).st_size
+        media = _media_bytes(descriptor, 0, size)
+        return (size, _LOOSE_BYTES + size // _LOOSE_SHARE) if media is None else (media, 0)
+
+
+def _media_bytes(descriptor: int, begin: int, size: int) -> int | None:
+    """Tells how much media a row of boxes holds. None: it is no such row."""
+    boxes = [box for box in _boxes(descriptor, size, begin) if sum(box[:2]) <= size]
+    if not boxes:
+        return None
+    media = 0
+    for at, length, kind in boxes:
+        if kind == b"mdat":
+            # What was written in fragments may be one box in the end, with all of them in it as they are.
+            payload = at + (_LONG_BOX.size if length > _LONGEST else _BOX.size)
+            inside = _media_bytes(descriptor, payload, at + length)
+            media += at + length - payload if inside is None else inside
+    return media + _unfollowed_bytes(descriptor, sum(boxes[-1][:2]), size)
+
+
+def _unfollowed_bytes(descriptor: int, begin: int, size: int) -> int:
+    """Tells how much there is behind the last whole box, unless it is a torn one, which ends with the file."""
+    head = os.pread(descriptor, _BOX.size, begin)
+    torn = len(head) == _BOX.size and _BOX.unpack(head)[1] in (*_INDEXES, b"mdat")
+    return 0 if torn else _content_end(descriptor, begin, size) - begin
+
+
+def _content_end(descriptor: int, begin: int, size: int) -> int:
+    """Tells where a file's last byte ends that is not zero, or where to begin when there is none behind that."""
+    end = size
+    while end > begin:
+        at = max(begin, end - _BLOCK_BYTES)
+        if kept := os.pread(descriptor, end - at, at).rstrip(b"\0"):
+            return at + len(kept)
+        end = at
+    return begin
+
+
+def _boxes(descriptor: int, size: int, begin: int = 0) -> Iterator[tuple[int, int, bytes]]:
     """Lists the boxes of an open MP4, as far as they can be followed, by place, length and type. Others have none."""
-    at = 0
+    at = begin
     while at + _BOX.size <= size:
         length, kind = _BOX.unpack(os.pread(descriptor, _BOX.size, at))
         if length == 1 and at + _LONG_BOX.size <= size:
             length = _LONG_BOX.unpack(os.pread(descriptor, _LONG_BOX.size, at))[2]
-        if length < _BOX.size or (at == 0 and kind not in _FIRST):
+        if length < _BOX.size or (at == begin and kind not in _FIRST):
             return
         yield at, length, kind
         at += length

@@ -321,3 +321,25 @@ async def test_parts_of_which_not_all_could_be_joined_are_kept(
         assert part in ended.failure.message
         assert (rig.folder(second).artifacts / part).stat().st_size
     assert not (rig.folder(second).artifacts / "film.mp4").exists()
+
+
+async def test_a_part_with_a_hole_is_kept_and_not_taken_for_as_much_as_can_be_read_of_it(
+    rigs: Rigs, counting: Path
+) -> None:
+    """ffmpeg takes the hole that a failing disk has left for the end, and says that it is done."""
+    first, second = two_attempts(counting, "film.mp4")
+    async with rigs.start() as rig:
+        await begun(rig, first, frames=120)
+        lost = await killed(rig, first)
+        part = rig.folder(first).artifacts / "film.mp4"
+        content = part.read_bytes()
+        hole = content.index(b"moof", content.index(b"moof") + 4) - 4
+        part.write_bytes(content[:hole] + bytes(100) + content[hole + 100 :])
+        await begun(rig, second, lost, frames=60)
+        await rig.registry.stop(key_of(second))
+        ended = await rig.ended(second)
+        kept = rig.folder(second).artifacts / "film.part1.mp4"
+        assert len(kept.read_bytes()) == len(content)
+    assert ended.failure is not None
+    assert "bytes of sound and pictures could be joined" in ended.failure.message
+    assert "film.part1.mp4" in ended.failure.message

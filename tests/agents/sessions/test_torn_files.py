@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from session_rig import FFMPEG
 
-from agents.sessions.torn_files import mend_file
+from agents.sessions.torn_files import media_bytes, mend_file
 
 pytestmark = pytest.mark.process
 
@@ -69,3 +69,50 @@ def test_what_is_no_mp4_is_left_alone(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "link.mp4").symlink_to(path)
     assert not mend_file(str(tmp_path / "link.mp4"), None)
     assert not mend_file(str(tmp_path / "missing.mp4"), None)
+
+
+def copy_of(path: Path, *, suffix: str) -> Path:
+    """Copies what ffmpeg reads of a file, as joining does."""
+    copy = path.with_name(f"copy{suffix}")
+    argv = [FFMPEG, "-v", "quiet", "-y", "-fflags", "+discardcorrupt", "-copyts", "-i", str(path), "-map", "0"]
+    subprocess.run([*argv, "-c", "copy", str(copy)], check=True, stdin=subprocess.DEVNULL)
+    return copy
+
+
+def missing_in(copy: Path, path: Path) -> int:
+    """Tells by how many bytes a copy has too little."""
+    there, fewer = media_bytes(str(path), None)
+    return max(0, there - fewer - media_bytes(str(copy), None)[0])
+
+
+def test_a_copy_of_a_file_that_ends_anywhere_has_all_its_media(fragments: Path, tmp_path: Path) -> None:
+    content = fragments.read_bytes()
+    first = next(end for _, end, kind in boxes_of(content) if kind == b"mdat")
+    cut = tmp_path / "cut.mp4"
+    for length in range(first, len(content), len(content) // 20):
+        for filling in (b"", bytes(5000)):
+            cut.write_bytes(content[:length] + filling)
+            mend_file(str(cut), None)
+            assert missing_in(copy_of(cut, suffix=".mp4"), cut) == 0, (length, filling)
+
+
+def test_what_stands_behind_a_hole_is_missing_in_a_copy(fragments: Path, tmp_path: Path) -> None:
+    content = fragments.read_bytes()
+    begin, end = [(begin, end) for begin, end, kind in boxes_of(content) if kind == b"moof"][2]
+    holed = tmp_path / "holed.mp4"
+    holed.write_bytes(content[:begin] + bytes(end - begin) + content[end:])
+    copy = copy_of(holed, suffix=".mp4")
+    assert frames_in(copy) == 50, "ffmpeg itself has nothing against it"
+    assert missing_in(copy, holed) > len(content) // 3
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".ts"])
+def test_a_copy_in_another_container_may_have_somewhat_less(fragments: Path, tmp_path: Path, suffix: str) -> None:
+    film = copy_of(fragments, suffix=suffix)
+    content = film.read_bytes()
+    film.write_bytes(content[: len(content) * 2 // 3])
+    assert missing_in(copy_of(film.rename(tmp_path / f"film{suffix}"), suffix=suffix), tmp_path / f"film{suffix}") == 0
+    long, short = tmp_path / f"long{suffix}", tmp_path / f"short{suffix}"
+    long.write_bytes(content * (4_000_000 // len(content)))
+    short.write_bytes(long.read_bytes()[:2_500_000])
+    assert missing_in(short, long) > 0
