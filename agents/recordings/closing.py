@@ -33,7 +33,7 @@ from agents.sessions.late_playlists import close_playlists
 from agents.sessions.output_discards import discard_outputs, remove_artifacts, thrown_away
 from agents.sessions.output_folders import unmark_presentations
 from agents.sessions.output_moves import OutputMoveError, open_output
-from agents.sessions.part_failures import in_parts, not_joined, not_placed, not_placed_at_all, together
+from agents.sessions.part_failures import in_parts, not_described, not_joined, not_placed, not_placed_at_all, together
 from agents.sessions.processes import end_processes
 from agents.sessions.salvage import salvage
 from gpu_balancer.runtime.failures import RequestFailure
@@ -132,7 +132,7 @@ class Closing:
         missing = await asyncio.to_thread(self._missing, record, folder) if final else ()
         placed, unplaced = await self._placed(made, folder)
         there = [step for step in steps if step.move is None or step in placed]
-        files, lost = await self._described(there, record, folder)
+        files, lost = await self._described(there, made, record, folder)
         failures += [*unplaced, *lost]
         passed = timedelta(seconds=self._clock.monotonic_s() - began_s)
         return Closed(
@@ -227,9 +227,12 @@ class Closing:
         return parts_missing(files, folder, self._clock.now(), leaves_artifacts=True)
 
     async def _described(
-        self, steps: Sequence[FinishStep], record: RecordingRecord, folder: AttemptFolder
+        self, steps: Sequence[FinishStep], made: Sequence[FinishStep], record: RecordingRecord, folder: AttemptFolder
     ) -> tuple[tuple[RecordedFile, ...], list[Failure]]:
-        """Tells what files are, and in whose places somebody has put something else by now."""
+        """Tells what files are, and which of those that were made are not there any more, or in whose place is another.
+
+        Of one that could not be made there may be a take in its place, and it may be in several.
+        """
         files, lost, ffmpeg = [], [], self._shooting.ffmpeg(record.job)
         for step in steps:
             path = Path(step.final_path)
@@ -240,8 +243,9 @@ class Closing:
                     files.append(await describe_file(file, told=told, ffmpeg=ffmpeg))
             except OutputMoveError as error:
                 lost.append(not_placed(str(error), taken=error.taken))
-            except OSError:
-                continue
+            except OSError as error:
+                if step in made:
+                    lost.append(not_described(told, error))
         return tuple(files), lost
 
 

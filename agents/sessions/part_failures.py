@@ -63,6 +63,17 @@ def not_placed_at_all(error: OSError, kept: Sequence[str]) -> Failure:
     return not_placed(message, taken=False)
 
 
+def not_described(told: str, error: OSError) -> Failure:
+    """Makes the failure of an artifact that was finished and cannot be read any more.
+
+    Args:
+        told: What the report would call it.
+        error: Why not.
+    """
+    message = f"Cannot read {told}, which was finished: {error.strerror}. Try to keep others out of the state folder."
+    return not_placed(message, taken=False)
+
+
 def together(failures: Sequence[Failure]) -> Failure | None:
     """Makes one failure of several, which tells of all files: the first one's, with the messages of all.
 

@@ -122,9 +122,9 @@ def require_all_media(pieces: Sequence[str], made: str, move: OutputMove | None)
         OSError: When something is missing, or one of them cannot be read.
     """
     found = [media_bytes(piece, move) for piece in pieces]
-    there, fewer = (sum(counts) for counts in zip(*found, strict=True))
+    there = sum(media for media, _ in found)
     has, _ = media_bytes(made, move)
-    if has < there - fewer:
+    if has < there - sum(fewer for _, fewer in found):
         raise OSError(None, f"only {has:,} of {there:,} bytes of sound and pictures could be joined")
 
 

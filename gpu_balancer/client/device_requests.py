@@ -100,7 +100,8 @@ class DeviceRequests(Requests):
     ) -> AsyncGenerator[device_service_pb2.CalibrateDeviceResponse, None]:
         """Has a device measured by real runs, which takes minutes; it takes no session meanwhile.
 
-        Leaving early ends it, and nothing is kept. It is not tried again after a cut.
+        It begins with the first look at what this yields. Leaving early ends it, and nothing is kept. It is not tried
+        again after a cut.
 
         Args:
             name: The device.

@@ -14,6 +14,7 @@ from agents.browsers.page import PageEnd, PageFault
 from agents.displays.display import DisplayUnavailable
 from agents.lock_holders import is_held
 from agents.pipelines.job import AudioRendition, Rendition
+from agents.sessions import joining
 from agents.sessions.attempt import AttemptStatus, Ending, Failure, Phase, StopCause
 from agents.sessions.attempt_health import HealthBounds
 from gpu_balancer.runtime.failures import Reason, RequestFailure
@@ -50,6 +51,24 @@ async def test_a_recording_runs_until_it_is_stopped_and_leaves_its_file(rigs: Re
     assert content == f"[begin][end {report.encoded_frames}]"
     assert not (rig.folder(job).artifacts / ".takes").exists()
     assert not (rig.folder(job).path / "takes").exists()
+
+
+async def test_a_finished_file_that_somebody_takes_away_is_told(
+    rigs: RecordingRigs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        film = rig.folder(job).artifacts / "recording.mp4"
+        place = joining.place
+        monkeypatch.setattr(joining, "place", lambda *asked: (film.unlink(), place(*asked))[1])
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+        await rig.registry.stop(key_of(job))
+        ended = await rig.ended(job)
+    assert ended.failure is not None
+    assert ended.failure.message.startswith("Cannot read recording.mp4, which was finished: No such file or directory.")
+    assert ended.recording_report is not None
+    assert ended.recording_report.files == ()
 
 
 async def test_nothing_of_it_runs_when_its_end_is_told(rigs: RecordingRigs) -> None:
