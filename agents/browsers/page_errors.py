@@ -49,6 +49,7 @@ _REFUSALS = {
 _ANOTHER = "the URL in another browser from this machine"
 _CURES = {
     "PAGE_NOT_ALLOWED": "another URL",
+    "PAGE_CLOSED": "a page that stays open, or a start_gate that is passed earlier",
     "PAGE_CERTIFICATE": "ignore_certificate_errors",
     "PAGE_HTTP_ERROR": "accept_http_errors, or what the page wants: cookies, headers, basic_auth",
 }

@@ -27,6 +27,8 @@ PAGE_GATES: tuple[GateWord, ...] = ("paint", "network-idle", "selector", "signal
 """Gates that only a page can pass."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.+|data:.+", re.DOTALL | re.IGNORECASE)
+_OPAQUE = re.compile(r"([A-Za-z][A-Za-z0-9+-]*):(?!\d)", re.ASCII)
+"""A scheme that nothing but a name follows; of "localhost:8080" it is a port."""
 _LINES = re.compile(r"(\d{2,5})p", re.IGNORECASE)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _COOKIE_NAME = re.compile(r"[^\s\x00-\x1f=;,]+")
@@ -69,10 +71,12 @@ def parse_page_url(text: str) -> str:
     """Reads the URL of a page.
 
     Raises:
-        ValueError: When it has no scheme.
+        ValueError: When it has no scheme, or one that stands for no page.
     """
     if _URL.fullmatch(text):
         return text
+    if opaque := _OPAQUE.match(text):
+        raise ValueError(f"{opaque[1].lower()}: leads to no page that could be recorded. Try https://example.org/")
     if not text or text.startswith(("/", ".", "~")):
         raise ValueError("it is no URL. Try https://example.org/, or file:///… where the daemon allows files")
     raise ValueError("it has no scheme. Try https:// before it")

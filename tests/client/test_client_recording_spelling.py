@@ -37,6 +37,12 @@ def test_what_has_none_is_no_url(url: str) -> None:
         parse_page_url(url)
 
 
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "about:blank", "mailto:somebody", "https:"])
+def test_a_scheme_that_leads_to_no_page_is_named(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^(javascript|about|mailto|https): leads to no page .* Try https://"):
+        parse_page_url(url)
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [
