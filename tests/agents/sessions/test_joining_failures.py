@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from session_rig import Rigs, key_of, until
+from session_rig import Rig, Rigs, key_of, until
 from test_attempt_continuation import begun, counts_of, killed, live_job, runs_of, stopped
 
 from agents.bounded_program import ProgramRun
 from agents.pipelines.job import Container, FileOutput, Job
 from agents.pipelines.recording_files import FinishStep
 from agents.sessions import join_scratch, joining
-from agents.sessions.attempt import Ending
+from agents.sessions.attempt import AttemptStatus, Ending
 from agents.sessions.join_scratch import RoomError
 from gpu_balancer.runtime.disk_room import DiskRoom
 
@@ -28,6 +28,18 @@ def two_attempts(counting: Path, path: str) -> tuple[Job, Job]:
     return live_job(counting, file), live_job(counting, file, attempt=2)
 
 
+async def both_begun(rig: Rig, first: Job, second: Job, *, frames: int = 40) -> None:
+    """Has an attempt write its part until it is killed, and the next one begin its own."""
+    await begun(rig, first, frames=frames)
+    await begun(rig, second, await killed(rig, first), frames=frames)
+
+
+async def ended_by_stop(rig: Rig, job: Job) -> AttemptStatus:
+    """Stops an attempt, whatever comes of it."""
+    await rig.registry.stop(key_of(job))
+    return await rig.ended(job)
+
+
 async def test_a_disk_that_is_full_when_parts_are_joined_is_told_as_such(
     rigs: Rigs, counting: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -36,12 +48,10 @@ async def test_a_disk_that_is_full_when_parts_are_joined_is_told_as_such(
     out.mkdir()
     first, second = two_attempts(counting, str(out / "film.mp4"))
     async with rigs.start() as rig:
-        await begun(rig, first)
-        await begun(rig, second, await killed(rig, first))
+        await both_begun(rig, first, second)
         # ffmpeg itself writes to a device that is always full.
         monkeypatch.setattr(joining, "by_descriptor", lambda command, held: _to_full_disk(command))
-        await rig.registry.stop(key_of(second))
-        ended = await rig.ended(second)
+        ended = await ended_by_stop(rig, second)
     assert ended.ending is Ending.FAILED
     assert ended.failure is not None
     assert ended.failure.reason == "DISK_FULL"
@@ -57,11 +67,9 @@ async def test_a_joining_that_has_no_room_is_not_begun_and_says_what_it_takes(
     """Others write to that disk, too."""
     first, second = two_attempts(counting, "film.mp4")
     async with rigs.start() as rig:
-        await begun(rig, first)
-        await begun(rig, second, await killed(rig, first))
+        await both_begun(rig, first, second)
         monkeypatch.setattr(join_scratch, "measure_room", lambda _: DiskRoom(free_bytes=20_000, size_bytes=30_000_000))
-        await rig.registry.stop(key_of(second))
-        ended = await rig.ended(second)
+        ended = await ended_by_stop(rig, second)
     assert ended.failure is not None
     assert ended.failure.reason == "DISK_FULL"
     assert "the disk has no room for it: it takes 0 MiB, and 0 are free" in ended.failure.message
@@ -85,11 +93,9 @@ async def test_what_a_killed_agents_joining_has_left_takes_no_room_of_the_next_o
 
     monkeypatch.setattr(joining, "require_room", looked)
     async with rigs.start() as rig:
-        await begun(rig, first)
-        await begun(rig, second, await killed(rig, first))
+        await both_begun(rig, first, second)
         left.write_bytes(bytes(1000))
-        await rig.registry.stop(key_of(second))
-        ended = await rig.ended(second)
+        ended = await ended_by_stop(rig, second)
     assert ended.failure is not None
     assert ended.failure.reason == "DISK_FULL"
     assert found == [False]
@@ -105,8 +111,7 @@ async def test_a_file_elsewhere_that_ends_by_itself_is_joined_and_what_a_killed_
     first, second = two_attempts(counting, str(out / "film.mp4"))
     second = replace(second, input=replace(second.input, repeat_forever=False))
     async with rigs.start() as rig:
-        await begun(rig, first)
-        await begun(rig, second, await killed(rig, first))
+        await both_begun(rig, first, second)
         (out / ".gpu-balancer-s1-2" / "part-0.mp4").write_bytes(bytes(1000))
         ended = await rig.ended(second)
         # What it was made of goes once the end is told.
@@ -132,11 +137,9 @@ async def test_a_joining_that_is_killed_is_done_once_more(
         return await run_bounded(command, **more)
 
     async with rigs.start() as rig:
-        await begun(rig, first)
-        await begun(rig, second, await killed(rig, first))
+        await both_begun(rig, first, second)
         monkeypatch.setattr(joining, "run_bounded", once_killed)
-        await rig.registry.stop(key_of(second))
-        ended = await rig.ended(second)
+        ended = await ended_by_stop(rig, second)
         film = (rig.folder(second).artifacts if place == "film.mp4" else tmp_path) / "film.mp4"
         assert len(runs_of(counts_of(film))) == 2, "what both have made"
         await until(lambda: sorted(path.name for path in film.parent.rglob("*.mp4")) == ["film.mp4"])
@@ -167,11 +170,9 @@ async def test_what_could_not_be_looked_at_is_not_left_out(
         return await run_bounded(command, **more)
 
     async with rigs.start() as rig:
-        await begun(rig, first)
-        await begun(rig, second, await killed(rig, first))
+        await both_begun(rig, first, second)
         monkeypatch.setattr(joining, "run_bounded", faulty)
-        await rig.registry.stop(key_of(second))
-        ended = await rig.ended(second)
+        ended = await ended_by_stop(rig, second)
         left = [path.name for path in rig.folder(second).artifacts.glob("film*.mp4")]
     assert looked
     assert ended.ending is Ending.STOPPED
@@ -187,12 +188,10 @@ async def test_a_joining_that_is_killed_again_is_told_as_such(
 ) -> None:
     first, second = two_attempts(counting, "film.mp4")
     async with rigs.start() as rig:
-        await begun(rig, first)
-        await begun(rig, second, await killed(rig, first))
+        await both_begun(rig, first, second)
         warns_and_dies = ("sh", "-c", "echo Non-monotonic DTS >&2; kill -KILL $$")
         monkeypatch.setattr(joining, "by_descriptor", lambda command, _: warns_and_dies if "-y" in command else command)
-        await rig.registry.stop(key_of(second))
-        ended = await rig.ended(second)
+        ended = await ended_by_stop(rig, second)
     assert ended.failure is not None
     assert "Cannot finish film: ffmpeg was ended by a signal (Killed)." in ended.failure.message
 
@@ -212,11 +211,9 @@ async def test_a_file_elsewhere_is_joined_on_its_own_disk_and_may_be_read_like_a
         return await run_bounded(command, **more)
 
     async with rigs.start() as rig:
-        await begun(rig, first)
-        await begun(rig, second, await killed(rig, first))
+        await both_begun(rig, first, second)
         monkeypatch.setattr(joining, "run_bounded", noted)
-        await rig.registry.stop(key_of(second))
-        assert (await rig.ended(second)).ending is Ending.STOPPED
+        assert (await ended_by_stop(rig, second)).ending is Ending.STOPPED
         joined = str(rig.folder(second).artifacts)
     written = [command[-1] for command in run if "-y" in command]
     assert len(written) == 3
@@ -237,11 +234,9 @@ async def test_where_files_must_have_names_copies_are_made_among_the_artifacts(
     out.mkdir()
     first, second = two_attempts(counting, str(out / "film.mp4"))
     async with rigs.start() as rig:
-        await begun(rig, first)
-        await begun(rig, second, await killed(rig, first))
+        await both_begun(rig, first, second)
         monkeypatch.setattr(join_scratch.os, "O_TMPFILE", os.O_DIRECTORY | os.O_WRONLY)  # as an old kernel takes it
-        await rig.registry.stop(key_of(second))
-        assert (await rig.ended(second)).ending is Ending.STOPPED
+        assert (await ended_by_stop(rig, second)).ending is Ending.STOPPED
         assert not list(rig.folder(second).artifacts.rglob("output-*"))
     assert [path.name for path in out.glob("*.mp4")] == ["film.mp4"]
 
@@ -252,12 +247,10 @@ async def test_a_joining_that_stands_still_is_given_up_and_its_parts_are_told(
     """A disk hangs: until then the session cannot end."""
     first, second = two_attempts(counting, "film.mp4")
     async with rigs.start() as rig:
-        await begun(rig, first)
-        await begun(rig, second, await killed(rig, first))
+        await both_begun(rig, first, second)
         monkeypatch.setattr(joining, "_STANDS_STILL_WITHIN", timedelta(seconds=0.2))
         monkeypatch.setattr(joining, "by_descriptor", lambda command, held: _hanging(command))
-        await rig.registry.stop(key_of(second))
-        ended = await rig.ended(second)
+        ended = await ended_by_stop(rig, second)
     assert ended.ending is Ending.FAILED
     assert ended.failure is not None
     assert "stood still" in ended.failure.message
@@ -310,11 +303,9 @@ async def test_parts_of_which_not_all_could_be_joined_are_kept(
         return await run_bounded(command, **more)
 
     async with rigs.start() as rig:
-        await begun(rig, first, frames=60)
-        await begun(rig, second, await killed(rig, first), frames=60)
+        await both_begun(rig, first, second, frames=60)
         monkeypatch.setattr(joining, "run_bounded", shortened)
-        await rig.registry.stop(key_of(second))
-        ended = await rig.ended(second)
+        ended = await ended_by_stop(rig, second)
     assert ended.failure is not None
     assert "only 1.0 s of " in ended.failure.message
     for part in ("film.part1.mp4", "film.part2.mp4"):
@@ -336,8 +327,7 @@ async def test_a_part_with_a_hole_is_kept_and_not_taken_for_as_much_as_can_be_re
         hole = content.index(b"moof", content.index(b"moof") + 4) - 4
         part.write_bytes(content[:hole] + bytes(100) + content[hole + 100 :])
         await begun(rig, second, lost, frames=60)
-        await rig.registry.stop(key_of(second))
-        ended = await rig.ended(second)
+        ended = await ended_by_stop(rig, second)
         kept = rig.folder(second).artifacts / "film.part1.mp4"
         assert len(kept.read_bytes()) == len(content)
     assert ended.failure is not None
