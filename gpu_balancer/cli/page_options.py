@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 PASSWORD_VARIABLE = "GPU_BALANCER_PAGE_PASSWORD"  # noqa: S105 - the name of it
 """The environment variable for the password of --basic-auth."""
 
-_SCRIPT_BYTES_MAX = 64 * 1024
+_FILE_BYTES_MAX = 64 * 1024
+"""Of any file that options name: a script of a page may have no more, and nothing else needs as much."""
 
 
 def typed_source(
@@ -44,11 +45,11 @@ def typed_source(
         made = recording_pb2.PageSource(url=parse_page_url(source.url))
     _add_looks(made, page)
     with spelled("--header"):
-        made.headers.update(parse_header(line) for line in _lines(page.header))
+        made.headers.update(parse_header(line) for line in _lines("--header", page.header))
     with spelled("--cookie"):
-        made.cookies.extend(make_cookie(parse_cookie(line)) for line in _lines(page.cookie))
+        made.cookies.extend(make_cookie(parse_cookie(line)) for line in _lines("--cookie", page.cookie))
     if page.init_script is not None:
-        made.init_script = _script(page.init_script)
+        made.init_script = _text("--init-script", page.init_script)
     if page.basic_auth is not None:
         if ":" in page.basic_auth:
             raise Misuse(
@@ -92,28 +93,29 @@ def _add_looks(made: recording_pb2.PageSource, page: PageOptions) -> None:
     made.ignore_certificate_errors = page.insecure
 
 
-def _lines(told: Sequence[str]) -> Iterator[str]:
+def _lines(option: str, told: Sequence[str]) -> Iterator[str]:
     """Gives what was typed, in the place of @FILE its lines."""
     for one in told:
         if one.startswith("@"):
-            text = Path(one[1:]).expanduser().read_text(encoding="utf-8")
-            yield from (line for line in text.splitlines() if line.strip())
+            yield from (line for line in _text(option, one[1:]).splitlines() if line.strip())
         else:
             yield one
 
 
-def _script(file: str) -> str:
-    data = Path(file).expanduser().read_bytes()
-    if len(data) > _SCRIPT_BYTES_MAX:
-        raise Misuse(f"Cannot use --init-script: {file} has {len(data):,} bytes, more than {_SCRIPT_BYTES_MAX:,}.")
-    with spelled("--init-script"):
+def _text(option: str, file: str) -> str:
+    """Reads a small file, which may be a pipe, or one that never ends."""
+    with Path(file).expanduser().open("rb") as opened:
+        data = opened.read(_FILE_BYTES_MAX + 1)
+    if len(data) > _FILE_BYTES_MAX:
+        raise Misuse(f"Cannot use {option}: {file} has more than {_FILE_BYTES_MAX:,} bytes. Try a smaller file.")
+    with spelled(option):
         return data.decode()
 
 
 def _password(page: PageOptions) -> str:
     """Finds the password: in a file, in the environment, or with whoever sits at the terminal."""
     if page.password_file is not None:
-        text = Path(page.password_file).expanduser().read_text(encoding="utf-8")
+        text = _text("--password-file", page.password_file)
         return text.splitlines()[0] if text else ""
     told = os.environ.get(PASSWORD_VARIABLE)
     if told is not None:

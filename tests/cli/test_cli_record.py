@@ -251,9 +251,11 @@ def test_what_cannot_be_meant_is_wrong_usage_in_the_options_words(
     assert fake.sessions == {}
 
 
-def test_a_script_that_is_too_long_is_refused(run: Command, tmp_path: Path) -> None:
+def test_a_file_that_is_too_long_is_refused_and_not_read_on(run: Command, tmp_path: Path) -> None:
     (tmp_path / "long.js").write_text("x" * 65537)
-    assert "65,537 bytes" in run("record", URL, "--init-script", "long.js").err
+    assert "more than 65,536 bytes" in run("record", URL, "--init-script", "long.js").err
+    for option in ("--header", "--cookie"):  # One that never ends is not read for ever.
+        assert "more than 65,536 bytes" in run("record", URL, option, "@/dev/zero").err
 
 
 def test_detached_only_the_name_is_printed(fake: FakeBalancer, run: Command) -> None:
