@@ -23,6 +23,7 @@ from agents.pipelines.outputs import TAKES_FOLDER
 from agents.pipelines.recording_files import file_places
 from agents.recordings.failures import not_finished
 from agents.recordings.file_facts import describe_file
+from agents.recordings.shortfalls import find_shortfalls
 from agents.recordings.take_folder import remove_take_folders
 from agents.sessions import joining
 from agents.sessions.artifacts import list_artifacts
@@ -134,9 +135,12 @@ class Closing:
         there = [step for step in steps if step.move is None or step in placed]
         files, lost = await self._described(there, made, record, folder)
         failures += [*unplaced, *lost]
+        if final and not failures:
+            outputs = file_places(record.job, artifacts_dir=str(folder.artifacts))
+            failures += find_shortfalls(outputs, steps, files, state)
         passed = timedelta(seconds=self._clock.monotonic_s() - began_s)
         return Closed(
-            files=files,
+            files=tuple(file for file in files if file is not None),
             failure=together(failures),
             duration=passed,
             steps=tuple(made),
@@ -228,24 +232,26 @@ class Closing:
 
     async def _described(
         self, steps: Sequence[FinishStep], made: Sequence[FinishStep], record: RecordingRecord, folder: AttemptFolder
-    ) -> tuple[tuple[RecordedFile, ...], list[Failure]]:
-        """Tells what files are, and which of those that were made are not there any more, or in whose place is another.
+    ) -> tuple[tuple[RecordedFile | None, ...], list[Failure]]:
+        """Tells what the files of steps are, and which of those that were made are gone or another's by now.
 
         Of one that could not be made there may be a take in its place, and it may be in several.
         """
-        files, lost, ffmpeg = [], [], self._shooting.ffmpeg(record.job)
+        files: list[RecordedFile | None] = []
+        lost, ffmpeg = [], self._shooting.ffmpeg(record.job)
         for step in steps:
-            path = Path(step.final_path)
+            path, file = Path(step.final_path), None
             told = str(path) if step.move is not None else str(path.relative_to(folder.artifacts))
             try:
                 with contextlib.ExitStack() as stack:
-                    file = await asyncio.to_thread(stack.enter_context, _opened(step))
-                    files.append(await describe_file(file, told=told, ffmpeg=ffmpeg))
+                    opened = await asyncio.to_thread(stack.enter_context, _opened(step))
+                    file = await describe_file(opened, told=told, ffmpeg=ffmpeg)
             except OutputMoveError as error:
                 lost.append(not_placed(str(error), taken=error.taken))
             except OSError as error:
                 if step in made:
                     lost.append(not_described(told, error))
+            files.append(file)
         return tuple(files), lost
 
 

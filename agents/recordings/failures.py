@@ -8,10 +8,12 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from agents.pipelines.outputs import TAKES_FOLDER
 from agents.sessions.attempt import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
     from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -123,4 +125,20 @@ def capture_ended(exit_code: int | None, log_tail: Sequence[str]) -> Failure:
 def not_finished(error: Exception, kept: Path) -> Failure:
     """Makes the failure of a recording of which no file could be finished."""
     message = f"Cannot finish the files: {error} What was recorded is kept in {kept}."
+    return Failure(reason="OUTPUT_UNWRITABLE", message=message)
+
+
+def cut_short(output: str, length: timedelta, recorded: timedelta) -> Failure:
+    """Makes the failure of a file in which much is missing that was recorded.
+
+    Args:
+        output: Id of the output.
+        length: Of the file.
+        recorded: How much its ffmpegs told to have recorded.
+    """
+    message = (
+        f"Cannot finish {output}: only {length.total_seconds():.1f} s of {recorded.total_seconds():.1f} s that were "
+        "recorded can be read. The disk has lost the others, or somebody has; what is left of them is kept in "
+        f"{TAKES_FOLDER} of the session's artifacts. Try to have the disk checked."
+    )
     return Failure(reason="OUTPUT_UNWRITABLE", message=message)

@@ -254,7 +254,7 @@ async def _join_by(command: Sequence[str], step: FinishStep, copies: Mapping[str
             timeout=_JOINED_WITHIN,
             inherited=(fence.descriptor, *copies.values()),
         )
-    if run.exit_code != 0:
+    if run.exit_code != 0 or os.strerror(errno.EIO) in run.output:
         raise _refused(run)
 
 

@@ -33,8 +33,6 @@ _INDEXES = (b"moov", b"moof")
 _LONGEST = 0xFFFFFFFF
 """Of a box whose length has 32 bits."""
 _BLOCK_BYTES = 1024 * 1024
-_LOOSE_BYTES, _LOOSE_SHARE = 1024 * 1024, 100
-"""A picture that was torn is left out of a copy, and containers keep indexes and filling of their own."""
 _SUFFIXES = (".mp4", ".m4v", ".m4a", ".mov")
 _LOG = logging.getLogger(__name__)
 
@@ -108,7 +106,7 @@ def fragment_indexes_bytes(path: str, move: OutputMove | None) -> int:
 
 
 def require_all_media(pieces: Sequence[str], made: str, move: OutputMove | None) -> None:
-    """Makes sure that a file has all that its pieces have. Blocks for the disk.
+    """Makes sure that an MP4 has all that its pieces have; of other files nothing is known. Blocks for the disk.
 
     ffmpeg takes what it cannot read for the end, and says that it is done: on a disk that fails, or in a piece with a
     hole.
@@ -121,33 +119,30 @@ def require_all_media(pieces: Sequence[str], made: str, move: OutputMove | None)
     Raises:
         OSError: When something is missing, or one of them cannot be read.
     """
-    found = [media_bytes(piece, move) for piece in pieces]
-    there = sum(media for media, _ in found)
-    has, _ = media_bytes(made, move)
-    if has < there - sum(fewer for _, fewer in found):
+    there = sum(media_bytes(piece, move) or 0 for piece in pieces)
+    has = media_bytes(made, move)
+    if has is not None and has < there:
         raise OSError(None, f"only {has:,} of {there:,} bytes of sound and pictures could be joined")
 
 
-def media_bytes(path: str, move: OutputMove | None) -> tuple[int, int]:
-    """Tells how much media is in a file. Blocks for the disk.
+def media_bytes(path: str, move: OutputMove | None) -> int | None:
+    """Tells how much media is in an MP4. Blocks for the disk.
 
-    Of an MP4 it is what its whole boxes hold, and what stands behind a place where they cannot be followed, unless that
-    is empty. A copy has exactly as much. Other containers mix it with theirs, and of those the whole file is taken.
+    It is what its whole boxes hold, and what stands behind a place where they cannot be followed, unless that is empty.
+    A copy has exactly as much.
 
     Args:
         path: Absolute path of the file.
         move: Where the file that it is of goes. None: it is an artifact.
 
     Returns:
-        Bytes, and how many fewer a whole copy may have.
+        Bytes. None: it is no MP4. Other containers mix it with theirs, which may be half of it.
 
     Raises:
         OSError: When it cannot be read.
     """
     with _opened(path, move) as descriptor:
-        size = os.fstat(descriptor).st_size
-        media = _media_bytes(descriptor, 0, size)
-        return (size, _LOOSE_BYTES + size // _LOOSE_SHARE) if media is None else (media, 0)
+        return _media_bytes(descriptor, 0, os.fstat(descriptor).st_size)
 
 
 def _media_bytes(descriptor: int, begin: int, size: int) -> int | None:
@@ -168,7 +163,7 @@ def _media_bytes(descriptor: int, begin: int, size: int) -> int | None:
 def _unfollowed_bytes(descriptor: int, begin: int, size: int) -> int:
     """Tells how much there is behind the last whole box, unless it is a torn one, which ends with the file."""
     head = os.pread(descriptor, _BOX.size, begin)
-    torn = len(head) == _BOX.size and _BOX.unpack(head)[1] in (*_INDEXES, b"mdat")
+    torn = len(head) < _BOX.size or _BOX.unpack(head)[1] in (*_INDEXES, b"mdat")
     return 0 if torn else _content_end(descriptor, begin, size) - begin
 
 

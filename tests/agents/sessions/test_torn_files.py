@@ -81,8 +81,10 @@ def copy_of(path: Path, *, suffix: str) -> Path:
 
 def missing_in(copy: Path, path: Path) -> int:
     """Tells by how many bytes a copy has too little."""
-    there, fewer = media_bytes(str(path), None)
-    return max(0, there - fewer - media_bytes(str(copy), None)[0])
+    there, has = media_bytes(str(path), None), media_bytes(str(copy), None)
+    assert there
+    assert has
+    return max(0, there - has)
 
 
 def test_a_copy_of_a_file_that_ends_anywhere_has_all_its_media(fragments: Path, tmp_path: Path) -> None:
@@ -94,6 +96,8 @@ def test_a_copy_of_a_file_that_ends_anywhere_has_all_its_media(fragments: Path, 
             cut.write_bytes(content[:length] + filling)
             mend_file(str(cut), None)
             assert missing_in(copy_of(cut, suffix=".mp4"), cut) == 0, (length, filling)
+    cut.write_bytes(content[: first + 4])
+    assert missing_in(copy_of(cut, suffix=".mp4"), cut) == 0, "within the head of a box"
 
 
 def test_what_stands_behind_a_hole_is_missing_in_a_copy(fragments: Path, tmp_path: Path) -> None:
@@ -107,12 +111,5 @@ def test_what_stands_behind_a_hole_is_missing_in_a_copy(fragments: Path, tmp_pat
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".ts"])
-def test_a_copy_in_another_container_may_have_somewhat_less(fragments: Path, tmp_path: Path, suffix: str) -> None:
-    film = copy_of(fragments, suffix=suffix)
-    content = film.read_bytes()
-    film.write_bytes(content[: len(content) * 2 // 3])
-    assert missing_in(copy_of(film.rename(tmp_path / f"film{suffix}"), suffix=suffix), tmp_path / f"film{suffix}") == 0
-    long, short = tmp_path / f"long{suffix}", tmp_path / f"short{suffix}"
-    long.write_bytes(content * (4_000_000 // len(content)))
-    short.write_bytes(long.read_bytes()[:2_500_000])
-    assert missing_in(short, long) > 0
+def test_of_other_containers_it_is_not_known_how_much_they_hold(fragments: Path, suffix: str) -> None:
+    assert media_bytes(str(copy_of(fragments, suffix=suffix)), None) is None
