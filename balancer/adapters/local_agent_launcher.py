@@ -1,8 +1,9 @@
 """Starts the agents of this machine and keeps them running.
 
 An agent outlives the balancer, so it is started detached, in a process group of its own, and one that already runs is
-used as it is. A pidfd tells when it ends, whoever started it; then it is started again, less and less often. The same
-pidfd kills one that hangs: it cannot hit anybody else.
+used as it is, unless this version of the balancer has started it with other settings. A pidfd tells when it ends,
+whoever started it; then it is started again, less and less often. The same pidfd kills one that hangs: it cannot hit
+anybody else.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import structlog
 
 from balancer.domain.device import DeviceIdentity, DeviceKind
 from balancer.domain.ids import DeviceId
+from gpu_balancer import __version__
 from gpu_balancer.runtime.durable_file import write_durably
 from gpu_balancer.runtime.folder_lock import lock_owner
 
@@ -42,6 +44,7 @@ _LONGEST_AFTER_SERVING = timedelta(seconds=1)
 _STEADY = timedelta(seconds=5)
 """An agent that ran this long is started again at once: it has served, so it was ended rather than that it cannot run.
 One that ends after so long each time takes a fifth of a core to start, at most."""
+_WRITTEN_BY = f"# Written by gpu-balancer {__version__} when it started this agent.\n"
 _AGENT = (sys.executable, "-P", "-m", "agents")
 """-P: a folder "agents" where the daemon happens to stand must not be run instead."""
 
@@ -158,7 +161,10 @@ class LocalAgentLauncher:
         while True:
             began_s, socket_before = self._clock.monotonic_s(), self._socket()
             try:
-                running = self._owner() or self._spawn()
+                if (running := self._owner()) is None:
+                    running = self._spawn()
+                else:
+                    self._require_settings(running)
                 await self._await_end(running)
                 if self._clock.monotonic_s() - began_s >= _STEADY.total_seconds():
                     self._backoff = _FIRST_BACKOFF
@@ -190,6 +196,33 @@ class LocalAgentLauncher:
         """Gives the process id of an agent that runs. None: there is none."""
         return lock_owner(self._agent.folder / "agent.lock")
 
+    def _require_settings(self, pid: int) -> None:
+        """Ends an agent that was found, so that it is started anew, when it has other settings than it is to have.
+
+        Its sessions run on. One that another version has started is left to whoever tries that version.
+        """
+        try:
+            header, _, settings = self._settings_path.read_text().partition("\n")
+        except (OSError, UnicodeError):
+            header, settings = "", ""
+        if settings == self._agent.settings_toml:
+            return
+        if f"{header}\n" != _WRITTEN_BY:
+            advice = f"Try `kill -TERM {pid}`: its sessions run on, and it is started anew"
+            _log.warning("agent may have other settings", device=self._agent.identity.id, pid=pid, advice=advice)
+            return
+        _log.info("agent has other settings; it is started anew", device=self._agent.identity.id, pid=pid)
+        pidfd = os.pidfd_open(pid)
+        try:
+            if self._owner() == pid:
+                signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        finally:
+            os.close(pidfd)
+
+    @property
+    def _settings_path(self) -> Path:
+        return self._agent.folder / "agent.toml"
+
     async def _await_end(self, pid: int) -> None:
         """Returns when a process has ended, child or not."""
         try:
@@ -219,11 +252,10 @@ class LocalAgentLauncher:
     def _spawn(self) -> int:
         folder = self._agent.folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        settings_path = folder / "agent.toml"
-        write_durably(settings_path, self._agent.settings_toml.encode())
+        write_durably(self._settings_path, f"{_WRITTEN_BY}{self._agent.settings_toml}".encode())
         with (folder / "agent.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*_AGENT, "--config", str(settings_path)],
+                [*_AGENT, "--config", str(self._settings_path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from balancer.adapters.local_agent_launcher import AgentLaunchError, LocalAgent,
 from balancer.domain.device import DeviceIdentity, DeviceKind
 from balancer.domain.ids import DeviceId
 from gpu_balancer.runtime.clock import SystemClock
+from gpu_balancer.runtime.folder_lock import lock_owner
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,3 +70,51 @@ async def test_an_agent_that_served_before_it_was_killed_is_not_waited_for_longe
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     assert waits[:5] == ([0.01, 0.02, 0.02, 0.02, 0.02] if serves else [0.01, 0.02, 0.04, 0.08, 0.16])
+
+
+@pytest.mark.parametrize(
+    ("changed", "header", "replaced"),
+    [
+        (False, local_agent_launcher._WRITTEN_BY, False),
+        (True, local_agent_launcher._WRITTEN_BY, True),
+        (True, "# Written by gpu-balancer 0.0.1 when it started this agent.\n", False),
+    ],
+    ids=["the same", "others", "others, of another version"],
+)
+async def test_an_agent_that_was_found_is_started_anew_when_it_has_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: bool, header: str, replaced: bool
+) -> None:
+    program = tmp_path / "agent.py"
+    program.write_text(
+        "import fcntl, os, time\nlock = open('agent.lock', 'a+')\nfcntl.flock(lock, fcntl.LOCK_EX)\n"
+        "lock.truncate(0)\nprint(os.getpid(), file=lock, flush=True)\ntime.sleep(60)\n"
+    )
+    monkeypatch.setattr(local_agent_launcher, "_AGENT", (sys.executable, "-S", str(program)))
+    folder = tmp_path / "cpu-0"
+    pids: list[int] = []
+    launchers: list[LocalAgentLauncher] = []
+    for settings in ("[inputs]\n", "[outputs]\n" if changed else "[inputs]\n"):
+        agent = LocalAgent(identity=_CPU, folder=folder, settings_toml=settings)
+        launchers.append(LocalAgentLauncher(agent, clock=SystemClock()))
+        with capture_logs() as lines:
+            running = asyncio.create_task(launchers[-1].keep_running())
+            async with asyncio.timeout(30):
+                while True:
+                    pid = lock_owner(folder / "agent.lock")
+                    if pid is not None and not (replaced and pid in pids):
+                        break
+                    await asyncio.sleep(0.02)
+            pids.append(pid)
+            await asyncio.sleep(0.2)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        path = folder / "agent.toml"
+        path.write_text(header + path.read_text().partition("\n")[2])
+    os.kill(pids[-1], signal.SIGKILL)
+    for launcher in launchers:
+        if launcher._process is not None:
+            launcher._process.wait(10)
+    assert (pids[0] != pids[1]) is replaced
+    warned = [line for line in lines if line["event"] == "agent may have other settings"]
+    assert bool(warned) is (changed and not replaced)
+    assert path.read_text().endswith("[outputs]\n" if replaced else "[inputs]\n")
