@@ -33,6 +33,8 @@ _INDEXES = (b"moov", b"moof")
 _LONGEST = 0xFFFFFFFF
 """Of a box whose length has 32 bits."""
 _BLOCK_BYTES = 1024 * 1024
+_WRITTEN = (*_FIRST, *_INDEXES, b"mdat", b"mfra", b"free", b"sidx")
+"""What ffmpeg makes a file of."""
 _SUFFIXES = (".mp4", ".m4v", ".m4a", ".mov")
 _LOG = logging.getLogger(__name__)
 
@@ -163,7 +165,7 @@ def _media_bytes(descriptor: int, begin: int, size: int) -> int | None:
 def _unfollowed_bytes(descriptor: int, begin: int, size: int) -> int:
     """Tells how much there is behind the last whole box, unless it is a torn one, which ends with the file."""
     head = os.pread(descriptor, _BOX.size, begin)
-    torn = len(head) < _BOX.size or _BOX.unpack(head)[1] in (*_INDEXES, b"mdat")
+    torn = len(head) < _BOX.size or _BOX.unpack(head)[1] in _WRITTEN
     return 0 if torn else _content_end(descriptor, begin, size) - begin
 
 
