@@ -138,7 +138,7 @@ def cut_short(output: str, length: timedelta, recorded: timedelta) -> Failure:
     """
     message = (
         f"Cannot finish {output}: only {length.total_seconds():.1f} s of {recorded.total_seconds():.1f} s that were "
-        "recorded can be read. The disk has lost the others, or somebody has; what is left of them is kept in "
-        f"{TAKES_FOLDER} of the session's artifacts. Try to have the disk checked."
+        "recorded can be read. The disk has lost the others, or somebody has; what there is of them and could not be "
+        f"joined is kept in {TAKES_FOLDER} of the session's artifacts. Try to have the disk checked."
     )
     return Failure(reason="OUTPUT_UNWRITABLE", message=message)
