@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from agents.pipelines.job import Container
 from agents.recordings.failures import cut_short
-from agents.recordings.state import RecordingEnd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +39,7 @@ def find_shortfalls(
         files: What came of each step.
         state: What was recorded. Of earlier attempts, which are not in it, nothing is asked.
     """
-    end = state.end or RecordingEnd(cause="")
-    if end.failure is not None:
+    if state.end is not None and state.end.failure is not None:
         return []  # That tells of it.
     recorded = sum((take.out_time for take in state.takes if take.begun), timedelta())
     least = recorded - _MAY_LACK - _ROUNDED * len(state.takes)

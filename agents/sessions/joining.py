@@ -33,6 +33,7 @@ from agents.pipelines.recording_files import (
 from agents.sessions.earlier_parts import earlier_parts
 from agents.sessions.join_haste import flushed_meanwhile, index_room
 from agents.sessions.join_scratch import nameless_copies, require_room, scratch_texts
+from agents.sessions.media_bytes import require_all_media
 from agents.sessions.output_moves import OutputMoveError, forget_parts, place_outputs
 from agents.sessions.placed_files import is_placed, note_placed
 from agents.sessions.private_files import (
@@ -42,7 +43,7 @@ from agents.sessions.private_files import (
     lent,
     remove_private,
 )
-from agents.sessions.torn_files import mend_file, require_all_media
+from agents.sessions.torn_files import mend_file
 from gpu_balancer.runtime.durable_file import flush_folder, write_durably
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from session_rig import FFMPEG
 
-from agents.sessions.torn_files import media_bytes, mend_file
+from agents.sessions.media_bytes import media_bytes
+from agents.sessions.torn_files import mend_file
 
 pytestmark = pytest.mark.process
 
