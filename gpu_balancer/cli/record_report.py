@@ -67,7 +67,10 @@ def fetch_remains(screen: Screen, client: Client, failed: Session, delivery: Del
         fetches=tuple(
             fetch
             for fetch in delivery.fetches
-            if any(size_bytes and fetch.place_of(path) is not None for path, size_bytes in artifacts.items())
+            if any(
+                size_bytes and (fetch.place_of(path) or fetch.part_place_of(path))
+                for path, size_bytes in artifacts.items()
+            )
         )
     )
     clues = tuple(

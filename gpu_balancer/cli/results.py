@@ -54,27 +54,41 @@ def fetch_results(
         )
         raise
     tell_places(screen, delivery, places)
-    missing = [
-        fetch.target
-        for fetch in delivery.fetches
-        if fetch.required and not any(place == fetch.target or place.is_relative_to(fetch.target) for place in places)
-    ]
-    if missing:
-        words = ", ".join(str(target) for target in missing)
-        return complain(
-            f"The session left nothing for {words}. See gpu-balancer artifacts {name}.", ExitCode.SESSION_FAILED
-        )
+    if problems := _problems(delivery, places, name):
+        return complain(" ".join(problems), ExitCode.SESSION_FAILED)
     return ExitCode.OK
 
 
+def _problems(delivery: Delivery, places: Sequence[Path], session: str) -> list[str]:
+    """Tells what was to be fetched and was not there, as sentences."""
+    missing, in_parts = [], []
+    for fetch in delivery.fetches:
+        written = fetch.places_among(places)
+        if fetch.required and not written:
+            missing.append(str(fetch.target))
+        elif written and not fetch.whole_folder and fetch.target not in written:
+            in_parts.append(str(fetch.target))
+    told = []
+    if in_parts:
+        told.append(f"{', '.join(in_parts)} stayed in parts. Try gpu-balancer session {session} to see why.")
+    if missing:
+        told.append(f"The session left nothing for {', '.join(missing)}. See gpu-balancer artifacts {session}.")
+    return told
+
+
 def tell_places(screen: Screen, delivery: Delivery, places: Sequence[Path]) -> None:
-    """Tells what was written: each file, of a folder only its name."""
+    """Tells what was written: each file and each part, of a folder only its name."""
     if screen.json:
         return
     for fetch in delivery.fetches:
-        written = [place for place in places if place == fetch.target or place.is_relative_to(fetch.target)]
-        if not written:
-            continue
-        total = size(sum(place.stat().st_size for place in written))
-        words = f"{total} in {len(written)} files" if fetch.whole_folder else total
-        screen.line(f"Wrote {clean(str(fetch.target))} ({words})" if screen.terminal else str(fetch.target))
+        written = fetch.places_among(places)
+        if fetch.whole_folder and written:
+            total = size(sum(place.stat().st_size for place in written))
+            _tell_place(screen, fetch.target, f"{total} in {len(written)} files")
+        elif not fetch.whole_folder:
+            for place in written:
+                _tell_place(screen, place, size(place.stat().st_size))
+
+
+def _tell_place(screen: Screen, place: Path, words: str) -> None:
+    screen.line(f"Wrote {clean(str(place))} ({words})" if screen.terminal else str(place))

@@ -7,8 +7,9 @@ in "file exists".
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
 from gpu_balancer.v1 import media_pb2
@@ -20,6 +21,8 @@ PLACEHOLDER = "{rendition}"
 FILE_SUFFIXES = (".mp4", ".mkv", ".ts")
 HLS_FOLDER = "hls"
 """The folder among a session's artifacts for an HLS presentation that is to be fetched."""
+_PART_MARK = re.compile(r"\.part-?[1-9][0-9]*(-[1-9][0-9]*)?")
+"""What agents put before the suffix of a file's parts where they could not make one file of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,29 @@ class Fetch:
             return self.target if artifact_path == self.artifact_path else None
         below = f"{self.artifact_path}/"
         return place_inside(self.target, artifact_path, below=below) if artifact_path.startswith(below) else None
+
+    def part_place_of(self, artifact_path: str) -> Path | None:
+        """Tells where a part goes of a file that stayed in parts: beside the file's place. None: it is no such part."""
+        if self.whole_folder:
+            return None
+        mark = _part_mark(PurePosixPath(artifact_path), PurePosixPath(self.artifact_path))
+        return self.target.with_name(f"{self.target.stem}{mark}{self.target.suffix}") if mark else None
+
+    def places_among(self, places: Iterable[Path]) -> list[Path]:
+        """Tells which of the files that were written were meant by this: the file, its parts, those in the folder."""
+        return [
+            place
+            for place in places
+            if place.is_relative_to(self.target) or (not self.whole_folder and _part_mark(place, self.target))
+        ]
+
+
+def _part_mark(path: PurePath, whole: PurePath) -> str:
+    """Tells what makes the name of a part of the whole file's: ".part2". Empty: it is none."""
+    if path.parent != whole.parent or path.suffix != whole.suffix or not path.stem.startswith(whole.stem):
+        return ""
+    mark = path.stem.removeprefix(whole.stem)
+    return mark if _PART_MARK.fullmatch(mark) else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,9 @@ from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
-    from gpu_balancer.client.deliveries import Delivery
+    from gpu_balancer.client.deliveries import Delivery, Fetch
     from gpu_balancer.v1.session_pb2 import Artifact, Session
 
 # Players read playlists first: they are fetched last, so that they never name a segment that is not there yet.
@@ -36,6 +36,8 @@ class FetchingRequests(SessionRequests, ArtifactRequests):
     ) -> list[Path]:
         """Fetches what a delivery names from a session's artifacts; what the session did not leave is left out.
 
+        Of a file that stayed in parts, the parts are fetched, beside where the file was to go: `out.part1.mp4`.
+
         Args:
             session: The session, best ended.
             delivery: What to fetch, and where to.
@@ -46,12 +48,14 @@ class FetchingRequests(SessionRequests, ArtifactRequests):
             The files written.
         """
         async with aclosing(self.list_artifacts(session.name)) as artifacts:
-            wanted = [
-                (artifact, place)
-                async for artifact in artifacts
-                for fetch in delivery.fetches
-                if (place := fetch.place_of(artifact.path)) is not None
-            ]
+            found = [artifact async for artifact in artifacts]
+        paths = {artifact.path for artifact in found}
+        wanted = [
+            (artifact, place)
+            for artifact in found
+            for fetch in delivery.fetches
+            if (place := _place(artifact.path, fetch, paths)) is not None
+        ]
         return await self._download_all(wanted, overwrite=overwrite, on_download=on_download)
 
     async def check_files(self, session: Session, delivery: Delivery) -> dict[Path, str]:
@@ -71,7 +75,7 @@ class FetchingRequests(SessionRequests, ArtifactRequests):
         """
         checked: dict[Path, str] = {}
         for told in session.recording_report.files:
-            places = [fetch.place_of(told.path) for fetch in delivery.fetches]
+            places = [fetch.place_of(told.path) or fetch.part_place_of(told.path) for fetch in delivery.fetches]
             for place in places:
                 if place is None or not told.sha256 or not await self._connection.work(place.is_file):
                     continue
@@ -125,6 +129,13 @@ class FetchingRequests(SessionRequests, ArtifactRequests):
             place.parent.mkdir(parents=True, exist_ok=True)
             places.append(await self.download_artifact(artifact, place, overwrite=overwrite, progress=progress))
         return places
+
+
+def _place(artifact_path: str, fetch: Fetch, there: Container[str]) -> Path | None:
+    place = fetch.place_of(artifact_path)
+    if place is None and fetch.artifact_path not in there:
+        return fetch.part_place_of(artifact_path)
+    return place
 
 
 def _sha256(place: Path) -> str:
