@@ -10,7 +10,7 @@ What a page may do, and what becomes of it:
 | host not found, connection refused or broken off, no answer within the gate's timeout | PAGE_UNREACHABLE |
 | redirects in a circle; a download, or nothing, instead of a page | PAGE_UNREACHABLE |
 | status of 400 or above | PAGE_HTTP_ERROR, unless accepted |
-| locale, time zone or cookie that the browser does not take | PAGE_SETTING_REFUSED |
+| locale, time zone or cookie that it does not take; an init script that does not compile | PAGE_SETTING_REFUSED |
 | certificate not valid | PAGE_CERTIFICATE, unless ignored |
 | never finishes loading, 50 MB of it | recorded: the gate decides, not the load |
 | gate not passed in time; a selector that is no CSS | GATE_TIMEOUT |
@@ -132,6 +132,9 @@ class ChromiumPage:
                 self._attachment = await attach_to_page(
                     connection, self._display, self._source, gate, events=self._events, log=self._log
                 )
+        except PageFault:
+            await connection.close()
+            raise
         except TimeoutError:
             await connection.close()
             raise PageFault("BROWSER_FAILED", f"Cannot drive {endpoint.name}: {_SILENT}. Try again.") from None

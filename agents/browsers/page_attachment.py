@@ -14,6 +14,7 @@ from agents.browsers import page_script
 from agents.browsers.blank_page import BLANK
 from agents.browsers.kiosk_window import fill_display
 from agents.browsers.own_origin import OwnOriginHeaders
+from agents.browsers.page import PageFault
 from agents.browsers.page_settings import Command, cookie_command, emulation_commands
 from agents.browsers.screen_probe import ScreenProbe, ScreenProbeError, open_probe
 from agents.pipelines.recording import ColorScheme, GateKind
@@ -101,7 +102,7 @@ async def attach_to_page(
         log: For requests that fail.
 
     Raises:
-        PageFault: BROWSER_FAILED, when it does not fill the display.
+        PageFault: BROWSER_FAILED, when it does not fill the display; PAGE_SETTING_REFUSED for its init script.
         Error: When the browser does not do as it is told.
         IndexError: When there is no page.
     """
@@ -122,6 +123,8 @@ async def attach_to_page(
         *([] if source.show_scrollbars else [page.add_init_script(page_script.SCROLLBAR_SCRIPT)]),
     )
     if source.init_script is not None:
+        if gate is not None:
+            await _require_compiling(session, source.init_script)
         await page.add_init_script(source.init_script)
     if source.color_scheme is ColorScheme.DARK:
         await page.emulate_media(color_scheme="dark")
@@ -131,6 +134,20 @@ async def attach_to_page(
         if gate.kind is GateKind.FIRST_CONTENTFUL_PAINT:
             return replace(attachment, in_place_of_blank=await _shows_blank(display))
     return attachment
+
+
+async def _require_compiling(session: CDPSession, script: str) -> None:
+    """Makes sure that a script is one. The browser would leave out another without a word, at each page.
+
+    What is wrong with it is not repeated: it may have secrets.
+    """
+    # The same function as Playwright makes of it, so that what may stand in it is the same.
+    tried = {"expression": f"(() => {{\n{script}\n}})();", "sourceURL": "", "persistScript": False}
+    mistake = (await session.send("Runtime.compileScript", tried)).get("exceptionDetails")
+    if mistake is not None:
+        # Lines count from 0, and the first is the function's.
+        problem = f"its init_script has a syntax error in line {mistake['lineNumber']}"
+        raise PageFault("PAGE_SETTING_REFUSED", f"Cannot open the page: {problem}. Try it in a browser's console.")
 
 
 async def _blank_goes(display: Display) -> bool:

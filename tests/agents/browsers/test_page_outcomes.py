@@ -78,7 +78,12 @@ async def test_a_page_that_cannot_be_there_is_told_by_its_reason(pages: ShownPag
 
 @pytest.mark.parametrize(
     "wished",
-    [{"timezone": "Mars/Olympus"}, {"locale": "xx-YY-zzzz"}, {"cookies": (Cookie(name="__Host-a", value="b"),)}],
+    [
+        {"timezone": "Mars/Olympus"},
+        {"locale": "xx-YY-zzzz"},
+        {"cookies": (Cookie(name="__Host-a", value="b"),)},
+        {"init_script": "let one = 1;\nlet one = 2;"},
+    ],
     ids=lambda wished: next(iter(wished)),
 )
 async def test_a_setting_that_the_browser_refuses_is_told_so(pages: ShownPages, wished: dict[str, Any]) -> None:
