@@ -49,7 +49,7 @@ from balancer.session_listing import SessionFilter, SessionPage, page_of
 from balancer.session_moves import SessionMoves
 from balancer.session_pacing import SessionPacing
 from balancer.session_queue import QueueFigures, SessionQueue
-from balancer.session_retention import RetentionSettings, forget_outlived
+from balancer.session_retention import RetentionSettings, forget_outlived, not_ended
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 if TYPE_CHECKING:
@@ -453,10 +453,7 @@ class SessionEngine:
         """
         record = self.get(session_id)
         if not record.state.final:
-            raise RequestFailure(
-                reason=Reason.SESSION_NOT_ENDED,
-                message=f"Cannot delete sessions/{session_id}: it is {record.state.value}. Try to stop it first.",
-            )
+            raise not_ended(record)
         await self._commands.delete(record)
         entry = self._book.entry(session_id)
         if entry is None:

@@ -1,4 +1,4 @@
-"""Which ended sessions are old enough to be forgotten, with their files. Live ones never are."""
+"""Which ended sessions are old enough to be forgotten, with their files. Live ones never are, nor are they deleted."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from balancer.domain.session import SessionState
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 if TYPE_CHECKING:
@@ -31,6 +32,16 @@ class RetentionSettings:
     keep_count: int = 10_000
     """At most this many ended sessions; the ones that ended first go first."""
     look_every: timedelta = timedelta(minutes=1)
+
+
+def not_ended(record: SessionRecord) -> RequestFailure:
+    """Makes the failure of deleting a session that has not ended."""
+    stops = record.state is SessionState.STOPPING
+    cure = "again when it has ended" if stops else "to stop it first"
+    return RequestFailure(
+        reason=Reason.SESSION_NOT_ENDED,
+        message=f"Cannot delete sessions/{record.id}: it is {record.state.value}. Try {cure}.",
+    )
 
 
 def outlived(records: Iterable[SessionRecord], settings: RetentionSettings, now: datetime) -> list[SessionId]:

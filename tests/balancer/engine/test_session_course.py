@@ -305,6 +305,10 @@ async def test_a_deleted_session_is_gone_with_its_files_and_its_request_id(
     with pytest.raises(RequestFailure, match="Try to stop it first") as caught:
         await house.engine.delete(record.id)
     assert caught.value.reason is Reason.SESSION_NOT_ENDED
+    house.agent.keeps_stopping = True
+    await house.engine.stop(record.id)
+    with pytest.raises(RequestFailure, match="Try again when it has ended"):
+        await house.engine.delete(record.id)
     house.agent.end(record.id)
     await settle()
     await asyncio.gather(*(house.engine.delete(record.id) for _ in range(3)))
