@@ -29,7 +29,7 @@ SMOKE = {
     "recording": {
         "parts": ("starts", "kills"),
         "start_runs": 1,
-        "cold_runs": 1,
+        "cold_runs": 0,
         "kills": 1,
         "naive_runs": 1,
         "size": (640, 360),

@@ -50,7 +50,7 @@ def measure(  # noqa: PLR0913 - one number for each figure
     Args:
         parts: Which of `PARTS`.
         start_runs: Warm starts.
-        cold_runs: Cold starts.
+        cold_runs: Cold starts. 0: they are left out.
         leading_runs: Recordings of a page that paints late.
         film_s: Length of the recordings for frames, and for sound where no drift is told, in seconds.
         drift_s: Length of the two from which drift is told: a film, and a page that flashes as its beeps are heard.

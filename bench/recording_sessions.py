@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from gpu_balancer import Client
     from gpu_balancer.v1.session_pb2 import Session
 
-USER_IDS = range(66_000, 66_400)
-"""Of the displays, when the benchmark runs as root: outside the usual ones, so that what is left of them is found."""
+_FIRST_USER_ID = 66_000 + os.getpid() % 80 * 400
+USER_IDS = range(_FIRST_USER_ID, _FIRST_USER_ID + 400)
+"""Of the displays, when the benchmark runs as root: neither the usual ones nor those of one beside it, so that what is
+left of them is found."""
 FILE = "recording.mp4"
 _READY_S = 60.0
 _LOOKED_EVERY_S = 0.02

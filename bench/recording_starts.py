@@ -33,21 +33,24 @@ def measure_starts(house: RecordingHouse, *, runs: int, cold_runs: int, naive_ru
     Args:
         house: With warm displays.
         runs: Warm starts.
-        cold_runs: Starts on displays that are made for them.
+        cold_runs: Starts on displays that are made for them. 0: they are left out.
         naive_runs: Starts of the rival. 0: it is left out.
     """
     warm = [_start_s(house) for _ in range(runs)]
-    with recording_house(warm_displays=0, size=house.size) as other:
-        cold = [_start_s(other) for _ in range(cold_runs)]
     figures = [
         Figure(
             name="start, warm: p50", value=_percentile(warm, 50), unit="s", bound="<= 0.4", detail=spread(warm, "s")
         ),
         Figure(name="start, warm: p95", value=_percentile(warm, 95), unit="s", bound="<= 0.8", detail=f"{runs} runs"),
-        Figure(
-            name="start, cold: p95", value=_percentile(cold, 95), unit="s", bound="<= 3.5", detail=spread(cold, "s")
-        ),
     ]
+    if cold_runs:
+        with recording_house(warm_displays=0, size=house.size) as other:
+            cold = [_start_s(other) for _ in range(cold_runs)]
+        figures.append(
+            Figure(
+                name="start, cold: p95", value=_percentile(cold, 95), unit="s", bound="<= 3.5", detail=spread(cold, "s")
+            )
+        )
     if naive_runs:
         naive = [_naive_start_s(house) for _ in range(naive_runs)]
         ratio = statistics.median(naive) / statistics.median(warm)

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from asked import FFMPEG, encoded, live_input, make_media, to_file, to_hls, to_push, transcode_of
+from daemons import needs_displays
 
 from gpu_balancer.client import AsyncClient
 from gpu_balancer.runtime.failures import Reason, RequestFailure
-from gpu_balancer.v1 import media_pb2, session_pb2
+from gpu_balancer.v1 import media_pb2, recording_pb2, session_pb2
 
 if TYPE_CHECKING:
     from daemons import RunningDaemon
 
+    from bench.pages.server import PageServer
     from gpu_balancer.client import Client
 
 pytestmark = pytest.mark.process
@@ -142,6 +144,14 @@ def test_an_input_without_video_is_refused(refused: Refused, media: Path) -> Non
 def test_private_addresses_are_refused_however_they_are_written(refused: Refused, host: str, scheme: str) -> None:
     failure = refused(transcode_of(f"{scheme}://u:{SECRET}@{host}/live/x"), Reason.INPUT_NOT_ALLOWED, URI)
     assert SECRET not in failure.message
+
+
+@needs_displays
+def test_a_page_of_this_machine_is_not_opened(cpu_client: Client, pages: PageServer) -> None:
+    page = recording_pb2.PageSource(url=pages.url("still"))
+    asked = session_pb2.Session(recording=recording_pb2.RecordingSpec(page=page))
+    ended = cpu_client.wait(cpu_client.create_session(asked).name)
+    assert ended.failure.reason == "PAGE_NOT_ALLOWED", ended
 
 
 @pytest.mark.parametrize(
