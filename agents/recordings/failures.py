@@ -81,8 +81,8 @@ def memory_exceeded(taken_mib: int, bound_mib: int) -> Failure:
     """Makes the failure of a display that takes more memory than it may."""
     return Failure(
         reason="MEMORY_EXCEEDED",
-        message=f"Cannot go on recording: its display has taken {taken_mib:,} MiB of memory, and {bound_mib:,} are the "
-        "most that one may. What was recorded until then is kept. Try a page that needs less, or a larger "
+        message=f"Cannot go on: its display has taken {taken_mib:,} MiB of memory, and {bound_mib:,} are the "
+        "most that one may. Whatever was recorded until then is kept. Try a page that needs less, or a larger "
         "largest_memory_mib in [recordings].",
     )
 
@@ -91,8 +91,8 @@ def storage_exceeded(taken_mib: int, bound_mib: int) -> Failure:
     """Makes the failure of a browser that takes more disk than it may."""
     return Failure(
         reason="STORAGE_EXCEEDED",
-        message=f"Cannot go on recording: its browser has taken {taken_mib:,} MiB of disk, and {bound_mib:,} are the "
-        "most that one may. What was recorded until then is kept. Try a page that stores less, or a larger "
+        message=f"Cannot go on: its browser has taken {taken_mib:,} MiB of disk, and {bound_mib:,} are the "
+        "most that one may. Whatever was recorded until then is kept. Try a page that stores less, or a larger "
         "largest_folder_mib in [recordings].",
     )
 

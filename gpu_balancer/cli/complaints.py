@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from gpu_balancer.cli.error_text import complain, wrapped
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.failures import RequestFailure
     from gpu_balancer.v1.placement_pb2 import Placement
     from gpu_balancer.v1.session_pb2 import Session
+
+_OPTIONS = {
+    "accept_http_errors": "--accept-http-errors",
+    "basic_auth": "--basic-auth",
+    "ignore_certificate_errors": "--insecure",
+    "init_script": "--init-script",
+    "start_gate": "--gate",
+}
 
 
 def complain_of(failure: RequestFailure, plan: Placement | None = None) -> ExitCode:
@@ -66,6 +75,11 @@ def refusal_lines(placement: Placement, *, told: str = "") -> Iterator[str]:
             yield f"{device_word(verdict.device)}: {words} ({verdict.refusal.rule})"
 
 
+def _with_options(message: str) -> str:
+    """Has a message name options in the place of the contract's fields, as they are to be typed."""
+    return re.sub(r"\b\w+\b", lambda word: _OPTIONS.get(word[0], word[0]), message)
+
+
 def complain_of_end(session: Session) -> ExitCode:
     """Writes to standard error why a session did not succeed, with the end of its log.
 
@@ -87,7 +101,7 @@ def complain_of_end(session: Session) -> ExitCode:
         words = f"The session {short_name(session.name)} was {session_state(session.state)}."
         return complain(words, ExitCode.SESSION_FAILED)
     status = f", exit status {failure.exit_code}" if failure.HasField("exit_code") else ""
-    words = failure.message or "no reason was given."
+    words = _with_options(failure.message) or "no reason was given."
     complain(f"{words} ({failure.reason}{status})", ExitCode.SESSION_FAILED)
     for line in failure.log_tail[-10:]:
         typer.echo(f"  | {clean(line)}", err=True)

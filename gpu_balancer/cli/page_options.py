@@ -108,8 +108,11 @@ def _text(option: str, file: str) -> str:
         data = opened.read(_FILE_BYTES_MAX + 1)
     if len(data) > _FILE_BYTES_MAX:
         raise Misuse(f"Cannot use {option}: {file} has more than {_FILE_BYTES_MAX:,} bytes. Try a smaller file.")
-    with spelled(option):
+    try:
         return data.decode()
+    except UnicodeDecodeError as error:
+        problem = f"{file} is no UTF-8 text, from byte {error.start:,} on"
+        raise Misuse(f"Cannot use {option}: {problem}. Try to convert it.") from error
 
 
 def _password(page: PageOptions) -> str:

@@ -89,14 +89,12 @@ def parse_display_size(text: str) -> tuple[int, int]:
         ValueError: When it is none of these, or a side is odd or too small or too large for any display.
     """
     lines = _LINES.fullmatch(text)
-    size = parse_size(text)
+    size = parse_size(text, least=DISPLAY_SIDE_MIN)
     if lines is not None and size.height is not None:
         # The even number next to 16:9.
         size = PictureSize(width=round(size.height * 8 / 9) * 2, height=size.height)
     if size.width is None or size.height is None:
         raise ValueError(f"{text!r} is no size of a display. Try 1280x720")
-    if min(size.width, size.height) < DISPLAY_SIDE_MIN:
-        raise ValueError(f"{text!r} has a side below {DISPLAY_SIDE_MIN} pixels")
     return size.width, size.height
 
 

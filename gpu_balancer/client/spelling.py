@@ -114,29 +114,34 @@ def parse_reserved_speed(text: str) -> float:
     return float(matched[1])
 
 
-def parse_size(text: str) -> PictureSize:
+def parse_size(text: str, *, least: int = SIDE_MIN) -> PictureSize:
     """Reads `1280x720`, `720p`, `x720`, `1280x` or `source` as the size of a picture.
 
+    Args:
+        text: As typed.
+        least: The smallest side in pixels.
+
     Raises:
-        ValueError: When it is none of these, or a side is odd or outside 16 to 16384.
+        ValueError: When it is none of these, or a side is odd or outside `least` to 16384.
     """
     if text.lower() in ("source", ""):
         return PictureSize(width=None, height=None)
     lines, size = _LINES.fullmatch(text), _SIZE.fullmatch(text)
     if lines is not None:
-        return PictureSize(width=None, height=_side(lines[1], text))
+        return PictureSize(width=None, height=_side(lines[1], text, least))
     if size is None or not (size[1] or size[2]):
         raise ValueError(f"{text!r} is no size. Try 1280x720, 720p or source")
     return PictureSize(
-        width=_side(size[1], text) if size[1] else None, height=_side(size[2], text) if size[2] else None
+        width=_side(size[1], text, least) if size[1] else None,
+        height=_side(size[2], text, least) if size[2] else None,
     )
 
 
-def _side(digits: str, text: str) -> int:
+def _side(digits: str, text: str, least: int) -> int:
     # int() of thousands of digits raises or takes long.
     side = int(digits) if len(digits) <= 9 else SIDE_MAX + 1
-    if not SIDE_MIN <= side <= SIDE_MAX:
-        raise ValueError(f"{text!r} has a side outside {SIDE_MIN} to {SIDE_MAX} pixels")
+    if not least <= side <= SIDE_MAX:
+        raise ValueError(f"{text!r} has a side outside {least} to {SIDE_MAX} pixels")
     if side % 2:
         raise ValueError(f"{text!r} has an odd side: video formats need even ones. Try {side - 1} or {side + 1}")
     return side

@@ -224,7 +224,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((URL, "--gate", "selector"), "Try 'selector:#ready'"),
     ((URL, "--gate-timeout", "1h"), "Cannot use --gate-timeout: '1h' is outside 100ms to 10m."),
     ((URL, "--size", "20000x20000"), "Cannot use --size"),
-    ((URL, "--size", "0x0"), "Cannot use --size"),
+    ((URL, "--size", "0x0"), "Cannot use --size: '0x0' has a side outside 64 to 16384 pixels"),
     ((URL, "--fps", "500"), "Cannot use --fps"),
     ((URL, "--duration", "0"), "Cannot use --duration"),
     ((URL, "--duration", "100000h"), "Cannot use --duration"),
@@ -249,6 +249,13 @@ def test_what_cannot_be_meant_is_wrong_usage_in_the_options_words(
     assert told in ran.err
     assert "hunter2" not in ran.err
     assert fake.sessions == {}
+
+
+def test_a_file_that_is_no_text_is_refused(run: Command, tmp_path: Path) -> None:
+    (tmp_path / "latin.js").write_bytes("let grün".encode("latin-1"))
+    ran = run("record", URL, "--init-script", "latin.js")
+    assert (ran.code, ran.out) == (2, "")
+    assert "Cannot use --init-script: latin.js is no UTF-8 text, from byte 6 on. Try to convert it." in ran.err
 
 
 def test_a_file_that_is_too_long_is_refused_and_not_read_on(run: Command, tmp_path: Path) -> None:
@@ -318,6 +325,15 @@ def test_a_recording_that_failed_says_why_and_leaves_its_clues(
     assert (tmp_path / "out.console.log").read_text() == "a log"
 
 
+def test_what_helps_is_named_as_it_is_typed(fake: FakeBalancer, run: Command) -> None:
+    def fail(session: session_pb2.Session) -> None:
+        message = "Cannot open it: its server answers 404. Try accept_http_errors, or cookies."
+        fake.advance(session.name, state=FAILED, failure=session_pb2.Failure(reason="PAGE_HTTP_ERROR", message=message))
+
+    fake.on_create = fail
+    assert "Try --accept-http-errors, or cookies. (PAGE_HTTP_ERROR)" in run("record", URL).err
+
+
 def test_clues_of_an_earlier_try_are_not_replaced(failing: FakeBalancer, run: Command, tmp_path: Path) -> None:
     run("record", URL)
     assert f"{tmp_path}/recording.failure-2.png" in run("record", URL).err
@@ -342,6 +358,48 @@ def test_what_was_recorded_until_a_failure_is_fetched(fake: FakeBalancer, run: C
     assert (ran.code, ran.out) == (1, f"{tmp_path}/recording.mp4\n")
     assert "That is what was recorded until it failed." in ran.err
     assert (tmp_path / "recording.mp4").read_bytes() == b"half a film"
+
+
+def test_parts_of_what_could_not_be_joined_are_fetched_beside_its_place(
+    fake: FakeBalancer, run: Command, tmp_path: Path
+) -> None:
+    def fail(session: session_pb2.Session) -> None:
+        for number in (1, 2):
+            fake.add_artifact(session.name, f"recording.part-{number}.mp4", b"half a film")
+        fake.add_artifact(session.name, "recording.partly.mp4", b"another's")
+        fake.advance(session.name, state=FAILED, failure=session_pb2.Failure(reason="DISK_FULL", message="No room."))
+
+    fake.on_create = fail
+    ran = run("record", URL, "-o", "film.mp4")
+    assert (ran.code, ran.out) == (1, f"{tmp_path}/film.part-1.mp4\n{tmp_path}/film.part-2.mp4\n")
+    assert {path.name for path in tmp_path.glob("*.mp4")} == {"film.part-1.mp4", "film.part-2.mp4"}
+
+
+def test_a_file_that_stayed_in_parts_is_told(fake: FakeBalancer, run: Command, tmp_path: Path) -> None:
+    def end_in_parts(session: session_pb2.Session) -> None:
+        told = report()
+        for number in (1, 2):
+            path = f"recording.part{number}.mp4"
+            fake.add_artifact(session.name, path, path.encode())
+            told.files.add(path=path, sha256=hashlib.sha256(path.encode()).hexdigest(), size_bytes=len(path))
+        fake.advance(session.name, state=RUNNING, running_time=Timestamp(seconds=1))
+        fake.advance(session.name, state=SUCCEEDED, recording_report=told)
+
+    fake.on_create = end_in_parts
+    ran = run("record", URL, "-o", "film.mp4")
+    assert (ran.code, ran.out) == (1, f"{tmp_path}/film.part1.mp4\n{tmp_path}/film.part2.mp4\n")
+    assert f"{tmp_path}/film.mp4 stayed in parts. Try gpu-balancer session s1 to see why." in ran.err
+    assert "agrees for 2 files" in ran.err
+
+
+def test_parts_beside_a_whole_file_are_left_alone(fake: FakeBalancer, run: Command, tmp_path: Path) -> None:
+    def end(session: session_pb2.Session) -> None:
+        fake.add_artifact(session.name, "recording.part1.mp4", b"nothing to play")
+        finish(fake, session, SUCCEEDED)
+
+    fake.on_create = end
+    assert run("record", URL).out == f"{tmp_path}/recording.mp4\n"
+    assert [path.name for path in tmp_path.glob("*.mp4")] == ["recording.mp4"]
 
 
 def test_an_empty_file_of_a_recording_that_failed_is_not_fetched(
