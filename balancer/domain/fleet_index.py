@@ -55,7 +55,8 @@ class _Standing:
     """Where a device stands in its class now."""
 
     order: _Order
-    use: tuple[tuple[Dimension, int], ...]
+    use: dict[Dimension, int]
+    """Of each limited dimension, without what yields."""
 
 
 class FleetIndex:
@@ -144,14 +145,11 @@ class FleetIndex:
         return bisect_right(uses, (bookable - needed, len(self._views)))
 
     def _fits(self, place: int, needs: Sequence[Need], *, real_time: bool, closed: Collection[DeviceId]) -> bool:
-        device_id = self._views[place].id
-        if device_id in closed:
+        if closed and self._views[place].id in closed:
             return False
-        used = self._ledger.used(device_id)
-        yielding = self._ledger.yielding(device_id) if real_time else None
+        taken = self._standings[place].use if real_time else self._ledger.used(self._views[place].id)
         for dimension, needed, bookable in needs:
-            taken = used.get(dimension, 0) - (yielding.get(dimension, 0) if yielding else 0)
-            if taken + needed > bookable:
+            if taken.get(dimension, 0) + needed > bookable:
                 return False
         return True
 
@@ -164,7 +162,7 @@ class FleetIndex:
         self._changed.clear()
         for place, members in enumerate(self._class_of):
             members.order.append(self._standings[place].order)
-            for dimension, use in self._standings[place].use:
+            for dimension, use in self._standings[place].use.items():
                 members.by_use.setdefault(dimension, []).append((use, place))
         for members in self._classes.values():
             members.order.sort()
@@ -183,15 +181,15 @@ class FleetIndex:
         used, yielding = ledger.used(device_id), ledger.yielding(device_id)
         return _Standing(
             order=(ledger.cost(device_id), ledger.session_count(device_id), place),
-            use=tuple(
-                (dimension, used.get(dimension, 0) - yielding.get(dimension, 0)) for dimension in view.capacity.limits
-            ),
+            use={
+                dimension: used.get(dimension, 0) - yielding.get(dimension, 0) for dimension in view.capacity.limits
+            },
         )
 
     def _take_out(self, place: int) -> None:
         members, standing = self._class_of[place], self._standings[place]
         del members.order[bisect_left(members.order, standing.order)]
-        for dimension, use in standing.use:
+        for dimension, use in standing.use.items():
             uses = members.by_use[dimension]
             del uses[bisect_left(uses, (use, place))]
 
@@ -199,7 +197,7 @@ class FleetIndex:
         members = self._class_of[place]
         standing = self._standings[place] = self._standing(place, view)
         insort(members.order, standing.order)
-        for dimension, use in standing.use:
+        for dimension, use in standing.use.items():
             insort(members.by_use.setdefault(dimension, []), (use, place))
 
 
