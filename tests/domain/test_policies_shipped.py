@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from balancer.adapters.policy_plugins import load_policy, policy_names
 from balancer.domain.capacity import CapacityOverride, capacity_of_host
 from balancer.domain.decision import Need, PlacementSettings, Refusal
-from balancer.domain.demand import demand_on
+from balancer.domain.demand import demand_on, nominal_cost
 from balancer.domain.device import DeviceView, Dimension, Utilization
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.ledger import Ledger
@@ -401,7 +401,46 @@ def test_adaptive_spreads_while_there_is_room_and_packs_when_it_gets_tight() -> 
     assert policy.choose(calm, asked) == LeastWeightedLoad().choose(calm, asked)
     tight = (candidate("GPU-1", (6, 1, 10), booked=60), candidate("GPU-2", (8, 1, 10), booked=80))
     assert policy.choose(tight, asked).device_id == "GPU-2"
-    assert policy.choose(tight, asked).scores == {"GPU-1": 100 * 350_000, "GPU-2": 100 * 150_000}
+
+
+def test_packing_keeps_a_place_that_the_tightest_fit_would_take() -> None:
+    """A device has room for one large session and a bit, another for nearly two: the small one costs no place there."""
+    policy = adaptive_with(gpu(device_id="GPU-1"), gpu(device_id="GPU-2"))
+    large, small = workload(encode(2160)), workload(encode(720))
+    one, little = (encode_amount(asked) for asked in (large, small))
+    assert little < one // 4
+    bookable = 20 * one
+    tight = (
+        candidate("GPU-1", (bookable - one - little // 2, little, bookable)),
+        candidate("GPU-2", (bookable - 2 * one + little // 2, little, bookable)),
+    )
+    assert policy.choose(tight, small).device_id == "GPU-1", "nobody asks for a large one"
+    placed(policy, "large", large)
+    choice = policy.choose(tight, small)
+    assert choice.device_id == "GPU-2"
+    assert choice.scores["GPU-1"] - choice.scores["GPU-2"] == nominal_cost(large, CostFactors())
+    policy.on_session_ended(SessionId("large"))
+    assert policy.choose(tight, small).device_id == "GPU-1"
+
+
+def encode_amount(asked: Workload) -> int:
+    """What a session takes of a GPU's encoders."""
+    demand = demand_on(asked, gpu(), CostFactors())
+    assert not isinstance(demand, Refusal)
+    return demand.device_amounts[Dimension.ENCODE]
+
+
+def test_packing_keeps_cards_for_what_only_they_can_do() -> None:
+    able, plain = gpu(device_id="GPU-1"), gpu(device_id="GPU-2", capabilities=nvenc(VideoCodec.H264))
+    policy = adaptive_with(able, plain)
+    asked = workload(encode(720))
+    placed(policy, "rare", workload(encode(1080, codec=VideoCodec.AV1)))
+    needed = encode_amount(asked)
+    tight = (
+        candidate("GPU-1", (90 * needed, needed, 100 * needed))._replace(view=able),
+        candidate("GPU-2", (80 * needed, needed, 100 * needed))._replace(view=plain),
+    )
+    assert policy.choose(tight, asked).device_id == "GPU-2"
 
 
 def test_adaptive_keeps_the_place_for_a_large_session_where_spreading_fills_it_up() -> None:

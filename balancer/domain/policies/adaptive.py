@@ -2,13 +2,18 @@
 
 Spreading (by weighted load after placing) keeps devices calm, but leaves a little room on each of them, and when
 all are nearly full a large session finds none that takes it. So once the devices are full beyond a threshold, sessions
-are packed: each goes where the least stays free. What stays free counts by the size of the device, not as a share,
-because a quarter of a large device holds a large session and a quarter of a small one does not. A session also takes
-more of some devices than of others, whose encoders are slower at its format; that counts too, half as much.
+are packed: each goes where it takes the fewest places from the sessions that there are. A device has as many places
+for a shape of session as would fit into what is free; each place that is lost counts with what all live sessions of the
+shape cost together. Whole places count most, but parts of one do too: what is left of a place is soon another.
 
-How full the devices are follows from what is booked when the question is asked. No time, no memory of earlier
-questions: the same state gives the same answer, and a plan agrees with the placement after it. Where nobody is refused
-(without admission) there is nothing to pack for, and the rule is the default's throughout.
+So a session goes into a gap that no larger one fits into any more, is kept off cards that others need for what only
+these can do, and does not waste a card that is slow at its format. Where that makes no difference, as when all sessions
+are alike, it goes where the least stays free, by the size of the device: a quarter of a large device holds a large
+session and a quarter of a small one does not.
+
+How full the devices are follows from what is booked when the question is asked. No time: the same sessions give the
+same answer, and a plan agrees with the placement after it. Where nobody is refused (without admission) there is nothing
+to pack for, and the rule is the default's throughout.
 
 Its weakness is that of all packing: beyond the threshold some devices are as full as headroom lets them be while others
 have room, and a session that turns out heavier than it was booked finds no slack there.
@@ -16,27 +21,39 @@ have room, and a session that turns out heavier than it was booked finds no slac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 
 from balancer.domain.capacity import default_weights
 from balancer.domain.decision import PlacementSettings, Refusal
+from balancer.domain.demand import nominal_cost
 from balancer.domain.device import DeviceState, DeviceView
+from balancer.domain.fleet_index import class_key
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.policies.demands import KEPT_WORKLOADS, Demands
 from balancer.domain.policies.least_weighted_load import LeastWeightedLoad
+from balancer.domain.policies.live_shapes import LiveShapes
 from balancer.domain.policies.policy import Candidate, Choice, IndifferentPolicy
-from balancer.domain.policies.shares import PARTS
+from balancer.domain.policies.shares import PARTS, Leanings, parts, share_after
 from balancer.domain.workload import Workload
 
 PACKING_FILL_PARTS = 700_000
 """How full the devices are on average, in millionths of what may be booked, from where on sessions are packed. In
 trials with mixed cards at 1.1 times what they carry, 0 to 0.8 served the same and 0.9 served less; the higher it is the
 longer devices stay calm."""
-TAKEN_WEIGHT = 1
-"""How much what the session takes of a device counts against it when packing, beside `FREE_WEIGHT`."""
-FREE_WEIGHT = 2
-"""How much what stays free on a device counts against it. In the same trials, twice as much as what is taken served
-best, by a hair; taken only for what is free, a card wastes itself on formats that it is slow at."""
+PLACE_WEIGHT = 10
+"""How much a whole place that is lost counts, beside `PART_WEIGHT`."""
+PART_WEIGHT = 3
+"""How much a place counts of which parts are lost, each with its share. In the same trials 3 and 10 served best, by a
+hair: 10 and 10, or whole places alone, served less."""
+_EVERY_PLACE = 10**18
+"""More places than any device has."""
+_ROUNDED_PARTS = 1_000
+"""Places are counted to a thousandth, so that rounding does not decide between devices that are alike."""
+_HALF = PARTS // _ROUNDED_PARTS // 2
+
+_Wanted = list[tuple[int, list[tuple[int, int]]]]
+"""Of each shape what its live sessions cost, and what one takes of which of the needed dimensions, by their places."""
 
 
 class Adaptive(IndifferentPolicy):
@@ -51,6 +68,10 @@ class Adaptive(IndifferentPolicy):
         self._ready: tuple[DeviceView, ...] = ()
         self._sizes: dict[DeviceId, int] = {}
         self._demands = Demands()
+        self._shapes = LiveShapes()
+        self._leanings = Leanings()
+        self._alike: list[tuple[DeviceView, int]] | None = None
+        """Devices that differ in nothing but who they are: one, and the size of all. None: to be found out."""
         self._able: dict[Workload, int] = {}
         """Of each workload asked for the size of all devices that could do it."""
 
@@ -63,16 +84,19 @@ class Adaptive(IndifferentPolicy):
         """Learns whether devices without room refuse."""
         self._settings = settings
         self._demands.on_settings(settings)
+        self._shapes.on_settings(settings)
         self._default.on_settings(settings)
         self._spread.on_settings(settings)
 
     def on_session_placed(self, session_id: SessionId, device_id: DeviceId, workload: Workload) -> None:
-        """Lets the default hear how large live sessions are."""
+        """Remembers what live sessions are like, and lets the default hear of them."""
         self._default.on_session_placed(session_id, device_id, workload)
+        self._shapes.on_session_placed(session_id, workload)
 
     def on_session_ended(self, session_id: SessionId) -> None:
         """Lets it hear of ends, too."""
         self._default.on_session_ended(session_id)
+        self._shapes.on_session_ended(session_id)
 
     def on_devices(self, devices: Sequence[DeviceView]) -> None:
         """Takes the sizes of the devices, which are the weights that their capacities suggest.
@@ -83,16 +107,18 @@ class Adaptive(IndifferentPolicy):
         self._default.on_devices(devices)
         self._spread.on_devices(devices)
         self._demands.on_devices()
+        self._leanings.on_devices(devices)
         suggested = default_weights({view.id: view.capacity for view in devices})
         self._sizes = {view.id: max(1, suggested[view.id] ** 2 // view.weight) for view in devices if view.weight > 0}
         self._ready = tuple(view for view in devices if view.weight > 0 and view.state is DeviceState.READY)
+        self._alike = None
         self._able.clear()
 
     def choose(self, candidates: Sequence[Candidate], workload: Workload) -> Choice:
         """Chooses by one of the two rules; see the module.
 
-        Scores are weighted loads when spreading. When packing they are what stays free and half of what is taken, in
-        millionths, times the size of the device.
+        Scores are weighted loads when spreading. When packing they are the places that are lost, times what live
+        sessions of their shapes cost together, in pixels per second.
         """
         if not self._settings.admission:
             return self._default.choose(candidates, workload)
@@ -117,42 +143,83 @@ class Adaptive(IndifferentPolicy):
         filled += (size_of_able - size_of_candidates) * PARTS
         return filled >= size_of_able * PACKING_FILL_PARTS
 
-    def _pack(self, candidates: Sequence[Candidate], workload: Workload) -> Choice:  # noqa: ARG002 - as a policy's
-        """Chooses the device with the least left, counting what the session takes; of equals the most sessions."""
+    def _pack(self, candidates: Sequence[Candidate], workload: Workload) -> Choice:
+        """Chooses the device where the fewest places are lost; of equals the least left, then the most sessions."""
+        shapes = dict(self._shapes.largest())
+        shapes.setdefault(workload, nominal_cost(workload, self._settings.factors))
+        wanted: dict[int, _Wanted] = {}
         best: Candidate | None = None
-        best_score = 0
+        best_rank: tuple[int, int, int] | None = None
         scores: dict[DeviceId, int] = {}
         for candidate in candidates:
-            after = taken = 0
-            for (_, needed, bookable), used in zip(candidate.device_needs, candidate.device_used, strict=True):
-                if not needed:
-                    continue
-                needed_parts = needed * PARTS // bookable if bookable > 0 else PARTS
-                if needed_parts > taken:
-                    taken = needed_parts
-                after_parts = (used + needed) * PARTS // bookable if bookable > 0 else PARTS
-                if after_parts > after:
-                    after = after_parts
             device_id = candidate.view.identity.id
-            size = self._sizes.get(device_id, 1)
-            score = scores[device_id] = size * (FREE_WEIGHT * (PARTS - after) + TAKEN_WEIGHT * taken) // FREE_WEIGHT
-            if (
-                best is None
-                or score < best_score
-                or (score == best_score and candidate.session_count > best.session_count)
-            ):
-                best, best_score = candidate, score
+            # Devices that are alike need the same.
+            alike = id(candidate.device_needs)
+            if alike not in wanted:
+                wanted[alike] = self._wanted(candidate, shapes)
+            numerator, denominator = self._leanings.of(device_id)
+            lost = _lost_places(candidate, wanted[alike]) * numerator // denominator
+            scores[device_id] = lost // (PLACE_WEIGHT * _ROUNDED_PARTS)
+            taken, bookable = share_after(candidate.device_needs, candidate.device_used)
+            free = self._sizes.get(device_id, 1) * (PARTS - parts(taken, bookable))
+            rank = (lost, free, -candidate.session_count)
+            if best_rank is None or rank < best_rank:
+                best, best_rank = candidate, rank
         if best is None:
             raise ValueError("Cannot choose a device: there is no candidate.")
         return Choice(device_id=best.view.id, scores=scores)
+
+    def _wanted(self, candidate: Candidate, shapes: Mapping[Workload, int]) -> _Wanted:
+        """Gives what sessions of each shape take of a device, of the dimensions that the session in question takes."""
+        wanted = []
+        for shape, cost in shapes.items():
+            demand = self._demands.of(shape, candidate.view)
+            if isinstance(demand, Refusal):
+                continue
+            amounts = [demand.device_amounts.get(dimension, 0) for dimension, _, _ in candidate.device_needs]
+            wanted.append((cost, [(number, amount) for number, amount in enumerate(amounts) if amount]))
+        return wanted
 
     def _able_size(self, workload: Workload) -> int:
         """Gives the size of all devices that could do a session if they were empty."""
         known = self._able.get(workload)
         if known is None:
-            able = [view for view in self._ready if not isinstance(self._demands.of(workload, view), Refusal)]
-            known = sum(self._sizes[view.id] for view in able)
+            if self._alike is None:
+                self._alike = self._sizes_of_alike()
+            able = (pair for pair in self._alike if not isinstance(self._demands.of(workload, pair[0]), Refusal))
+            known = sum(size for _, size in able)
             while len(self._able) >= KEPT_WORKLOADS:
                 del self._able[next(iter(self._able))]
             self._able[workload] = known
         return known
+
+    def _sizes_of_alike(self) -> list[tuple[DeviceView, int]]:
+        """Gives a device of each sort, and the size of all of the sort."""
+        firsts: dict[Hashable, DeviceView] = {}
+        sizes: Counter[Hashable] = Counter()
+        for view in self._ready:
+            key = class_key(view)
+            firsts.setdefault(key, view)
+            sizes[key] += self._sizes[view.id]
+        return [(view, sizes[key]) for key, view in firsts.items()]
+
+
+def _lost_places(candidate: Candidate, wanted: _Wanted) -> int:
+    """Sums up the places that the session takes from each shape, whole ones and parts, by what the shape costs."""
+    free = [
+        bookable - taken for (_, _, bookable), taken in zip(candidate.device_needs, candidate.device_used, strict=True)
+    ]
+    left = [before - needed for before, (_, needed, _) in zip(free, candidate.device_needs, strict=True)]
+    lost = 0
+    for cost, amounts in wanted:
+        before = after = _EVERY_PLACE
+        for number, amount in amounts:
+            if (places := free[number] * PARTS // amount) < before:
+                before = places
+            if (places := left[number] * PARTS // amount) < after:
+                after = places
+        if after < before:
+            whole = before // PARTS - after // PARTS
+            rounded = (before - after + _HALF) * _ROUNDED_PARTS // PARTS
+            lost += cost * (PLACE_WEIGHT * whole * _ROUNDED_PARTS + PART_WEIGHT * rounded)
+    return lost

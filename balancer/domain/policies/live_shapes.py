@@ -1,0 +1,64 @@
+"""What shapes the live sessions have, and how much each shape matters, for policies that keep places for their like."""
+
+from __future__ import annotations
+
+from collections import Counter
+from heapq import nlargest
+
+from balancer.domain.decision import PlacementSettings
+from balancer.domain.demand import nominal_cost
+from balancer.domain.ids import SessionId
+from balancer.domain.workload import Workload
+
+SHAPES_LOOKED_AT = 5
+"""The shapes that take most; each costs time at every decision, and mixes of sessions have few that matter."""
+_FEW = 64
+"""Shapes that are sorted anew whenever a session comes or goes. Of more only now and then."""
+
+
+class LiveShapes:
+    """Counts live sessions in real time by shape. Where no two are alike, hearing of one still takes the same time."""
+
+    def __init__(self) -> None:
+        """Begins without live sessions, with the usual factors of cost."""
+        self._factors = PlacementSettings().factors
+        self._live: dict[SessionId, Workload] = {}
+        self._counts: Counter[Workload] = Counter()
+        self._largest: tuple[tuple[Workload, int], ...] | None = ()
+        """As `largest` gives them. None: to be found out."""
+        self._changes = 0
+
+    def on_settings(self, settings: PlacementSettings) -> None:
+        """Takes the factors of cost."""
+        self._factors = settings.factors
+        self._largest = None
+
+    def on_session_placed(self, session_id: SessionId, workload: Workload) -> None:
+        """Counts a session; one that was placed before counts as what it is now."""
+        if workload.real_time and self._live.get(session_id) != workload:
+            self.on_session_ended(session_id)
+            self._live[session_id] = workload
+            self._counts[workload] += 1
+            self._note_change()
+
+    def on_session_ended(self, session_id: SessionId) -> None:
+        """Forgets a session."""
+        workload = self._live.pop(session_id, None)
+        if workload is not None:
+            self._counts[workload] -= 1
+            if not self._counts[workload]:
+                del self._counts[workload]
+            self._note_change()
+
+    def largest(self) -> tuple[tuple[Workload, int], ...]:
+        """Gives the shapes that take most, and what all live sessions of each cost together, in pixels per second."""
+        if self._largest is None:
+            costs = ((shape, count * nominal_cost(shape, self._factors)) for shape, count in self._counts.items())
+            self._largest = tuple(nlargest(SHAPES_LOOKED_AT, costs, key=lambda shape: shape[1]))
+            self._changes = 0
+        return self._largest
+
+    def _note_change(self) -> None:
+        self._changes += 1
+        if self._changes >= max(1, len(self._counts) // _FEW):
+            self._largest = None

@@ -1,0 +1,62 @@
+"""Which shapes of live sessions matter most."""
+
+from __future__ import annotations
+
+from domain.devices import encode, workload
+
+from balancer.domain.decision import PlacementSettings
+from balancer.domain.demand import nominal_cost
+from balancer.domain.ids import SessionId
+from balancer.domain.policies.live_shapes import SHAPES_LOOKED_AT, LiveShapes
+from balancer.domain.workload import CostFactors, Workload
+
+SMALL, LARGE = workload(encode(360)), workload(encode(2160))
+
+
+def cost(shape: Workload) -> int:
+    return nominal_cost(shape, CostFactors())
+
+
+def shapes_of(*placed: Workload) -> LiveShapes:
+    shapes = LiveShapes()
+    for number, shape in enumerate(placed):
+        shapes.on_session_placed(SessionId(str(number)), shape)
+    return shapes
+
+
+def test_shapes_count_by_what_all_their_sessions_cost() -> None:
+    assert LiveShapes().largest() == ()
+    shapes = shapes_of(SMALL, LARGE, SMALL)
+    assert shapes.largest() == ((LARGE, cost(LARGE)), (SMALL, 2 * cost(SMALL)))
+    shapes.on_session_ended(SessionId("1"))
+    shapes.on_session_ended(SessionId("unknown"))
+    assert shapes.largest() == ((SMALL, 2 * cost(SMALL)),)
+
+
+def test_a_session_that_is_told_again_counts_once_as_what_it_is_now() -> None:
+    shapes = shapes_of(SMALL)
+    shapes.on_session_placed(SessionId("0"), SMALL)
+    assert shapes.largest() == ((SMALL, cost(SMALL)),)
+    shapes.on_session_placed(SessionId("0"), LARGE)
+    assert shapes.largest() == ((LARGE, cost(LARGE)),)
+
+
+def test_files_give_way_and_keep_no_place() -> None:
+    assert shapes_of(workload(encode(2160), real_time=False)).largest() == ()
+
+
+def test_factors_change_what_shapes_cost() -> None:
+    shapes = shapes_of(LARGE)
+    before = shapes.largest()
+    shapes.on_settings(PlacementSettings(factors=CostFactors(encode=50)))
+    assert shapes.largest()[0][1] > before[0][1]
+
+
+def test_few_of_very_many_shapes_are_looked_at_and_found_again_now_and_then() -> None:
+    different = [workload(encode(size=(64, 64 + 2 * number))) for number in range(500)]
+    shapes = shapes_of(*different)
+    assert len(shapes.largest()) == SHAPES_LOOKED_AT
+    shapes.on_session_placed(SessionId("large"), LARGE)
+    for number in range(10):
+        shapes.on_session_placed(SessionId(f"small {number}"), SMALL)
+    assert shapes.largest()[0] == (LARGE, cost(LARGE))
