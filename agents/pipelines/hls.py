@@ -109,6 +109,11 @@ def own_playlist(name: str, part: int) -> str:
     return f".{name.removesuffix('.m3u8')}-{part}.m3u8"
 
 
+def own_segments(part: int | None) -> str:
+    """Gives a pattern of the segments that an attempt writes in the folder of a rendition, unfinished ones included."""
+    return f"segment{_told(part)}_*"
+
+
 def is_aside(name: str) -> bool:
     """Tells whether a file lies beside the playlists that players read only while attempts go on with them."""
     return _ASIDE.fullmatch(name) is not None

@@ -111,6 +111,15 @@ def start_failure(error: OSError) -> Failure:
     return Failure(reason="OUTPUT_UNWRITABLE", message=f"Cannot record: {error.strerror}{where}. Try the agent's log.")
 
 
+def playlist_torn(path: Path) -> Failure:
+    """Makes the failure of a take that would write over what earlier ones have recorded."""
+    return Failure(
+        reason="OUTPUT_UNWRITABLE",
+        message=f"Cannot go on recording: the playlist {path} was damaged since the take before, and its segments "
+        "would be written over. What was recorded until then is kept. Try to keep others out of that folder.",
+    )
+
+
 def capture_ended(exit_code: int | None, log_tail: Sequence[str]) -> Failure:
     """Makes the failure of an ffmpeg that ended in order although nobody had asked it to."""
     return Failure(

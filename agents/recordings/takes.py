@@ -17,6 +17,7 @@ from agents.recordings.failures import (
     NO_PICTURE,
     OUTPUT_STALLED,
     STAGE_BROKEN,
+    playlist_torn,
     start_failure,
     told_failure,
 )
@@ -25,6 +26,7 @@ from agents.recordings.state import RecordingEnd, Take
 from agents.recordings.take_folder import flush_take, make_take_folder, take_folder, take_outputs
 from agents.recordings.take_run import TakeRun
 from agents.recordings.thumbnails import Thumbnails
+from agents.recordings.torn_playlists import find_torn_playlist
 from agents.sessions.attempt import Phase, StopCause
 from agents.sessions.attempt_health import AttemptHealth
 from agents.sessions.endings import fenced
@@ -182,6 +184,11 @@ class Takes:
         try:
             prepared, self._prepared = self._prepared, None
             folder, command = prepared or await self._preparation(take.number)
+            if take.number > 1:
+                torn = await asyncio.to_thread(find_torn_playlist, command.presentations)
+                if torn is not None:
+                    await self._now.fail(playlist_torn(torn))
+                    return None
             with await asyncio.to_thread(self._now.fence.prove) as fence:
                 return self._start(folder, take, fence, command)
         except FencedError as error:
