@@ -125,27 +125,25 @@ class ChromiumPage:
         endpoint = self._display.browser
         if endpoint is None:
             raise PageFault("BROWSER_FAILED", f"Cannot open {self._shown}: its display has no browser. Try again.")
-        connection = await self._connect(endpoint)
+        connection, attached = await self._connect(endpoint), None
         try:
             gate = None if opened else self._gate
             async with asyncio.timeout(_ATTACH_TIMEOUT.total_seconds()):
-                self._attachment = await attach_to_page(
+                self._attachment = attached = await attach_to_page(
                     connection, self._display, self._source, gate, events=self._events, log=self._log
                 )
-        except PageFault:
-            await connection.close()
-            raise
         except TimeoutError:
-            await connection.close()
             raise PageFault("BROWSER_FAILED", f"Cannot drive {endpoint.name}: {_SILENT}. Try again.") from None
         except (Error, IndexError) as error:
-            await connection.close()
             problem = str(error).partition("\n")[0] or "it has no page"
             wished = next((wish for method, wish in _REFUSED_SETTINGS.items() if method in problem), None)
             if wished is not None:
                 told = f"Cannot open {self._shown}: the browser refuses its {wished}. Try others."
                 raise PageFault("PAGE_SETTING_REFUSED", told) from error
             raise PageFault("BROWSER_FAILED", f"Cannot drive {endpoint.name}: {problem}. Try again.") from error
+        finally:
+            if attached is None:
+                await connection.close()
 
     async def attach_again(self) -> None:
         """Connects to a page that is open. When that fails, as while the page goes elsewhere, `ended` tries again."""

@@ -88,11 +88,11 @@ def hls_muxer(
         ("hls_segment_filename", f"{folder}/%v/segment{_told(part)}_%05d.{'m4s' if fragmented else 'ts'}"),
         ("hls_flags", "+".join(flags)),
         *(_resumption(starts_at, fragmented) if starts_at else ()),
-        ("master_pl_name", MASTER_PLAYLIST if part is None else own_playlist(MASTER_PLAYLIST, part)),
+        ("master_pl_name", own_playlist(MASTER_PLAYLIST, part)),
         ("var_stream_map", " ".join(variants)),
     )
-    playlist = PLAYLIST if part is None else own_playlist(PLAYLIST, part)
-    muxer = Muxer(format="hls", options=options, url=f"{folder}/%v/{playlist}", streams=streams)
+    url = f"{folder}/%v/{own_playlist(PLAYLIST, part)}"
+    muxer = Muxer(format="hls", options=options, url=url, streams=streams)
     return muxer, HlsPresentation(folder=folder, variants=tuple(names), window=listed, part=part, sounds=sounds)
 
 
@@ -101,12 +101,12 @@ def presentation_folders(presentation: HlsPresentation) -> tuple[str, ...]:
     return (presentation.folder, *(f"{presentation.folder}/{name}" for name in presentation.variants))
 
 
-def own_playlist(name: str, part: int) -> str:
-    """Names the playlist that a continuing attempt writes; the one that players read is joined with earlier ones.
+def own_playlist(name: str, part: int | None) -> str:
+    """Names the playlist that an attempt writes: the one that players read, unless it continues earlier attempts.
 
-    Hidden, so that clients are not shown it.
+    That of one that does is hidden, so that clients are not shown it, and is joined with earlier ones.
     """
-    return f".{name.removesuffix('.m3u8')}-{part}.m3u8"
+    return name if part is None else f".{name.removesuffix('.m3u8')}-{part}.m3u8"
 
 
 def own_segments(part: int | None) -> str:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.pipelines.hls import PLAYLIST, own_playlist, own_segments
+from agents.sessions.playlist_guard import is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from agents.pipelines.command import HlsPresentation
 
-_HEAD = "#EXTM3U"
 _SUFFIXES = (".m4s", ".ts")
 _UNLISTED = 1
 """Segments that may be there before the first playlist is: an ffmpeg that was killed just then."""
@@ -29,7 +29,7 @@ def find_torn_playlist(presentations: Iterable[HlsPresentation]) -> Path | None:
     """
     for presentation in presentations:
         part = presentation.part
-        name = PLAYLIST if part is None else own_playlist(PLAYLIST, part)
+        name = own_playlist(PLAYLIST, part)
         for variant in presentation.variants:
             folder = Path(presentation.folder) / variant
             finished = [path for path in folder.glob(own_segments(part)) if path.suffix in _SUFFIXES]
@@ -43,4 +43,4 @@ def _is_playlist(path: Path) -> bool:
         text = path.read_text("utf-8", errors="replace")
     except FileNotFoundError:
         return False
-    return text.startswith(_HEAD) and text.endswith("\n") and "#EXTINF:" in text
+    return is_whole(text) and "#EXTINF:" in text

@@ -84,13 +84,13 @@ class PlaylistGuard:
         """
         masters = self._masters()
         playlists = dict.fromkeys((*self._playlists(), *(path for path in self._whole if path not in masters)))
-        torn = [path for path in playlists if not _is_whole(_read(path))]
+        torn = [path for path in playlists if not is_whole(_read(path))]
         for path in (*torn, *masters):
             self._put_back(path)
         try:
             for path in playlists:
                 found = _read(path)
-                text = found if _is_whole(found) else self._whole.get(path)
+                text = found if is_whole(found) else self._whole.get(path)
                 if text is None or not (full or path in torn):
                     continue
                 # Also of a whole one: it may be what a former run put back, which had no room to write a better one.
@@ -149,7 +149,7 @@ def _keep(path: Path, inode: int) -> None:
 
 def _is_good(path: Path, text: str) -> bool:
     """Tells whether there is nothing to put back: at its very start a master names no variant, and nothing is lost."""
-    return _is_whole(text) and (path.name != MASTER_PLAYLIST or _VARIANT in text)
+    return is_whole(text) and (path.name != MASTER_PLAYLIST or _VARIANT in text)
 
 
 def _read(path: Path) -> str:
@@ -159,7 +159,8 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _is_whole(text: str) -> bool:
+def is_whole(text: str) -> bool:
+    """Tells whether a playlist begins and ends as one does that was written to its end."""
     return text.startswith(_HEAD) and text.endswith("\n")
 
 

@@ -136,8 +136,8 @@ class Adaptive(IndifferentPolicy):
             size_of_candidates += size
             fullest = 0
             for (_, _, bookable), used in zip(candidate.device_needs, candidate.device_used, strict=True):
-                if used and (parts := used * PARTS // bookable if bookable > 0 else PARTS) > fullest:
-                    fullest = parts
+                if used and (full := used * PARTS // bookable if bookable > 0 else PARTS) > fullest:
+                    fullest = full
             filled += size * fullest
         size_of_able = max(self._able_size(workload), size_of_candidates)
         filled += (size_of_able - size_of_candidates) * PARTS
