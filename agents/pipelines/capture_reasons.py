@@ -1,4 +1,4 @@
-"""Why a capture failed: what ffmpeg 5.1 and 9.0 say of a display and of a sound server.
+"""Why a capture failed: what ffmpeg 5.1 and 9.0 say of a display, a sound server and a watermark.
 
 A display that goes away while it is captured is in no log: ffmpeg asks it again for ever (see `capture_input`).
 """
@@ -25,14 +25,15 @@ _SOUND = re.compile(
 )
 
 
-def find_capture_reason(log: Sequence[str]) -> Finding | None:
-    """Looks for a display or a sound server that is not there.
+def find_capture_reason(log: Sequence[str], *, watermark: str | None = None) -> Finding | None:
+    """Looks for a display, a sound server or a watermark that is not there.
 
     Args:
         log: Lines of ffmpeg's log with levels.
+        watermark: The picture that is laid over the display's, as it stands in the log. None: there is none.
 
     Returns:
-        What was found. None: it was neither.
+        What was found. None: it was none of them.
     """
     for line in log:
         if _DISPLAY.search(line):
@@ -40,6 +41,10 @@ def find_capture_reason(log: Sequence[str]) -> Finding | None:
     for line in log:
         if _SOUND.search(line.rstrip()):
             return Finding(reason=FailureReason.SOUND_LOST, message=_NO_SOUND)
+    if watermark is not None and any("[error]" in line and watermark in line for line in log):
+        return Finding(
+            reason=FailureReason.INPUT_UNREADABLE, message=_NO_WATERMARK.format(path=watermark.removeprefix("file:"))
+        )
     return None
 
 
@@ -50,4 +55,8 @@ _NO_DISPLAY = (
 _NO_SOUND = (
     "Cannot record the sound: the display's sound server is not there any more. Try the session again; what was "
     "recorded until then is kept."
+)
+_NO_WATERMARK = (
+    "Cannot lay the watermark over the picture: {path} is not there any more, or no picture. Try putting it back, then "
+    "the session again; what was recorded until then is kept."
 )

@@ -19,7 +19,7 @@ So the first row that fits decides:
 | no            | 0                  | an input that broke off | FAILED: INPUT_LOST; a publisher left: COMPLETED     |
 | no            | 0                  | anything else           | COMPLETED                                           |
 | any           | any other          | a reason that is known  | FAILED: that reason; of a capture, first of all     |
-|               |                    |                         | DISPLAY_LOST and SOUND_LOST                         |
+|               |                    |                         | DISPLAY_LOST, SOUND_LOST, a watermark that is gone  |
 | any           | 228                | nothing that is known   | FAILED: DISK_FULL                                   |
 | any           | 132, 134, 135, 139 | nothing that is known   | FAILED: FFMPEG_CRASHED                              |
 | no            | 255                | nothing that is known   | FAILED: KILLED, by a signal of somebody else        |
@@ -95,7 +95,8 @@ def classify_exit(
         made_output: Whether it wrote a frame, or for a job without video any sound.
         published: Whether its input was published to it: then the end of the input looks like an I/O error.
         input_name: Its input as it stands in the log, redacted alike. Tells inputs from outputs in the log of
-            ffmpeg 5.1, where both are named alone. None: a bare name is taken for the input's.
+            ffmpeg 5.1, where both are named alone. None: a bare name is taken for the input's. Of a capture: the
+            watermark's.
         captured: Whether it captured a display. Being stopped is then how it ends in order.
         pushes: Whether an output is pushed to a server.
 
@@ -109,7 +110,7 @@ def classify_exit(
         return _failed(FailureReason.KILLED, _UNSEEN)
     if code == _KILLED:
         return _failed(FailureReason.KILLED, _KILLED_BY_US if stopping else _KILLED_BY_OTHERS)
-    found = find_capture_reason(log_tail) if captured else None
+    found = find_capture_reason(log_tail, watermark=input_name) if captured else None
     found = found or find_reason(
         log_tail, made_output=made_output, published=published, input_name=input_name, pushes=pushes
     )

@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 
 _LOG_LINES = 200
 _ASKED_EVERY_S = 0.2
-_SNAPSHOT_WITHIN = timedelta(seconds=10)
+_SNAPSHOT_WITHIN = timedelta(seconds=4)
+"""Less than the balancer waits for an agent, which would be blamed for its display otherwise."""
+_THUMBNAIL_WITHIN = timedelta(seconds=10)
 _PLANNED = DisplayAccess(name=":0", authority="/dev/null", sound_server="unix:/dev/null", sound_source="output.monitor")
 """Stands for the display that a recording will get."""
 
@@ -162,14 +164,17 @@ class Shooting:
             run = await run_bounded(command.argv, timeout=_SNAPSHOT_WITHIN, env=command.env)
             if run.exit_code == 0:
                 return await asyncio.to_thread(path.read_bytes)
-            problem = run.output.strip().splitlines()[-1:] or ["it took too long"]
+            if run.exit_code is None:
+                problem = f"its display did not answer within {_SNAPSHOT_WITHIN.total_seconds():g} s"
+            else:
+                problem = (run.output.strip().splitlines() or ["ffmpeg gave no reason"])[-1]
         except OSError as error:
-            problem = [error.strerror or str(error)]
+            problem = error.strerror or str(error)
         finally:
             await asyncio.to_thread(path.unlink, missing_ok=True)
         raise RequestFailure(
             reason=Reason.SESSION_NOT_RECORDING,
-            message=f"Cannot take a picture of sessions/{job.session}: {problem[0]}. Try again.",
+            message=f"Cannot take a picture of sessions/{job.session}: {problem}. Try again.",
         )
 
     async def take_thumbnail(self, job: RecordingJob, display: Display, path: Path) -> bool:
@@ -180,7 +185,7 @@ class Shooting:
             build = recording_coders(job, self._device()).build
             command = thumbnail_command(job.capture, build, access, path=str(nascent))
             await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-            run = await run_bounded(command.argv, timeout=_SNAPSHOT_WITHIN, env=command.env)
+            run = await run_bounded(command.argv, timeout=_THUMBNAIL_WITHIN, env=command.env)
             if run.exit_code == 0:
                 await asyncio.to_thread(nascent.replace, path)
         except (OSError, RequestFailure):
@@ -203,8 +208,14 @@ class Shooting:
             Why it failed. None: it did not.
         """
         lines = read_tail(attempt.log, Redactor(record.secrets), _LOG_LINES)
+        watermark = record.job.watermark
         outcome = classify_exit(
-            exit_code=exit_code, stopping=asked, log_tail=lines, made_output=take.begun, captured=True
+            exit_code=exit_code,
+            stopping=asked,
+            log_tail=lines,
+            made_output=take.begun,
+            captured=True,
+            input_name=None if watermark is None else f"file:{watermark.path}",
         )
         shown = lines[-self._log_tail_lines :]
         if outcome.kind is ExitOutcome.FAILED:

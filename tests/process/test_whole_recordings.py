@@ -338,11 +338,14 @@ def test_sound_alone_is_recorded(daemon: RunningDaemon, pages: PageServer) -> No
     assert list(file.codecs) == ["aac"]
 
 
-def test_a_display_that_is_killed_is_told_so(daemon: RunningDaemon, pages: PageServer) -> None:
+def test_a_display_that_hangs_or_is_killed_is_told_so(daemon: RunningDaemon, pages: PageServer) -> None:
     with daemon.client() as client:
         name = client.create_session(asked(pages.url("still"))).name
         recorded(client, name, 1)
         (server,) = holders(daemon.attempt_folder(name) / "lock", "Xvfb")
+        os.kill(server, signal.SIGSTOP)
+        with pytest.raises(RequestFailure, match="its display did not answer within 4 s"):
+            client.snapshot(name)
         os.kill(server, signal.SIGKILL)
         assert ended(client, name).failure.reason == "DISPLAY_LOST"
 

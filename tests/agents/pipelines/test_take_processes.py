@@ -390,6 +390,32 @@ def test_a_display_or_sound_server_that_is_gone_is_named(
         assert outcome(take, log) is FailureReason.DISPLAY_LOST
 
 
+@pytest.mark.parametrize("content", [None, b"no picture"], ids=["gone", "no-picture"])
+def test_a_watermark_that_cannot_be_read_any_more_is_named(
+    device: PipelineDevice,
+    screen: BareScreen,
+    tmp_path: Path,
+    rig_of: Callable[..., TakeRig],
+    content: bytes | None,
+) -> None:
+    mark = tmp_path / "mark.png"
+    if content is not None:
+        mark.write_bytes(content)
+    job = replace(recording(capture=MUTE), watermark=Watermark(path=str(mark)))
+    take = rig_of(job=job, device=device, screen=screen, folder=tmp_path).start()
+    _, log = take.process.communicate(timeout=PATIENCE_S)
+    told = classify_exit(
+        exit_code=take.process.returncode,
+        stopping=False,
+        log_tail=log.splitlines(),
+        made_output=False,
+        captured=True,
+        input_name=f"file:{mark}",
+    )
+    assert told.failure_reason is FailureReason.INPUT_UNREADABLE
+    assert f"the watermark over the picture: {mark}" in told.message
+
+
 def test_a_take_whose_display_went_away_still_completes_its_file(
     device: PipelineDevice, tmp_path: Path, rig_of: Callable[..., TakeRig]
 ) -> None:
