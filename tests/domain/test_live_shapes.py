@@ -57,6 +57,7 @@ def test_few_of_very_many_shapes_are_looked_at_and_found_again_now_and_then() ->
     shapes = shapes_of(*different)
     assert len(shapes.largest()) == SHAPES_LOOKED_AT
     shapes.on_session_placed(SessionId("large"), LARGE)
-    for number in range(10):
-        shapes.on_session_placed(SessionId(f"small {number}"), SMALL)
+    for _ in range(len(different) // 8):
+        shapes.on_session_placed(SessionId("small"), SMALL)
+        shapes.on_session_ended(SessionId("small"))
     assert shapes.largest()[0] == (LARGE, cost(LARGE))

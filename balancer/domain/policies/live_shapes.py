@@ -12,8 +12,10 @@ from balancer.domain.workload import Workload
 
 SHAPES_LOOKED_AT = 5
 """The shapes that take most; each costs time at every decision, and mixes of sessions have few that matter."""
-_FEW = 64
-"""Shapes that are sorted anew whenever a session comes or goes. Of more only now and then."""
+_FEW = 128
+"""Shapes that are sorted anew whenever a session comes or goes."""
+_SHARE_CHANGED = 8
+"""Of more they are sorted anew when sessions as many as an eighth of them have come or gone: each matters little."""
 
 
 class LiveShapes:
@@ -24,6 +26,8 @@ class LiveShapes:
         self._factors = PlacementSettings().factors
         self._live: dict[SessionId, Workload] = {}
         self._counts: Counter[Workload] = Counter()
+        self._costs: dict[Workload, int] = {}
+        """What one session of each shape costs, in pixels per second."""
         self._largest: tuple[tuple[Workload, int], ...] | None = ()
         """As `largest` gives them. None: to be found out."""
         self._changes = 0
@@ -31,6 +35,7 @@ class LiveShapes:
     def on_settings(self, settings: PlacementSettings) -> None:
         """Takes the factors of cost."""
         self._factors = settings.factors
+        self._costs = {shape: nominal_cost(shape, self._factors) for shape in self._counts}
         self._largest = None
 
     def on_session_placed(self, session_id: SessionId, workload: Workload) -> None:
@@ -39,6 +44,8 @@ class LiveShapes:
             self.on_session_ended(session_id)
             self._live[session_id] = workload
             self._counts[workload] += 1
+            if workload not in self._costs:
+                self._costs[workload] = nominal_cost(workload, self._factors)
             self._note_change()
 
     def on_session_ended(self, session_id: SessionId) -> None:
@@ -47,18 +54,20 @@ class LiveShapes:
         if workload is not None:
             self._counts[workload] -= 1
             if not self._counts[workload]:
-                del self._counts[workload]
+                del self._counts[workload], self._costs[workload]
             self._note_change()
 
     def largest(self) -> tuple[tuple[Workload, int], ...]:
         """Gives the shapes that take most, and what all live sessions of each cost together, in pixels per second."""
         if self._largest is None:
-            costs = ((shape, count * nominal_cost(shape, self._factors)) for shape, count in self._counts.items())
+            # Both have their keys in the order in which the shapes came.
+            each = zip(self._counts.items(), self._costs.values(), strict=True)
+            costs = ((shape, count * cost) for (shape, count), cost in each)
             self._largest = tuple(nlargest(SHAPES_LOOKED_AT, costs, key=lambda shape: shape[1]))
             self._changes = 0
         return self._largest
 
     def _note_change(self) -> None:
         self._changes += 1
-        if self._changes >= max(1, len(self._counts) // _FEW):
+        if len(self._counts) <= _FEW or self._changes * _SHARE_CHANGED >= len(self._counts):
             self._largest = None
