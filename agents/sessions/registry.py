@@ -42,7 +42,6 @@ _LOG = logging.getLogger(__name__)
 
 _ADOPTED_WITHIN = timedelta(seconds=2)
 _NEVER = datetime.min.replace(tzinfo=UTC)
-_KILLED_WITHIN = timedelta(seconds=10)
 
 Result = TypeVar("Result")
 
@@ -87,6 +86,7 @@ class SessionRegistry:
         self._runners: dict[AttemptKey, Runner] = {}
         self._watches: dict[AttemptKey, asyncio.Task[None]] = {}
         self._flights: dict[AttemptKey, asyncio.Future[str | None]] = {}
+        self._deletions: dict[str, asyncio.Future[None]] = {}
         self._settling = Settling()
         self.late_playlists = LatePlaylists(self._ended, fences=fences, book=book)
         """Those of ended attempts that still get their ends."""
@@ -141,9 +141,7 @@ class SessionRegistry:
             if (known := self._attempts.get(key)) is not None:
                 return known.status.ingest_url
             self._refuse_if_fenced(key)
-            flight = asyncio.get_running_loop().create_future()
-            self._flights[key] = flight
-            self._start(self._launch(key, start), flight, key, name=f"launch {key}")
+            flight = self._flights[key] = self._started(self._launch(key, start), key, name=f"launch {key}")
             flight.add_done_callback(lambda _: self._flights.pop(key))
         return await asyncio.shield(flight)
 
@@ -163,7 +161,8 @@ class SessionRegistry:
             RequestFailure: When the session's name cannot be one.
         """
         named_folder(self._folders, key)
-        await self._uninterrupted(self._stop(key, discard_outputs, to_be_continued), key, name=f"stop {key}")
+        stopping = self._stop(key, discard_outputs, to_be_continued)
+        await asyncio.shield(self._started(stopping, key, name=f"stop {key}"))
 
     async def pace(self, key: AttemptKey, speed_limit: float | None) -> None:
         """Holds an attempt at a speed, or lets it go. One that has ended, or is not known, is left alone.
@@ -222,14 +221,19 @@ class SessionRegistry:
             await self._enter_tombstone(key)
 
     async def delete(self, session: str) -> None:
-        """Removes everything of a session that has ended. May be repeated.
+        """Removes everything of a session that has ended. May be repeated; who asks meanwhile gets the same answer.
 
         Raises:
             RequestFailure: SESSION_NOT_ENDED while an attempt of it lives.
         """
         first = AttemptKey(session=session, attempt=1)
         named_folder(self._folders, first)
-        await self._uninterrupted(self._delete(session), first, name=f"delete sessions/{session}")
+        deletion = self._deletions.get(session)
+        if deletion is None:
+            deletion = self._started(self._delete(session), first, name=f"delete sessions/{session}")
+            self._deletions[session] = deletion
+            deletion.add_done_callback(lambda _: self._deletions.pop(session))
+        await asyncio.shield(deletion)
 
     async def _delete(self, session: str) -> None:
         await self._takeover.read(session)
@@ -275,10 +279,9 @@ class SessionRegistry:
         record = self._launches.get(key)
         return None if record is None else record.secrets
 
-    def _start(
-        self, work: Coroutine[Any, Any, Result], outcome: asyncio.Future[Result], key: AttemptKey, *, name: str
-    ) -> None:
+    def _started(self, work: Coroutine[Any, Any, Result], key: AttemptKey, *, name: str) -> asyncio.Future[Result]:
         """Does work to its end, whoever stops awaiting it, and hands its outcome over: a refusal is no fault."""
+        outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
         async def hand_over() -> None:
             with _logging(key):
@@ -295,11 +298,7 @@ class SessionRegistry:
         # An outcome that nobody awaits any more is no fault either.
         outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._tasks.spawn(hand_over(), name=name)
-
-    async def _uninterrupted(self, work: Coroutine[Any, Any, None], key: AttemptKey, *, name: str) -> None:
-        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._start(work, outcome, key, name=name)
-        await asyncio.shield(outcome)
+        return outcome
 
     async def _launch(self, key: AttemptKey, start: Callable[[Collection[int]], Awaitable[Launched]]) -> str | None:
         launched = await start(self._used_ports())

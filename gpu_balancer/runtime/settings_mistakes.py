@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.toml_positions import KeyPath
 
 _LONGEST_SHOWN_VALUE = 60
+_LONGEST_SHOWN_BITS = 10_000
+"""Python refuses to write out longer numbers, which TOML takes in hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +174,8 @@ def _shown_value(value: object) -> str:
             shown = f"an array of {len(value)}"
         case str():
             shown = f'"{value}"'
+        case int() if value.bit_length() > _LONGEST_SHOWN_BITS:
+            shown = f"a number of {value.bit_length()} bits"
         case _:
             shown = str(value)
     return shown if len(shown) <= _LONGEST_SHOWN_VALUE else shown[: _LONGEST_SHOWN_VALUE - 1] + "…"

@@ -68,7 +68,7 @@ candidates = ["bundled", "/usr/bin/ffmpeg"]
     assert parse_cores(settings.cpu_devices[0].cores) == tuple(range(8))
 
 
-@pytest.mark.parametrize("weight", ["-1", "10001", "nan", "inf", "66.5", '"66"', "true"])
+@pytest.mark.parametrize("weight", ["-1", "10001", "nan", "inf", "66.5", '"66"', "true", "0x1" + "0" * 5000])
 @pytest.mark.parametrize(("table", "entry"), [("devices", 'match = "a"'), ("cpu_devices", 'name = "a"\ncores = "0"')])
 def test_an_impossible_weight_is_refused_with_its_line(weight: str, table: str, entry: str) -> None:
     (mistake,) = _mistakes(f"[[{table}]]\n{entry}\nweight = {weight}\n")
