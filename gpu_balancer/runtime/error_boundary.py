@@ -148,7 +148,8 @@ async def _abort(context: Any, error: Exception, method: str) -> None:
         _LOG.error("Failed to answer %s (reference %s)", method, reference, exc_info=error)
         failure = RequestFailure(
             reason=Reason.INTERNAL,
-            message=f"Cannot answer: an internal fault, reference {reference}. Try the daemon's log, which has it.",
+            message=f"Cannot answer: an internal fault, reference {reference}. "
+            "Try the logs of the daemon and its agents: one of them has it.",
             metadata={"reference": reference},
         )
     await context.abort_with_status(rpc_status.to_status(status_from_failure(failure)))
