@@ -130,18 +130,24 @@ class Admitting:
             revision=1,
         )
         entry = self._enter(record)
+        victims = room.preempted if room is not None else ()
         self._queue.expect(1)
+        self._queue.promise(victims)
+
+        def undo() -> None:
+            self._queue.expect(-1)
+            self._queue.redeem(victims)
 
         def durable() -> None:
-            self._queue.expect(-1)
             self._admitted(entry, record)
             self._observer.on_queued(record, decision)
             self._queue.enter(record, room or decision)
-            for victim in room.preempted if room is not None else ():
+            for victim in victims:
                 self._preempt(victim)
+            undo()
             self._queue.wake()
 
-        self._submit(entry, room or decision, durable, lambda: self._queue.expect(-1))
+        self._submit(entry, room or decision, durable, undo)
         return entry
 
     def _new_record(

@@ -20,7 +20,7 @@ from balancer.domain.session import Priority, QueueStanding, SessionState
 from balancer.domain.session_events import Placed, Preempted, Ranked, RoomKept, RoomLost, WaitEnded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from balancer.domain.decision import Decision, Refusal
     from balancer.domain.ids import DeviceId, SessionId
@@ -85,6 +85,8 @@ class SessionQueue:
         self._rooms: dict[SessionId, Waiting] = {}
         """Sessions for which others are being stopped."""
         self._messages: dict[SessionId, str] = {}
+        self._promised: set[SessionId] = set()
+        """Sessions that are stopped as soon as it is durable for whom."""
         self._ends = EndRate()
         self._expected = 0
         self._search_s = 0.0
@@ -111,6 +113,14 @@ class SessionQueue:
         """Counts sessions that are about to wait, or are not any more."""
         self._expected += count
 
+    def promise(self, victims: Collection[SessionId]) -> None:
+        """Notes who is about to be stopped: their room comes free, whoever asks meanwhile."""
+        self._promised.update(victims)
+
+    def redeem(self, victims: Collection[SessionId]) -> None:
+        """Notes that sessions have been stopped, or are not to be stopped after all."""
+        self._promised.difference_update(victims)
+
     def longest_wait(self, asked: timedelta | None, *, for_room: bool) -> timedelta:
         """Gives how long a session may wait, for others to be stopped or for any room."""
         wait = min(asked or timedelta(), self.settings.longest_wait)
@@ -132,7 +142,7 @@ class SessionQueue:
         """
         if waiting.priority is not Priority.LIVE or not waiting.workload.real_time:
             return None
-        victims = [victim for record in self._door.live() if (victim := _victim(record)) is not None]
+        victims = [victim for record in self._door.live() if (victim := self._victim(record)) is not None]
         if not victims:
             return None
         kept = self._line.closed_to(waiting.session_id)
@@ -143,6 +153,19 @@ class SessionQueue:
             lambda device_id: device_id not in kept and self._placer.has_room(waiting.workload, device_id),
             lambda closed: self._placer.consider(waiting.workload, closed={**kept, **closed}),
         )
+
+    def _victim(self, record: SessionRecord) -> Victim | None:
+        """Describes a session that may be stopped for others, or that is being stopped anyway. None: it may not."""
+        if record.device_id is None or record.settling is not None:
+            return None
+        if any(condition.type == UNREACHABLE for condition in record.conditions):
+            return None
+        if record.state is SessionState.STOPPING or record.id in self._promised:
+            return Victim(session_id=record.id, device_id=record.device_id, done=timedelta(), ending=True)
+        if not record.preemptible or record.state not in (SessionState.STARTING, SessionState.RUNNING):
+            return None
+        done = record.progress.out_time if record.progress else timedelta()
+        return Victim(session_id=record.id, device_id=record.device_id, done=done)
 
     def enter(self, record: SessionRecord, decision: Decision | None = None) -> None:
         """Takes in a session that is queued; if it waits already, it does so anew.
@@ -304,20 +327,6 @@ class SessionQueue:
 
 def _rests(waiting: Waiting, now_s: float) -> bool:
     return waiting.ready_s is not None and waiting.ready_s > now_s
-
-
-def _victim(record: SessionRecord) -> Victim | None:
-    """Describes a session that may be stopped for others, or that is being stopped anyway. None: it may not."""
-    if record.device_id is None or record.settling is not None:
-        return None
-    if any(condition.type == UNREACHABLE for condition in record.conditions):
-        return None
-    if record.state is SessionState.STOPPING:
-        return Victim(session_id=record.id, device_id=record.device_id, done=timedelta(), ending=True)
-    if not record.preemptible or record.state not in (SessionState.STARTING, SessionState.RUNNING):
-        return None
-    done = record.progress.out_time if record.progress else timedelta()
-    return Victim(session_id=record.id, device_id=record.device_id, done=done)
 
 
 def remaining_times(records: Sequence[SessionRecord]) -> list[timedelta]:

@@ -10,6 +10,7 @@ from fractions import Fraction
 import pytest
 
 from balancer.admission import Admission, PlacementRefused
+from balancer.domain.capacity import ENGINE
 from balancer.domain.device import DeviceState, Dimension
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.queue import QueueSettings
@@ -394,6 +395,36 @@ async def test_live_work_gets_room_that_is_coming_free_already(store: FakeSessio
         house.agent.end(file.id, 1, AttemptOutcome.STOPPED)
         await settle()
         assert states(house, *lives) == ["starting"] * 4
+
+
+async def test_live_work_that_comes_at_once_finds_room_on_each_device_of_a_host(store: FakeSessionStore) -> None:
+    """The file on the other device, for which the first one waits, holds the host until it is stopped."""
+    devices = device_view("cpu-0", core_count=2), device_view("cpu-1", core_count=2)
+    async with engine_house(store, *devices, host_capacity={Dimension.CORES: 4 * ENGINE}) as house:
+        for view in devices:
+            house.watch(view.id)
+        files = [await running(house, waiting(priority=Priority.BATCH, preemptible=True)) for _ in range(2)]
+        lives = await asyncio.gather(*(house.engine.admit(waiting(max_wait=None)) for _ in range(2)))
+        await passing(house, 2)
+        assert {live.reservation.device_id for live in lives if live.reservation} == {"cpu-0", "cpu-1"}
+        assert states(house, *lives, *files) == ["starting"] * 2 + ["queued"] * 2
+        with pytest.raises(PlacementRefused):
+            await house.engine.admit(waiting(max_wait=None))
+
+
+async def test_who_was_to_be_stopped_for_a_session_that_could_not_be_kept_may_be_stopped_for_another(
+    store: FakeSessionStore,
+) -> None:
+    async with engine_house(store, ONE) as house:
+        house.watch()
+        file = await running(house, waiting(priority=Priority.BATCH, preemptible=True))
+        store.failure = StoreError("Cannot write: broken.")
+        with pytest.raises(RequestFailure):
+            await house.engine.admit(waiting(max_wait=None))
+        store.failure = None
+        live = await house.engine.admit(waiting(max_wait=None))
+        await settle()
+        assert states(house, live, file) == ["starting", "queued"]
 
 
 async def test_room_whose_making_was_forgotten_in_a_crash_is_made_again(store: FakeSessionStore) -> None:
