@@ -47,21 +47,22 @@ def measure(
     """Measures everything.
 
     Args:
-        seeds: Of the traces.
-        load_seeds: Of those by which sustained loads are compared, which differ much from one to the next.
+        seeds: Of the traces with a dead device.
+        load_seeds: Of those by which sustained loads and work served are compared, which differ much from one to the
+            next.
         hours: Length of each trace.
         traffic: Kinds of traffic.
         device_counts: Mixed devices for work served with admission; multiples of four.
         steps: Halvings when a sustainable load is searched: 9 find it to a quarter of a percent of the capacity.
         scale: Of the numbers of devices, sessions and operations when time and memory are measured, up to 1.
     """
-    print(f"  seeds {_listed(seeds)}, of sustained loads {_listed(load_seeds)}; traces of {hours:g} h")
+    print(f"  seeds {_listed(seeds)}, of loads and work {_listed(load_seeds)}; traces of {hours:g} h")
     with ProcessPoolExecutor(_PROCESSES) as pool:
         return [
             *_sustainable(pool.map, load_seeds, hours, traffic, steps),
             *_equal(pool.map, load_seeds, hours, traffic, steps),
             # Shares of work differ by little, so their traces are longer.
-            *_served(pool.map, seeds, 3 * hours, device_counts),
+            *_served(pool.map, load_seeds, 3 * hours, device_counts),
             *_dead_device(pool.map, seeds, round(2000 * scale)),
             *placement_speed.measure(scale=scale),
         ]
