@@ -393,4 +393,6 @@ def _number(score: object) -> str:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST_TOLD else f"{text[:_LONGEST_TOLD]}…"
+    """Makes one short line of a stranger's text, without what a terminal would obey."""
+    shown = text if len(text) <= _LONGEST_TOLD else f"{text[:_LONGEST_TOLD]}…"
+    return "".join(sign if sign.isprintable() else " " for sign in shown)

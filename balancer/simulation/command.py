@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _USAGE_ERROR = 2
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?)(s|m|min|h|d|)")
+_DURATION_S = 36_000.0
 _LONGEST_S = 366 * 86_400.0
 _MOST_SESSIONS = 2_000_000
 
@@ -72,6 +73,11 @@ def _run(options: argparse.Namespace) -> None:
         check_picture(options.plot)
     fleet = read_fleet(options.devices)
     trace = _trace(options, fleet)
+    if 0 < options.warm_up >= trace.end_s:
+        raise Misuse(
+            f"Cannot use --warm-up {options.warm_up:g}s: the trace ends after {trace.end_s:g} s, and nothing would be "
+            "counted. Try less."
+        )
     if options.write_trace is not None:
         write_trace(options.write_trace, trace)
     rules = ReplayRules(
@@ -93,7 +99,10 @@ def _run(options: argparse.Namespace) -> None:
 def _trace(options: argparse.Namespace, fleet: Fleet) -> Trace:
     if options.generate is not None:
         load = 0.7 if options.load is None else options.load
-        return generate(options.generate, fleet, seeded(options.seed), load=load, duration_s=options.duration)
+        duration_s = options.duration or _DURATION_S
+        return generate(options.generate, fleet, seeded(options.seed), load=load, duration_s=duration_s)
+    if options.duration is not None:
+        raise Misuse("Cannot use --duration with --trace: a trace is as long as it is. Try one of them.")
     trace = read_trace(options.trace)
     if options.load is not None and options.load != 1:
         if len(trace.sessions) * options.load > _MOST_SESSIONS:
@@ -220,7 +229,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--duration",
         type=_positive_length_s,
-        default=36_000.0,
         metavar="TIME",
         help="of generated traffic; default 10h",
     )

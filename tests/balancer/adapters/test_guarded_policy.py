@@ -124,6 +124,7 @@ def test_a_sound_policy_decides_itself_in_a_thread_of_its_own() -> None:
         (raising(SystemExit(3)), "raised", "It raised SystemExit: 3."),
         (raising(KeyboardInterrupt()), "raised", "It raised KeyboardInterrupt: ."),
         (raising(Unspeakable()), "raised", "It raised Unspeakable."),
+        (raising(ValueError("a\n\x1b[31mb")), "raised", "It raised ValueError: a  [31mb."),
         (raising(ValueError("x" * 10**6)), "raised", f"It raised ValueError: {'x' * 188}…."),
         (lambda _: None, "wrong_answer", "It answered with nothing, not with a Choice."),
         (lambda _: ONE, "wrong_answer", "It answered with a str, not with a Choice."),

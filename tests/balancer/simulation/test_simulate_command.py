@@ -113,6 +113,8 @@ GENERATE = ("--devices", DEVICES, "--generate", "mixed")
         ((*GENERATE, "--headroom", "1.5"), "from 0.05 to 1"),
         ((*GENERATE, "--headroom", "1e-320"), "from 0.05 to 1"),
         ((*GENERATE, "--trace", "x"), "not allowed with"),
+        ((*GENERATE, "--duration", "20m", "--warm-up", "20m"), "nothing would be counted"),
+        (("--devices", DEVICES, "--trace", "x", "--duration", "1h"), "a trace is as long as it is"),
         (("--devices", DEVICES), "--trace --generate is required"),
         ((*GENERATE, "--plot", "picture.gif"), "PNG or SVG"),
         (("--devices", "/nowhere.toml", "--generate", "mixed"), "No such file"),
