@@ -28,7 +28,7 @@ TRAFFIC = ("mixed", "4k", "hevc", "capture", "blend")
 RIVALS = ("livepeer", "utilization", "wowza", "session_count", "round_robin", "first_fit")
 OURS = "least_weighted_load"
 POOL = "one pooled device"
-"""No policy: what all devices' capacity would carry in one, which none can beat."""
+"""No policy: what all devices' capacity would carry in one, which hardly any can beat."""
 _WARM_UP_S = 2 * 3600.0
 _PROCESSES = 2
 _RESAMPLES = 2000
