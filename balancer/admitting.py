@@ -134,7 +134,7 @@ class Admitting:
         self._queue.expect(1)
         self._queue.promise(victims)
 
-        def undo() -> None:
+        def settled() -> None:
             self._queue.expect(-1)
             self._queue.redeem(victims)
 
@@ -144,10 +144,10 @@ class Admitting:
             self._queue.enter(record, room or decision)
             for victim in victims:
                 self._preempt(victim)
-            undo()
+            settled()
             self._queue.wake()
 
-        self._submit(entry, room or decision, durable, undo)
+        self._submit(entry, room or decision, durable, settled)
         return entry
 
     def _new_record(
