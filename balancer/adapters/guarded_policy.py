@@ -93,7 +93,7 @@ class Answer(Generic[_Value]):
         if error is not None:
             self.told = type(error).__name__
             with suppress(BaseException):
-                self.told = _shortened(f"{self.told}: {error}")
+                self.told = _short_line(f"{self.told}: {error}")
         return True
 
 
@@ -365,7 +365,7 @@ def _checked(choice: object, candidates: Sequence[Candidate]) -> Choice | _Fault
         return _Fault(kind=FaultKind.WRONG_ANSWER, told=f"It answered with {_kind_of(choice)}, not with a Choice.")
     chosen = next((one.view.id for one in candidates if one.view.id == choice.device_id), None)
     if chosen is None:
-        told = f"It chose {_shortened(repr(choice.device_id))}, which is no candidate."
+        told = f"It chose {_short_line(repr(choice.device_id))}, which is no candidate."
         return _Fault(kind=FaultKind.UNKNOWN_DEVICE, told=told)
     given: object = choice.scores
     if not isinstance(given, Mapping):
@@ -389,10 +389,10 @@ def _kind_of(value: object) -> str:
 
 def _number(score: object) -> str:
     """Tells a score. Very long numbers take very long to write out."""
-    return f"of {score.bit_length()} bits" if type(score) is int else _shortened(repr(score))
+    return f"of {score.bit_length()} bits" if type(score) is int else _short_line(repr(score))
 
 
-def _shortened(text: str) -> str:
+def _short_line(text: str) -> str:
     """Makes one short line of a stranger's text, without what a terminal would obey."""
     shown = text if len(text) <= _LONGEST_TOLD else f"{text[:_LONGEST_TOLD]}…"
     return "".join(sign if sign.isprintable() else " " for sign in shown)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _USAGE_ERROR = 2
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?)(s|m|min|h|d|)")
-_DURATION_S = 36_000.0
+_USUAL_DURATION_S = 36_000.0
 _LONGEST_S = 366 * 86_400.0
 _MOST_SESSIONS = 2_000_000
 
@@ -99,7 +99,7 @@ def _run(options: argparse.Namespace) -> None:
 def _trace(options: argparse.Namespace, fleet: Fleet) -> Trace:
     if options.generate is not None:
         load = 0.7 if options.load is None else options.load
-        duration_s = options.duration or _DURATION_S
+        duration_s = options.duration or _USUAL_DURATION_S
         return generate(options.generate, fleet, seeded(options.seed), load=load, duration_s=duration_s)
     if options.duration is not None:
         raise Misuse("Cannot use --duration with --trace: a trace is as long as it is. Try one of them.")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _LONGEST_SHOWN_VALUE = 60
 _LONGEST_SHOWN_BITS = 10_000
-"""Python refuses to write out longer numbers, which TOML takes in hexadecimal."""
+"""Of longer numbers, which TOML takes in hexadecimal, Python writes out those of up to some 14,000 bits only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,9 +60,7 @@ class LiveShapes:
     def largest(self) -> tuple[tuple[Workload, int], ...]:
         """Gives the shapes that take most, and what all live sessions of each cost together, in pixels per second."""
         if self._largest is None:
-            # Both have their keys in the order in which the shapes came.
-            each = zip(self._counts.items(), self._costs.values(), strict=True)
-            costs = ((shape, count * cost) for (shape, count), cost in each)
+            costs = ((shape, count * self._costs[shape]) for shape, count in self._counts.items())
             self._largest = tuple(nlargest(SHAPES_LOOKED_AT, costs, key=lambda shape: shape[1]))
             self._changes = 0
         return self._largest
