@@ -7,6 +7,7 @@ session and trace, and takes secrets out. Tracebacks are written without local v
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ def configure_logging(settings: LogSettings, *, stream: TextIO | None = None) ->
         settings: Form and least severity.
         stream: Where lines go. None: standard error.
     """
-    stream = stream or sys.stderr
+    stream = stream or _own_standard_error()
     people = settings.format == "console" or (settings.format == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
@@ -61,6 +62,11 @@ def configure_logging(settings: LogSettings, *, stream: TextIO | None = None) ->
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def _own_standard_error() -> TextIO:
+    """Opens standard error once more: whoever closes it, as an operator's policy may, ends nobody's log."""
+    return os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

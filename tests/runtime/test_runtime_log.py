@@ -6,6 +6,8 @@ import asyncio
 import io
 import json
 import logging
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -162,3 +164,21 @@ def test_a_caller_who_hung_up_is_no_news_of_grpc() -> None:
     grpc_log.error("ExecuteBatchError raised in core by servicer method [%s]", "/v1.Files/Read")
     grpc_log.error("Unexpected [%s] raised by servicer method", "ValueError")
     assert [line["message"] for line in _lines(stream)] == ["Unexpected [ValueError] raised by servicer method"]
+
+
+_CLOSES_STANDARD_ERROR = """
+import logging, os, sys
+from gpu_balancer.runtime.log import configure_logging
+from gpu_balancer.runtime.settings_sections import LogSettings
+configure_logging(LogSettings())
+{closes}
+logging.getLogger("balancer").info("still told")
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("closes", ["sys.stderr.close()", "os.close(2)"])
+def test_whoever_closes_standard_error_ends_nobodys_log(closes: str) -> None:
+    program = _CLOSES_STANDARD_ERROR.format(closes=closes)
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert json.loads(answer.stderr)["message"] == "still told"
