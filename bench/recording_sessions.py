@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from agents.displays.spawning import CAPTURE_GATE
+from agents.displays.x_sockets import display_of
 from bench.daemons import bench_daemon
 from bench.pages.server import PageServer, serve_pages
 from gpu_balancer.client.session_requests import has_ended
@@ -28,6 +30,7 @@ USER_IDS = range(_FIRST_USER_ID, _FIRST_USER_ID + 400)
 """Of the displays, when the benchmark runs as root: neither the usual ones nor those of one beside it, so that what is
 left of them is found."""
 FILE = "recording.mp4"
+_GATE_MODULE = "agents.displays.capture_gate"
 _READY_S = 60.0
 _LOOKED_EVERY_S = 0.02
 
@@ -197,15 +200,19 @@ def display_processes(recorder: psutil.Process, program: str) -> list[psutil.Pro
 
     Args:
         recorder: The ffmpeg.
-        program: "Xvfb" or "chromium", as the name of the process has it.
+        program: "Xvfb" or "chromium", as the name of the process has it; or `CAPTURE_GATE`.
     """
     # While a program takes the place of what started it, it has none for a moment.
     while not (words := recorder.cmdline()):
         time.sleep(0.001)
     display = next(word for word, before in zip(words[1:], words, strict=False) if before == "-i" and word[0] == ":")
-    display = display.partition(".")[0].partition("+")[0]
+    display = display_of(display.partition(".")[0].partition("+")[0])
     if program == "Xvfb":
         return _display_server(display)
+    if program == CAPTURE_GATE:
+        return [
+            one for one in psutil.process_iter(["cmdline"]) if {_GATE_MODULE, display} <= set(one.info["cmdline"] or ())
+        ]
     # A browser writes over its own environment; what it starts, and what started with it, still has it.
     server = _display_server(display)[0]
     user, found = server.uids().real, []

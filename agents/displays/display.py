@@ -24,6 +24,8 @@ class Display:
     """Name of its folder; unique on the agent, never used twice."""
     name: str
     """As X clients know it, ":7"."""
+    capture_name: str | None = None
+    """As who records it knows it: the name of its gate. None: it has none, and is recorded by its own name."""
     authority: str
     """Absolute path of the file with its cookie."""
     width: int

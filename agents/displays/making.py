@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agents.displays.capture_gates import start_capture_gate
 from agents.displays.display import Display, DisplayUnavailable
 from agents.displays.display_folder import DisplayFolder, DisplayRecord
 from agents.displays.run_folders import DISPLAY_ID_LENGTH, give_to
@@ -185,11 +186,24 @@ class DisplayMaker:
             sound_source=SOURCE,
             environment=dict(processes.environment),
         )
-        if self.start_browser is not None and wish.browser:
-            display = replace(display, browser=await self.start_browser(display))
+        display = await self._finish(display, folder, processes, with_browser=wish.browser)
         made = MadeDisplay(display=display, processes=processes, folder=folder, backend=self.backend.name)
         await asyncio.to_thread(made.write)
         return made
+
+    async def _finish(
+        self, display: Display, folder: DisplayFolder, processes: DisplayProcesses, *, with_browser: bool
+    ) -> Display:
+        """Starts what comes last, side by side: the browser, if there is to be one, and the gate."""
+        authority = own_authority(folder.path)
+        browser = None
+        async with _together() as group:
+            capture_name = group.create_task(
+                start_capture_gate(processes, display.name, authority, within=_START_WITHIN)
+            )
+            if self.start_browser is not None and with_browser:
+                browser = await self.start_browser(display)
+        return replace(display, capture_name=capture_name.result(), browser=browser)
 
     async def _start_screen(self, wish: DisplayWish, folder: DisplayFolder, processes: DisplayProcesses) -> str:
         name = await self.backend.start(

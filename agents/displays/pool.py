@@ -23,7 +23,7 @@ from agents.displays.places import Places
 from agents.displays.run_folders import RunFolders, RunFolderUnusableError, agent_name, default_run_dir
 from agents.displays.screens import resize_screen
 from agents.displays.sound_server import find_sound_fault
-from agents.displays.spawning import BROWSER, X_SERVER
+from agents.displays.spawning import BROWSER, CAPTURE_GATE, X_SERVER
 from agents.displays.users import UserIds
 from agents.displays.warming import WarmDisplays
 from agents.displays.x_client import XUnreachableError
@@ -180,9 +180,11 @@ class DisplayPool:
         return made.display.browser is None or made.processes.is_alive(BROWSER)
 
     def server_alive(self, display_id: str) -> bool:
-        """Tells whether the X server of a lent display runs."""
+        """Tells whether the X server of a lent display runs, and the gate by which it is recorded."""
         made = self._lent.get(display_id)
-        return made is not None and made.processes.is_alive(X_SERVER)
+        if made is None or not made.processes.is_alive(X_SERVER):
+            return False
+        return made.display.capture_name is None or made.processes.is_alive(CAPTURE_GATE)
 
     async def spawn(
         self,

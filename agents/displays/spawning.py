@@ -27,6 +27,7 @@ X_SERVER = "x_server"
 WINDOW_MANAGER = "window_manager"
 SOUND_SERVER = "sound_server"
 SOUND_LISTENER = "sound_listener"
+CAPTURE_GATE = "capture_gate"
 BROWSER = "browser"
 """Name of the process without which a display with a browser is dead."""
 _UMASK = 0o077

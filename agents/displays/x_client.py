@@ -103,7 +103,7 @@ def _converse(
 
     try:
         client.connect(str(socket_of(name)))
-        if server not in (None, _listener_of(client)):
+        if server not in (None, listener_of(client)):
             raise XUnreachableError(f"Cannot use the display {name}: it is somebody else's.")
         with XScreen(client, cookie_of(authority.read_bytes())) as screen:
             return question(screen)
@@ -111,7 +111,7 @@ def _converse(
         raise XUnreachableError(f"Cannot use the display {name}: {str(error) or type(error).__name__}.") from error
 
 
-def _listener_of(client: socket.socket) -> int:
+def listener_of(client: socket.socket) -> int:
     """Tells the process that listens at the other end, unix(7)."""
     credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid: int = _CREDENTIALS.unpack(credentials)[0]

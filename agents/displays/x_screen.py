@@ -56,7 +56,7 @@ class XScreen:
             xcffib.XcffibException: When the server refuses.
         """
         client.setblocking(False)
-        self._connection: Any = _connected(os.dup(client.fileno()), cookie)
+        self._connection: Any = connected(os.dup(client.fileno()), cookie)
         self._root = self._connection.get_setup().roots[0].root
 
     def __enter__(self) -> Self:
@@ -185,10 +185,13 @@ class XScreen:
         return created
 
 
-def _connected(descriptor: int, cookie: bytes) -> Any:
+def connected(descriptor: int, cookie: bytes) -> Any:
     """Makes a connection of a connected socket, which xcb then owns.
 
     Not by `xcffib.Connection(auth=…)`: that hands xcb memory which is freed already, and is refused now and then.
+
+    Raises:
+        xcffib.XcffibException: When the server refuses.
     """
     name, data = _XCB.ffi.new("char[]", COOKIE_NAME), _XCB.ffi.new("char[]", cookie)
     proof = _XCB.ffi.new("xcb_auth_info_t *", {"namelen": len(COOKIE_NAME), "name": name})

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 TMP = Path("/tmp")  # noqa: S108 - where X servers and their clients look, by protocol
 _FIRST_NUMBER = 1000
 _LAST_NUMBER = 32_000
+_GATES_FROM = 32_000
+"""Added to a display's number, gives that of its gate, which no display has."""
 _LOCK = re.compile(r"\.X(\d{1,5})-lock")
 _SOCKETS_MODE = 0o1777
 
@@ -31,6 +33,21 @@ def socket_of(name: str) -> Path:
         name: As X clients know it: ":1007".
     """
     return _sockets() / f"X{name.removeprefix(':')}"
+
+
+def gate_of(name: str) -> str:
+    """Gives the name by which a display is captured through its gate; see `capture_gate`.
+
+    Args:
+        name: Of the display, as proposed here.
+    """
+    return f":{int(name.removeprefix(':')) + _GATES_FROM}"
+
+
+def display_of(name: str) -> str:
+    """Gives the name of the display that is captured by a name, be it that of its gate or its own."""
+    number = int(name.removeprefix(":"))
+    return f":{number - _GATES_FROM if number > _GATES_FROM else number}"
 
 
 def propose_name() -> str:
@@ -64,6 +81,8 @@ def clear_after(servers: Collection[int]) -> None:
     """
     for number, pid in _locks():
         if pid in servers:
+            with contextlib.suppress(FileNotFoundError):
+                socket_of(gate_of(f":{number}")).unlink()
             # In this order: while the lock is there no other server can take the number.
             with contextlib.suppress(FileNotFoundError):
                 socket_of(f":{number}").unlink()

@@ -4,6 +4,9 @@ Sound comes first: the demuxer that is opened last starts last, and what the dis
 still being asked would be lost. The sound's clock is told to follow the picture's (`-isync`), so that both begin at the
 moment at which they were taken, not each at its own zero.
 
+What is about to be drawn is waited for by the display's gate, if `display` is the name of that: see
+`agents.displays.capture_gate`.
+
 A display that goes away is not noticed: ffmpeg's grabber asks it again for ever. Whoever owns the display has to watch
 it and to end ffmpeg, which then completes its files. A sound server that goes away ends ffmpeg at once (`-xerror`);
 otherwise the rest of the recording would be silent and nobody would know.

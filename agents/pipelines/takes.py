@@ -60,6 +60,8 @@ class DisplayAccess:
 
     name: str
     """As X clients know it, ":7"."""
+    capture_name: str | None = None
+    """As who records it knows it, where pictures that are about to be drawn are waited for. None: by its name."""
     authority: str
     """Absolute path of the file with its cookie."""
     sound_server: str | None
@@ -172,7 +174,7 @@ def _take_job(job: RecordingJob, access: DisplayAccess, number: int, sound_delay
         session=job.session,
         attempt=job.attempt,
         input=CaptureInput(
-            display=access.name,
+            display=access.capture_name or access.name,
             width=capture.width,
             height=capture.height,
             frame_rate=capture.frame_rate,

@@ -51,6 +51,7 @@ def access_to(display: Display) -> DisplayAccess:
     """Tells ffmpeg's side how to look at a display and hear it."""
     return DisplayAccess(
         name=display.name,
+        capture_name=display.capture_name,
         authority=display.authority,
         sound_server=display.sound_server,
         sound_source=display.sound_source,

@@ -30,7 +30,7 @@ from display_rig import (
 from agents.displays.display import BrowserEndpoint, Display, DisplayUnavailable
 from agents.displays.display_folder import DisplayFolder
 from agents.displays.screens import await_window, screen_size
-from agents.displays.spawning import BROWSER, SOUND_SERVER, WINDOW_MANAGER, X_SERVER
+from agents.displays.spawning import BROWSER, CAPTURE_GATE, SOUND_SERVER, WINDOW_MANAGER, X_SERVER
 from fakes.precedence import is_allowed, nice_of
 
 pytestmark = pytest.mark.process
@@ -46,7 +46,7 @@ async def test_a_display_is_lent_with_all_that_was_asked_for(root: Path, run_dir
         assert display.browser == BrowserEndpoint(url="http://127.0.0.1:1", name="Sleeper 1")
         assert display.sound_server == f"unix:{display.work}/sound"
         names = {name for name, _ in DisplayFolder(path=Path(display.lock).parent).read_processes()}
-        assert names == {X_SERVER, WINDOW_MANAGER, SOUND_SERVER, BROWSER}
+        assert names == {X_SERVER, WINDOW_MANAGER, CAPTURE_GATE, SOUND_SERVER, BROWSER}
         assert rig.pool.find(display.id) == display
         assert rig.pool.alive(display.id)
         await rig.pool.release(display.id)
@@ -176,7 +176,7 @@ async def test_who_comes_while_a_warm_display_is_made_gets_that_one(root: Path, 
         assert not rig.pool.is_awaited(started[0])
 
 
-@pytest.mark.parametrize("name", [X_SERVER, WINDOW_MANAGER, BROWSER])
+@pytest.mark.parametrize("name", [X_SERVER, WINDOW_MANAGER, CAPTURE_GATE, BROWSER])
 async def test_a_dead_warm_display_is_never_lent(root: Path, run_dir: Path, name: str) -> None:
     async with opened_pool(root, run_dir, warm_displays=1, prewarm=True) as rig:
         await rig.warm()

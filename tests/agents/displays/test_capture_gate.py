@@ -1,0 +1,171 @@
+"""Pictures that come through a gate are those of the display, and what is about to be drawn is on them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import imageio_ffmpeg
+import pytest
+import xcffib.xproto
+
+from agents.displays.x_authority import authority_file, cookie_of, new_cookie
+from agents.displays.x_screen import connected
+from agents.displays.x_sockets import display_of, gate_of, socket_of
+from fakes.bare_display import BareDisplay, bare_display
+from fakes.x_picture import picture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.process
+_PROGRAM = (sys.executable, "-P", "-m", "agents.displays.capture_gate")
+_PICTURE_S = 1 / 30
+_ALL_PLANES = 0xFFFFFFFF
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[BareDisplay]:
+    with bare_display(320, 180) as made:
+        yield made
+
+
+@pytest.fixture
+def gate(bare: BareDisplay) -> Iterator[str]:
+    """The name by which the display is captured."""
+    name = bare.display.name
+    process = subprocess.Popen([*_PROGRAM, name, bare.display.authority, str(bare.user_id or "")])
+    try:
+        end_s = time.monotonic() + 20
+        while not socket_of(gate_of(name)).exists():
+            assert process.poll() is None
+            assert time.monotonic() < end_s
+            time.sleep(0.01)
+        yield gate_of(name)
+    finally:
+        process.kill()
+        process.wait()
+        socket_of(gate_of(name)).unlink(missing_ok=True)
+
+
+class Client:
+    """Somebody who paints on a display, or takes pictures of it."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection, self.core = connection, connection.core
+        screen = connection.get_setup().roots[0]
+        self.root = screen.root
+        self._context = connection.generate_id()
+        self.core.CreateGC(self._context, self.root, xcffib.xproto.GC.Foreground, [0])
+
+    def paint(self, color: int) -> None:
+        """Fills the upper left corner, and comes back when that is done."""
+        self.core.ChangeGC(self._context, xcffib.xproto.GC.Foreground, [color])
+        corner = xcffib.xproto.RECTANGLE.synthetic(0, 0, 64, 64)
+        self.core.PolyFillRectangle(self.root, self._context, 1, [corner])
+        self.core.GetInputFocus().reply()
+
+    def look(self) -> int:
+        """Takes a picture, and gives the colour that was painted."""
+        took = self.core.GetImage(xcffib.xproto.ImageFormat.ZPixmap, self.root, 0, 0, 4, 4, _ALL_PLANES).reply()
+        return int.from_bytes(took.data.buf()[:3], "little")
+
+
+@contextmanager
+def client_of(bare: BareDisplay, name: str, cookie: bytes | None = None) -> Iterator[Client]:
+    with ExitStack() as stack, socket.socket(socket.AF_UNIX) as way:
+        way.connect(str(socket_of(name)))
+        way.setblocking(False)
+        known = cookie_of(Path(bare.display.authority).read_bytes())
+        connection = connected(os.dup(way.fileno()), cookie or known)
+        stack.callback(connection.disconnect)
+        yield Client(connection)
+
+
+def in_motion(painter: Client, grabber: Client) -> None:
+    """Paints and looks in turn, until a grabber is known to look at something in motion."""
+    for number in range(20):
+        painter.paint(number)
+        assert grabber.look() == number
+        time.sleep(_PICTURE_S)
+
+
+def test_what_is_about_to_be_drawn_is_on_the_picture(bare: BareDisplay, gate: str) -> None:
+    with client_of(bare, bare.display.name) as painter, client_of(bare, gate) as grabber:
+        in_motion(painter, grabber)
+        late = threading.Timer(0.006, painter.paint, (0xABCDEF,))
+        late.start()
+        assert grabber.look() == 0xABCDEF
+        late.join()
+
+
+def test_a_picture_is_not_waited_for_for_ever_and_not_at_all_where_everything_rests(
+    bare: BareDisplay, gate: str
+) -> None:
+    with client_of(bare, bare.display.name) as painter, client_of(bare, gate) as grabber:
+        in_motion(painter, grabber)
+        assert [grabber.look() for _ in range(40)] == [19] * 40
+        painter.paint(0x123456)
+        assert grabber.look() == 0x123456
+
+
+def test_everything_else_goes_through_as_it_is(bare: BareDisplay, gate: str) -> None:
+    with client_of(bare, gate) as grabber:
+        for number in range(300):
+            window = grabber.connection.generate_id()
+            with pytest.raises(xcffib.xproto.WindowError) as refused:
+                grabber.core.GetWindowAttributes(window).reply()
+            assert refused.value.bad_value == window
+            grabber.look()
+            geometry = grabber.core.GetGeometry(grabber.root).reply()
+            assert (geometry.width, geometry.height) == (320, 180), number
+
+
+def test_a_gate_lets_nobody_in_without_the_cookie(bare: BareDisplay, gate: str) -> None:
+    with pytest.raises(xcffib.ConnectionException), client_of(bare, gate, cookie=new_cookie()):
+        pass
+
+
+def test_several_look_at_a_time_and_one_that_is_gone_is_no_harm(bare: BareDisplay, gate: str) -> None:
+    with client_of(bare, bare.display.name) as painter, client_of(bare, gate) as one, client_of(bare, gate) as other:
+        in_motion(painter, one)
+        with client_of(bare, gate) as third:
+            third.core.GetImage(xcffib.xproto.ImageFormat.ZPixmap, third.root, 0, 0, 320, 180, _ALL_PLANES)
+        painter.paint(0x0000FF)
+        assert (one.look(), other.look()) == (0x0000FF, 0x0000FF)
+
+
+def test_ffmpegs_grabber_sees_the_display_through_the_gate(bare: BareDisplay, gate: str, tmp_path: Path) -> None:
+    with client_of(bare, bare.display.name) as painter:
+        painter.paint(0x336699)
+        seen = picture(bare.display)
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "x11grab", "-framerate", "30"]
+    command += ["-video_size", "320x180", "-draw_mouse", "1", "-i", gate, "-frames:v", "40"]
+    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", str(tmp_path / "raw")]
+    environment = {**os.environ, "XAUTHORITY": bare.display.authority}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    raw = (tmp_path / "raw").read_bytes()
+    assert len(raw) == 40 * 320 * 180 * 3
+    last = raw[-320 * 180 * 3 :]
+    assert tuple(last[:3]) == seen.pixel(0, 0) == (0x33, 0x66, 0x99)
+
+
+def test_a_gate_needs_a_server_that_lets_it_in(bare: BareDisplay, tmp_path: Path) -> None:
+    strange = tmp_path / "authority"
+    strange.write_bytes(authority_file(new_cookie()))
+    program = [*_PROGRAM, bare.display.name, str(strange), ""]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode != 0
+    assert not socket_of(gate_of(bare.display.name)).exists()
+
+
+def test_a_displays_name_follows_from_that_of_its_gate() -> None:
+    assert [display_of(name) for name in (gate_of(":1007"), ":1007", gate_of(":32000"))] == [":1007", ":1007", ":32000"]
