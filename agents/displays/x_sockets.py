@@ -71,7 +71,7 @@ def ensure_socket_folder() -> None:
 
 
 def clear_after(servers: Collection[int]) -> None:
-    """Removes locks and sockets of X servers that have ended.
+    """Removes locks and sockets of X servers that have ended, and of their gates.
 
     A server's lock names its process, so that nobody else's can be hit: who takes over a dead one's number writes the
     lock anew first.
@@ -81,13 +81,24 @@ def clear_after(servers: Collection[int]) -> None:
     """
     for number, pid in _locks():
         if pid in servers:
-            with contextlib.suppress(FileNotFoundError):
-                socket_of(gate_of(f":{number}")).unlink()
             # In this order: while the lock is there no other server can take the number.
             with contextlib.suppress(FileNotFoundError):
                 socket_of(f":{number}").unlink()
             with contextlib.suppress(FileNotFoundError):
                 _lock_of(number).unlink()
+    _clear_gates()
+
+
+def _clear_gates() -> None:
+    """Removes the sockets of gates whose display is gone, however it went: it has a lock for as long as it lives."""
+    for path in _sockets().glob("X*"):
+        number = path.name.removeprefix("X")
+        if not number.isdecimal() or int(number) <= _GATES_FROM:
+            continue
+        # With a lock of its own it is an X server of somebody's who likes large numbers.
+        if not (_lock_of(int(number) - _GATES_FROM).exists() or _lock_of(int(number)).exists()):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _locks() -> Iterator[tuple[int, int]]:

@@ -18,7 +18,7 @@ import xcffib.xproto
 
 from agents.displays.x_authority import authority_file, cookie_of, new_cookie
 from agents.displays.x_screen import connected
-from agents.displays.x_sockets import display_of, gate_of, socket_of
+from agents.displays.x_sockets import gate_of, socket_of
 from fakes.bare_display import BareDisplay, bare_display
 from fakes.x_picture import picture
 
@@ -165,7 +165,3 @@ def test_a_gate_needs_a_server_that_lets_it_in(bare: BareDisplay, tmp_path: Path
     done = subprocess.run(program, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode != 0
     assert not socket_of(gate_of(bare.display.name)).exists()
-
-
-def test_a_displays_name_follows_from_that_of_its_gate() -> None:
-    assert [display_of(name) for name in (gate_of(":1007"), ":1007", gate_of(":32000"))] == [":1007", ":1007", ":32000"]
