@@ -61,6 +61,15 @@ def look_in_real_time(ffmpeg: int) -> bool:
     return bool(looking)
 
 
+def run_in_real_time() -> bool:
+    """Runs this process, and the threads that it starts, as `look_in_real_time` does. Returns whether it may."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, _LOWEST)
+    except OSError:
+        return False
+    return True
+
+
 def _set_autogroup(member: int, nice: str) -> bool:
     try:
         Path(f"/proc/{member}/autogroup").write_text(nice, "ascii")

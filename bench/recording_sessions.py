@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from agents.displays.gate_starting import GATE_MODULE
 from agents.displays.spawning import CAPTURE_GATE
 from agents.displays.x_sockets import display_of
 from bench.daemons import bench_daemon
@@ -30,7 +31,6 @@ USER_IDS = range(_FIRST_USER_ID, _FIRST_USER_ID + 400)
 """Of the displays, when the benchmark runs as root: neither the usual ones nor those of one beside it, so that what is
 left of them is found."""
 FILE = "recording.mp4"
-_GATE_MODULE = "agents.displays.capture_gate"
 _READY_S = 60.0
 _LOOKED_EVERY_S = 0.02
 
@@ -211,7 +211,7 @@ def display_processes(recorder: psutil.Process, program: str) -> list[psutil.Pro
         return _display_server(display)
     if program == CAPTURE_GATE:
         return [
-            one for one in psutil.process_iter(["cmdline"]) if {_GATE_MODULE, display} <= set(one.info["cmdline"] or ())
+            one for one in psutil.process_iter(["cmdline"]) if {GATE_MODULE, display} <= set(one.info["cmdline"] or ())
         ]
     # A browser writes over its own environment; what it starts, and what started with it, still has it.
     server = _display_server(display)[0]

@@ -13,7 +13,7 @@ one per display costs little. It must never connect to anything that was not che
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread  # noqa: F401 - asyncio would load it when it is too late: see `_become`
+import concurrent.futures.thread  # noqa: F401 - asyncio would load it when it is too late: see `become`
 import encodings.idna  # noqa: F401 - likewise
 import os
 import re
@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 
 from agents.browsers.kernel_tables import connection_owner, is_own
 from agents.public_addresses import Address, is_public
+from agents.user_rights import become
 
 REFUSAL_HEADER = "Gpu-Balancer-Refusal"
 """Header of the proxy's own answers; its value is a `Refusal`."""
@@ -284,13 +285,6 @@ async def run(port_file: Path, rules: EgressRules) -> None:
     await server.serve_forever()
 
 
-def _become(user_id: int) -> None:
-    """Gives up every right but those of a user. From here on no module can be relied on to be readable."""
-    os.setgroups([])
-    os.setresgid(user_id, user_id, user_id)
-    os.setresuid(user_id, user_id, user_id)
-
-
 def main(arguments: list[str]) -> None:
     """Runs the proxy.
 
@@ -299,7 +293,7 @@ def main(arguments: list[str]) -> None:
     """
     port_file, run_as, *served = arguments
     if run_as:
-        _become(int(run_as))
+        become(int(run_as))
     asyncio.run(run(Path(port_file), EgressRules(user_ids=frozenset(map(int, served)))))
 
 

@@ -18,7 +18,7 @@ import select
 import socket
 import struct
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,8 @@ from agents.displays.x_authority import cookie_of
 from agents.displays.x_screen import connected
 from agents.displays.x_sockets import gate_of, socket_of
 from agents.displays.x_stream import Answers, Requests
+from agents.precedence import run_in_real_time
+from agents.user_rights import become
 from gpu_balancer.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -42,7 +44,6 @@ _QUERY_VERSION, _SUBTRACT = 0, 3
 _NO_REGION = 0
 _CHUNK_BYTES = 1 << 16
 _CLIENTS = 8
-_MOST_REAL_TIME = os.sched_param(1)
 
 
 class Drawing:
@@ -179,26 +180,19 @@ def main(name: str, authority: str, user_id: str) -> None:
     """
     cookie = cookie_of(Path(authority).read_bytes())
     # As with the grabber's own threads: it has little to do, and that at exact times.
-    with suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_RR, _MOST_REAL_TIME)
-    Drawing(name, cookie).__exit__()  # A server that tells nothing ends this before anybody relies on it.
+    run_in_real_time()
+    with Drawing(name, cookie):
+        pass  # A server that tells nothing ends this before anybody relies on it.
     path = socket_of(gate_of(name))
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen(_CLIENTS)
     if user_id:
-        _become(int(user_id))
+        become(int(user_id))
     while True:
         client, _ = listener.accept()
         Thread(target=_serve, args=(client, name, cookie), daemon=True).start()
-
-
-def _become(user_id: int) -> None:
-    """Gives up every right but those of a user. From here on no module can be relied on to be readable."""
-    os.setgroups([])
-    os.setresgid(user_id, user_id, user_id)
-    os.setresuid(user_id, user_id, user_id)
 
 
 def _serve(client: socket.socket, name: str, cookie: bytes) -> None:

@@ -7,7 +7,6 @@ early, and sound would no longer be in step with it.
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
 
 _KNOWN_AFTER = 9
@@ -39,7 +38,7 @@ class CapturePace:
             self._distances_s.append(now_s - self._asked_s)
         self._asked_s = now_s
         in_motion = len(self._new) == _LOOKED_BACK and self._new.count(False) <= _MAY_BE_OLD
-        return _SHARE * statistics.median(self._distances_s) if in_motion else 0.0
+        return _SHARE * sorted(self._distances_s)[len(self._distances_s) // 2] if in_motion else 0.0
 
     def taken(self, *, new: bool) -> None:
         """Hears that the picture is taken, and whether something was drawn since the one before."""

@@ -1,4 +1,4 @@
-"""The making of a display: its folders and user, screen and sound side by side, and then the browser.
+"""The making of a display: its folders and user, screen and sound side by side, then browser and gate.
 
 The browser comes last though it takes longest: a window that it shows before the window manager is at work may never be
 seen, and one that finds no sound server when it starts has no sound for good. Whatever goes wrong, nothing of an
@@ -15,9 +15,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agents.displays.capture_gates import start_capture_gate
 from agents.displays.display import Display, DisplayUnavailable
 from agents.displays.display_folder import DisplayFolder, DisplayRecord
+from agents.displays.gate_starting import start_capture_gate
 from agents.displays.run_folders import DISPLAY_ID_LENGTH, give_to
 from agents.displays.screens import AUTHORITY, own_authority
 from agents.displays.sound_server import SOURCE, find_sound_fault, sound_address, sound_environment, start_sound

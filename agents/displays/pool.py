@@ -173,13 +173,13 @@ class DisplayPool:
         return self._warm.is_awaited(display_id)
 
     def alive(self, display_id: str) -> bool:
-        """Tells whether the X server of a lent display runs, and its browser if it has one."""
+        """Tells whether the screen of a lent display can be recorded, and its browser runs if it has one."""
         made = self._lent.get(display_id)
-        if made is None or not self.server_alive(display_id):
+        if made is None or not self.screen_alive(display_id):
             return False
         return made.display.browser is None or made.processes.is_alive(BROWSER)
 
-    def server_alive(self, display_id: str) -> bool:
+    def screen_alive(self, display_id: str) -> bool:
         """Tells whether the X server of a lent display runs, and the gate by which it is recorded."""
         made = self._lent.get(display_id)
         if made is None or not made.processes.is_alive(X_SERVER):

@@ -17,6 +17,7 @@ _LITTLE = ord("l")
 _SETUP_BYTES = 12
 _REQUEST_BYTES = 4
 _LONG_REQUEST_BYTES = 8
+_WELCOME_BYTES = 8
 _ANSWER_BYTES = 32
 _ERROR, _REPLY = 0, 1
 _KEYMAP_NOTIFY, _GENERIC_EVENT = 11, 35
@@ -110,10 +111,10 @@ class Answers:
 
     def _length(self) -> int | None:
         if not self._introduced:
-            if len(self._bytes) < _LONG_REQUEST_BYTES:
+            if len(self._bytes) < _WELCOME_BYTES:
                 return None
             (words,) = struct.unpack_from(f"{self._order}H", self._bytes, 6)
-            return _LONG_REQUEST_BYTES + int(words) * 4
+            return _WELCOME_BYTES + int(words) * 4
         if len(self._bytes) < _ANSWER_BYTES:
             return None
         kind = self._bytes[0] & ~_SENT_EVENT

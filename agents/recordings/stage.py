@@ -63,11 +63,11 @@ class Displays(Protocol):
         ...
 
     def alive(self, display_id: str) -> bool:
-        """Tells whether its server, and its browser if it has one, still run."""
+        """Tells whether its screen can still be recorded, and its browser runs if it has one."""
         ...
 
-    def server_alive(self, display_id: str) -> bool:
-        """Tells whether its server still runs."""
+    def screen_alive(self, display_id: str) -> bool:
+        """Tells whether its screen can still be recorded."""
         ...
 
     async def spawn(self, display: Display, argv: Sequence[str], *, name: str) -> int:
@@ -292,7 +292,7 @@ class Stage:
         end = await driver.ended()
         if end is not PageEnd.SIGNAL:
             await asyncio.sleep(_SETTLED_AFTER_S)
-            if not self._displays.server_alive(display_id):
+            if not self._displays.screen_alive(display_id):
                 return RecordingEnd(cause=DISPLAY_LOST.reason, failure=DISPLAY_LOST)
         failure = _PAGE_FAILURES.get(end)
         if failure is not None:
@@ -320,7 +320,7 @@ class Stage:
         if self._driver is not None:
             # A browser that is gone counts as well, and its driver tells more.
             await asyncio.sleep(_POLLED_EVERY_S)
-        failure = BROWSER_LOST if self._displays.server_alive(display_id) else DISPLAY_LOST
+        failure = BROWSER_LOST if self._displays.screen_alive(display_id) else DISPLAY_LOST
         return RecordingEnd(cause=failure.reason, failure=failure)
 
     def _phase(self, name: str, began_s: float) -> RecordingPhase:

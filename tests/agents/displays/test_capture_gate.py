@@ -16,6 +16,7 @@ import imageio_ffmpeg
 import pytest
 import xcffib.xproto
 
+from agents.displays.gate_starting import GATE_MODULE
 from agents.displays.x_authority import authority_file, cookie_of, new_cookie
 from agents.displays.x_screen import connected
 from agents.displays.x_sockets import gate_of, socket_of
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.process
-_PROGRAM = (sys.executable, "-P", "-m", "agents.displays.capture_gate")
+_PROGRAM = (sys.executable, "-P", "-m", GATE_MODULE)
 _PICTURE_S = 1 / 30
 _ALL_PLANES = 0xFFFFFFFF
 

@@ -98,7 +98,7 @@ class FakeDisplays:
         display = self.lent.get(display_id)
         return display is not None and is_held(Path(display.lock))
 
-    def server_alive(self, display_id: str) -> bool:
+    def screen_alive(self, display_id: str) -> bool:
         return self.alive(display_id)
 
     async def spawn(self, display: Display, argv: Sequence[str], *, name: str) -> int:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from agents.displays.spawning import DisplayProcesses
 
+GATE_MODULE = "agents.displays.capture_gate"
 _ASK_AGAIN_S = 0.01
 
 
@@ -37,7 +38,7 @@ async def start_capture_gate(processes: DisplayProcesses, name: str, authority: 
         DisplayUnavailable: DISPLAY_FAILED, for instance because the X server does not tell what is drawn.
     """
     # Never with what lies in the current folder.
-    program = [sys.executable, "-P", "-m", "agents.displays.capture_gate"]
+    program = [sys.executable, "-P", "-m", GATE_MODULE]
     argv = [*program, name, str(authority), str(processes.user_id or "")]
     gate = await processes.spawn(argv, name=CAPTURE_GATE, as_agent=True)
     try:
