@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures.thread  # noqa: F401 - asyncio would load it when it is too late: see `become`
 import encodings.idna  # noqa: F401 - likewise
-import os
 import re
 import socket
 import sys
