@@ -7,7 +7,7 @@ Nothing else that a client says is touched, pictures go by shared memory, and th
 it does at the server itself.
 
 What was drawn the server tells by its DAMAGE extension, to a connection of this program's own. It is told to begin anew
-by a request among the client's, right before that for the picture: so whatever is drawn is in this picture, or new for
+by requests among the client's, right before that for the picture: so whatever is drawn is in this picture, or new for
 the next.
 """
 
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import xcffib
 import xcffib.damage
+import xcffib.xproto
 
 from agents.displays.capture_pace import CapturePace
 from agents.displays.x_authority import cookie_of
@@ -41,8 +42,9 @@ if TYPE_CHECKING:
 _GET_IMAGE = 73
 _SHM_GET_IMAGE = 4
 _QUERY_VERSION, _SUBTRACT = 0, 3
-_NO_REGION = 0
-_CHUNK_BYTES = 1 << 16
+_SEND_EVENT, _CLIENT_MESSAGE, _SENT_EVENT = 25, 33, 0x80
+_EVENT_BYTES = 32
+_REQUEST_CHUNK_BYTES, _ANSWER_CHUNK_BYTES = 1 << 12, 1 << 16
 _CLIENTS = 8
 
 
@@ -60,34 +62,74 @@ class Drawing:
             OSError: The server is not there.
             xcffib.XcffibException: It refuses, or has no such extension.
         """
-        with _to_server(name) as client:
-            client.setblocking(False)
-            self._connection: Any = connected(os.dup(client.fileno()), cookie)
-        core = self._connection.core
-        damage = self._connection(xcffib.damage.key)
-        damage.QueryVersion(1, 1).reply()
-        self.opcode: int = _opcode(core, "DAMAGE")
-        self.shared_memory_opcode: int = _opcode(core, "MIT-SHM")
-        self.id: int = self._connection.generate_id()
-        root = self._connection.get_setup().roots[0].root
-        damage.CreateChecked(self.id, root, xcffib.damage.ReportLevel.NonEmpty).check()
+        with ExitStack() as stack:
+            self._told = stack.enter_context(_to_server(name))
+            self._told.setblocking(False)
+            connection: Any = connected(os.dup(self._told.fileno()), cookie)
+            stack.callback(connection.disconnect)
+            damage = connection(xcffib.damage.key)
+            damage.QueryVersion(1, 1).reply()
+            self._damage_opcode = _opcode(connection.core, "DAMAGE")
+            self.shared_memory_opcode: int = _opcode(connection.core, "MIT-SHM")
+            root = connection.get_setup().roots[0].root
+            self._damage, self._window = connection.generate_id(), connection.generate_id()
+            unseen = xcffib.xproto.WindowClass.InputOnly
+            connection.core.CreateWindowChecked(0, self._window, root, 0, 0, 1, 1, 0, unseen, 0, 0, []).check()
+            damage.CreateChecked(self._damage, root, xcffib.damage.ReportLevel.NonEmpty).check()
+            self._end = stack.pop_all()
+        self._clock = SystemClock()
+        self._events = b""
+        self._happened = True
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._connection.disconnect()
+        self._end.close()
 
-    def fileno(self) -> int:
-        """Gives what becomes readable when there is news."""
-        return int(self._connection.get_file_descriptor())
+    def introduction(self, order: str) -> bytes:
+        """Gives a request with which a client begins, before any of `beginning`.
 
-    def happened(self) -> bool:
-        """Tells whether something was drawn, when there is news."""
-        happened = False
-        while self._connection.poll_for_event() is not None:
-            happened = True
-        return happened
+        Args:
+            order: Of the client's bytes, as `struct` has it.
+        """
+        return struct.pack(f"{order}BBHII", self._damage_opcode, _QUERY_VERSION, 3, 1, 1)
+
+    def beginning(self, order: str) -> tuple[bytes, bytes]:
+        """Gives two requests with which a client has it begin anew: what was drawn by then has not happened.
+
+        The first sends a mark, behind which events are new; the second has the next drawing told again. In this order:
+        of what is drawn between the two it is told in vain, but never not at all.
+
+        Args:
+            order: Of the client's bytes, as `struct` has it.
+        """
+        mark = struct.pack(f"{order}BBHIIBB30x", _SEND_EVENT, 0, 11, self._window, 0, _CLIENT_MESSAGE, 8)
+        return mark, struct.pack(f"{order}BBHIII", self._damage_opcode, _SUBTRACT, 4, self._damage, 0, 0)
+
+    def happened(self, within_s: float) -> bool:
+        """Tells whether something was drawn since it began anew, and awaits that. 0: it does not wait.
+
+        Raises:
+            ConnectionError: The server has ended.
+        """
+        end_s = self._clock.monotonic_s() + within_s
+        self._read(0.0)
+        while not self._happened and (left_s := end_s - self._clock.monotonic_s()) > 0:
+            self._read(left_s)
+        return self._happened
+
+    def _read(self, within_s: float) -> None:
+        if not select.select((self._told,), (), (), within_s)[0]:
+            return
+        data = self._told.recv(_ANSWER_CHUNK_BYTES)
+        if not data:
+            raise ConnectionResetError("the X server has ended")
+        self._events += data
+        # Of the connection nothing else is read from here on: what it is sent are events.
+        if whole := len(self._events) // _EVENT_BYTES * _EVENT_BYTES:
+            self._happened = self._events[whole - _EVENT_BYTES] & ~_SENT_EVENT != _CLIENT_MESSAGE
+            self._events = self._events[whole:]
 
 
 class _Gate:
@@ -99,75 +141,64 @@ class _Gate:
         self._clock = SystemClock()
         self._pace = CapturePace()
         self._introduced = False
-        self._new = True
-        """Whether something was drawn since the latest picture."""
-        self._held: bytes | None = None
-        """A request for a picture that waits."""
-        self._until_s = 0.0
+        self._begin_anew: tuple[bytes, ...] = ()
 
     def run(self) -> None:
         """Passes on what is said until either side ends."""
-        drawn, answered = self._drawing.fileno(), self._server.fileno()
         poll = select.poll()
-        for end in (self._client, self._server, self._drawing):
-            poll.register(end, select.POLLIN)
+        poll.register(self._client, select.POLLIN)
+        poll.register(self._server, select.POLLIN)
         while True:
-            left_s = max(0.0, self._until_s - self._clock.monotonic_s()) if self._held is not None else None
-            for descriptor, _ in poll.poll(None if left_s is None else 1000 * left_s):
-                if descriptor == drawn:
-                    self._new = self._drawing.happened() or self._new
-                    continue
-                source = self._server if descriptor == answered else self._client
-                data = source.recv(_CHUNK_BYTES)
-                if not data:
-                    return
-                if source is self._client:
-                    self._requests.feed(data)
-                else:
-                    self._client.sendall(self._answers.feed(data))
-            if self._held is not None and (self._new or self._clock.monotonic_s() >= self._until_s):
-                self._take_picture(self._held)
-                self._held = None
-            if self._held is None:
-                self._pass_requests()
+            ready = [descriptor for descriptor, _ in poll.poll()]
+            # Answers first: with a request for a picture further ones are taken.
+            if self._server.fileno() in ready and not self._pass_answers():
+                return
+            if self._client.fileno() in ready and not self._pass_requests():
+                return
 
-    def _pass_requests(self) -> None:
-        while (message := self._requests.next()) is not None:
+    def _pass_answers(self) -> bool:
+        """Passes on what the server has said. False: it has ended."""
+        data = self._server.recv(_ANSWER_CHUNK_BYTES)
+        self._client.sendall(b"".join(self._answers.feed(data)))
+        return bool(data)
+
+    def _pass_requests(self) -> bool:
+        """Passes on what the client has said. False: it, or the server, has ended."""
+        data = self._client.recv(_REQUEST_CHUNK_BYTES)
+        for message in self._requests.feed(data):
             if not self._introduced:
-                self._introduced = True
-                self._server.sendall(message)
-                self._inject(_QUERY_VERSION, 1, 1)
+                self._introduce(message)
             elif self._asks_for_picture(message):
-                now_s = self._clock.monotonic_s()
-                patience_s = self._pace.asked(now_s)
-                if not self._new and patience_s > 0:
-                    self._held, self._until_s = message, now_s + patience_s
-                    return
-                self._take_picture(message)
+                patience_s = self._pace.asked(self._clock.monotonic_s())
+                self._pace.taken(new=self._drawing.happened(patience_s))
+                self._inject(*self._begin_anew, then=message)
+                # An answer always comes. Awaited here: one call of the system less for each picture.
+                if not self._pass_answers():
+                    return False
             else:
-                self._send(message)
+                self._answers.note_request(injected=False)
+                self._server.sendall(message)
+        return bool(data)
+
+    def _introduce(self, message: bytes) -> None:
+        self._introduced = True
+        self._server.sendall(message)
+        self._answers.order = self._requests.order
+        order = "<" if self._requests.order == "little" else ">"
+        self._begin_anew = self._drawing.beginning(order)
+        self._inject(self._drawing.introduction(order))
 
     def _asks_for_picture(self, message: bytes) -> bool:
         opcode, minor = message[0], message[1]
         return opcode == _GET_IMAGE or (opcode == self._drawing.shared_memory_opcode and minor == _SHM_GET_IMAGE)
 
-    def _take_picture(self, message: bytes) -> None:
-        self._pace.taken(new=self._new)
-        self._new = False
-        self._inject(_SUBTRACT, self._drawing.id, _NO_REGION, _NO_REGION, then=message)
-
-    def _inject(self, minor: int, *values: int, then: bytes = b"") -> None:
-        """Sends a request of the DAMAGE extension, and one of the client's in the same breath."""
-        order = self._requests.order
-        header = struct.pack(f"{order}BBH", self._drawing.opcode, minor, 1 + len(values))
-        self._answers.note_request(order, injected=True)
+    def _inject(self, *requests: bytes, then: bytes = b"") -> None:
+        """Sends requests of which the client knows nothing, and one of its own in the same breath."""
+        for _ in requests:
+            self._answers.note_request(injected=True)
         if then:
-            self._answers.note_request(order, injected=False)
-        self._server.sendall(header + struct.pack(f"{order}{len(values)}I", *values) + then)
-
-    def _send(self, message: bytes) -> None:
-        self._answers.note_request(self._requests.order, injected=False)
-        self._server.sendall(message)
+            self._answers.note_request(injected=False)
+        self._server.sendall(b"".join((*requests, then)))
 
 
 def main(name: str, authority: str, user_id: str) -> None:

@@ -6,12 +6,9 @@ the numbers are set back by as many. The protocol is X11, "X Window System Proto
 
 from __future__ import annotations
 
-import struct
+from abc import ABC, abstractmethod
 from collections import deque
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Literal
 
 _LITTLE = ord("l")
 _SETUP_BYTES = 12
@@ -27,119 +24,117 @@ _KEPT_INJECTED = 64
 """Numbers of injected requests to which an answer may still come: a client waits for the answers of few."""
 
 
-class Requests:
-    """Takes what a client sends apart: its introduction, then one request after the other."""
+class _Messages(ABC):
+    """What one side says: its introduction, then one message after the other."""
 
     def __init__(self) -> None:
         """Begins with a connection's first byte."""
-        self._bytes = bytearray()
+        self._rest = bytearray()
+        self._needed = 0
+        """Bytes of the rest, at least, before more can be told."""
         self._introduced = False
-        self.order = "<"
-        """Of the client's bytes, as `struct` has it; known from its introduction on."""
+        self.order: Literal["little", "big"] = "little"
+        """Of both sides' numbers. The client chooses it, in its introduction."""
 
-    def feed(self, data: bytes) -> None:
-        """Takes what has arrived."""
-        self._bytes += data
+    def feed(self, data: bytes) -> list[bytes]:
+        """Takes what has arrived, and gives the messages that are whole by now."""
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._needed:
+                return []
+            data = bytes(self._rest)
+            self._rest.clear()
+        messages, at = [], 0
+        while (length := self._length(data, at)) <= len(data) - at:
+            messages.append(data[at : at + length])
+            at += length
+            self._introduced = True
+        self._rest += data[at:]
+        self._needed = length
+        return messages
 
-    def next(self) -> bytes | None:
-        """Gives the next whole message. None: more of it is to come."""
-        length = self._length()
-        if length is None or len(self._bytes) < length:
-            return None
-        message = bytes(self._bytes[:length])
-        del self._bytes[:length]
-        self._introduced = True
-        return message
+    @abstractmethod
+    def _length(self, data: bytes, at: int) -> int:
+        """Gives a message's length, or, where its beginning does not tell yet, how much of it does."""
 
-    def _length(self) -> int | None:
-        have = len(self._bytes)
+    def _number(self, data: bytes, at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], self.order)
+
+
+class Requests(_Messages):
+    """Takes what a client sends apart."""
+
+    def _length(self, data: bytes, at: int) -> int:
+        have = len(data) - at
         if not self._introduced:
             if have < _SETUP_BYTES:
-                return None
-            self.order = "<" if self._bytes[0] == _LITTLE else ">"
-            name, proof = struct.unpack_from(f"{self.order}HH", self._bytes, 6)
-            return _SETUP_BYTES + _padded(int(name)) + _padded(int(proof))
+                return _SETUP_BYTES
+            self.order = "little" if data[at] == _LITTLE else "big"
+            return _SETUP_BYTES + _padded(self._number(data, at + 6, 2)) + _padded(self._number(data, at + 8, 2))
         if have < _REQUEST_BYTES:
-            return None
-        (words,) = struct.unpack_from(f"{self.order}H", self._bytes, 2)
+            return _REQUEST_BYTES
+        words = self._number(data, at + 2, 2)
         if words == 0:  # A long request, BIG-REQUESTS.
             if have < _LONG_REQUEST_BYTES:
-                return None
-            (words,) = struct.unpack_from(f"{self.order}I", self._bytes, 4)
-        return max(_REQUEST_BYTES, 4 * int(words))
+                return _LONG_REQUEST_BYTES
+            words = self._number(data, at + 4, 4)
+        return max(_REQUEST_BYTES, 4 * words)
 
 
-class Answers:
+class Answers(_Messages):
     """Takes what a server sends apart, and makes it what it were if nothing had been injected."""
 
     def __init__(self) -> None:
         """Begins with a connection's first byte."""
-        self._bytes = bytearray()
-        self._introduced = False
-        self._order = "<"
+        super().__init__()
         self._sent = 0
         self._injected = 0
         self._recent: deque[int] = deque(maxlen=_KEPT_INJECTED)
 
-    def note_request(self, order: str, *, injected: bool) -> None:
+    def note_request(self, *, injected: bool) -> None:
         """Hears of a request that is sent to the server now.
 
         Args:
-            order: Of the client's bytes.
             injected: Whether the client knows nothing of it.
         """
-        self._order = order
         self._sent += 1
         if injected:
             self._injected += 1
             self._recent.append(self._sent)
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> list[bytes]:
         """Takes what has arrived, and gives what of it the client is to get now."""
-        self._bytes += data
-        return b"".join(self._whole())
+        introduced = self._introduced
+        messages = super().feed(data)
+        welcome = [] if introduced else messages[:1]
+        told = (self._number_anew(message) for message in messages[len(welcome) :])
+        return [*welcome, *(message for message in told if message)]
 
-    def _whole(self) -> Iterator[bytes]:
-        while (length := self._length()) is not None and len(self._bytes) >= length:
-            message = self._bytes[:length]
-            del self._bytes[:length]
-            if not self._introduced:
-                self._introduced = True
-                yield bytes(message)
-            elif self._number_anew(message):
-                yield bytes(message)
-
-    def _length(self) -> int | None:
+    def _length(self, data: bytes, at: int) -> int:
+        have = len(data) - at
         if not self._introduced:
-            if len(self._bytes) < _WELCOME_BYTES:
-                return None
-            (words,) = struct.unpack_from(f"{self._order}H", self._bytes, 6)
-            return _WELCOME_BYTES + int(words) * 4
-        if len(self._bytes) < _ANSWER_BYTES:
-            return None
-        kind = self._bytes[0] & ~_SENT_EVENT
-        if kind not in (_REPLY, _GENERIC_EVENT):
+            if have < _WELCOME_BYTES:
+                return _WELCOME_BYTES
+            return _WELCOME_BYTES + 4 * self._number(data, at + 6, 2)
+        if have < _ANSWER_BYTES or data[at] & ~_SENT_EVENT not in (_REPLY, _GENERIC_EVENT):
             return _ANSWER_BYTES
-        (words,) = struct.unpack_from(f"{self._order}I", self._bytes, 4)
-        return _ANSWER_BYTES + int(words) * 4
+        return _ANSWER_BYTES + 4 * self._number(data, at + 4, 4)
 
-    def _number_anew(self, message: bytearray) -> bool:
-        """Sets an answer's number back. False: it answers an injected request, and is nothing to the client."""
+    def _number_anew(self, message: bytes) -> bytes | None:
+        """Sets an answer's number back. None: it answers an injected request, and is nothing to the client."""
         kind = message[0] & ~_SENT_EVENT
         if kind == _KEYMAP_NOTIFY:
-            return True  # It has none.
-        (short,) = struct.unpack_from(f"{self._order}H", message, 2)
+            return message  # It has none.
         # Its number is that of a request that was sent lately.
-        number = self._sent - (self._sent - short) % _NUMBERS
-        if kind in (_ERROR, _REPLY) and number in self._recent:
-            return False
+        number = self._sent - (self._sent - self._number(message, 2, 2)) % _NUMBERS
         before = self._injected
         for injected in reversed(self._recent):
-            if injected <= number:
+            if injected < number:
                 break
-            before -= 1
-        struct.pack_into(f"{self._order}H", message, 2, (number - before) % _NUMBERS)
-        return True
+            if injected == number and kind in (_ERROR, _REPLY):
+                return None
+            before -= injected > number
+        return message[:2] + ((number - before) % _NUMBERS).to_bytes(2, self.order) + message[4:]
 
 
 def _padded(length: int) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -16,8 +18,9 @@ import imageio_ffmpeg
 import pytest
 import xcffib.xproto
 
+from agents.displays.capture_gate import Drawing
 from agents.displays.gate_starting import GATE_MODULE
-from agents.displays.x_authority import authority_file, cookie_of, new_cookie
+from agents.displays.x_authority import COOKIE_NAME, authority_file, cookie_of, new_cookie
 from agents.displays.x_screen import connected
 from agents.displays.x_sockets import gate_of, socket_of
 from fakes.bare_display import BareDisplay, bare_display
@@ -30,6 +33,7 @@ pytestmark = pytest.mark.process
 _PROGRAM = (sys.executable, "-P", "-m", GATE_MODULE)
 _PICTURE_S = 1 / 30
 _ALL_PLANES = 0xFFFFFFFF
+_GET_INPUT_FOCUS = struct.pack("<BBH", 43, 0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +94,36 @@ def client_of(bare: BareDisplay, name: str, cookie: bytes | None = None) -> Iter
         yield Client(connection)
 
 
+def await_served(way: socket.socket) -> None:
+    """Awaits that a server has said something, and then no more."""
+    assert way.recv(1 << 16)
+    while select.select((way,), (), (), 0.2)[0]:
+        assert way.recv(1 << 16)
+
+
 def in_motion(painter: Client, grabber: Client) -> None:
     """Paints and looks in turn, until a grabber is known to look at something in motion."""
     for number in range(20):
         painter.paint(number)
         assert grabber.look() == number
         time.sleep(_PICTURE_S)
+
+
+def test_what_was_drawn_before_a_picture_is_not_new_after_it_although_it_is_heard_of_late(bare: BareDisplay) -> None:
+    name, cookie = bare.display.name, cookie_of(Path(bare.display.authority).read_bytes())
+    welcome = struct.pack("<BxHHHHxx18s2x16s", ord("l"), 11, 0, len(COOKIE_NAME), len(cookie), COOKIE_NAME, cookie)
+    with client_of(bare, name) as painter, Drawing(name, cookie) as drawing, socket.socket(socket.AF_UNIX) as way:
+        way.connect(str(socket_of(name)))
+        way.sendall(welcome + drawing.introduction("<"))
+        for color in range(3):
+            painter.paint(color)
+            way.sendall(b"".join(drawing.beginning("<")) + _GET_INPUT_FOCUS)
+            await_served(way)
+            # Another round trip: by then the server has said what it had to say to everybody.
+            painter.core.GetInputFocus().reply()
+            assert not drawing.happened(0.0)
+            painter.paint(color)
+            assert drawing.happened(0.0)
 
 
 def test_what_is_about_to_be_drawn_is_on_the_picture(bare: BareDisplay, gate: str) -> None:
