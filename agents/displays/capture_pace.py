@@ -15,8 +15,10 @@ _LOOKED_BACK = 16
 """Pictures, half a second at 30 a second: of a film of 25 a second two of so many show nothing new, at least."""
 _MAY_BE_OLD = 1
 """Of those."""
-_SHARE = 0.6
-"""Of the time from one picture to the next, so that the one after it is not late as well."""
+_SHARE = 0.95
+"""Of the time from one picture to the next. A browser that was held up draws twice in quick succession, and the first
+of the two is lost where it comes after the wait and the second before the next picture. The rest is for taking it: the
+next one may be asked for late by less than half its time, or it would take the place of the one after it."""
 
 
 class CapturePace:

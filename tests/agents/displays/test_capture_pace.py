@@ -18,7 +18,7 @@ def patience(*, per_second: float = 30, new: list[bool]) -> float:
 
 @pytest.mark.parametrize("per_second", [24, 30, 60])
 def test_in_motion_it_waits_for_a_part_of_a_pictures_time(per_second: float) -> None:
-    assert patience(per_second=per_second, new=[True] * 40) == pytest.approx(0.6 / per_second)
+    assert patience(per_second=per_second, new=[True] * 40) == pytest.approx(0.95 / per_second)
 
 
 def test_one_picture_that_shows_nothing_new_is_a_moments_lateness() -> None:
@@ -46,4 +46,4 @@ def test_one_late_question_does_not_make_it_more_patient() -> None:
     for number in range(40):
         pace.asked(number / 30)
         pace.taken(new=True)
-    assert pace.asked(45 / 30) == pytest.approx(0.6 / 30)
+    assert pace.asked(45 / 30) == pytest.approx(0.95 / 30)
