@@ -94,7 +94,7 @@ def measure(  # noqa: PLR0913 - one number for each figure
     figures.append(residue_figure(run_dir))
     if "cycles" in parts:
         with recording_house(warm_displays=_CYCLED_DISPLAYS) as house:
-            figures.append(measure_cycles(house, cycles=cycles))
+            figures += measure_cycles(house, cycles=cycles)
             run_dir = house.run_dir
         figures.append(residue_figure(run_dir))
     return [*figures, _machine("end")]

@@ -11,6 +11,7 @@ from bench.measuring import Figure
 from bench.naive_recorder import naive_recording
 from bench.recording_sessions import USER_IDS, display_processes, recorder_process
 from bench.residue import find_residue
+from gpu_balancer.v1 import session_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,31 +75,47 @@ def _worst(lacks: Sequence[Lack]) -> str:
     return f"{pictures_s:.2f} s of pictures and {max(lack.sound_s for lack in lacks):.2f} s of sound"
 
 
-def measure_cycles(house: RecordingHouse, *, cycles: int, kept_s: float = 0.2) -> Figure:
+def measure_cycles(house: RecordingHouse, *, cycles: int, kept_s: float = 0.2) -> list[Figure]:
     """Starts and stops recordings, and tells what there is more of afterwards than after a few of them.
 
     The displays that stand ready are there both times. What is left when the daemon has ended, the caller looks at.
     """
     first, early = max(1, min(10, cycles // 2)), None
+    troubles: list[str] = []
     for number in range(cycles):
         # Those that are being made meanwhile are not waited for.
         house.await_warm(1)
-        asked = house.start("still")
-        time.sleep(kept_s)
-        house.client.stop_session(asked.name)
-        house.client.wait(asked.name)
-        house.client.delete_session(asked.name)
+        try:
+            asked = house.start("still")
+        except RuntimeError as error:
+            troubles.append(f"; run {number}: {error}")
+        else:
+            time.sleep(kept_s)
+            house.client.stop_session(asked.name)
+            ended = house.client.wait(asked.name)
+            if ended.state != session_pb2.SESSION_STATE_SUCCEEDED:
+                troubles.append(f"; run {number}: {ended.failure.message or 'cancelled'}")
+            house.client.delete_session(asked.name)
         if number + 1 == first:
             early = _settled_count(house)
     assert early is not None
     late = _settled_count(house)
-    return Figure(
-        name=f"{cycles} starts and stops: more than after {first}",
-        value=late - early,
-        unit="things",
-        bound="= 0",
-        detail=f"{late} of displays that stand ready",
-    )
+    return [
+        Figure(
+            name=f"starts and stops: of {cycles}, ended in order",
+            value=cycles - len(troubles),
+            unit="recordings",
+            bound=f"= {cycles}",
+            detail=f"each {kept_s:g} s long" + "".join(troubles),
+        ),
+        Figure(
+            name=f"{cycles} starts and stops: more than after {first}",
+            value=late - early,
+            unit="things",
+            bound="= 0",
+            detail=f"{late} of displays that stand ready",
+        ),
+    ]
 
 
 def residue_figure(run_dir: Path, *, timeout_s: float = 20.0) -> Figure:
