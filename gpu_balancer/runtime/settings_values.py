@@ -22,7 +22,7 @@ FROM_ROOT = "/"
 class Section(BaseModel):
     """A table of a settings file: unknown keys and wrong types are refused, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 def refuse(mistakes: Iterable[tuple[tuple[str | int, ...], str]]) -> None:
