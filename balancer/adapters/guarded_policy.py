@@ -11,23 +11,18 @@ stopped, though: one that keeps the processor, or holds the interpreter's lock, 
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from queue import Empty, SimpleQueue
-from threading import Thread
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
+from balancer.adapters.policy_worker import PolicyWorker, called, short_line
 from balancer.domain.policies import Choice, Fallback, IndifferentPolicy, Policy
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from balancer.domain.decision import PlacementSettings
     from balancer.domain.device import DeviceView, Utilization
     from balancer.domain.ids import DeviceId, SessionId
@@ -43,7 +38,6 @@ _LOOK_TIMEOUT = timedelta(seconds=1)
 """For seeing which hooks a policy has, once: nothing is urgent then."""
 _SCORE_BITS = 63
 """Scores travel as signed 64-bit numbers."""
-_LONGEST_TOLD = 200
 _HOOKS: Final = (
     "on_settings",
     "on_devices",
@@ -70,133 +64,6 @@ class FaultKind(StrEnum):
     """No answer in time. It is out of use from then on."""
     OUT_OF_USE = "out_of_use"
     """It hung before, so it was not asked."""
-
-
-# ------------------------------------------------------------------------------------------------------- the thread
-
-
-class Answer(Generic[_Value]):
-    """What became of a call in the policy's thread. A context in which every error is kept and told in words."""
-
-    value: _Value
-    """What the call returned. Unset where there is an error."""
-    error: BaseException | None = None
-    told: str = ""
-    """The error in words: its type and what it says."""
-
-    def __enter__(self) -> Answer[_Value]:
-        return self
-
-    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> bool:
-        """Keeps the error, whatever it is: a stranger's SystemExit ends nothing here."""
-        self.error = error
-        if error is not None:
-            self.told = type(error).__name__
-            with suppress(BaseException):
-                self.told = _short_line(f"{self.told}: {error}")
-        return True
-
-
-class PolicyWorker:
-    """A thread in which a stranger's code runs. It ends when it is asked nothing any more, or was abandoned."""
-
-    def __init__(self, name: str) -> None:
-        """Starts the thread.
-
-        Args:
-            name: The policy's.
-        """
-        self._requests: SimpleQueue[_Request | None] = SimpleQueue()
-        self._notes: dict[str, _Request] = {}
-        self._failures: SimpleQueue[Answer[None]] = SimpleQueue()
-        self._thread = Thread(target=_serve, args=(self._requests, self._notes), name=f"policy {name}", daemon=True)
-        self._thread.start()
-        # Without this object nobody can ask any more.
-        weakref.finalize(self, self._requests.put, None).atexit = False
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread is there: of an abandoned one, whether its last call goes on."""
-        return self._thread.is_alive()
-
-    def ask(self, call: Callable[[], _Value], timeout: timedelta) -> Answer[_Value] | None:
-        """Calls in the thread and waits.
-
-        Args:
-            call: What is to be called there.
-            timeout: How long to wait for it, and before that for the note that the thread may be busy with.
-
-        Returns:
-            What became of it. None: it did not end in time; then nothing more is to be asked.
-        """
-        begun: SimpleQueue[None] = SimpleQueue()
-        reply: SimpleQueue[Answer[_Value]] = SimpleQueue()
-
-        def answer() -> None:
-            begun.put(None)
-            kept: Answer[_Value] = Answer()
-            with kept:
-                kept.value = call()
-            reply.put(kept)
-
-        self._requests.put(answer)
-        try:
-            begun.get(timeout=timeout.total_seconds())
-            return reply.get(timeout=timeout.total_seconds())
-        except Empty:
-            self._requests.put(None)
-            return None
-
-    def note(self, key: str, call: Callable[[], object]) -> None:
-        """Calls in the thread when nothing is asked there, without waiting.
-
-        Args:
-            key: Of notes of one key that wait, only the latest is called.
-            call: What is to be called there.
-        """
-        failures = self._failures  # The thread must not hold the worker: it ends when nobody else does.
-
-        def noted() -> None:
-            kept: Answer[None] = Answer()
-            with kept:
-                call()
-            if kept.error is not None:
-                failures.put(kept)
-
-        self._notes[key] = noted
-        if self._requests.empty():
-            # Else it looks when it is through with what it was asked.
-            self._requests.put(_look)
-
-    def failures(self) -> Iterator[Answer[None]]:
-        """Gives the notes that have failed, each once."""
-        with suppress(Empty):
-            while True:
-                yield self._failures.get_nowait()
-
-
-_Request = Callable[[], None]
-
-
-def _look() -> None:
-    """Wakes the thread for a note."""
-
-
-def _serve(requests: SimpleQueue[_Request | None], notes: dict[str, _Request]) -> None:
-    """Does what is asked, and notes only while nothing is."""
-    while True:
-        try:
-            request = requests.get(block=not notes)
-        except Empty:
-            # A copy, because notes come in meanwhile. Those that wait longest go first.
-            request = notes.pop(list(notes)[0])  # noqa: RUF015
-        if request is None:
-            return
-        request()
-        del request  # It holds what it was asked with.
-
-
-# -------------------------------------------------------------------------------------------------------- the guard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,7 +136,7 @@ class GuardedPolicy:
         self._default.on_measured(device_id, utilization)
         policy = self._policy
         if "on_measured" in self._heard and self._worker is not None:
-            self._worker.note(device_id, lambda: policy.on_measured(device_id, utilization))
+            self._worker.note(device_id, lambda: called(policy.on_measured, device_id, utilization))
             self._count_failed_notes(self._worker)
 
     def on_session_created(self, session_id: SessionId, workload: Workload) -> None:
@@ -290,7 +157,7 @@ class GuardedPolicy:
     def choose(self, candidates: Sequence[Candidate], workload: Workload) -> Choice:
         """Has the policy choose, or the default where it cannot; `fallback` tells which."""
         given = tuple(candidates)
-        choice = self._asked("choose", lambda: _checked(self._policy.choose(given, workload), given))
+        choice = self._asked("choose", lambda: _checked(called(self._policy.choose, given, workload), given))
         if isinstance(choice, _Fault):
             self._fallback = Fallback(policy=self._default.name, fault=choice.told)
             return self._default.choose(candidates, workload)
@@ -299,7 +166,7 @@ class GuardedPolicy:
 
     def _tell(self, hook: str, *told: object) -> None:
         if hook in self._heard and self._worker is not None:
-            self._asked(hook, lambda: getattr(self._policy, hook)(*told))
+            self._asked(hook, lambda: called(getattr(self._policy, hook), *told))
 
     def _asked(self, call_name: str, call: Callable[[], _Value | _Fault]) -> _Value | _Fault:
         """Calls the policy; a fault is counted, logged, and given back."""
@@ -365,7 +232,7 @@ def _checked(choice: object, candidates: Sequence[Candidate]) -> Choice | _Fault
         return _Fault(kind=FaultKind.WRONG_ANSWER, told=f"It answered with {_kind_of(choice)}, not with a Choice.")
     chosen = next((one.view.id for one in candidates if one.view.id == choice.device_id), None)
     if chosen is None:
-        told = f"It chose {_short_line(repr(choice.device_id))}, which is no candidate."
+        told = f"It chose {short_line(repr(choice.device_id))}, which is no candidate."
         return _Fault(kind=FaultKind.UNKNOWN_DEVICE, told=told)
     given: object = choice.scores
     if not isinstance(given, Mapping):
@@ -389,10 +256,4 @@ def _kind_of(value: object) -> str:
 
 def _number(score: object) -> str:
     """Tells a score. Very long numbers take very long to write out."""
-    return f"of {score.bit_length()} bits" if type(score) is int else _short_line(repr(score))
-
-
-def _short_line(text: str) -> str:
-    """Makes one short line of a stranger's text, without what a terminal would obey."""
-    shown = text if len(text) <= _LONGEST_TOLD else f"{text[:_LONGEST_TOLD]}…"
-    return "".join(sign if sign.isprintable() else " " for sign in shown)
+    return f"of {score.bit_length()} bits" if type(score) is int else short_line(repr(score))

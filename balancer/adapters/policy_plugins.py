@@ -11,7 +11,8 @@ from datetime import timedelta
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final, cast
 
-from balancer.adapters.guarded_policy import FaultKind, GuardedPolicy, PolicyWorker
+from balancer.adapters.guarded_policy import FaultKind, GuardedPolicy
+from balancer.adapters.policy_worker import PolicyWorker
 from balancer.domain.policies import (
     Adaptive,
     BestFit,

@@ -14,7 +14,8 @@ import pytest
 import structlog
 from domain.devices import gpu, ladder
 
-from balancer.adapters.guarded_policy import SAME_FAULT_PAUSE, GuardedPolicy, PolicyWorker
+from balancer.adapters.guarded_policy import SAME_FAULT_PAUSE, GuardedPolicy
+from balancer.adapters.policy_worker import PolicyWorker
 from balancer.domain.decision import PlacementSettings
 from balancer.domain.device import Utilization
 from balancer.domain.ids import DeviceId, SessionId
@@ -102,6 +103,10 @@ class Unspeakable(Exception):
         raise RuntimeError("not even this")
 
 
+async def awaited(*_: object) -> Choice:
+    return Choice(device_id=TWO, scores={})
+
+
 class HostileScores(dict[DeviceId, int]):
     def __contains__(self, _: object) -> bool:
         raise KeyError("hostile")
@@ -126,6 +131,7 @@ def test_a_sound_policy_decides_itself_in_a_thread_of_its_own() -> None:
         (raising(Unspeakable()), "raised", "It raised Unspeakable."),
         (raising(ValueError("a\n\x1b[31mb")), "raised", "It raised ValueError: a  [31mb."),
         (raising(ValueError("x" * 10**6)), "raised", f"It raised ValueError: {'x' * 188}…."),
+        (awaited, "raised", "It raised TypeError: nobody awaits it; try without async."),
         (lambda _: None, "wrong_answer", "It answered with nothing, not with a Choice."),
         (lambda _: ONE, "wrong_answer", "It answered with a str, not with a Choice."),
         (lambda _: Choice(device_id=DeviceId("GPU-9"), scores={}), "unknown_device", "It chose 'GPU-9', which is no"),
@@ -241,6 +247,19 @@ def test_hooks_that_raise_are_counted_and_the_policy_still_decides(log: list[Any
     assert [(line["call"], line["alike_not_logged"]) for line in log] == [("on_settings", 0)]
 
 
+def test_hooks_that_would_have_to_be_awaited_are_told_instead_of_never_running(log: list[Any]) -> None:
+    class Awaited(Stranger):
+        async def on_session_created(self, *_: Any) -> None:  # type: ignore[override]
+            raise AssertionError
+
+    house = Guarded(Awaited())
+    assert house.place() == (TWO, "ours", "")
+    assert house.faults == [("ours", "raised")]
+    assert [(line["call"], line["problem"]) for line in log] == [
+        ("on_session_created", "It raised TypeError: nobody awaits it; try without async.")
+    ]
+
+
 @pytest.mark.parametrize("hook", ALL_HOOKS)
 def test_a_hook_that_hangs_puts_the_policy_out_of_use(hook: str) -> None:
     released = threading.Event()
@@ -326,7 +345,7 @@ def test_nobody_waits_for_a_hung_policy_at_the_exit() -> None:
     program = (
         "import threading\n"
         "from datetime import timedelta\n"
-        "from balancer.adapters.guarded_policy import PolicyWorker\n"
+        "from balancer.adapters.policy_worker import PolicyWorker\n"
         "worker = PolicyWorker('stuck')\n"
         "print(worker.ask(threading.Event().wait, timedelta(milliseconds=10)))\n"
     )
