@@ -15,10 +15,13 @@ _SETUP_BYTES = 12
 _REQUEST_BYTES = 4
 _LONG_REQUEST_BYTES = 8
 _WELCOME_BYTES = 8
+CHUNK_BYTES = 1 << 16
+"""What a server has said is read so much at a time, at most."""
 _ANSWER_BYTES = 32
-_ERROR, _REPLY = 0, 1
+ERROR, REPLY = 0, 1
 _KEYMAP_NOTIFY, _GENERIC_EVENT = 11, 35
-_SENT_EVENT = 0x80
+SENT_EVENT = 0x80
+"""Set in the kind of an event that another client sent."""
 _NUMBERS = 1 << 16
 _KEPT_INJECTED = 64
 """Numbers of injected requests to which an answer may still come: a client waits for the answers of few."""
@@ -32,7 +35,8 @@ class _Messages(ABC):
         self._rest = bytearray()
         self._needed = 0
         """Bytes of the rest, at least, before more can be told."""
-        self._introduced = False
+        self.introduced = False
+        """Whether the first message has come."""
         self.order: Literal["little", "big"] = "little"
         """Of both sides' numbers. The client chooses it, in its introduction."""
 
@@ -48,7 +52,7 @@ class _Messages(ABC):
         while (length := self._length(data, at)) <= len(data) - at:
             messages.append(data[at : at + length])
             at += length
-            self._introduced = True
+            self.introduced = True
         self._rest += data[at:]
         self._needed = length
         return messages
@@ -66,11 +70,11 @@ class Requests(_Messages):
 
     def _length(self, data: bytes, at: int) -> int:
         have = len(data) - at
-        if not self._introduced:
+        if not self.introduced:
             if have < _SETUP_BYTES:
                 return _SETUP_BYTES
             self.order = "little" if data[at] == _LITTLE else "big"
-            return _SETUP_BYTES + _padded(self._number(data, at + 6, 2)) + _padded(self._number(data, at + 8, 2))
+            return _SETUP_BYTES + padded(self._number(data, at + 6, 2)) + padded(self._number(data, at + 8, 2))
         if have < _REQUEST_BYTES:
             return _REQUEST_BYTES
         words = self._number(data, at + 2, 2)
@@ -104,7 +108,7 @@ class Answers(_Messages):
 
     def feed(self, data: bytes) -> list[bytes]:
         """Takes what has arrived, and gives what of it the client is to get now."""
-        introduced = self._introduced
+        introduced = self.introduced
         messages = super().feed(data)
         welcome = [] if introduced else messages[:1]
         told = (self._number_anew(message) for message in messages[len(welcome) :])
@@ -112,17 +116,17 @@ class Answers(_Messages):
 
     def _length(self, data: bytes, at: int) -> int:
         have = len(data) - at
-        if not self._introduced:
+        if not self.introduced:
             if have < _WELCOME_BYTES:
                 return _WELCOME_BYTES
             return _WELCOME_BYTES + 4 * self._number(data, at + 6, 2)
-        if have < _ANSWER_BYTES or data[at] & ~_SENT_EVENT not in (_REPLY, _GENERIC_EVENT):
+        if have < _ANSWER_BYTES or data[at] & ~SENT_EVENT not in (REPLY, _GENERIC_EVENT):
             return _ANSWER_BYTES
         return _ANSWER_BYTES + 4 * self._number(data, at + 4, 4)
 
     def _number_anew(self, message: bytes) -> bytes | None:
         """Sets an answer's number back. None: it answers an injected request, and is nothing to the client."""
-        kind = message[0] & ~_SENT_EVENT
+        kind = message[0] & ~SENT_EVENT
         if kind == _KEYMAP_NOTIFY:
             return message  # It has none.
         # Its number is that of a request that was sent lately.
@@ -131,11 +135,12 @@ class Answers(_Messages):
         for injected in reversed(self._recent):
             if injected < number:
                 break
-            if injected == number and kind in (_ERROR, _REPLY):
+            if injected == number and kind in (ERROR, REPLY):
                 return None
             before -= injected > number
         return message[:2] + ((number - before) % _NUMBERS).to_bytes(2, self.order) + message[4:]
 
 
-def _padded(length: int) -> int:
+def padded(length: int) -> int:
+    """Rounds up to what the protocol pads texts to."""
     return -(-length // 4) * 4

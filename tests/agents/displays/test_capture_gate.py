@@ -18,9 +18,9 @@ import imageio_ffmpeg
 import pytest
 import xcffib.xproto
 
-from agents.displays.capture_gate import Drawing
 from agents.displays.gate_starting import GATE_MODULE
 from agents.displays.x_authority import COOKIE_NAME, authority_file, cookie_of, new_cookie
+from agents.displays.x_drawing import Drawing
 from agents.displays.x_screen import connected
 from agents.displays.x_sockets import gate_of, socket_of
 from fakes.bare_display import BareDisplay, bare_display
