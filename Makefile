@@ -62,7 +62,12 @@ contract: node_modules/.installed
 generated: setup
 	$(BIN)/python tests/house/generated_code.py --check
 
-unit: setup node_modules/.installed
+# The tests are compiled once here. Else each of the processes that share them out would compile them all.
+$(VENV)/.collected: $(VENV)/.installed
+	@$(BIN)/python -m pytest --collect-only --quiet > /dev/null 2>&1 || true
+	@touch $@
+
+unit: setup node_modules/.installed $(VENV)/.collected
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 proto: setup ## Generates gpu_balancer/v1 from proto/
