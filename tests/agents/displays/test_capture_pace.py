@@ -21,8 +21,18 @@ def test_in_motion_it_waits_for_a_part_of_a_pictures_time(per_second: float) -> 
     assert patience(per_second=per_second, new=[True] * 40) == pytest.approx(0.95 / per_second)
 
 
-def test_one_picture_that_shows_nothing_new_is_a_moments_lateness() -> None:
-    assert patience(new=[True] * 30 + [False]) > 0
+@pytest.mark.parametrize(
+    "new",
+    [
+        pytest.param([True] * 16, id="as soon as that can be told"),
+        pytest.param([True] * 30 + [False], id="a moment's lateness"),
+        pytest.param([True] * 30 + [False] * 3, id="a machine that stands still for a tenth of a second"),
+        pytest.param([True] * 30 + [False] * 2 + [True, False], id="and again right afterwards"),
+        pytest.param([*([True] * 29), False] * 2, id="29 pictures a second in 30"),
+    ],
+)
+def test_a_moments_lateness_does_not_make_it_less_patient(new: list[bool]) -> None:
+    assert patience(new=new) > 0
 
 
 @pytest.mark.parametrize(
@@ -31,7 +41,9 @@ def test_one_picture_that_shows_nothing_new_is_a_moments_lateness() -> None:
         pytest.param([], id="the first picture"),
         pytest.param([True] * 15, id="too few to tell"),
         pytest.param([False] * 40, id="a page that rests"),
-        pytest.param([True] * 30 + [False, False], id="a page that comes to rest"),
+        pytest.param([True] * 14 + [False, True, False], id="two hangs are too many to begin with"),
+        pytest.param([True] * 30 + [False] * 5, id="a page that comes to rest"),
+        pytest.param([True] * 30 + [False, True] * 3, id="a browser that keeps half the pace"),
         pytest.param(([True] * 5 + [False]) * 10, id="25 pictures a second in 30"),
         pytest.param(([True] * 4 + [False]) * 10, id="24 pictures a second in 30"),
         pytest.param([number % 30 == 0 for number in range(90)], id="a flash a second"),
@@ -47,3 +59,14 @@ def test_one_late_question_does_not_make_it_more_patient() -> None:
         pace.asked(number / 30)
         pace.taken(new=True)
     assert pace.asked(45 / 30) == pytest.approx(0.95 / 30)
+
+
+def test_who_catches_up_gets_no_picture_that_was_waited_for() -> None:
+    pace = CapturePace()
+    for number in range(40):
+        pace.asked(number / 30)
+        pace.taken(new=True)
+    assert pace.asked(42.2 / 30) > 0
+    pace.taken(new=True)
+    assert [pace.asked(42.25 / 30), pace.asked(42.3 / 30)] == [0, 0]
+    assert pace.asked(43 / 30) > 0
