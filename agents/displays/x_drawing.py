@@ -49,7 +49,6 @@ class Drawing:
             self._way = stack.enter_context(connected_to(name))
             self._way.settimeout(_ANSWER_TIMEOUT_S)
             self._answers = Answers()
-            self._answered: list[bytes] = []
             first_id, root = self._introduce_itself(cookie)
             self.shared_memory_opcode = self._opcode(b"MIT-SHM")
             self._damage_opcode = self._opcode(b"DAMAGE")
