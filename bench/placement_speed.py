@@ -21,6 +21,7 @@ from balancer.simulation.fleet import Fleet, fleet_of_models
 from balancer.simulation.replay import ReplayRules, replay
 from balancer.simulation.traffic import KINDS, generate
 from bench.measuring import Figure
+from gpu_balancer.runtime.garbage import collect_seldom
 
 _MODELS = ("Tesla T4", "NVIDIA A10", "NVIDIA L4", "NVIDIA GeForce RTX 4090")
 _DECISIONS = 1000
@@ -34,6 +35,7 @@ def measure(*, scale: float) -> list[Figure]:
     Args:
         scale: Of the numbers of devices, sessions and operations, up to 1.
     """
+    collect_seldom()  # As the daemon does once it has started.
     few, many = max(4, round(64 * scale)), max(4, round(10_000 * scale))
     return [
         _decisions(few, round(2_000 * scale), "<= 1"),

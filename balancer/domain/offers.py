@@ -85,7 +85,10 @@ class Offers:
         self.settings = settings
         self.highest_weight = max((view.weight for view in views), default=0)
         """Of all devices, ready or not."""
-        self._host_capacity = dict(host_capacity)
+        self._host_bookable = self._share_of(host_capacity)
+        self._engine_bookable = self._share_of(dict.fromkeys(_STREAM_ENGINES, ENGINE))
+        self._bookable: dict[int, tuple[Mapping[Dimension, int], Mapping[Dimension, int]]] = {}
+        """By the identity of limits, these limits and how much of them may be booked."""
         self._kept_workloads = kept_workloads
         self._known: dict[Workload, tuple[Offer | Refusal, ...]] = {}
         self._known_of_classes: dict[Workload, dict[int, Offer | Refusal]] = {}
@@ -99,10 +102,14 @@ class Offers:
         """
         known = self._known.get(workload)
         if known is None:
-            by_class: dict[int, Offer | Refusal] = {}
+            numbers, views = self._class_numbers(), self.views
+            first_of = dict(zip(reversed(numbers), reversed(views), strict=True))
+            shared = {number: self.of_device(workload, view) for number, view in first_of.items() if number is not None}
             known = tuple(
-                self.of_device(workload, view) if number is None else self._shared(by_class, number, workload, view)
-                for view, number in zip(self.views, self._class_numbers(), strict=True)
+                [
+                    self.of_device(workload, view) if number is None else shared[number]
+                    for view, number in zip(views, numbers, strict=True)
+                ]
             )
             while len(self._known) >= self._kept_workloads:
                 del self._known[next(iter(self._known))]
@@ -123,7 +130,11 @@ class Offers:
 
     def bookable_on(self, view: DeviceView) -> Mapping[Dimension, int]:
         """Gives how much of a device may be booked by all sessions together."""
-        return self._bookable(view.capacity.limits)
+        limits = view.capacity.limits
+        known = self._bookable.get(id(limits))
+        if known is None:
+            known = self._bookable[id(limits)] = (limits, self._share_of(limits))
+        return known[1]
 
     def _class_numbers(self) -> tuple[int | None, ...]:
         """Gives the class of each device. None: it takes nothing now, and only it can tell why."""
@@ -136,14 +147,6 @@ class Offers:
                 for view in self.views
             )
         return self._numbers
-
-    def _shared(
-        self, by_class: dict[int, Offer | Refusal], number: int, workload: Workload, view: DeviceView
-    ) -> Offer | Refusal:
-        offer = by_class.get(number)
-        if offer is None:
-            offer = by_class[number] = self.of_device(workload, view)
-        return offer
 
     def of_device(self, workload: Workload, view: DeviceView) -> Offer | Refusal:
         """Gives one device's offer, worked out anew."""
@@ -167,14 +170,14 @@ class Offers:
                 host_amounts=demand.host_amounts,
                 capture_amounts=demand.capture_amounts,
             ),
-            device_needs=_needs(demand.device_amounts, self._bookable(view.capacity.limits)),
-            host_needs=_needs(demand.host_amounts, self._bookable(self._host_capacity)),
+            device_needs=_needs(demand.device_amounts, self.bookable_on(view)),
+            host_needs=_needs(demand.host_amounts, self._host_bookable),
             too_fast=self._too_fast(demand) if self.settings.admission else None,
         )
 
     def _elastic_offer(self, demand: Demand, view: DeviceView) -> Offer:
         """Offers real time, or what an empty device gives, down to the least speed, or what an empty device gives."""
-        limits, host_limits = self._bookable(view.capacity.limits), self._bookable(self._host_capacity)
+        limits, host_limits = self.bookable_on(view), self._host_bookable
         wants, host_wants = _needs(demand.device_amounts, limits), _needs(demand.host_amounts, host_limits)
         speed = speed_within(((wants, repeat(0)), (host_wants, repeat(0))))
         wanted, least = _at_speed(demand, speed), _at_speed(demand, min(speed, self.settings.least_batch_speed))
@@ -194,7 +197,7 @@ class Offers:
             too_fast=None,
         )
 
-    def _bookable(self, limits: Mapping[Dimension, int]) -> dict[Dimension, int]:
+    def _share_of(self, limits: Mapping[Dimension, int]) -> Mapping[Dimension, int]:
         """Gives how much of each limit may be booked."""
         headroom = self.settings.headroom
         return {
@@ -203,8 +206,7 @@ class Offers:
         }
 
     def _too_fast(self, demand: Demand) -> Refusal | None:
-        bookable = self._bookable(dict.fromkeys(_STREAM_ENGINES, ENGINE))
-        for dimension, available in bookable.items():
+        for dimension, available in self._engine_bookable.items():
             needed = demand.largest_amounts.get(dimension, 0)
             if needed > available:
                 message = (

@@ -15,13 +15,13 @@ Fewer sessions, then device order, decide between equals.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from balancer.domain.decision import PlacementSettings, Refusal
 from balancer.domain.demand import nominal_cost
-from balancer.domain.device import DeviceView
+from balancer.domain.device import DeviceView, Dimension
 from balancer.domain.ids import DeviceId, SessionId
 from balancer.domain.offers import RATES
 from balancer.domain.policies.demands import Demands
@@ -44,6 +44,15 @@ class _Sized(NamedTuple):
     """Of two equals the earlier one is the first."""
     session_id: SessionId
     workload: Workload
+
+
+class _Claim(NamedTuple):
+    """What a session and a large one after it would take of devices that are alike, where both look."""
+
+    rows: tuple[tuple[int, int, int, int], ...]
+    """Place among the device's needs, what the session needs, what the large one does, and what there is."""
+    cost_pixels_per_second: int
+    """Of the large one, before any weight."""
 
 
 class LeastWeightedLoad(IndifferentPolicy):
@@ -92,13 +101,19 @@ class LeastWeightedLoad(IndifferentPolicy):
         best: Candidate | None = None
         best_cost, best_weight = 0, 1
         scores: dict[DeviceId, int] = {}
+        claims: dict[int, _Claim] = {}
         for candidate in candidates:
             weight = candidate.view.weight
             cost = candidate.booked_pixels_per_second + candidate.cost_pixels_per_second
             behind = self._behind(candidate) if workload.real_time else 0
             cost += behind
             if large is not None and not behind:
-                cost += self._shut_out(candidate, large)
+                # Devices that are alike share their needs, so what both take of them is worked out once.
+                needs = id(candidate.device_needs)
+                claim = claims.get(needs)
+                if claim is None:
+                    claim = claims[needs] = self._claim(candidate, workload, large)
+                cost += _shut_out(claim, candidate.device_used)
             scores[candidate.view.id] = cost * candidate.highest_weight // weight
             # cost / weight < best_cost / best_weight, without dividing: the common factor plays no part.
             mine, other = cost * best_weight, best_cost * weight
@@ -142,27 +157,44 @@ class LeastWeightedLoad(IndifferentPolicy):
             return 0
         return BEHIND if was_late else FALLS_BEHIND
 
-    def _shut_out(self, candidate: Candidate, large: Workload) -> int:
-        """Gives the cost of the large session where a device has room for it, and not after this one; else 0.
+    def _claim(self, candidate: Candidate, workload: Workload, large: Workload) -> _Claim:
+        """Tells what would be shut out of devices like a candidate, and by how much of what.
 
-        Of what the large one takes only that is looked at which this one takes, too.
+        Of what the large one takes only that is looked at which the session takes, too.
         """
-        taken = self._demands.of(large, candidate.view)
-        if isinstance(taken, Refusal):
-            return 0
-        shut_out, admission = False, self._settings.admission
-        for (dimension, needed, bookable), used in zip(candidate.device_needs, candidate.device_used, strict=True):
-            if dimension not in RATES:
-                continue
-            free = (bookable if admission else self._whole(bookable)) - used
-            wanted = taken.device_amounts.get(dimension, 0)
-            if free < wanted:
-                return 0
-            if free - needed < wanted:
-                shut_out = True
-        return taken.cost_pixels_per_second if shut_out else 0
+        wants: Mapping[Dimension, int]
+        if large is workload:
+            wants = {dimension: needed for dimension, needed, _ in candidate.device_needs}
+            cost = candidate.cost_pixels_per_second
+        else:
+            taken = self._demands.of(large, candidate.view)
+            if isinstance(taken, Refusal):
+                return _NO_CLAIM
+            wants, cost = taken.device_amounts, taken.cost_pixels_per_second
+        admission = self._settings.admission
+        rows = tuple(
+            (place, needed, wants.get(dimension, 0), bookable if admission else self._whole(bookable))
+            for place, (dimension, needed, bookable) in enumerate(candidate.device_needs)
+            if dimension in RATES
+        )
+        return _Claim(rows, cost)
 
     def _whole(self, bookable: int) -> int:
         """Gives all that there is of what may be booked: where nobody is refused nothing is kept free."""
         headroom = self._settings.headroom
         return bookable * headroom.denominator // headroom.numerator
+
+
+_NO_CLAIM = _Claim((), 0)
+
+
+def _shut_out(claim: _Claim, used: Sequence[int]) -> int:
+    """Gives the cost of the large session where a device has room for it, and not after the session; else 0."""
+    shut_out = False
+    for place, needed, wanted, whole in claim.rows:
+        free = whole - used[place]
+        if free < wanted:
+            return 0
+        if free - needed < wanted:
+            shut_out = True
+    return claim.cost_pixels_per_second if shut_out else 0

@@ -30,7 +30,8 @@ class Candidate(NamedTuple):
     highest_weight: int
     """Of all devices, eligible or not."""
     device_needs: tuple[Need, ...] = ()
-    """Each limited dimension of the device, how much of it the session needs, and how much all may book."""
+    """Each limited dimension of the device, how much of it the session needs, and how much all may book. Devices that
+    share this very tuple are alike."""
     device_used: tuple[int, ...] = ()
     """What is taken of each of those already."""
     host_needs: tuple[Need, ...] = ()
