@@ -72,16 +72,23 @@ class _Gate:
             if not self._introduced:
                 self._introduce(message)
             elif self._asks_for_picture(message):
-                patience_s = self._pace.asked(self._clock.monotonic_s())
-                self._pace.taken(new=self._drawing.happened(patience_s))
-                self._inject(*self._begin_anew, then=message)
-                # An answer always comes. Awaited here: one call of the system less for each picture.
-                if not self._pass_answers():
+                if not self._pass_picture(message):
                     return False
             else:
                 self._answers.note_request(injected=False)
                 self._server.sendall(message)
         return bool(data)
+
+    def _pass_picture(self, request: bytes) -> bool:
+        """Has a picture taken, when its time has come. False: the server has ended."""
+        new = self._drawing.happened(self._pace.asked(self._clock.monotonic_s()))
+        from_s = self._clock.monotonic_s()
+        self._inject(*self._begin_anew, then=request)
+        # An answer always comes. Awaited here: one call of the system less for each picture.
+        if not self._pass_answers():
+            return False
+        self._pace.taken(new=new, from_s=from_s, until_s=self._clock.monotonic_s())
+        return True
 
     def _introduce(self, message: bytes) -> None:
         self._introduced = True

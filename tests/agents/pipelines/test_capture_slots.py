@@ -79,6 +79,19 @@ def test_pictures_that_are_merely_late_follow_one_another(ffmpeg: str, late_us: 
     assert shown(ffmpeg, taken_us, THIRTY) == list(range(150))
 
 
+@pytest.mark.parametrize("by_us", [20_000, 60_000, 100_000])
+def test_a_standstill_of_a_tenth_of_a_second_costs_no_picture(ffmpeg: str, by_us: int) -> None:
+    taken_us = grabbed(150, late_us=500)
+    for at in (30, 70, 110):
+        taken_us = held_up(taken_us, at, by_us)
+    assert shown(ffmpeg, taken_us, THIRTY) == list(range(150))
+
+
+def test_who_is_late_for_good_is_not_taken_for_one_who_catches_up(ffmpeg: str) -> None:
+    taken_us = [time_us + 60_000 * (number >= 50) for number, time_us in enumerate(grabbed(150))]
+    assert most_apart(shown(ffmpeg, taken_us, THIRTY), taken_us, THIRTY, after=55) < 0.95
+
+
 @pytest.mark.parametrize("by_us", [40_000, 120_000, 1_000_000])
 def test_after_a_standstill_pictures_are_shown_at_their_times_again(ffmpeg: str, by_us: int) -> None:
     taken_us = held_up(grabbed(150), 50, by_us)
