@@ -35,7 +35,7 @@ _IN_TIME, _RESTED = 0.1, 0.25
 Then the places are known anew."""
 _LATEST_WANTED = 0.75
 """So late the next picture may be asked for because this one was waited for."""
-_SOON = 0.6
+_SOON = 0.75
 """Where pictures are usually waited for no longer, whoever draws later hangs, and is waited for as long as the next
 picture comes to its place."""
 _PATIENCE = 0.95

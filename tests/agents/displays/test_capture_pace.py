@@ -46,8 +46,8 @@ def test_the_next_picture_keeps_its_place_also_where_taking_one_lasts_long() -> 
 
 
 def test_what_is_drawn_later_and_later_does_not_come_a_whole_picture_before_its_sound() -> None:
-    assert patience(MOTION, waited=0.5) == pytest.approx(1.75 / 30)
-    assert patience(MOTION, waited=0.7) == pytest.approx(0.95 / 30)
+    assert patience(MOTION, waited=0.7) == pytest.approx(1.75 / 30)
+    assert patience(MOTION, waited=0.8) == pytest.approx(0.95 / 30)
 
 
 @pytest.mark.parametrize(
