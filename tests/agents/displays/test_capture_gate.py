@@ -22,7 +22,7 @@ from agents.displays.gate_starting import GATE_MODULE
 from agents.displays.x_authority import COOKIE_NAME, authority_file, cookie_of, new_cookie
 from agents.displays.x_drawing import Drawing
 from agents.displays.x_screen import connected
-from agents.displays.x_sockets import gate_of, socket_of
+from agents.displays.x_sockets import TMP, gate_of, socket_of
 from fakes.bare_display import BareDisplay, bare_display
 from fakes.x_picture import picture
 
@@ -38,8 +38,12 @@ _GET_INPUT_FOCUS = struct.pack("<BBH", 43, 0, 1)
 
 @pytest.fixture(scope="module")
 def bare() -> Iterator[BareDisplay]:
+    """A display with a lock: `-displayfd` makes none, and agents of other tests remove gates of displays without."""
     with bare_display(320, 180) as made:
+        lock = TMP / f".X{made.display.name.removeprefix(':')}-lock"
+        lock.write_text(f"{made.processes['x_server'][0].pid:>10}\n")
         yield made
+        lock.unlink()
 
 
 @pytest.fixture
