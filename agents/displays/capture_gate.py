@@ -2,7 +2,7 @@
 
 A grabber takes its pictures on time, whatever is on the screen. When a browser, or the whole machine, is late for a
 moment, the same picture is taken twice, and what is drawn right after it is never seen. So a request for a picture is
-held here until something was drawn since the one before, for a part of the time until the next one; see `CapturePace`.
+held here until something was drawn since the one before, for as long as that costs no other picture; see `CapturePace`.
 Nothing else that a client says is touched, pictures go by shared memory, and the client needs the display's cookie as
 it does at the server itself.
 
@@ -43,8 +43,8 @@ class _Gate:
         self._requests, self._answers = Requests(), Answers()
         self._clock = SystemClock()
         self._pace = CapturePace()
-        self._introduced = False
         self._begin_anew: tuple[bytes, ...] = ()
+        """Empty until the client has introduced itself: it says in which order its bytes are."""
 
     def run(self) -> None:
         """Passes on what is said until either side ends."""
@@ -69,7 +69,7 @@ class _Gate:
         """Passes on what the client has said. False: it, or the server, has ended."""
         data = self._client.recv(_REQUESTS_BYTES)
         for message in self._requests.feed(data):
-            if not self._introduced:
+            if not self._begin_anew:
                 self._introduce(message)
             elif self._asks_for_picture(message):
                 if not self._pass_picture(message):
@@ -91,7 +91,6 @@ class _Gate:
         return True
 
     def _introduce(self, message: bytes) -> None:
-        self._introduced = True
         self._server.sendall(message)
         self._answers.order = self._requests.order
         order = "<" if self._requests.order == "little" else ">"

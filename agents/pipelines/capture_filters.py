@@ -9,9 +9,9 @@ done to the picture: no watermark, no other size.
 A picture has the time at which it was taken, and the encoder wants one for each slot of the frame rate. ffmpeg's own
 way from the one to the other (`-fps_mode cfr`) makes up for a late picture at once, but leaves out one that is too many
 only when it is two slots late: after a moment without the processor all pictures come up to 70 ms behind their sound,
-for good. So pictures are put into slots here, where each keeps to the slot after the one before, unless it is too far
-from it and the grabber does not catch up. The slots have the grabber's own pace, and what comes of that is stretched a
-little (see `frame_stretch`).
+for good. So pictures are put into slots here, each into the one after that of the picture before, or the nearest (see
+`capture_slots`). The slots have the grabber's own pace, and what comes of that is stretched a little (see
+`frame_stretch`).
 
 Whether the picture stands still is watched on a way of its own that drops most pictures first. It ends inside the
 graph: an output that gets a picture now and then would have ffmpeg hold back the sound until the next one.
@@ -22,6 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agents.pipelines.capture_input import frame_stretch, picture_input, rate_text
+from agents.pipelines.capture_slots import CATCHING_UP, EARLIEST, LATEST, LATEST_OF_HANG
 from agents.pipelines.job import Fit
 from agents.pipelines.recording import Corner
 from agents.pipelines.video_filters import branch_chain
@@ -37,14 +38,6 @@ _TAGGED = "setparams=range=tv:color_primaries=bt709:color_trc=bt709:colorspace="
 _TO_YUV = f"scale=out_color_matrix=bt709:out_range=tv:flags=area,format=yuv420p,{_TAGGED}bt709"
 _UPLOADED = "format=nv12,hwupload_cuda"
 _AS_NVENC_MAKES_IT = f"format=bgr0,{_TAGGED}bt470bg"
-_EARLIEST_SLOTS, _LATEST_SLOTS = "-0.6", "0.9"
-"""How far a picture may be from its slot. By chance it is late, never early. Where all of them come earlier by and by
-nevertheless, one is left out when it is so early, and the next is at 0.4: none is between two slots by a hair."""
-_LATEST_SLOTS_OF_HANG, _CATCHING_UP_SLOTS = "3.1", "0.5"
-"""A machine that stands still for a tenth of a second holds the grabber up, which then takes what it has missed in
-quick succession. So a picture may be as late as this after one that was not, or after one that was later by the second:
-then what is drawn when the machine goes on is kept, instead of one slot being filled from before and the rest left out.
-After four at most all are in time again. Who lacks the processor for good does not catch up, and may not be so late."""
 LATER_OF_TWO_LEFT_OUT = ("-frame_drop_threshold", "0.5")
 """General arguments beside the graph: of two pictures in one slot the later one is left out. ffmpeg has them follow one
 another otherwise."""
@@ -91,7 +84,7 @@ def capture_graph(
 
 
 def in_slots(rate: FrameRate) -> str:
-    """Writes the filter that puts each picture into the slot after the one before, or the nearest if that is too far.
+    """Writes the filter that puts each picture into its slot, as `capture_slots.slots_from_turn` tells it.
 
     Two may come into one slot: with `LATER_OF_TWO_LEFT_OUT` the encoder leaves out the later one.
 
@@ -105,8 +98,8 @@ def in_slots(rate: FrameRate) -> str:
         "st(2,if(N,round(PREV_OUTPTS/ld(0))+1,round(ld(1))))",  # the slot that is its turn
         "st(3,ld(1)-ld(2))",  # how late it is for that
         f"st(4,if(N,PREV_INPTS/ld(0)*{stretch}-PREV_OUTPTS/ld(0)))",  # and how late the one before was
-        f"st(5,lte(ld(4),{_LATEST_SLOTS})+lt(ld(3),ld(4)-{_CATCHING_UP_SLOTS}))",  # whether it may be very late
-        f"st(6,between(ld(3),{_EARLIEST_SLOTS},if(ld(5),{_LATEST_SLOTS_OF_HANG},{_LATEST_SLOTS})))",
+        f"st(5,lte(ld(4),{LATEST})+lt(ld(3),ld(4)-{CATCHING_UP}))",  # whether it may be very late
+        f"st(6,between(ld(3),{EARLIEST},if(ld(5),{LATEST_OF_HANG},{LATEST})))",
         # Rounded up, so that of a rate half as high each slot begins with a picture's.
         "ceil(ld(0)*if(ld(6),ld(2),max(ld(2)-1,round(ld(1)))))",
     )

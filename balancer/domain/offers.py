@@ -102,15 +102,16 @@ class Offers:
         """
         known = self._known.get(workload)
         if known is None:
-            numbers, views = self._class_numbers(), self.views
-            first_of = dict(zip(reversed(numbers), reversed(views), strict=True))
-            shared = {number: self.of_device(workload, view) for number, view in first_of.items() if number is not None}
-            known = tuple(
-                [
-                    self.of_device(workload, view) if number is None else shared[number]
-                    for view, number in zip(views, numbers, strict=True)
-                ]
-            )
+            offers: list[Offer | Refusal] = []
+            by_class: dict[int, Offer | Refusal] = {}
+            for view, number in zip(self.views, self._class_numbers(), strict=True):
+                offer = None if number is None else by_class.get(number)
+                if offer is None:
+                    offer = self.of_device(workload, view)
+                    if number is not None:
+                        by_class[number] = offer
+                offers.append(offer)
+            known = tuple(offers)
             while len(self._known) >= self._kept_workloads:
                 del self._known[next(iter(self._known))]
             self._known[workload] = known

@@ -47,7 +47,7 @@ class _Sized(NamedTuple):
 
 
 class _Claim(NamedTuple):
-    """What a session and a large one after it would take of devices that are alike, where both look."""
+    """What a session, and a large one after it, would take of each of the devices that are alike."""
 
     rows: tuple[tuple[int, int, int, int], ...]
     """Place among the device's needs, what the session needs, what the large one does, and what there is."""
@@ -158,10 +158,7 @@ class LeastWeightedLoad(IndifferentPolicy):
         return BEHIND if was_late else FALLS_BEHIND
 
     def _claim(self, candidate: Candidate, workload: Workload, large: Workload) -> _Claim:
-        """Tells what would be shut out of devices like a candidate, and by how much of what.
-
-        Of what the large one takes only that is looked at which the session takes, too.
-        """
+        """Gives what both take of devices like a candidate, in the dimensions of which the session takes anything."""
         wants: Mapping[Dimension, int]
         if large is workload:
             wants = {dimension: needed for dimension, needed, _ in candidate.device_needs}

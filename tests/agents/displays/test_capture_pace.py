@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.displays.capture_pace import CATCHING_UP, EARLIEST, LATEST, LATEST_OF_HANG, CapturePace
-from agents.pipelines.capture_filters import in_slots
-from agents.pipelines.job import FrameRate
+from agents.displays.capture_pace import CapturePace
 
 
 def follow(new: list[bool], *, per_second: float = 30, waited: float = 0, taking_s: float = 0) -> CapturePace:
@@ -130,9 +128,3 @@ def test_who_is_late_for_more_than_a_second_begins_anew() -> None:
         waited_s = pace.asked(number / 30)
         pace.taken(new=True, from_s=number / 30, until_s=number / 30)
     assert waited_s == pytest.approx(1.75 / 30)
-
-
-def test_pictures_get_their_places_by_the_same_bounds_as_in_the_recording() -> None:
-    graph = in_slots(FrameRate(numerator=30, denominator=1))
-    assert f"between(ld(3),{EARLIEST},if(ld(5),{LATEST_OF_HANG},{LATEST}))" in graph
-    assert f"lt(ld(3),ld(4)-{CATCHING_UP})" in graph

@@ -13,6 +13,7 @@ import pytest
 from agents.pipelines.audio_encoders import audio_options
 from agents.pipelines.capture_filters import LATER_OF_TWO_LEFT_OUT, in_slots
 from agents.pipelines.capture_input import frame_stretch, rate_text
+from agents.pipelines.capture_slots import slots_from_turn
 from agents.pipelines.job import AudioRendition, FrameRate
 
 pytestmark = pytest.mark.process
@@ -85,6 +86,23 @@ def test_a_standstill_of_a_tenth_of_a_second_costs_no_picture(ffmpeg: str, by_us
     for at in (30, 70, 110):
         taken_us = held_up(taken_us, at, by_us)
     assert shown(ffmpeg, taken_us, THIRTY) == list(range(150))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ffmpeg_keeps_the_pictures_that_the_rule_keeps(ffmpeg: str, seed: int) -> None:
+    """Of standstills that are apart: else ffmpeg fills the gap of the second with a picture that was left out."""
+    chance = random.Random(seed)
+    taken_us = grabbed(190, late_us=8_000, seed=seed)
+    for at in range(20, 180, 20):
+        taken_us = held_up(taken_us, at + chance.randrange(4), chance.randrange(20_000, 400_000))
+    kept, slot, late = [0], 0, 0.0
+    for number, time_us in enumerate(taken_us[1:], 1):
+        late_for_turn = time_us * float(frame_stretch(THIRTY)) / (1e6 / 30) - (slot + 1)
+        moved = slots_from_turn(late_for_turn, late)
+        slot, late = slot + 1 + moved, late_for_turn - moved
+        kept += [number] if moved > -1 else []
+    assert len(kept) < len(taken_us)
+    assert sorted(set(shown(ffmpeg, taken_us, THIRTY))) == kept
 
 
 def test_who_is_late_for_good_is_not_taken_for_one_who_catches_up(ffmpeg: str) -> None:
