@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -60,6 +61,7 @@ def main() -> int:
     if unknown:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
     daemons.known_probe = options.probe_results
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Asked to end: what was measured is lost."))  # Daemons end first.
     for name in options.names or BENCHMARKS:
         figures = import_module(f"bench.{name}").measure(**(SMOKE[name] if options.smoke else {}))
         report(BENCHMARKS[name], figures, options.output)
