@@ -97,6 +97,8 @@ DISABLED_FEATURES: tuple[Flag, ...] = (
     Flag(text="MediaRouter", why="no search for cast devices in the network"),
     Flag(text="DialMediaRouteProvider", why="no search for cast devices in the network"),
     Flag(text="GlobalMediaControls", why="no media bubble"),
+    Flag(text="WebUIOmniboxPopup", why="an address bar that nobody sees has pages of its own: half of a start"),
+    Flag(text="WebUIOmniboxAimPopup", why="the second of these"),
     Flag(text="OptimizationHints", why="no traffic but the page's"),
     Flag(text="InterestFeedContentSuggestions", why="no traffic but the page's", until=140),
     Flag(text="HttpsUpgrades", why="a page is asked as its URL says"),

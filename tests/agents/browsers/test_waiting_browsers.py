@@ -31,9 +31,11 @@ async def test_the_page_that_comes_is_drawn_by_a_renderer_that_was_there(tmp_pat
             assert await driver.ended() is PageEnd.CRASHED
 
 
-async def test_the_page_that_comes_finds_no_history(tmp_path: Path) -> None:
+async def test_the_page_that_comes_finds_no_history_and_no_pages_of_the_browsers_own(tmp_path: Path) -> None:
+    """Lists below the address bar are pages, made at the start, which take as much work as all else."""
     async with shown_pages(tmp_path) as pages:
         await pages.hub.make_ready(pages.display)
+        assert not [one for one in _children(pages) if "--top-chrome-webui" in _line(one)]
         pages.server.page("/", "<h1>page</h1><script>console.log(`before me: ${history.length - 1}`)</script>")
         async with pages.shown("/"):
             pass
@@ -104,8 +106,11 @@ def _kill(process_ids: list[int]) -> None:
 
 def _renderers(pages: ShownPages) -> list[int]:
     """Gives the process ids of a browser's renderers."""
-    found = psutil.Process(pages.browser_pid()).children(recursive=True)
-    return [one.pid for one in found if "--type=renderer" in _line(one)]
+    return [one.pid for one in _children(pages) if "--type=renderer" in _line(one)]
+
+
+def _children(pages: ShownPages) -> list[psutil.Process]:
+    return psutil.Process(pages.browser_pid()).children(recursive=True)
 
 
 def _line(process: psutil.Process) -> str:
