@@ -8,6 +8,8 @@ WORKERS ?= 4
 .DEFAULT_GOAL := help
 # Daemons are started hundreds of times here: what Python compiled of them is kept, also where that is turned off.
 export PYTHONDONTWRITEBYTECODE =
+# So is what Node.js compiled of the program that drives browsers.
+export NODE_COMPILE_CACHE = $(CURDIR)/$(VENV)/node-cache
 .PHONY: help setup system-packages test-packages demo test check fix lint types house contract generated unit schema proto bench chaos clean
 
 help: ## Shows this list
