@@ -12,13 +12,14 @@ import contextlib
 import fcntl
 import os
 import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from agents.lock_holders import has_ended, open_holder
 from agents.precedence import give_precedence
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from agents.displays.display_folder import DisplayFolder
@@ -31,6 +32,13 @@ CAPTURE_GATE = "capture_gate"
 BROWSER = "browser"
 """Name of the process without which a display with a browser is dead."""
 _UMASK = 0o077
+
+Inheriting = Callable[[], AbstractContextManager[Sequence[int]]]
+"""Opens descriptors for a process that is being started, and closes them here when it has them."""
+
+
+def _nothing() -> AbstractContextManager[Sequence[int]]:
+    return nullcontext(())
 
 
 class DisplayEndedError(Exception):
@@ -69,6 +77,7 @@ class DisplayProcesses:
         name: str,
         environment: Mapping[str, str] | None = None,
         as_agent: bool = False,
+        inheriting: Inheriting = _nothing,
     ) -> int:
         """Starts a process. It inherits the agent's CPU affinity, and writes to the display's log.
 
@@ -77,19 +86,20 @@ class DisplayProcesses:
             name: What it is for; one word, unique on the display.
             environment: Variables on top of the display's.
             as_agent: As the agent's own user, for a program of ours that gives its rights up itself.
+            inheriting: What else of the agent's it gets.
 
         Returns:
             Its process id.
 
         Raises:
             DisplayEndedError: When the display is being ended.
-            OSError: When it cannot be started.
+            OSError: When it cannot be started, or what it is to inherit not be opened.
         """
         if self._ended:
             raise DisplayEndedError(f"Cannot start {name} on display {self.folder.id}: the display is being ended.")
         user_id = None if as_agent else self.user_id
         variables = {**self.environment, **(environment or {})}
-        return await asyncio.to_thread(self._start, list(argv), variables, name, user_id)
+        return await asyncio.to_thread(self._start, list(argv), variables, name, user_id, inheriting)
 
     def adopt(self) -> None:
         """Takes hold of the processes that an earlier agent started and that live."""
@@ -139,12 +149,19 @@ class DisplayProcesses:
         self._alive.clear()
         self._replaced.clear()
 
-    def _start(self, argv: list[str], environment: dict[str, str], name: str, user_id: int | None) -> int:
+    def _start(
+        self,
+        argv: list[str],
+        environment: dict[str, str],
+        name: str,
+        user_id: int | None,
+        inheriting: Inheriting,
+    ) -> int:
         lock = os.open(self.folder.lock, os.O_RDWR | os.O_CLOEXEC)
         try:
             # Whoever looks whether the lock is held has it for a moment, no longer.
             fcntl.flock(lock, fcntl.LOCK_SH)
-            with self.folder.log.open("ab") as log:
+            with self.folder.log.open("ab") as log, inheriting() as inherited:
                 process = subprocess.Popen(
                     argv,
                     stdin=subprocess.DEVNULL,
@@ -152,7 +169,7 @@ class DisplayProcesses:
                     stderr=log,
                     cwd=self.work,
                     env=environment,
-                    pass_fds=(lock,),
+                    pass_fds=(lock, *inherited),
                     start_new_session=True,
                     user=user_id,
                     group=user_id,

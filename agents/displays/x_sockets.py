@@ -4,6 +4,10 @@ A display's number is taken by the server itself, with its lock file; here only 
 the server find a number, but such a server makes no lock, and without abstract sockets (which any user could reach)
 each further one silently takes over the socket of the one before. So numbers are proposed at random, far above those
 that people use, and a server that finds its number taken ends at once.
+
+X clients try an abstract socket before the file, though, and tell whoever listens there the display's cookie; any user
+may. So the abstract names of a display and its gate are taken before either is there, for as long as the server lives.
+Nobody listens at them: clients are refused, and go on to the file.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +27,8 @@ _FIRST_NUMBER = 1000
 _LAST_NUMBER = 32_000
 _GATES_FROM = 32_000
 """Added to a display's number, gives that of its gate, which no display has."""
+_NAMES_TRIED = 1000
+"""Far more than it takes, unless somebody takes all of them."""
 _LOCK = re.compile(r"\.X(\d{1,5})-lock")
 _SOCKETS_MODE = 0o1777
 
@@ -51,11 +58,42 @@ def display_of(name: str) -> str:
 
 
 def propose_name() -> str:
-    """Proposes the name of a display that nobody uses now: ":1007"."""
-    while True:
+    """Proposes the name of a display that nobody uses now: ":1007".
+
+    Raises:
+        NameTakenError: When one name after another is taken.
+    """
+    for _ in range(_NAMES_TRIED):
         number = _FIRST_NUMBER + secrets.randbelow(_LAST_NUMBER - _FIRST_NUMBER)
-        if not (_lock_of(number).exists() or socket_of(f":{number}").exists()):
-            return f":{number}"
+        name = f":{number}"
+        if not (_lock_of(number).exists() or socket_of(name).exists()):
+            with contextlib.suppress(NameTakenError), abstract_names_taken(name):
+                return name
+    raise NameTakenError("somebody has the abstract sockets of X displays. Try `ss -xap` to see who")
+
+
+class NameTakenError(OSError):
+    """Somebody has an abstract socket of a display that is to be."""
+
+
+@contextlib.contextmanager
+def abstract_names_taken(name: str) -> Iterator[tuple[int, ...]]:
+    """Takes the abstract sockets at which X clients look for a display, and for its gate, first.
+
+    Yields:
+        Descriptors, which the X server is to inherit: for as long as it lives they are taken.
+
+    Raises:
+        NameTakenError: Somebody has one.
+    """
+    with contextlib.ExitStack() as stack:
+        taken = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2)]
+        for one, address in zip(taken, (name, gate_of(name)), strict=True):
+            try:
+                one.bind(f"\0{socket_of(address)}")
+            except OSError as error:
+                raise NameTakenError(f"somebody has the abstract socket of display {address}: {error}") from error
+        yield tuple(one.fileno() for one in taken)
 
 
 def ensure_socket_folder() -> None:

@@ -6,13 +6,14 @@ import asyncio
 import shutil
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from agents.displays.display import DisplayUnavailable
 from agents.displays.spawning import X_SERVER
 from agents.displays.x_client import XUnreachableError, ask, find_client_fault
-from agents.displays.x_sockets import ensure_socket_folder, propose_name
+from agents.displays.x_sockets import abstract_names_taken, ensure_socket_folder, propose_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,8 +64,12 @@ class Xvfb:
             async with asyncio.timeout(within.total_seconds()):
                 for _ in range(_NAMES_TRIED):
                     name = propose_name()
-                    argv = _command(program, name, authority, f"{width}x{height}x24")
-                    server = await processes.spawn(argv, name=X_SERVER, environment=_HUGE_PAGES)
+                    server = await processes.spawn(
+                        _command(program, name, authority, f"{width}x{height}x24"),
+                        name=X_SERVER,
+                        environment=_HUGE_PAGES,
+                        inheriting=partial(abstract_names_taken, name),
+                    )
                     if await _answers(name, authority, processes, server, within):
                         return name
         except TimeoutError:

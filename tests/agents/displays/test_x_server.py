@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
+import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -27,7 +30,14 @@ from agents.displays.users import UserIds
 from agents.displays.window_manager import start_window_manager
 from agents.displays.x_authority import authority_file, new_cookie
 from agents.displays.x_client import XUnreachableError, ask
-from agents.displays.x_sockets import TMP, ensure_socket_folder, propose_name, socket_of
+from agents.displays.x_sockets import (
+    TMP,
+    NameTakenError,
+    ensure_socket_folder,
+    gate_of,
+    propose_name,
+    socket_of,
+)
 from agents.displays.xvfb import Xvfb
 from gpu_balancer.runtime.clock import SystemClock
 
@@ -266,10 +276,49 @@ async def test_a_sound_server_that_ends_at_once_is_told(bench: Bench, monkeypatc
     assert not bench.processes.is_alive(SOUND_SERVER)
 
 
-def test_a_proposed_name_is_free() -> None:
+def test_a_proposed_name_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     name = propose_name()
     assert not socket_of(name).exists()
     assert not (TMP / f".X{name.removeprefix(':')}-lock").exists()
+    with impostor(gate_of(":1007")):
+        numbers = iter([7, 8])
+        monkeypatch.setattr(secrets, "randbelow", lambda _: next(numbers))
+        assert propose_name() == ":1008"
+
+
+async def test_nobody_can_answer_in_the_place_of_a_display_or_its_gate(bench: Bench) -> None:
+    """X clients try an abstract socket before the file, and tell whoever answers the cookie; any user may listen."""
+    display = await bench.start_server()
+    for name in (display.name, gate_of(display.name)):
+        with pytest.raises(OSError, match="in use"), impostor(name):
+            pass
+        with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
+            client.connect(abstract_of(name))
+    await start_window_manager(bench.processes, display.name, bench.authority, within=WITHIN)
+    ((_, server),) = [one for one in bench.processes.folder.read_processes() if one[0] == X_SERVER]
+    os.kill(server, signal.SIGKILL)
+    await asyncio.to_thread(await_reaped, bench.processes)
+    with impostor(display.name):
+        pass  # It is free again.
+
+
+def test_names_that_are_all_taken_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "randbelow", lambda _: 7)
+    with impostor(":1007"), pytest.raises(NameTakenError, match="ss -xap"):
+        propose_name()
+
+
+def abstract_of(name: str) -> str:
+    return f"\0/tmp/.X11-unix/X{name.removeprefix(':')}"
+
+
+@contextmanager
+def impostor(name: str) -> Iterator[None]:
+    """Listens where X clients look for a display first."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(abstract_of(name))
+        listener.listen()
+        yield
 
 
 async def test_a_process_whose_name_another_has_by_now_is_no_zombie_in_the_end(bench: Bench) -> None:
