@@ -19,6 +19,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+_PICTURE = re.compile(r"0, *-?\d+, *-?\d+,")
 _PARAMETER = re.compile(
     r"#(extradata|tb|media_type|codec_id|dimensions|sar|sample_rate|channel_layout\w*) (\d+)[,:]\s*(.*)"
 )
@@ -73,6 +74,24 @@ def parameters_command(ffmpeg: str, path: str, demuxer: str) -> tuple[str, ...]:
     opened = ("-protocol_whitelist", "file", "-format_whitelist", demuxer, "-i", f"file:{path}")
     wanted = ("-map", "0", "-c", "copy", "-frames:v", "1", "-frames:a", "1")
     return (ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "error", *opened, *wanted, "-f", "framemd5", "-")
+
+
+def first_picture_command(ffmpeg: str, path: str, demuxer: str) -> tuple[str, ...]:
+    """Gives the program that looks for a file's first picture, for `has_picture`. It fails where there is none.
+
+    Args:
+        ffmpeg: Absolute path of an ffmpeg.
+        path: Absolute path of the file.
+        demuxer: ffmpeg's name of its format.
+    """
+    opened = ("-protocol_whitelist", "file", "-format_whitelist", demuxer, "-i", f"file:{path}")
+    wanted = ("-map", "0:v:0", "-c", "copy", "-frames:v", "1")
+    return (ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "error", *opened, *wanted, "-f", "framecrc", "-")
+
+
+def has_picture(text: str) -> bool:
+    """Tells whether the program of `first_picture_command` found one, from what it printed."""
+    return any(_PICTURE.match(line) for line in text.splitlines())
 
 
 def parse_parameters(text: str) -> tuple[tuple[int, str, str], ...]:

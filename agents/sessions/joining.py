@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING
 from agents.bounded_program import Progress, run_bounded
 from agents.pipelines.input_description import parse_input_description
 from agents.pipelines.job import Container
-from agents.pipelines.parts import PartNumber, parameters_command, parse_parameters, part_name
+from agents.pipelines.parts import (
+    PartNumber,
+    first_picture_command,
+    has_picture,
+    parameters_command,
+    parse_parameters,
+    part_name,
+)
 from agents.pipelines.recording_files import (
     DEMUXERS,
     NO_ROOM,
@@ -104,10 +111,12 @@ async def plan_file(
     # What could not be looked at may be all there is: it is kept.
     before = [(number, path) for number, path in earlier if looked[path] is not False]
     ours = [path for path in own if looked[path] is not False]
-    pieces = [*(path for _, path in before), *ours]
+    pieces = await _with_pictures([*(path for _, path in before), *ours], file, ffmpeg)
     if not pieces:
         return ()
-    left_out = await asyncio.to_thread(_with_content, [path for _, path in earlier if looked[path] is False])
+    before = [(number, path) for number, path in before if path in pieces]
+    ours = [path for path in ours if path in pieces]
+    left_out = await asyncio.to_thread(_with_content, [path for _, path in earlier if path not in pieces])
     if not before or (all(looked[piece] for piece in pieces) and await _are_alike(pieces, file, ffmpeg)):
         room = await asyncio.to_thread(index_room, pieces, file)
         return (replace(join_step(file, pieces, ffmpeg, index_room=room), left_out=left_out),)
@@ -285,6 +294,21 @@ def _remove_made(step: FinishStep) -> None:
         return
     with contextlib.suppress(OSError):
         remove_private(step.made_path, step.move.folder)
+
+
+async def _with_pictures(pieces: Sequence[str], file: FileParts, ffmpeg: str) -> list[str]:
+    """Leaves out pieces with sound and no picture where others have pictures.
+
+    Streams are joined by their place in a file. A piece that lacks one would have all after it go into the wrong place.
+    """
+    if len(pieces) <= 1:
+        return list(pieces)
+    shown = []
+    for piece in pieces:
+        run = await _look(first_picture_command(ffmpeg, piece, DEMUXERS[file.container]), (piece,), file.move)
+        if run.timed_out or _was_killed(run) or has_picture(run.output):
+            shown.append(piece)
+    return shown or list(pieces)
 
 
 async def _are_alike(pieces: Sequence[str], file: FileParts, ffmpeg: str) -> bool:
