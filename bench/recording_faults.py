@@ -11,6 +11,7 @@ from bench.measuring import Figure
 from bench.naive_recorder import naive_recording
 from bench.recording_sessions import USER_IDS, display_processes, recorder_process
 from bench.residue import find_residue
+from gpu_balancer import RequestFailure
 from gpu_balancer.v1 import session_pb2
 
 if TYPE_CHECKING:
@@ -83,19 +84,18 @@ def measure_cycles(house: RecordingHouse, *, cycles: int, kept_s: float = 0.2) -
     first, early = max(1, min(10, cycles // 2)), None
     troubles: list[str] = []
     for number in range(cycles):
-        # Those that are being made meanwhile are not waited for.
-        house.await_warm(1)
         try:
+            # Those that are being made meanwhile are not waited for.
+            house.await_warm(1)
             asked = house.start("still")
-        except RuntimeError as error:
-            troubles.append(f"; run {number}: {error}")
-        else:
             time.sleep(kept_s)
             house.client.stop_session(asked.name)
             ended = house.client.wait(asked.name)
             if ended.state != session_pb2.SESSION_STATE_SUCCEEDED:
                 troubles.append(f"; run {number}: {ended.failure.message or 'cancelled'}")
             house.client.delete_session(asked.name)
+        except (RuntimeError, RequestFailure) as error:
+            troubles.append(f"; run {number}: {error}")
         if number + 1 == first:
             early = _settled_count(house)
     assert early is not None

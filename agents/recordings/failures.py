@@ -30,8 +30,8 @@ BROWSER_LOST = Failure(
 )
 DISPLAY_LOST = Failure(
     reason="DISPLAY_LOST",
-    message="Cannot go on recording: the display's server ended, or was killed. What was recorded until then is kept. "
-    "Try again.",
+    message="Cannot go on recording: the display's X server, or the gate before it, ended or was killed. What was "
+    "recorded until then is kept. Try again.",
 )
 MACHINE_LOST = Failure(
     reason="PROCESS_LOST",
