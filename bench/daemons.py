@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 
+_LAST_LINES = 30
 known_probe: Path | None = None
 """What an earlier daemon found out about its device "cpu-0". Daemons get it that have no other devices."""
 
@@ -114,6 +115,9 @@ def bench_daemon(
         daemon = BenchDaemon(process=start(), state_dir=state_dir, started_s=started_s, start=start)
         try:
             yield daemon
+        except Exception:
+            print(last_words(home), file=sys.stderr)
+            raise
         finally:
             try:
                 with daemon.client() as client:
@@ -124,3 +128,16 @@ def bench_daemon(
             deadline = time.monotonic() + 10
             while daemon.agent_pids() and time.monotonic() < deadline:
                 time.sleep(0.05)
+
+
+def last_words(home: Path) -> str:
+    """Gives the ends of the logs of a daemon and its agents, which go with its folder.
+
+    Args:
+        home: Where the daemon has its log and state.
+    """
+    told = []
+    for path in sorted((*home.glob("*.log"), *home.glob("state/agents/*/*.log"))):
+        lines = path.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+        told.append("\n".join((f"--- {path.relative_to(home)}", *lines)))
+    return "\n".join(told)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
 from balancer.simulation.chance import seeded
 from bench.analysis.killed_file import measure_lack
+from bench.daemons import last_words
 from bench.measuring import Figure
 from bench.naive_recorder import naive_recording
 from bench.recording_sessions import USER_IDS, display_processes, recorder_process
@@ -96,6 +98,7 @@ def measure_cycles(house: RecordingHouse, *, cycles: int, kept_s: float = 0.2) -
             house.client.delete_session(asked.name)
         except (RuntimeError, RequestFailure) as error:
             troubles.append(f"; run {number}: {error}")
+            print(last_words(house.folder), file=sys.stderr)
         if number + 1 == first:
             early = _settled_count(house)
     assert early is not None

@@ -12,17 +12,19 @@ file anew, so all of it may be done again after a crash. Priming samples of enco
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agents.pipelines.job import Container, FileOutput
 from agents.pipelines.outputs import TAKES_FOLDER, file_parts, output_move
+from agents.pipelines.parts import part_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agents.pipelines.command import FileParts, OutputMove
     from agents.pipelines.input_description import InputDescription
+    from agents.pipelines.parts import PartNumber
     from agents.pipelines.recording import RecordingJob
 
 _FORMATS = {Container.MP4: "mp4", Container.MKV: "matroska", Container.TS: "mpegts"}
@@ -156,6 +158,36 @@ def join_step(parts: FileParts, pieces: Sequence[str], ffmpeg: str, *, index_roo
         scratch=(*texts, *copies),
         copies=copies,
         without_room=last(_MOVED_TO_THE_FRONT) if index_room else None,
+    )
+
+
+def as_part(file: FileParts, number: PartNumber) -> FileParts:
+    """Gives a file as one that is called a part."""
+    final = part_name(file.final_path, number)
+    return replace(file, final_path=final, move=None if file.move is None else replace(file.move, final_path=final))
+
+
+def kept_step(file: FileParts, path: str, number: PartNumber, *, private: bool) -> FinishStep:
+    """Plans nothing but to have a piece stand as a part where the file should.
+
+    Args:
+        file: The file.
+        path: Absolute path of the piece.
+        number: Of the part.
+        private: Whether the piece is in a folder of ours under the output roots, from where it has to go.
+    """
+    move = as_part(file, number).move if private else None
+    return FinishStep(
+        output=file.output,
+        takes=(path,),
+        texts={},
+        commands=(),
+        made_path=path,
+        final_path=path if move is None else move.final_path,
+        move=None if move is None else replace(move, part_path=path),
+        directories=(),
+        scratch=(),
+        whole=False,
     )
 
 

@@ -27,15 +27,16 @@ from agents.pipelines.parts import (
     has_picture,
     parameters_command,
     parse_parameters,
-    part_name,
 )
 from agents.pipelines.recording_files import (
     DEMUXERS,
     NO_ROOM,
     FinishStep,
+    as_part,
     describe_command,
     is_playable,
     join_step,
+    kept_step,
 )
 from agents.sessions.earlier_parts import earlier_parts
 from agents.sessions.join_haste import flushed_meanwhile, index_room
@@ -120,12 +121,12 @@ async def plan_file(
     if not before or (all(looked[piece] for piece in pieces) and await _are_alike(pieces, file, ffmpeg)):
         room = await asyncio.to_thread(index_room, pieces, file)
         return (replace(join_step(file, pieces, ffmpeg, index_room=room), left_out=left_out),)
-    steps = [_kept(file, path, number) for number, path in before]
+    steps = [kept_step(file, path, number, private=is_private(path, file.move)) for number, path in before]
     number = PartNumber(attempt=folder.key.attempt)
     if ours and ours != [file.own_path]:
-        steps.append(replace(join_step(_as_part(file, number), ours, ffmpeg), whole=False))
+        steps.append(replace(join_step(as_part(file, number), ours, ffmpeg), whole=False))
     elif ours:
-        steps.append(_kept(file, ours[0], number))
+        steps.append(kept_step(file, ours[0], number, private=is_private(ours[0], file.move)))
     return (replace(steps[0], left_out=left_out), *steps[1:])
 
 
@@ -366,29 +367,6 @@ def _changed(path: str) -> tuple[int, int] | None:
         status = Path(path).stat()
         return status.st_size, status.st_mtime_ns
     return None
-
-
-def _as_part(file: FileParts, number: PartNumber) -> FileParts:
-    """Gives the file as one that is called a part."""
-    final = part_name(file.final_path, number)
-    return replace(file, final_path=final, move=None if file.move is None else replace(file.move, final_path=final))
-
-
-def _kept(file: FileParts, path: str, number: PartNumber) -> FinishStep:
-    """Plans nothing but to have a piece stand as a part where the file should."""
-    move = _as_part(file, number).move if is_private(path, file.move) else None
-    return FinishStep(
-        output=file.output,
-        takes=(path,),
-        texts={},
-        commands=(),
-        made_path=path,
-        final_path=path if move is None else move.final_path,
-        move=None if move is None else replace(move, part_path=path),
-        directories=(),
-        scratch=(),
-        whole=False,
-    )
 
 
 def _is_made(step: FinishStep, folder: AttemptFolder) -> bool:
