@@ -46,6 +46,12 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2
             self.arrived.notify_all()
         return answer
 
+    def await_metrics(self, names: set[str], timeout_s: float = 30) -> set[str]:
+        """Waits until these metrics have been told, and gives all that have."""
+        with self.arrived:
+            self.arrived.wait_for(lambda: names <= self.metrics, timeout_s)
+            return set(self.metrics)
+
     def await_spans(self, trace_id: str, names: set[tuple[str, str]], timeout_s: float = 30) -> set[tuple[str, str]]:
         """Waits until a trace has these spans, and gives all that it has."""
         deadline = time.monotonic() + timeout_s
@@ -101,7 +107,8 @@ def test_a_session_is_one_trace_over_balancer_and_agent(outcome: Outcome) -> Non
     expected |= {("gpu-balancer-agent", name) for name in ("session.launch", "session.run")}
     assert outcome.collector.await_spans(outcome.session["traceId"], expected) >= expected
     assert len({trace for _, _, trace in outcome.collector.spans}) == 1
-    assert {"gpu_balancer.session.created", "gpu_balancer.device.weighted_load"} <= outcome.collector.metrics
+    metrics = {"gpu_balancer.session.created", "gpu_balancer.device.weighted_load"}
+    assert outcome.collector.await_metrics(metrics) >= metrics
 
 
 @pytest.mark.process
