@@ -71,9 +71,7 @@ def parameters_command(ffmpeg: str, path: str, demuxer: str) -> tuple[str, ...]:
         path: Absolute path of the file.
         demuxer: ffmpeg's name of its format.
     """
-    opened = ("-protocol_whitelist", "file", "-format_whitelist", demuxer, "-i", f"file:{path}")
-    wanted = ("-map", "0", "-c", "copy", "-frames:v", "1", "-frames:a", "1")
-    return (ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "error", *opened, *wanted, "-f", "framemd5", "-")
+    return _listing(ffmpeg, path, demuxer, "-map", "0", "-frames:v", "1", "-frames:a", "1", "-f", "framemd5")
 
 
 def first_picture_command(ffmpeg: str, path: str, demuxer: str) -> tuple[str, ...]:
@@ -84,9 +82,13 @@ def first_picture_command(ffmpeg: str, path: str, demuxer: str) -> tuple[str, ..
         path: Absolute path of the file.
         demuxer: ffmpeg's name of its format.
     """
+    return _listing(ffmpeg, path, demuxer, "-map", "0:v:0", "-frames:v", "1", "-f", "framecrc")
+
+
+def _listing(ffmpeg: str, path: str, demuxer: str, *wanted: str) -> tuple[str, ...]:
+    """Gives the program that lists what is wanted of a file of ours, which names no others, without decoding it."""
     opened = ("-protocol_whitelist", "file", "-format_whitelist", demuxer, "-i", f"file:{path}")
-    wanted = ("-map", "0:v:0", "-c", "copy", "-frames:v", "1")
-    return (ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "error", *opened, *wanted, "-f", "framecrc", "-")
+    return (ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "error", *opened, "-c", "copy", *wanted, "-")
 
 
 def has_picture(text: str) -> bool:
