@@ -31,6 +31,8 @@ _NAMES_TRIED = 1000
 """Far more than it takes, unless somebody takes all of them."""
 _LOCK = re.compile(r"\.X(\d{1,5})-lock")
 _SOCKETS_MODE = 0o1777
+_UNIX_SOCKETS = Path("/proc/net/unix")
+"""Every socket of this network namespace with its name; that of an abstract one begins with "@". See unix(7)."""
 
 
 def socket_of(name: str) -> Path:
@@ -60,15 +62,21 @@ def display_of(name: str) -> str:
 def propose_name() -> str:
     """Proposes the name of a display that nobody uses now: ":1007".
 
+    The abstract sockets are looked up and not tried: a descriptor that is there for a moment only gets into whatever
+    program the agent starts just then, and the name is taken until that runs.
+
     Raises:
         NameTakenError: When one name after another is taken.
+        OSError: When the kernel does not tell which are.
     """
+    taken = _abstract_names()
     for _ in range(_NAMES_TRIED):
         number = _FIRST_NUMBER + secrets.randbelow(_LAST_NUMBER - _FIRST_NUMBER)
         name = f":{number}"
-        if not (_lock_of(number).exists() or socket_of(name).exists()):
-            with contextlib.suppress(NameTakenError), abstract_names_taken(name):
-                return name
+        if _lock_of(number).exists() or socket_of(name).exists():
+            continue
+        if taken.isdisjoint(str(socket_of(one)) for one in (name, gate_of(name))):
+            return name
     raise NameTakenError("somebody has the abstract sockets of X displays. Try `ss -xap` to see who")
 
 
@@ -147,6 +155,12 @@ def _locks() -> Iterator[tuple[int, int]]:
             continue
         with contextlib.suppress(OSError, ValueError):
             yield int(match[1]), int(path.read_text(encoding="ascii"))
+
+
+def _abstract_names() -> set[str]:
+    """Lists the names of all abstract sockets, as bytes that are no text are shown."""
+    lines = _UNIX_SOCKETS.read_text(encoding="ascii", errors="replace").splitlines()
+    return {name for _, at, name in (line.partition(" @") for line in lines) if at}
 
 
 def _lock_of(number: int) -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from agents.displays.display import DisplayUnavailable
 from agents.displays.spawning import X_SERVER
 from agents.displays.x_client import XUnreachableError, ask, find_client_fault
-from agents.displays.x_sockets import abstract_names_taken, ensure_socket_folder, propose_name
+from agents.displays.x_sockets import NameTakenError, abstract_names_taken, ensure_socket_folder, propose_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,13 +63,16 @@ class Xvfb:
         try:
             async with asyncio.timeout(within.total_seconds()):
                 for _ in range(_NAMES_TRIED):
-                    name = propose_name()
-                    server = await processes.spawn(
-                        _command(program, name, authority, f"{width}x{height}x24"),
-                        name=X_SERVER,
-                        environment=_HUGE_PAGES,
-                        inheriting=partial(abstract_names_taken, name),
-                    )
+                    name = await asyncio.to_thread(propose_name)
+                    try:
+                        server = await processes.spawn(
+                            _command(program, name, authority, f"{width}x{height}x24"),
+                            name=X_SERVER,
+                            environment=_HUGE_PAGES,
+                            inheriting=partial(abstract_names_taken, name),
+                        )
+                    except NameTakenError:
+                        continue  # Since it was proposed.
                     if await _answers(name, authority, processes, server, within):
                         return name
         except TimeoutError:

@@ -19,6 +19,7 @@ import pytest
 import pytest_asyncio
 from display_rig import is_root, open_window, short_folder, x_connection
 
+from agents.displays import xvfb
 from agents.displays.display import Display, DisplayUnavailable
 from agents.displays.display_folder import DisplayFolder, DisplayRecord
 from agents.displays.ending import DisplayEnder
@@ -284,6 +285,18 @@ def test_a_proposed_name_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
         numbers = iter([7, 8])
         monkeypatch.setattr(secrets, "randbelow", lambda _: next(numbers))
         assert propose_name() == ":1008"
+
+
+async def test_a_name_that_is_taken_since_it_was_proposed_is_left(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others propose names for their displays too, and programs that are being started have them for a moment."""
+    free, taken = propose_name(), propose_name()
+    names = iter([taken, free])
+    monkeypatch.setattr(xvfb, "propose_name", lambda: next(names))
+    with impostor(taken):
+        display = await bench.start_server()
+    assert display.name == free
 
 
 async def test_nobody_can_answer_in_the_place_of_a_display_or_its_gate(bench: Bench) -> None:
