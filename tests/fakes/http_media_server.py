@@ -6,6 +6,8 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Self
 
+from fakes.stream_connections import StreamConnections
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -21,7 +23,7 @@ class HttpMediaServer:
         self.requests: list[str] = []
         self._bodies: dict[str, bytes] = {}
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._connections = StreamConnections(self._serve)
 
     @property
     def url(self) -> str:
@@ -44,7 +46,7 @@ class HttpMediaServer:
         return [request.split(" ")[1] for request in self.requests]
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, self.host, 0)
+        self._server = await asyncio.start_server(self._connections.accept, self.host, 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -52,13 +54,9 @@ class HttpMediaServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._server is not None
-        self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
-        await self._server.wait_closed()
+        await self._connections.end(self._server)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             self.requests.append(head)

@@ -7,6 +7,8 @@ import ssl
 import subprocess
 from typing import TYPE_CHECKING, Self
 
+from fakes.stream_connections import StreamConnections
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
@@ -27,7 +29,7 @@ class PageServer:
         """Path and headers, names in lower case."""
         self._certificate = certificate
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._connections = StreamConnections(self._serve)
         self.held: dict[str, asyncio.Event] = {}
         """Path -> what its answer waits for."""
 
@@ -60,7 +62,7 @@ class PageServer:
         if self._certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self._certificate)
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
+        self._server = await asyncio.start_server(self._connections.accept, "127.0.0.1", 0, ssl=context)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -68,14 +70,9 @@ class PageServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._server is not None
-        self._server.close()
-        for writer in self._writers:
-            if not writer.is_closing():
-                writer.transport.abort()
-        await self._server.wait_closed()
+        await self._connections.end(self._server)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             line, *fields = head.splitlines()

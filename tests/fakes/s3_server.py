@@ -20,6 +20,8 @@ from typing import Self
 from urllib.parse import parse_qsl, quote, unquote
 from xml.sax.saxutils import escape
 
+from fakes.stream_connections import StreamConnections
+
 ACCESS_KEY_ID = "AKIATESTTESTTEST"
 SECRET_ACCESS_KEY = "secret/of+the/test"
 SMALLEST_PART = 5 * 1024 * 1024
@@ -106,7 +108,6 @@ class S3Server:
         self._reserved.bind(("127.0.0.1", 0))
         self.port: int = self._reserved.getsockname()[1]
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
         self._number = 0
 
     @property
@@ -120,15 +121,13 @@ class S3Server:
 
     async def open(self) -> None:
         """Listens, on the same port as before."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=_CHUNK_BYTES)
+        self._connections = StreamConnections(self._serve)
+        self._server = await asyncio.start_server(self._connections.accept, "127.0.0.1", self.port, limit=_CHUNK_BYTES)
 
     async def close(self) -> None:
         """Listens no more and breaks all connections."""
         assert self._server is not None
-        self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
-        await self._server.wait_closed()
+        await self._connections.end(self._server)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -141,14 +140,12 @@ class S3Server:
         self._reserved.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
         try:
             while await self._exchange(reader, writer):
                 pass
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
-            self._writers.discard(writer)
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

@@ -30,6 +30,7 @@ SHORT = StartGate(timeout=timedelta(seconds=0.6))
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pages(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ShownPages]:
     async with shown_pages(tmp_path_factory.mktemp("pages")) as shown:
+        shown.server.page("/", GREEN)
         yield shown
 
 
@@ -42,7 +43,6 @@ async def reason(pages: ShownPages, source: PageSource | str, gate: StartGate = 
 
 
 async def test_a_page_is_on_the_screen_when_its_gate_is_passed(pages: ShownPages) -> None:
-    pages.server.page("/", GREEN)
     pages.server.page("/blue", GREEN.replace("#00ff00", "#0000ff"))
     for path, colour in [("/", (0, 255, 0)), ("/blue", (0, 0, 255))] * 2:
         async with pages.shown(path):
@@ -146,7 +146,6 @@ async def test_a_gate_that_is_never_passed_times_out(pages: ShownPages) -> None:
     assert await reason(pages, "/empty", SHORT) == "GATE_TIMEOUT"
     for kind in (GateKind.SELECTOR, GateKind.CONSOLE_SIGNAL):
         gate = StartGate(kind=kind, timeout=SHORT.timeout, selector="#nothing")
-        pages.server.page("/", GREEN)
         assert await reason(pages, "/", gate) == "GATE_TIMEOUT"
 
 

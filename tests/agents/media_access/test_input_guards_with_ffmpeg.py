@@ -13,6 +13,7 @@ import pytest
 
 from agents.pipelines.input_guards import input_guard_options, input_scheme
 from fakes.http_media_server import HttpMediaServer
+from fakes.stream_connections import StreamConnections
 
 pytestmark = pytest.mark.process
 
@@ -188,9 +189,11 @@ async def test_rtsp_is_spoken_over_tcp_alone(ffmpeg: str) -> None:
                 await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        await opened(ffmpeg, f"rtsp://127.0.0.1:{port}/live")
+    connections = StreamConnections(serve)
+    server = await asyncio.start_server(connections.accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    await opened(ffmpeg, f"rtsp://127.0.0.1:{port}/live")
+    await connections.end(server)
     transports = [line for request in asked for line in request.split("\r\n") if line.startswith("Transport:")]
     assert transports
     assert all("RTP/AVP/TCP" in line for line in transports)

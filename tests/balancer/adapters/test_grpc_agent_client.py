@@ -24,6 +24,7 @@ from balancer.domain.session import EndedAttempt, MeasuredUse
 from balancer.ports.agent_client import AgentReport, AgentUnreachableError, AttemptEvent
 from fakes.session_records import session_record
 from fakes.session_texts import session
+from fakes.stream_connections import StreamConnections
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 from gpu_balancer.runtime.grpc_server import ServedService, ServerLimits, build_server
 from gpu_balancer.v1 import agent_service_pb2 as pb
@@ -157,11 +158,15 @@ async def slowly_accepting(path: Path, target: Path, delay: timedelta) -> AsyncI
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(delay.total_seconds())
         there_reader, there_writer = await asyncio.open_unix_connection(str(target))
-        await asyncio.gather(carry(reader, there_writer), carry(there_reader, writer))
+        try:
+            await asyncio.gather(carry(reader, there_writer), carry(there_reader, writer))
+        finally:
+            there_writer.transport.abort()
 
-    server = await asyncio.start_unix_server(serve, str(path))
+    connections = StreamConnections(serve)
+    server = await asyncio.start_unix_server(connections.accept, str(path))
     yield
-    server.close()
+    await connections.end(server)
 
 
 async def test_an_agent_that_takes_long_to_accept_is_reached_all_the_same(tmp_path: Path) -> None:
