@@ -165,6 +165,10 @@ class RecordingRunner:
             if still_open:
                 await self._told.tell_outputs(still_open)
 
+    async def give_up(self) -> None:
+        """Ends its display."""
+        await self._stage.strike(self._state.display)
+
     # -------------------------------------------------------------------------------------------- from begin to end
 
     async def watch(self, shim: int | None = None) -> None:
@@ -178,7 +182,7 @@ class RecordingRunner:
                     await self._set_up()
                 await self._takes.shoot()
             await self._close()
-        except asyncio.CancelledError:
+        except BaseException:
             await self._takes.give_up_prepared()
             await self._stage.let_go()
             raise

@@ -184,6 +184,15 @@ def conclude_damaged(folder: AttemptFolder) -> Conclusion:
     return _failed(*_DAMAGED, folder.exit_code(), ())
 
 
+def conclude_unwatchable(folder: AttemptFolder, fault: Exception) -> Conclusion:
+    """Gives the end of an attempt over which the agent cannot watch. What the fault says may be secret."""
+    message = (
+        f"Cannot go on: the agent has failed over it again and again ({type(fault).__name__}), so whatever still ran "
+        "of it was ended. That is a mistake of the agent's, of which its log tells more. Try again."
+    )
+    return _failed("AGENT_FAULT", message, folder.exit_code(), ())
+
+
 def conclude_fenced(error: FencedError, launch: LaunchRecord, now: datetime) -> Conclusion:
     """Gives the end of an attempt that may not touch its outputs any more. Blocks for the disk."""
     told = unfinished_files(launch, now) if error.untold else ()

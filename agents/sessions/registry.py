@@ -21,13 +21,12 @@ from agents.sessions.records import LaunchRecord, dump_status
 from agents.sessions.session_trace import SessionTrace
 from agents.sessions.settling import Settling, remove_outside
 from agents.sessions.status_book import Attempt, StatusBook
-from agents.sessions.takeover import KILLED_WITHIN, Takeover
+from agents.sessions.takeover import Takeover
+from agents.sessions.watches import KILLED_WITHIN, Watches, logging_of
 from gpu_balancer.runtime.failures import Reason, RequestFailure, Violation, invalid
-from gpu_balancer.runtime.log import bind_session
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
-    from contextlib import AbstractContextManager
 
     from opentelemetry.trace import Tracer
 
@@ -77,14 +76,12 @@ class SessionRegistry:
         self._book = book
         self._fences = fences
         self._make_runner = make_runner
+        self._watches = Watches(make_runner, book, tasks=tasks, clock=clock, on_ended=on_ended)
         self._tasks = tasks
         self._tracer = tracer
         self._clock = clock
-        self._on_ended = on_ended
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._launches: dict[AttemptKey, AnyRecord] = {}
-        self._runners: dict[AttemptKey, Runner] = {}
-        self._watches: dict[AttemptKey, asyncio.Task[None]] = {}
         self._flights: dict[AttemptKey, asyncio.Future[str | None]] = {}
         self._deletions: dict[str, asyncio.Future[None]] = {}
         self._settling = Settling()
@@ -116,7 +113,8 @@ class SessionRegistry:
 
     def watch(self, attempt: Attempt, record: AnyRecord) -> Runner:
         """Has an attempt watched that was found; for `Takeover` alone."""
-        return self._watch(attempt, record, SessionTrace(self._tracer, record.traceparent, attempt.key), None)
+        trace = SessionTrace(self._tracer, record.traceparent, attempt.key)
+        return self._watches.begin(attempt, record, trace, None)
 
     def close(self) -> None:
         """Refuses launches from now on."""
@@ -177,12 +175,12 @@ class SessionRegistry:
         named_folder(self._folders, key)
         if (flight := self._flights.get(key)) is not None:
             await asyncio.wait([flight])
-        if (runner := self._runners.get(key)) is not None:
+        if (runner := self.runner(key)) is not None:
             runner.pace(speed_limit)
 
     def runner(self, key: AttemptKey) -> Runner | None:
         """Gives who watches over an attempt. None: it has ended, or is not known."""
-        return self._runners.get(key)
+        return self._watches.runner(key)
 
     def is_live(self, key: AttemptKey) -> bool:
         """Tells whether an attempt is known and has not ended; launches and folders not read yet count as such."""
@@ -190,7 +188,7 @@ class SessionRegistry:
 
     def live_sessions(self) -> tuple[LiveSession, ...]:
         """Lists the attempts that somebody watches over."""
-        found = ((key, runner, self._attempts[key].status) for key, runner in self._runners.items())
+        found = ((key, runner, self._attempts[key].status) for key, runner in self._watches.runners())
         return tuple(
             _live_session(key, runner, status, self._launches[key])
             for key, runner, status in found
@@ -205,12 +203,11 @@ class SessionRegistry:
         await self._takeover.read(key.session)
         if (flight := self._flights.get(key)) is not None:
             await asyncio.wait([flight])
-        if (runner := self._runners.get(key)) is not None:
+        if (runner := self.runner(key)) is not None:
             await runner.stop(StopCause.ASKED, discard_outputs=discard_outputs, to_be_continued=to_be_continued)
             if self._is_live(key):
                 return
-            if (watch := self._watches.get(key)) is not None:
-                await asyncio.wait([watch])  # It has told its end, and puts its things away.
+            await self._watches.put_away(key)
         if (record := self._launches.get(key)) is not None:
             status = self._attempts[key].status
             left_open = status.to_be_continued or (status.ending is Ending.FAILED and record.may_continue)
@@ -284,7 +281,7 @@ class SessionRegistry:
         outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
         async def hand_over() -> None:
-            with _logging(key):
+            with logging_of(key):
                 try:
                     result = await work
                 except asyncio.CancelledError:
@@ -305,7 +302,7 @@ class SessionRegistry:
         # From here on it runs: nothing may fail, or wait, before it is known and watched.
         self._attempts[key] = launched.attempt
         self._launches[key] = launched.record
-        runner = self._watch(launched.attempt, launched.record, launched.trace, launched.shim)
+        runner = self._watches.begin(launched.attempt, launched.record, launched.trace, launched.shim)
         runner.pace(launched.speed_limit)
         await self._book.publish(launched.attempt)
         _LOG.info("Launched")
@@ -316,21 +313,6 @@ class SessionRegistry:
         return {
             record.ingest_port for record in live if isinstance(record, LaunchRecord) and record.ingest_port is not None
         }
-
-    def _watch(self, attempt: Attempt, record: AnyRecord, trace: SessionTrace, shim: int | None) -> Runner:
-        runner = self._make_runner(attempt, record, trace)
-        self._runners[attempt.key] = runner
-        self._watches[attempt.key] = self._tasks.spawn(self._run(attempt, runner, shim), name=f"watch {attempt.key}")
-        return runner
-
-    async def _run(self, attempt: Attempt, runner: Runner, shim: int | None) -> None:
-        with _logging(attempt.key):
-            await runner.watch(shim)
-            del self._runners[attempt.key], self._watches[attempt.key]
-            status = attempt.status
-            reason = "" if status.failure is None else f": {status.failure.reason}: {status.failure.message}"
-            _LOG.info("Ended %s%s", status.ending, reason)
-            self._on_ended()
 
     async def _end_remains(self, session: str) -> None:
         """Ends what still runs in folders that could not be adopted.
@@ -393,7 +375,3 @@ def _live_session(key: AttemptKey, runner: Runner, status: AttemptStatus, record
         leaves_files=record.leaves_artifacts if isinstance(record, LaunchRecord) else True,
         stopping=status.stop_cause is not None,
     )
-
-
-def _logging(key: AttemptKey) -> AbstractContextManager[None]:
-    return bind_session(f"sessions/{key.session}", key.attempt)

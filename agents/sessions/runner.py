@@ -157,6 +157,9 @@ class AttemptRunner:
             if self._status != status:
                 await self._book.publish(self._attempt)
 
+    async def give_up(self) -> None:
+        """Gives back nothing: it holds nothing beyond a watch."""
+
     async def watch(self, shim: int | None = None) -> None:
         """Watches until the attempt has ended and that was told.
 
@@ -205,8 +208,7 @@ class AttemptRunner:
         await self._guard_playlists()
         await self._note_lost_shim(processes)
         self._progress.bound()
-        limit = self._settings.log_limit_bytes
-        bound_file(self._folder.log, limit_bytes=limit, keep_bytes=limit // 2)
+        bound_file(self._folder.log, limit_bytes=(limit := self._settings.log_limit_bytes), keep_bytes=limit // 2)
 
     async def _end_in_time(self, processes: AttemptProcesses) -> None:
         if self._deadline_s is not None and self._active_s() >= self._deadline_s:
@@ -260,8 +262,8 @@ class AttemptRunner:
             await self._book.publish(self._attempt)
 
     def _publisher_used_another_key(self) -> bool:
-        rtmp = self._launch.ingest_protocol is IngestProtocol.RTMP
-        return rtmp and another_key_was_used(self._folder.log, self._redactor)
+        protocol = self._launch.ingest_protocol
+        return protocol is IngestProtocol.RTMP and another_key_was_used(self._folder.log, self._redactor)
 
     async def _note_health(self, processes: AttemptProcesses) -> None:
         if self._status.stop_cause is not None:
@@ -273,8 +275,7 @@ class AttemptRunner:
         if self._health.judge(self._active_s()):
             self._change(conditions=self._health.conditions)
             await self._book.publish(self._attempt)
-        cause = self._health.end_cause(self._active_s())
-        if cause is not None:
+        if (cause := self._health.end_cause(self._active_s())) is not None:
             _LOG.warning("Ending %s: nothing was written for too long (%s)", self._status.key, cause)
             await self.stop(cause)
 

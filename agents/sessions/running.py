@@ -52,6 +52,10 @@ class Runner(Protocol):
         """Makes up for what was left for another attempt, of one that failed and that none goes on with."""
         ...
 
+    async def give_up(self) -> None:
+        """Gives back what it holds of the agent's, when nobody is to watch over the attempt any more."""
+        ...
+
     async def watch(self, shim: int | None = None) -> None:
         """Watches until the attempt has ended and that was told.
 

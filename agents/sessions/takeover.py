@@ -11,23 +11,20 @@ import asyncio
 import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 from agents.sessions.adoption import found_folders, read_attempt
-from agents.sessions.attempt import AttemptStatus, Phase, StopCause
+from agents.sessions.attempt import AttemptStatus, StopCause
 from agents.sessions.endings import conclude_damaged
 from agents.sessions.folder_reconciliation import Outcome
 from agents.sessions.output_discards import remove_artifacts
 from agents.sessions.processes import end_processes
 from agents.sessions.records import RecordUnreadableError
 from agents.sessions.status_book import Attempt
-from gpu_balancer.runtime.log import bind_session
+from agents.sessions.watches import KILLED_WITHIN, end_unwatched, logging_of
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from agents.sessions.adoption import FoundAttempt
     from agents.sessions.attempt import AttemptKey
     from agents.sessions.folder import AttemptFolder, SessionFolders
@@ -38,8 +35,6 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.task_guard import TaskGuard
 
 _LOG = logging.getLogger(__name__)
-KILLED_WITHIN = timedelta(seconds=10)
-"""How long a killed process may take to go before that is said, and tried again."""
 _READ_AT_ONCE = 8
 _LONGEST_FACTOR = 10
 """How often the disk may take nearly as long as it may."""
@@ -124,7 +119,7 @@ class Takeover:
             await asyncio.wait(reading)
 
     async def _take_over(self, folder: AttemptFolder, reading: asyncio.Future[FoundAttempt]) -> None:
-        with _logging(folder.key):
+        with logging_of(folder.key):
             try:
                 found = await reading
             except (RecordUnreadableError, OSError) as error:
@@ -170,28 +165,13 @@ class Takeover:
 
     async def _end_strays(self, folder: AttemptFolder) -> None:
         """Kills what holds the lock of an attempt whose program has ended, however long that takes."""
-        with _logging(folder.key):
+        with logging_of(folder.key):
             _LOG.warning("Ending what still runs of %s, whose program has ended", folder.key)
             while not await end_processes(folder, within=KILLED_WITHIN, clock=self._clock):
                 _LOG.error("Cannot end what runs of %s; trying again", folder.key)
 
     async def _end_damaged(self, attempt: Attempt) -> None:
-        """Ends what runs of an attempt that cannot be watched, however long that takes, and tells how it ended."""
-        with _logging(attempt.key):
-            while not await end_processes(attempt.folder, within=KILLED_WITHIN, clock=self._clock):
-                _LOG.error("Cannot end what runs of %s; trying again", attempt.key)
-            conclusion = await asyncio.to_thread(conclude_damaged, attempt.folder)
-            attempt.status = replace(
-                attempt.status,
-                phase=Phase.ENDED,
-                ending=conclusion.ending,
-                failure=conclusion.failure,
-                conditions=(),
-                end_time=self._clock.now(),
-            )
-            await self._book.publish(attempt)
+        """Ends what runs of an attempt whose record is lost."""
+        with logging_of(attempt.key):
+            await end_unwatched(attempt, conclude_damaged, book=self._book, clock=self._clock)
             _LOG.error("Ended what ran of %s: its records are damaged", attempt.key)
-
-
-def _logging(key: AttemptKey) -> AbstractContextManager[None]:
-    return bind_session(f"sessions/{key.session}", key.attempt)

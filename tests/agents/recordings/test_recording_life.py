@@ -6,6 +6,7 @@ import asyncio
 import signal
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from recording_rig import RecordingRig, RecordingRigs, cause_of, key_of, recording, signal_program
@@ -14,7 +15,8 @@ from agents.browsers.page import PageEnd, PageFault
 from agents.displays.display import DisplayUnavailable
 from agents.lock_holders import is_held
 from agents.pipelines.job import AudioRendition, Rendition
-from agents.sessions import joining
+from agents.recordings.takes import Takes
+from agents.sessions import joining, watches
 from agents.sessions.attempt import AttemptStatus, Ending, Failure, Phase, StopCause
 from agents.sessions.attempt_health import HealthBounds
 from gpu_balancer.runtime.failures import Reason, RequestFailure
@@ -538,6 +540,61 @@ async def test_a_state_that_cannot_be_read_ends_the_recording_and_says_so(rigs: 
         assert not await asyncio.to_thread(is_held, rig.folder(job).lock)
     assert ended.failure is not None
     assert ended.failure.reason == "RECORD_DAMAGED"
+
+
+# What is unforeseen
+
+
+@pytest.mark.parametrize("name", ["_turn", "_conclude"])
+async def test_a_mistake_in_directing_costs_no_recording(
+    rigs: RecordingRigs, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(watches, "_AGAIN_AFTER_S", (0.01, 0.01))
+    method, faults = getattr(Takes, name), iter(range(2))
+
+    async def unforeseen(takes: Takes, *arguments: Any) -> None:
+        if next(faults, None) is not None:
+            raise KeyError("unforeseen")
+        await method(takes, *arguments)
+
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+        monkeypatch.setattr(Takes, name, unforeseen)
+        if name == "_turn":
+            director = rig.runner(job)
+            await rig.until(job, lambda _: rig.runner(job) is not director)
+        await rig.registry.stop(key_of(job))
+        ended = await rig.ended(job)
+        assert next(faults, None) is None
+        assert (ended.ending, ended.failure, rig.displays.lent) == (Ending.COMPLETED, None, {})
+    report = ended.recording_report
+    assert report is not None
+    content = (rig.folder(job).artifacts / "recording.mp4").read_text()
+    assert content == f"[begin][end {report.encoded_frames}]"
+
+
+async def test_a_recording_that_cannot_be_directed_is_ended_with_its_display(
+    rigs: RecordingRigs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "_AGAIN_AFTER_S", (0.01, 0.01))
+
+    async def unforeseen(*_: Any) -> None:
+        raise KeyError("unforeseen")
+
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+        monkeypatch.setattr(Takes, "_turn", unforeseen)
+        ended = await rig.ended(job)
+        assert ended.failure is not None
+        assert (ended.ending, ended.failure.reason) == (Ending.FAILED, "AGENT_FAULT")
+        assert rig.displays.lent == {}
+        assert not await asyncio.to_thread(is_held, rig.folder(job).lock)
+        await rig.registry.delete(job.session)
+        assert not rig.folder(job).path.exists()
 
 
 # What is left

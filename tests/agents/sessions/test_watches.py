@@ -1,0 +1,104 @@
+"""Runners that fail unforeseen: another one goes on, and an attempt that all of them fail over is ended."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from session_rig import Rigs, endless, frames_of, job_of, key_of, processes_of, until
+
+from agents.sessions import watches
+from agents.sessions.attempt import Ending
+from agents.sessions.runner import AttemptRunner
+
+pytestmark = pytest.mark.process
+
+
+class Broken:
+    """Breaks a runner's method the first so many times that it is called for a session."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, *, times: int, session: str = "s1") -> None:
+        self.left = times
+        method = getattr(AttemptRunner, name)
+
+        async def broken(runner: Any, *arguments: Any, **named: Any) -> Any:
+            if runner._status.key.session == session and self.left:
+                self.left -= 1
+                raise KeyError("unforeseen")
+            return await method(runner, *arguments, **named)
+
+        monkeypatch.setattr(AttemptRunner, name, broken)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watches, "_AGAIN_AFTER_S", (0.01, 0.01, 0.01))
+
+
+@pytest.mark.parametrize("name", ["_note_phase", "_note_size", "_conclude"])
+async def test_another_runner_goes_on_when_one_fails(
+    rigs: Rigs, clip: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    broken = Broken(monkeypatch, name, times=3)
+    job = job_of(clip)
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        ended = await rig.ended(job)
+        assert (ended.ending, ended.failure, broken.left) == (Ending.COMPLETED, None, 0)
+        assert frames_of(rig.folder(job).artifacts / "out.mp4") == 50
+        assert rig.registry.live_count == 0
+        await until(lambda: rig.registry.runner(key_of(job)) is None)
+    assert (
+        sum(record.levelno == logging.ERROR and "unforeseen" in str(record.exc_info) for record in caplog.records) == 3
+    )
+
+
+async def test_an_attempt_that_every_runner_fails_over_is_ended_and_no_other(
+    rigs: Rigs, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, other = job_of(endless(clip)), job_of(endless(clip), session="s2")
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.launch(other)
+        await rig.running(job)
+        await rig.running(other)
+        Broken(monkeypatch, "_note_size", times=1000)
+        ended = await rig.ended(job)
+        assert (ended.ending, ended.failure is not None and ended.failure.reason) == (Ending.FAILED, "AGENT_FAULT")
+        assert ended.failure is not None
+        assert "KeyError" in ended.failure.message
+        assert processes_of(rig.folder(job)) == []
+        assert processes_of(rig.folder(other))
+        await rig.registry.delete(job.session)
+        await rig.registry.stop(key_of(other))
+        assert (await rig.ended(other)).ending is Ending.STOPPED
+
+
+async def test_a_stop_that_comes_between_two_runners_is_heard(
+    rigs: Rigs, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "_AGAIN_AFTER_S", (0.3,))
+    job = job_of(endless(clip))
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        first = rig.registry.runner(key_of(job))
+        broken = Broken(monkeypatch, "_note_size", times=1)
+        await until(lambda: rig.registry.runner(key_of(job)) is not first)
+        await rig.registry.stop(key_of(job))
+        assert (await rig.ended(job)).ending is Ending.STOPPED
+        assert broken.left == 0
+
+
+async def test_a_runner_that_worked_for_long_counts_as_the_first(
+    rigs: Rigs, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "_WELL_AFTER_S", 0.0)
+    broken = Broken(monkeypatch, "_note_size", times=20)
+    job = job_of(clip)
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        assert (await rig.ended(job)).ending is Ending.COMPLETED
+    assert broken.left == 0
