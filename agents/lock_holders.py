@@ -110,10 +110,10 @@ def has_ended(pidfd: int) -> bool:
 
 
 def send(pidfd: int, number: signal.Signals) -> bool:
-    """Sends a signal. Returns False when the process has ended."""
+    """Sends a signal. Returns False when the process has ended, or is by now somebody's whom one may not signal."""
     try:
         signal.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
     return True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.recording_sections import DeliverySettings
     from gpu_balancer.runtime.task_guard import TaskGuard
 
+_LOG = logging.getLogger(__name__)
 _AT_ONCE = 2
 _LARGEST_EXPONENT = 32
 
@@ -134,6 +136,10 @@ class Courier:
             await self._failed(copy, str(failure), permanent=failure.permanent)
         except OSError as error:
             await self._failed(copy, f"Cannot read {copy.path}: {error.strerror}. Try to look at the agent's disk.")
+        except Exception as error:  # noqa: BLE001 - what a store answers must not cost the agent its other work
+            _LOG.exception("Cannot deliver %s of %s to %s", copy.path, copy.session, self._name)
+            told = f"Cannot deliver {copy.path}: a mistake of the agent's ({type(error).__name__}); its log tells more."
+            await self._failed(copy, told)
         else:
             self._failures = 0
             await self._book.delivered(copy, location)

@@ -129,8 +129,8 @@ class DisplayFolder:
         try:
             if self.log.stat().st_size > _LOG_LIMIT_BYTES:
                 self.log.write_bytes(b"")
-        except FileNotFoundError:
-            return
+        except OSError:
+            return  # It is gone, or its disk is sick: it is looked at again.
 
     def remove(self) -> None:
         """Removes the folder; one that is not there is no mistake."""

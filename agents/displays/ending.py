@@ -58,10 +58,18 @@ class DisplayEnder:
             processes: Its processes when this agent started or adopted them. None: it did not.
 
         Returns:
-            Whether nothing is left. False: a process cannot be killed, so everything else was left too.
+            Whether nothing is left. False: a process cannot be killed, or a disk refuses, so everything else was left.
         """
         if processes is not None:
             processes.end()
+        try:
+            return await self._end(folder, user_id, processes)
+        except OSError:
+            # No descriptor left, a sick disk: a later agent finds it, and one display must not cost all others theirs.
+            _LOG.exception("Cannot end display %s", folder.id)
+            return False
+
+    async def _end(self, folder: DisplayFolder, user_id: int | None, processes: DisplayProcesses | None) -> bool:
         marks = ProcessMarks(mark=self.run.mark_of(folder.id), user_id=user_id, lock=folder.lock)
         killed = {pid for _, pid in folder.read_processes()}
         give_up_s = self.clock.monotonic_s() + _GIVE_UP_AFTER.total_seconds()

@@ -6,6 +6,7 @@ A display is never used twice: what one page left behind, in whatever place, is 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import shutil
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.recording_sections import RecordingSettings
     from gpu_balancer.runtime.task_guard import TaskGuard
 
+_LOG = logging.getLogger(__name__)
 _ROOT = 0
 _TOO_LITTLE_BYTES = 32 << 20
 """A browser writes that much before it shows its first page."""
@@ -321,7 +323,10 @@ class DisplayPool:
             await asyncio.sleep(_TEND_EVERY_S)
             turn += 1
             if turn % _TURNS_BETWEEN_SWEEPS == 0:
-                await end_orphans(self._root, self._ender, used=self._lent)
+                try:
+                    await end_orphans(self._root, self._ender, used=self._lent)
+                except OSError as error:  # No descriptor left: there is another sweep.
+                    _LOG.error("Cannot look for processes of no display: %s", error)
             for made in tuple(self._lent.values()):
                 made.folder.bound_log()
                 made.processes.reap()

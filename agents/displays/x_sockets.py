@@ -13,6 +13,7 @@ Nobody listens at them: clients are refused, and go on to the file.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 import socket
@@ -30,6 +31,8 @@ _GATES_FROM = 32_000
 _NAMES_TRIED = 1000
 """Far more than it takes, unless somebody takes all of them."""
 _LOCK = re.compile(r"\.X(\d{1,5})-lock")
+_LOCK_BYTES = 11
+"""Of a lock: ten digits and the end of a line."""
 _SOCKETS_MODE = 0o1777
 _UNIX_SOCKETS = Path("/proc/net/unix")
 """Every socket of this network namespace with its name; that of an abstract one begins with "@". See unix(7)."""
@@ -154,13 +157,27 @@ def _locks() -> Iterator[tuple[int, int]]:
         if match is None:
             continue
         with contextlib.suppress(OSError, ValueError):
-            yield int(match[1]), int(path.read_text(encoding="ascii"))
+            yield int(match[1]), _owner_in(path)
 
 
 def _abstract_names() -> set[str]:
     """Lists the names of all abstract sockets, as bytes that are no text are shown."""
     lines = _UNIX_SOCKETS.read_text(encoding="ascii", errors="replace").splitlines()
     return {name for _, at, name in (line.partition(" @") for line in lines) if at}
+
+
+def _owner_in(lock: Path) -> int:
+    """Reads the process id in a lock, which anybody may have made: a pipe must not hold the reader, nor a link lead it.
+
+    Raises:
+        OSError: When it cannot be read.
+        ValueError: When there is none in it.
+    """
+    descriptor = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return int(os.read(descriptor, _LOCK_BYTES))
+    finally:
+        os.close(descriptor)
 
 
 def _lock_of(number: int) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from delivery_rig import (
 )
 
 from agents.deliveries import spill as spilling
+from agents.deliveries.destination import Parcel
+from agents.deliveries.folder_destination import FolderDestination
 from agents.deliveries.status import DeliveriesPending
 from fakes.s3_server import Fault, S3Server
 from gpu_balancer.runtime.recording_sections import DeliverySettings
@@ -65,6 +68,27 @@ async def test_what_was_begun_is_gone_on_with_after_a_restart(root: Path, artifa
         assert rig.status("a.mp4").try_count >= tries
     async with delivering(root, [folder_settings(archive)]) as rig:
         assert rig.status("a.mp4").state is DELIVERED
+
+
+async def test_a_mistake_in_bringing_a_copy_costs_no_other_and_is_made_up_for(
+    root: Path, artifacts: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(artifacts, "a.mp4", b"film")
+    write(artifacts, "b.mp4", b"other")
+    deliver, faults = FolderDestination.deliver, iter(range(3))
+
+    def unforeseen(folder: FolderDestination, parcel: Parcel, called_off: threading.Event) -> str:
+        if parcel.path == "a.mp4" and next(faults, None) is not None:
+            raise KeyError("unforeseen")
+        return deliver(folder, parcel, called_off)
+
+    monkeypatch.setattr(FolderDestination, "deliver", unforeseen)
+    async with delivering(root, [folder_settings(archive)]) as rig:
+        await rig.deliveries.begin("s1", 1, artifacts, ["a.mp4", "b.mp4"], ["archive"])
+        await rig.until(lambda: "KeyError" in rig.status("a.mp4").message)
+        await rig.until_settled()
+        assert (rig.status("a.mp4").state, rig.status("a.mp4").try_count) == (DELIVERED, 4)
+        assert rig.status("b.mp4").state is DELIVERED
 
 
 async def test_asking_again_does_nothing(root: Path, artifacts: Path, archive: Path) -> None:

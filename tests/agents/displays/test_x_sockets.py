@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,17 @@ def test_servers_of_others_with_large_numbers_stay(sockets: Path) -> None:
     (sockets / "Xephyr").touch()
     clear_after([])
     assert names(sockets) == {"X40000", "Xephyr"}
+
+
+def test_what_strangers_put_in_the_place_of_locks_holds_nobody_up(sockets: Path, tmp_path: Path) -> None:
+    display(sockets, 1007, 11, gate=True)
+    os.mkfifo(tmp_path / ".X1-lock")  # Nobody ever writes there.
+    (tmp_path / ".X2-lock").symlink_to("/dev/zero")
+    (tmp_path / ".X3-lock").write_text("no number")
+    (tmp_path / ".X4-lock").mkdir()
+    clear_after([11])
+    assert names(sockets) == set()
+    assert names(tmp_path) == {".X11-unix", ".X1-lock", ".X2-lock", ".X3-lock", ".X4-lock"}
 
 
 @pytest.mark.parametrize("name", [":1000", ":1007", ":31999"])
