@@ -241,6 +241,9 @@ class SessionRegistry:
                 reason=Reason.SESSION_NOT_ENDED,
                 message=f"Cannot delete sessions/{session}: {live[0]} has not ended. Try to stop it first.",
             )
+        for key in keys:
+            # Who has told its end may still be putting its things away, behind the fence that is to be removed.
+            await self._watches.put_away(key)
         await self._end_remains(session)
         await self.late_playlists.last_look(session)
         for key in keys:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,35 @@ async def test_a_stop_that_comes_between_two_runners_is_heard(
         await rig.registry.stop(key_of(job))
         assert (await rig.ended(job)).ending is Ending.STOPPED
         assert broken.left == 0
+
+
+async def test_a_session_is_deleted_when_nobody_puts_things_of_it_away_any_more(
+    rigs: Rigs, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is told before: a client that deletes it at once comes in between."""
+    tidying, tidied = asyncio.Event(), asyncio.Event()
+    conclude = AttemptRunner._conclude
+
+    async def slowly(runner: AttemptRunner, fence: Any) -> None:
+        await conclude(runner, fence)
+        tidying.set()
+        await tidied.wait()
+
+    monkeypatch.setattr(AttemptRunner, "_conclude", slowly)
+    job = job_of(clip)
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.ended(job)
+        await tidying.wait()
+        deleting = asyncio.create_task(rig.registry.delete(job.session))
+        for _ in range(100):
+            await asyncio.sleep(0)
+            assert rig.registry.live_sessions() == ()
+        assert not deleting.done()
+        tidied.set()
+        await deleting
+        assert rig.registry.runner(key_of(job)) is None
+    assert [path.name for path in rigs.fence_dir.iterdir()] == [".generation"]
 
 
 async def test_a_runner_that_worked_for_long_counts_as_the_first(
