@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 
+LOG = "gpu-balancerd.log"
+"""What a daemon writes, in its folder."""
+AGENT_ENDED = "agent ended; it is started again"
+"""What it writes when an agent ends by itself."""
 _LAST_LINES = 30
 known_probe: Path | None = None
 """What an earlier daemon found out about its device "cpu-0". Daemons get it that have no other devices."""
@@ -108,7 +112,7 @@ def bench_daemon(
 
         def start() -> subprocess.Popen[bytes]:
             whole = {**os.environ, **(environment or {})}
-            with (home / "gpu-balancerd.log").open("ab") as log:
+            with (home / LOG).open("ab") as log:
                 return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=whole)
 
         started_s = time.monotonic()

@@ -22,7 +22,7 @@ from bench.recording_starts import measure_leading_frames, measure_starts
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.recording_sessions import EndTimes
+    from bench.recording_sessions import EndTimes, RecordingHouse
 
 
 PARTS = ("starts", "leading", "frames", "sound", "colours", "capture", "kills", "cycles")
@@ -68,7 +68,11 @@ def measure(  # noqa: PLR0913 - one number for each figure
         raise RuntimeError(f"Cannot record: the machine lacks {', '.join(missing)}. Try to install them.")
     figures = [_machine("begin")]
     ends: list[EndTimes] = []
-    with recording_house(size=size) as house:
+
+    def look_at_end(house: RecordingHouse) -> None:
+        figures.append(residue_figure(house.run_dir))
+
+    with recording_house(size=size, at_end=look_at_end) as house:
         if "starts" in parts:
             figures += measure_starts(house, runs=start_runs, cold_runs=cold_runs, naive_runs=naive_runs)
         if "leading" in parts:
@@ -88,15 +92,11 @@ def measure(  # noqa: PLR0913 - one number for each figure
         if "kills" in parts:
             scripts = min(3, naive_runs // 3)
             figures += measure_kills(house, runs=kills, naive_runs=scripts, after_s=killed_after_s)
-        run_dir = house.run_dir
     if ends:
         figures += _end_figures(ends, film_s)
-    figures.append(residue_figure(run_dir))
     if "cycles" in parts:
-        with recording_house(warm_displays=_CYCLED_DISPLAYS) as house:
+        with recording_house(warm_displays=_CYCLED_DISPLAYS, at_end=look_at_end) as house:
             figures += measure_cycles(house, cycles=cycles)
-            run_dir = house.run_dir
-        figures.append(residue_figure(run_dir))
     return [*figures, _machine("end")]
 
 

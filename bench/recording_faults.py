@@ -111,6 +111,7 @@ def measure_cycles(house: RecordingHouse, *, cycles: int, kept_s: float = 0.2) -
             bound=f"= {cycles}",
             detail=f"each {kept_s:g} s long" + "".join(troubles),
         ),
+        Figure(name="starts and stops: agents that ended", value=house.ended_agents(), unit="agents", bound="= 0"),
         Figure(
             name=f"{cycles} starts and stops: more than after {first}",
             value=late - early,

@@ -15,13 +15,13 @@ import psutil
 from agents.displays.gate_starting import GATE_MODULE
 from agents.displays.spawning import CAPTURE_GATE
 from agents.displays.x_sockets import display_of
-from bench.daemons import bench_daemon
+from bench.daemons import AGENT_ENDED, LOG, bench_daemon
 from bench.pages.server import PageServer, serve_pages
 from gpu_balancer.client.session_requests import has_ended
 from gpu_balancer.v1 import session_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from gpu_balancer import Client
     from gpu_balancer.v1.session_pb2 import Session
@@ -84,6 +84,10 @@ class RecordingHouse:
     def run_dir(self) -> Path:
         """Gives the folder for the displays' sockets and profiles."""
         return self.folder / "run"
+
+    def ended_agents(self) -> int:
+        """Counts the agents that ended by themselves, whatever became of their sessions."""
+        return (self.folder / LOG).read_text(errors="replace").count(AGENT_ENDED)
 
     def start(self, page: str, *, size: tuple[int, int] | None = None, **settings: float | str) -> AskedRecording:
         """Has a page recorded, and waits until a first frame is."""
@@ -148,12 +152,18 @@ class RecordingHouse:
 
 
 @contextmanager
-def recording_house(*, warm_displays: int = 1, size: tuple[int, int] = (1280, 720)) -> Iterator[RecordingHouse]:
+def recording_house(
+    *,
+    warm_displays: int = 1,
+    size: tuple[int, int] = (1280, 720),
+    at_end: Callable[[RecordingHouse], None] = lambda _: None,
+) -> Iterator[RecordingHouse]:
     """Starts the daemon and the pages' server, and waits until displays are warm.
 
     Args:
         warm_displays: How many stand ready. 0: each recording starts its own.
         size: Of recordings of which nothing else is said.
+        at_end: Looks at what is left once the daemon has ended.
     """
     with serve_pages() as pages, scratch_folder() as scratch, scratch_folder() as fetched:
         settings = "[inputs]\nallow_private_networks = true\n"
@@ -166,6 +176,7 @@ def recording_house(*, warm_displays: int = 1, size: tuple[int, int] = (1280, 72
             )
             house.await_warm()
             yield house
+        at_end(house)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ class Residue:
     shared_memory: tuple[str, ...]
     """System V segments, and files in /dev/shm."""
     folders: tuple[str, ...]
-    """Folders of displays below the run folder, and temporary ones of the displays' users."""
+    """What there is in agents' folders below the run folder, and temporary folders of the displays' users."""
 
     @property
     def count(self) -> int:
@@ -51,7 +51,7 @@ def find_residue(run_dir: Path, users: range) -> Residue:
     """Looks at what there is now of the displays.
 
     Args:
-        run_dir: The folder for their work.
+        run_dir: The folder for their work, which has one for each agent and one for the users that are taken.
         users: Their users, when this process is root's.
     """
     root = os.geteuid() == 0
@@ -64,7 +64,7 @@ def find_residue(run_dir: Path, users: range) -> Residue:
         locks=tuple(str(path) for path in x_files if path.name.endswith("-lock")),
         shared_memory=(*map(str, filter(owned, Path("/dev/shm").iterdir())), *_segments(users if root else range(0))),
         folders=(
-            *(str(path) for path in (run_dir.iterdir() if run_dir.exists() else ())),
+            *(str(path) for path in run_dir.glob("*/*")),
             *(str(path) for path in Path("/tmp").iterdir() if owned(path) and path.is_dir()),
         ),
     )

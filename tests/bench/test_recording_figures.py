@@ -90,9 +90,11 @@ def test_processes_sockets_and_folders_that_are_left_are_found_and_others_are_no
     with tempfile.TemporaryDirectory() as name:
         run_dir = Path(name) / "run"
         assert find_residue(run_dir, NOBODY).count == 0
-        (run_dir / "display").mkdir(parents=True)
+        (run_dir / "users").mkdir(parents=True)
+        assert find_residue(run_dir, NOBODY).count == 0
+        (run_dir / "agent" / "display").mkdir(parents=True)
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(run_dir / "display" / "sound"))
+            listener.bind(str(run_dir / "agent" / "display" / "sound"))
             sleeper = subprocess.Popen(
                 [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={**os.environ, "HOME": str(run_dir)}
             )
