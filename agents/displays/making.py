@@ -26,6 +26,7 @@ from agents.displays.users import NoUserLeftError
 from agents.displays.window_manager import find_window_manager_fault, start_window_manager
 from agents.displays.x_authority import authority_file, new_cookie
 from agents.displays.x_client import XUnreachableError, ask
+from agents.displays.x_sockets import socket_of
 from gpu_balancer.runtime.ids import random_id
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ class MadeDisplay:
     processes: DisplayProcesses
     folder: DisplayFolder
     backend: str
+
+    def stands(self) -> bool:
+        """Tells whether all of its processes live, and it can be recorded: a gate is reached by its socket."""
+        gate = self.display.capture_name
+        return self.processes.all_alive() and (gate is None or socket_of(gate).exists())
 
     def resized(self, width: int, height: int) -> Display:
         """Notes another size, and gives the display as it is now.

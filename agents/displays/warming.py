@@ -135,7 +135,7 @@ class WarmDisplays:
             while self._ready:
                 made = self._ready.popleft().made
                 self._on_changed()
-                if made.processes.all_alive():
+                if made.stands():
                     made.processes.prefer()
                     return made
                 await self.discard(made)
@@ -298,7 +298,7 @@ def _serves(made: DisplayWish, wish: DisplayWish) -> bool:
 
 
 async def _is_healthy(made: MadeDisplay) -> bool:
-    if not made.processes.all_alive():
+    if not made.stands():
         return False
     try:
         await screen_size(made.display, within=_ANSWER_WITHIN)

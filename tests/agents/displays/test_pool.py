@@ -31,6 +31,7 @@ from agents.displays.display import BrowserEndpoint, Display, DisplayUnavailable
 from agents.displays.display_folder import DisplayFolder
 from agents.displays.screens import await_window, screen_size
 from agents.displays.spawning import BROWSER, CAPTURE_GATE, SOUND_SERVER, WINDOW_MANAGER, X_SERVER
+from agents.displays.x_sockets import gate_of, socket_of
 from fakes.precedence import is_allowed, nice_of
 
 pytestmark = pytest.mark.process
@@ -213,6 +214,14 @@ async def test_a_dead_warm_display_is_replaced_when_that_is_seen(
         await rig.until(lambda: len(rig.browsers_started) == 2)
         await rig.warm()
         assert traces_of(dead) == []
+
+
+async def test_a_warm_display_that_cannot_be_recorded_any_more_is_not_lent(root: Path, run_dir: Path) -> None:
+    async with opened_pool(root, run_dir, warm_displays=1, prewarm=True) as rig:
+        await rig.warm()
+        (warm,) = rig.browsers_started
+        socket_of(gate_of(warm.name)).unlink()
+        assert (await rig.acquire()).id != warm.id
 
 
 async def test_a_warm_display_whose_server_hangs_is_not_lent(
