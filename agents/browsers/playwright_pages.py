@@ -8,6 +8,7 @@ one.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from agents.displays.display import BrowserEndpoint, Display
     from agents.pipelines.recording import PageSource, StartGate, StopRules
 
+_LOG = logging.getLogger(__name__)
 _START_TIMEOUT = timedelta(seconds=30)
 """For what drives browsers, which is begun once: on a machine whose cores are all busy it takes its time."""
 _CONNECT_TIMEOUT = timedelta(seconds=10)
@@ -242,6 +244,7 @@ class BrowserHub:
         async with self._starting:
             if self._playwright is None:
                 self._playwright = await async_playwright().start()
+                _keep_faults_apart(self._playwright)
                 self._driver = await asyncio.to_thread(_find_driver)
             return self._playwright
 
@@ -258,6 +261,22 @@ class BrowserHub:
                     self._driver.kill()
             await _stop(playwright)
             return True
+
+
+def _keep_faults_apart(playwright: Playwright) -> None:
+    """Has only told what goes wrong in a listener, Playwright's own ones included.
+
+    It raises that in whatever call comes next, so one browser's trouble would be another's: when connecting to one is
+    called off at the wrong moment, its end is such a fault. Playwright has no setting for that, so if its inside is
+    different one day, what it raises is raised.
+    """
+    connection = getattr(getattr(playwright, "_impl_obj", None), "_connection", None)
+    if connection is not None:
+        connection._on_event_listener_error = _tell_fault
+
+
+def _tell_fault(error: BaseException) -> None:
+    _LOG.warning("What drives browsers has made a mistake", exc_info=error)
 
 
 def _find_driver() -> psutil.Process | None:

@@ -64,8 +64,8 @@ class DisplayEnder:
             processes.end()
         try:
             return await self._end(folder, user_id, processes)
-        except OSError:
-            # No descriptor left, a sick disk: a later agent finds it, and one display must not cost all others theirs.
+        except Exception:  # noqa: BLE001 - no descriptor left, a sick disk: one display must not cost all others theirs
+            # A later agent finds it.
             _LOG.exception("Cannot end display %s", folder.id)
             return False
 

@@ -202,6 +202,10 @@ class WarmDisplays:
             return await self._maker.make(making.wish, begun=begun)
         except DisplayUnavailable as unavailable:
             return unavailable
+        except Exception as error:  # noqa: BLE001 - one display must not cost the agent all others
+            _LOG.exception("Cannot make a display")
+            told = f"Cannot make a display: a mistake of the agent's ({type(error).__name__}); its log tells more."
+            return DisplayUnavailable("DISPLAY_FAILED", told)
 
     def _finished(self, making: _Making) -> None:
         self._makings.remove(making)

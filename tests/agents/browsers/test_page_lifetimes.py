@@ -45,6 +45,30 @@ async def test_a_later_agent_finds_the_page_and_what_it_has_said_meanwhile(tmp_p
         assert pages.server.paths.count("/") == 1
 
 
+async def test_a_fault_over_one_browser_is_not_raised_to_whoever_asks_for_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with shown_pages(tmp_path) as pages:
+        pages.server.page("/", GREEN)
+        async with pages.shown("/"):
+            assert pages.display.browser is not None
+            connection = await pages.hub.connect(pages.display.browser)
+            page = connection.browser.contexts[0].pages[0]
+            told = asyncio.Event()
+
+            def fail(_: object) -> None:
+                told.set()
+                raise KeyError("unforeseen")
+
+            page.on("console", fail)
+            await page.evaluate("setTimeout(() => console.log('now'), 0)")
+            await told.wait()
+            assert await connection.answers(timedelta(seconds=20))
+            assert await page.title() == ""
+            await connection.close()
+    assert "made a mistake" in caplog.text
+
+
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["crashed", "hung"])
 async def test_a_lost_driver_is_started_again_and_its_pages_are_taken_up(tmp_path: Path, fault: int) -> None:
     async with shown_pages(tmp_path) as pages:

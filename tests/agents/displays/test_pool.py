@@ -249,6 +249,24 @@ async def test_who_finds_all_in_use_waits_and_is_told_in_time(root: Path, run_di
         assert rig.pool.ability().used_display_count == 1
 
 
+async def test_a_mistake_in_making_a_display_is_told_and_costs_no_other(root: Path, run_dir: Path) -> None:
+    faults = iter(range(1))
+
+    async def unforeseen(display: Display) -> BrowserEndpoint:
+        if next(faults, None) is not None:
+            raise KeyError("unforeseen")
+        await rig.pool.spawn(display, [SLEEP, "1000"], name=BROWSER)
+        return BrowserEndpoint(url="http://127.0.0.1:1", name="Sleeper 1")
+
+    async with opened_pool(root, run_dir, start_browser=unforeseen) as rig:
+        with pytest.raises(DisplayUnavailable, match="KeyError") as unavailable:
+            await rig.acquire()
+        assert unavailable.value.reason == "DISPLAY_FAILED"
+        assert rig.pool.ability().used_display_count == 0
+        await rig.pool.release((await rig.acquire()).id)
+    assert files_below(root) == files_below(run_dir) == []
+
+
 async def test_a_display_that_takes_too_long_is_given_up_and_nothing_of_it_stays(root: Path, run_dir: Path) -> None:
     seen: list[Display] = []
     begun = asyncio.Event()
