@@ -87,14 +87,15 @@ class RecordingRunner:
         self._closing = closing
         self._clock = clock
         self._loaded = asyncio.Event()
+        self._failed = asyncio.Event()
 
     # -------------------------------------------------------------------------------------------- what is asked of it
 
     async def stop(self, cause: StopCause, *, discard_outputs: bool = False, to_be_continued: bool = False) -> None:
         """Asks the recording to end; durable before it returns. The first cause holds."""
         if cause is StopCause.DISK_LOW:
-            await self._loaded.wait()
-            await self._direction.fail(DISK_LOW if self._state.takes else DISK_LOW_BEFORE)
+            if await self._is_loaded():  # else another runner is asked soon
+                await self._direction.fail(DISK_LOW if self._state.takes else DISK_LOW_BEFORE)
             return
         await self._told.stop(cause, discard_outputs=discard_outputs, to_be_continued=to_be_continued)
         self._direction.note_stop()
@@ -125,8 +126,12 @@ class RecordingRunner:
             self._direction.wake.set()
 
     async def extend(self, max_duration: timedelta | None) -> None:
-        """Gives the recording another bound of time. None: none. Durable before it returns."""
-        await self._loaded.wait()
+        """Gives the recording another bound of time. None: none. Durable before it returns.
+
+        Raises:
+            RequestFailure: SESSION_NOT_RECORDING when it cannot be found out where it stands.
+        """
+        await self._require_loaded("extend")
         await self._told.keep(max_duration=max_duration)
         self._direction.wake.set()
 
@@ -139,18 +144,27 @@ class RecordingRunner:
         Raises:
             RequestFailure: SESSION_NOT_RECORDING while it has no display.
         """
-        await self._loaded.wait()
+        await self._require_loaded("take a picture of")
         if self._state.display is None or self._direction.ended.is_set():
             raise self._not_recording("take a picture of", "it has no display now")
         direction = self._direction
         return await self._shooting.snapshot(direction.record.job, direction.folder, self._state.display, width)
 
     async def _require_recording(self, what: str) -> None:
-        await self._loaded.wait()
+        await self._require_loaded(what)
         if self._direction.ended.is_set():
             raise self._not_recording(what, "it is ending")
         if not self._state.takes and not self._direction.resting:
             raise self._not_recording(what, "it has not begun to record")
+
+    async def _is_loaded(self) -> bool:
+        """Waits until it is known where the recording stands. False: this runner never learns it."""
+        await unless(self._failed, self._loaded.wait())
+        return self._loaded.is_set()
+
+    async def _require_loaded(self, what: str) -> None:
+        if not await self._is_loaded():
+            raise self._not_recording(what, "its agent could not look at it and tries again")
 
     def _not_recording(self, what: str, why: str) -> RequestFailure:
         name = f"sessions/{self._direction.record.job.session}"
@@ -183,6 +197,7 @@ class RecordingRunner:
                 await self._takes.shoot()
             await self._close()
         except BaseException:
+            self._failed.set()
             await self._takes.give_up_prepared()
             await self._stage.let_go()
             raise
@@ -204,7 +219,9 @@ class RecordingRunner:
         setting_up = self._take_over() if self._state.takes else self._set_stage()
         try:
             await unless(self._direction.ended, setting_up)
-        except (DisplayUnavailable, PageFault, StageFault) as fault:
+        except PageFault as fault:
+            await self._direction.fail(await self._stage.lost() or told_failure(fault.reason, str(fault)))
+        except (DisplayUnavailable, StageFault) as fault:
             await self._direction.fail(told_failure(fault.reason, str(fault)))
         except Exception:  # noqa: BLE001 - a stranger's page must not end the agent, nor the next one that tries it
             _LOG.exception("Cannot set the stage of %s", self._direction.folder.key)

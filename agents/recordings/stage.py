@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from agents.browsers.page import PageDriver
     from agents.displays.display import Display
     from agents.pipelines.recording import RecordingJob
+    from agents.sessions.attempt import Failure
     from gpu_balancer.runtime.clock import Clock
 
 _POLLED_EVERY_S = 0.5
@@ -195,6 +196,13 @@ class Stage:
         if isinstance(self._job.source, PageSource):
             self._driver = await self._pages.page(display, self._job, log=self._log, opened=True)
         return True
+
+    async def lost(self) -> Failure | None:
+        """Tells whether what went wrong over the page is that its display is gone. Waits until that would be seen."""
+        if self.display is None:
+            return None
+        await asyncio.sleep(_SETTLED_AFTER_S)
+        return None if self._displays.screen_alive(self.display.id) else DISPLAY_LOST
 
     async def ended(self) -> RecordingEnd:
         """Awaits that the stage is done: the page or the application has ended, or the display is lost."""

@@ -175,8 +175,7 @@ class SessionRegistry:
         named_folder(self._folders, key)
         if (flight := self._flights.get(key)) is not None:
             await asyncio.wait([flight])
-        if (runner := self.runner(key)) is not None:
-            runner.pace(speed_limit)
+        self._watches.pace(key, speed_limit)
 
     def runner(self, key: AttemptKey) -> Runner | None:
         """Gives who watches over an attempt. None: it has ended, or is not known."""
@@ -305,8 +304,8 @@ class SessionRegistry:
         # From here on it runs: nothing may fail, or wait, before it is known and watched.
         self._attempts[key] = launched.attempt
         self._launches[key] = launched.record
-        runner = self._watches.begin(launched.attempt, launched.record, launched.trace, launched.shim)
-        runner.pace(launched.speed_limit)
+        self._watches.begin(launched.attempt, launched.record, launched.trace, launched.shim)
+        self._watches.pace(key, launched.speed_limit)
         await self._book.publish(launched.attempt)
         _LOG.info("Launched")
         return launched.attempt.status.ingest_url

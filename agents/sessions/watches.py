@@ -19,7 +19,7 @@ from agents.sessions.processes import end_processes
 from gpu_balancer.runtime.log import bind_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from agents.sessions.attempt import AttemptKey
@@ -69,6 +69,7 @@ class Watches:
         self._on_ended = on_ended
         self._runners: dict[AttemptKey, Runner] = {}
         self._watches: dict[AttemptKey, asyncio.Task[None]] = {}
+        self._speed_limits: dict[AttemptKey, float | None] = {}
 
     def begin(self, attempt: Attempt, record: AnyRecord, trace: SessionTrace, shim: int | None) -> Runner:
         """Has an attempt watched from now on.
@@ -82,6 +83,8 @@ class Watches:
 
         def make() -> Runner:
             runner = self._runners[attempt.key] = self._make_runner(attempt, record, trace)
+            if attempt.key in self._speed_limits:
+                runner.pace(self._speed_limits[attempt.key])
             return runner
 
         first = make()
@@ -92,6 +95,12 @@ class Watches:
     def runner(self, key: AttemptKey) -> Runner | None:
         """Gives who watches over an attempt. None: nobody does, or not any more."""
         return self._runners.get(key)
+
+    def pace(self, key: AttemptKey, speed_limit: float | None) -> None:
+        """Holds an attempt at a speed, in times real time, whoever watches over it. None: lets it go."""
+        if (runner := self._runners.get(key)) is not None:
+            self._speed_limits[key] = speed_limit
+            runner.pace(speed_limit)
 
     def runners(self) -> Iterator[tuple[AttemptKey, Runner]]:
         """Lists the attempts that are watched, and who watches over each."""
@@ -106,35 +115,42 @@ class Watches:
         self, attempt: Attempt, runner: Runner, shim: int | None, *, another: Callable[[], Runner]
     ) -> None:
         with logging_of(attempt.key):
-            failures = 0
+            failures, runners = 0, [runner]
             while True:
                 began_s = self._clock.monotonic_s()
                 try:
-                    await runner.watch(shim)
+                    if attempt.status.live:
+                        await runners[-1].watch(shim)
+                    else:  # It has ended, and that could not be told.
+                        await self._book.publish(attempt)
                     break
                 except Exception as error:  # noqa: BLE001 - one attempt's trouble must not be every attempt's
                     _LOG.exception("Cannot watch over it")
                     fault = error
-                if not attempt.status.live:  # Its end was told before.
+                told = self._book.statuses.get(attempt.key)
+                if not attempt.status.live and told is not None and not told.live:
                     break
                 failures = 1 if self._clock.monotonic_s() - began_s >= _WELL_AFTER_S else failures + 1
                 if failures > len(_AGAIN_AFTER_S):
-                    await self._give_up(attempt, runner, fault)
+                    await self._give_up(attempt, runners, fault)
                     break
                 # At once, for whoever asks something of it meanwhile.
-                runner, shim = another(), None
+                runners.append(another())
+                shim = None
                 await asyncio.sleep(_AGAIN_AFTER_S[failures - 1])
             del self._runners[attempt.key], self._watches[attempt.key]
+            self._speed_limits.pop(attempt.key, None)
             status = attempt.status
             reason = "" if status.failure is None else f": {status.failure.reason}: {status.failure.message}"
             _LOG.info("Ended %s%s", status.ending, reason)
             self._on_ended()
 
-    async def _give_up(self, attempt: Attempt, runner: Runner, fault: Exception) -> None:
-        try:
-            await runner.give_up()
-        except Exception:  # noqa: BLE001 - what it held is lost to the agent, and its processes are ended below
-            _LOG.exception("Cannot give back what it held")
+    async def _give_up(self, attempt: Attempt, runners: Iterable[Runner], fault: Exception) -> None:
+        for runner in runners:
+            try:
+                await runner.give_up()
+            except Exception:  # noqa: BLE001 - what it held is lost to the agent, and its processes are ended below
+                _LOG.exception("Cannot give back what it held")
         await end_unwatched(
             attempt, lambda folder: conclude_unwatchable(folder, fault), book=self._book, clock=self._clock
         )

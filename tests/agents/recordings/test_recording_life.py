@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import signal
 from dataclasses import replace
 from datetime import timedelta
@@ -12,13 +14,16 @@ import pytest
 from recording_rig import RecordingRig, RecordingRigs, cause_of, key_of, recording, signal_program
 
 from agents.browsers.page import PageEnd, PageFault
-from agents.displays.display import DisplayUnavailable
+from agents.displays.display import Display, DisplayUnavailable
 from agents.lock_holders import is_held
 from agents.pipelines.job import AudioRendition, Rendition
+from agents.recordings import runner
+from agents.recordings.state import RecordingState
 from agents.recordings.takes import Takes
 from agents.sessions import joining, watches
 from agents.sessions.attempt import AttemptStatus, Ending, Failure, Phase, StopCause
 from agents.sessions.attempt_health import HealthBounds
+from agents.sessions.folder import AttemptFolder
 from gpu_balancer.runtime.failures import Reason, RequestFailure
 
 pytestmark = pytest.mark.process
@@ -183,6 +188,24 @@ async def test_a_page_that_cannot_be_opened_fails_with_its_reason_and_a_picture(
     assert ended.failure is not None
     assert (ended.failure.reason, ended.running_time) == ("PAGE_HTTP_ERROR", None)
     assert [path.name for path in rig.folder(job).artifacts.iterdir()] == ["failure.png"]
+
+
+async def test_a_page_that_cannot_be_opened_because_its_display_is_lost_is_not_blamed(rigs: RecordingRigs) -> None:
+    job = recording()
+    async with rigs.start() as rig:
+        rig.pages.one.fault_at_gate = PageFault("PAGE_UNREACHABLE", "Cannot open the page: ERR_ABORTED. Try again.")
+        take = rig.displays.acquire
+
+        async def lost(**wish: Any) -> Display:
+            display = await take(**wish)
+            rig.displays.lent.clear()
+            return display
+
+        rig.displays.acquire = lost  # type: ignore[method-assign]
+        await rig.launch(job)
+        ended = await rig.ended(job)
+    assert ended.failure is not None
+    assert ended.failure.reason == "DISPLAY_LOST"
 
 
 async def test_a_display_that_cannot_be_had_fails_with_its_reason(rigs: RecordingRigs) -> None:
@@ -595,6 +618,64 @@ async def test_a_recording_that_cannot_be_directed_is_ended_with_its_display(
         assert not await asyncio.to_thread(is_held, rig.folder(job).lock)
         await rig.registry.delete(job.session)
         assert not rig.folder(job).path.exists()
+
+
+async def test_a_recording_whose_state_cannot_be_read_again_keeps_no_display(
+    rigs: RecordingRigs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "_AGAIN_AFTER_S", (0.01, 0.01, 0.01))
+
+    async def unforeseen(*_: Any) -> None:
+        raise KeyError("unforeseen")
+
+    def sick(*_: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+        monkeypatch.setattr(runner, "read_state", sick)
+        monkeypatch.setattr(Takes, "_turn", unforeseen)
+        ended = await rig.ended(job)
+        assert ended.failure is not None
+        assert (ended.failure.reason, rig.displays.lent) == ("AGENT_FAULT", {})
+
+
+async def test_nobody_waits_for_a_director_that_never_learns_where_the_recording_stands(
+    rigs: RecordingRigs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "_AGAIN_AFTER_S", (1.0, 0.01, 0.01))
+    read, faults, mistakes = runner.read_state, iter(range(1)), iter(range(1))
+    turn = Takes._turn
+
+    async def unforeseen(takes: Takes, *arguments: Any) -> None:
+        if next(mistakes, None) is not None:
+            raise KeyError("unforeseen")
+        await turn(takes, *arguments)
+
+    def sick(folder: AttemptFolder) -> RecordingState:
+        if next(faults, None) is not None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(folder)
+
+    job = recording()
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.recorded(job, 6)
+        first = rig.runner(job)
+        monkeypatch.setattr(runner, "read_state", sick)
+        monkeypatch.setattr(Takes, "_turn", unforeseen)
+        async with asyncio.timeout(20):
+            while rig.runner(job) is first:  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0.01)
+        second = rig.runner(job)
+        await second.stop(StopCause.DISK_LOW)
+        with pytest.raises(RequestFailure, match="tries again"):
+            await second.pause()
+        await rig.until(job, lambda _: rig.runner(job) is not second)
+        await rig.registry.stop(key_of(job))
+        assert (await rig.ended(job)).ending is Ending.COMPLETED
 
 
 # What is left

@@ -11,8 +11,9 @@ import pytest
 from session_rig import Rigs, endless, frames_of, job_of, key_of, processes_of, until
 
 from agents.sessions import watches
-from agents.sessions.attempt import Ending
+from agents.sessions.attempt import Ending, Phase
 from agents.sessions.runner import AttemptRunner
+from agents.sessions.status_book import Attempt, StatusBook
 
 pytestmark = pytest.mark.process
 
@@ -91,6 +92,48 @@ async def test_a_stop_that_comes_between_two_runners_is_heard(
         await rig.registry.stop(key_of(job))
         assert (await rig.ended(job)).ending is Ending.STOPPED
         assert broken.left == 0
+
+
+async def test_a_session_that_is_held_at_a_speed_is_held_by_whoever_watches_it(
+    rigs: Rigs, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float | None] = []
+    pace = AttemptRunner.pace
+
+    def noted(runner: AttemptRunner, speed_limit: float | None) -> None:
+        limits.append(speed_limit)
+        pace(runner, speed_limit)
+
+    monkeypatch.setattr(AttemptRunner, "pace", noted)
+    job = job_of(endless(clip))
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        await rig.registry.pace(key_of(job), 0.5)
+        first = rig.registry.runner(key_of(job))
+        Broken(monkeypatch, "_note_size", times=1)
+        await until(lambda: rig.registry.runner(key_of(job)) is not first)
+        assert limits == [None, 0.5, 0.5]
+        await rig.registry.stop(key_of(job))
+        await rig.ended(job)
+
+
+async def test_an_end_that_could_not_be_told_is_told_after_all(
+    rigs: Rigs, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, faults = StatusBook.publish, iter(range(2))
+
+    async def refused(book: StatusBook, attempt: Attempt) -> None:
+        if attempt.status.phase is Phase.ENDED and next(faults, None) is not None:
+            raise RuntimeError("no thread left")
+        await publish(book, attempt)
+
+    monkeypatch.setattr(StatusBook, "publish", refused)
+    job = job_of(clip)
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        assert (await rig.ended(job)).ending is Ending.COMPLETED
+        assert next(faults, None) is None
 
 
 async def test_a_session_is_deleted_when_nobody_puts_things_of_it_away_any_more(
