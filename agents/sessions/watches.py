@@ -8,7 +8,9 @@ and again the attempt is ended, or it would never end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -114,7 +116,7 @@ class Watches:
     async def _watched_through(
         self, attempt: Attempt, runner: Runner, shim: int | None, *, another: Callable[[], Runner]
     ) -> None:
-        with logging_of(attempt.key):
+        with logging_of(attempt.key), _kept_child(shim) as is_still_child:
             failures, runners = 0, [runner]
             while True:
                 began_s = self._clock.monotonic_s()
@@ -136,8 +138,8 @@ class Watches:
                     break
                 # At once, for whoever asks something of it meanwhile.
                 runners.append(another())
-                shim = None
                 await asyncio.sleep(_AGAIN_AFTER_S[failures - 1])
+                shim = shim if is_still_child() else None
             del self._runners[attempt.key], self._watches[attempt.key]
             self._speed_limits.pop(attempt.key, None)
             status = attempt.status
@@ -179,6 +181,34 @@ async def end_unwatched(
         end_time=clock.now(),
     )
     await book.publish(attempt)
+
+
+@contextlib.contextmanager
+def _kept_child(pid: int | None) -> Iterator[Callable[[], bool]]:
+    """Keeps hold of a child, which leaves no zombie in the end. None: there is none.
+
+    Yields:
+        What tells whether it has not been reaped yet, so that its process id is still its own.
+    """
+    descriptor = None
+    with contextlib.suppress(OSError):
+        descriptor = None if pid is None else os.pidfd_open(pid)
+
+    def is_child(options: int = os.WNOWAIT) -> bool:
+        if descriptor is None:
+            return False
+        try:
+            os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOHANG | options)
+        except ChildProcessError:
+            return False
+        return True
+
+    try:
+        yield is_child
+    finally:
+        if descriptor is not None:
+            is_child(0)
+            os.close(descriptor)
 
 
 def logging_of(key: AttemptKey) -> AbstractContextManager[None]:

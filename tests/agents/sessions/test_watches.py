@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from session_rig import Rigs, endless, frames_of, job_of, key_of, processes_of, until
 
@@ -116,6 +119,37 @@ async def test_a_session_that_is_held_at_a_speed_is_held_by_whoever_watches_it(
         assert limits == [None, 0.5, 0.5]
         await rig.registry.stop(key_of(job))
         await rig.ended(job)
+
+
+async def test_a_shim_that_is_killed_between_two_runners_is_missed(
+    rigs: Rigs, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "_AGAIN_AFTER_S", (0.5,))
+    job = job_of(endless(clip))
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        await rig.running(job)
+        first = rig.registry.runner(key_of(job))
+        Broken(monkeypatch, "_note_size", times=1)
+        await until(lambda: rig.registry.runner(key_of(job)) is not first)
+        shim = rig.folder(job).shim_pid()
+        assert shim is not None
+        os.kill(shim, signal.SIGKILL)
+        ended = await rig.ended(job)
+        assert ended.failure is not None
+        assert ended.failure.reason == "SHIM_LOST"
+
+
+@pytest.mark.parametrize("times", [1, 1000], ids=["replaced", "given up"])
+async def test_no_runner_leaves_a_zombie(rigs: Rigs, clip: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    job = job_of(clip)
+    async with rigs.start() as rig:
+        await rig.launch(job)
+        shim = rig.folder(job).shim_pid()
+        Broken(monkeypatch, "_note_size", times=times)
+        await rig.ended(job)
+        await until(lambda: rig.registry.runner(key_of(job)) is None)
+        assert shim not in [child.pid for child in psutil.Process().children()]
 
 
 async def test_an_end_that_could_not_be_told_is_told_after_all(
