@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Processes that share out the tests, a file each at a time. More than there are cores: what they start works, they wait.
-WORKERS ?= 5
+WORKERS ?= 4
 .DEFAULT_GOAL := help
 # Daemons are started hundreds of times here: what Python compiled of them is kept, also where that is turned off.
 export PYTHONDONTWRITEBYTECODE =
