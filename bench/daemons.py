@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 LOG = "gpu-balancerd.log"
 """What a daemon writes, in its folder."""
-AGENT_ENDED = "agent ended; it is started again"
-"""What it writes when an agent ends by itself."""
 _LAST_LINES = 30
 known_probe: Path | None = None
 """What an earlier daemon found out about its device "cpu-0". Daemons get it that have no other devices."""

@@ -15,7 +15,8 @@ import psutil
 from agents.displays.gate_starting import GATE_MODULE
 from agents.displays.spawning import CAPTURE_GATE
 from agents.displays.x_sockets import display_of
-from bench.daemons import AGENT_ENDED, LOG, bench_daemon
+from balancer.adapters.local_agent_launcher import AGENT_ENDED
+from bench.daemons import LOG, bench_daemon
 from bench.pages.server import PageServer, serve_pages
 from gpu_balancer.client.session_requests import has_ended
 from gpu_balancer.v1 import session_pb2

@@ -210,7 +210,7 @@ class Stage:
         loop = asyncio.get_running_loop()
         ends = [loop.create_task(self._display_lost(self.display.id))]
         if self._driver is not None:
-            ends.append(loop.create_task(self._page_ended(self._driver, self.display.id)))
+            ends.append(loop.create_task(self._page_ended(self._driver)))
         elif self.application_pid is not None:
             ends.append(loop.create_task(self._application_ended(self.application_pid)))
         try:
@@ -296,13 +296,10 @@ class Stage:
             f"Cannot record {name}: it ended before it showed a window. Try its command by hand.",
         )
 
-    async def _page_ended(self, driver: PageDriver, display_id: str) -> RecordingEnd:
+    async def _page_ended(self, driver: PageDriver) -> RecordingEnd:
         end = await driver.ended()
-        if end is not PageEnd.SIGNAL:
-            await asyncio.sleep(_SETTLED_AFTER_S)
-            if not self._displays.screen_alive(display_id):
-                return RecordingEnd(cause=DISPLAY_LOST.reason, failure=DISPLAY_LOST)
-        failure = _PAGE_FAILURES.get(end)
+        lost = None if end is PageEnd.SIGNAL else await self.lost()
+        failure = lost or _PAGE_FAILURES.get(end)
         if failure is not None:
             return RecordingEnd(cause=failure.reason, failure=failure)
         return RecordingEnd(cause=_PAGE_CAUSES[end])

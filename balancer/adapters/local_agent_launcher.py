@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from gpu_balancer.runtime.clock import Clock
 
 _log = structlog.get_logger(__name__)
+AGENT_ENDED = "agent ended; it is started again"
+"""What is logged of an agent that has ended by itself."""
 
 _LISTING_TIMEOUT_S = 20.0
 _FIRST_BACKOFF = timedelta(milliseconds=250)
@@ -172,7 +174,7 @@ class LocalAgentLauncher:
                     self._backoff = min(self._backoff, _LONGEST_AFTER_SERVING)
                 status = self._reap(running)
                 _log.warning(
-                    "agent ended; it is started again",
+                    AGENT_ENDED,
                     device=self._agent.identity.id,
                     exit_status=status,
                     wait_s=self._backoff.total_seconds(),

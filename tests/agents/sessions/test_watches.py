@@ -11,8 +11,9 @@ from typing import Any
 
 import psutil
 import pytest
-from session_rig import Rigs, endless, frames_of, job_of, key_of, processes_of, until
+from session_rig import Rig, Rigs, endless, frames_of, job_of, key_of, processes_of, until
 
+from agents.pipelines.job import Job
 from agents.sessions import watches
 from agents.sessions.attempt import Ending, Phase
 from agents.sessions.runner import AttemptRunner
@@ -35,6 +36,14 @@ class Broken:
             return await method(runner, *arguments, **named)
 
         monkeypatch.setattr(AttemptRunner, name, broken)
+
+
+async def replaced_runner(rig: Rig, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the runner of a job fail, and waits until there is another."""
+    first = rig.registry.runner(key_of(job))
+    assert first is not None
+    Broken(monkeypatch, "_note_size", times=1)
+    await until(lambda: rig.registry.runner(key_of(job)) is not first)
 
 
 @pytest.fixture(autouse=True)
@@ -89,12 +98,9 @@ async def test_a_stop_that_comes_between_two_runners_is_heard(
     async with rigs.start() as rig:
         await rig.launch(job)
         await rig.running(job)
-        first = rig.registry.runner(key_of(job))
-        broken = Broken(monkeypatch, "_note_size", times=1)
-        await until(lambda: rig.registry.runner(key_of(job)) is not first)
+        await replaced_runner(rig, job, monkeypatch)
         await rig.registry.stop(key_of(job))
         assert (await rig.ended(job)).ending is Ending.STOPPED
-        assert broken.left == 0
 
 
 async def test_a_session_that_is_held_at_a_speed_is_held_by_whoever_watches_it(
@@ -113,9 +119,7 @@ async def test_a_session_that_is_held_at_a_speed_is_held_by_whoever_watches_it(
         await rig.launch(job)
         await rig.running(job)
         await rig.registry.pace(key_of(job), 0.5)
-        first = rig.registry.runner(key_of(job))
-        Broken(monkeypatch, "_note_size", times=1)
-        await until(lambda: rig.registry.runner(key_of(job)) is not first)
+        await replaced_runner(rig, job, monkeypatch)
         assert limits == [None, 0.5, 0.5]
         await rig.registry.stop(key_of(job))
         await rig.ended(job)
@@ -129,9 +133,7 @@ async def test_a_shim_that_is_killed_between_two_runners_is_missed(
     async with rigs.start() as rig:
         await rig.launch(job)
         await rig.running(job)
-        first = rig.registry.runner(key_of(job))
-        Broken(monkeypatch, "_note_size", times=1)
-        await until(lambda: rig.registry.runner(key_of(job)) is not first)
+        await replaced_runner(rig, job, monkeypatch)
         shim = rig.folder(job).shim_pid()
         assert shim is not None
         os.kill(shim, signal.SIGKILL)
