@@ -35,6 +35,12 @@ class Reading:
     page_ms: NDArray[np.int64]
     """When the page drew it, in ms of Unix time modulo `WRAP_MS`; -1 where it cannot be read."""
 
+    def drawn_ms(self) -> NDArray[np.int64]:
+        """Gives when the page drew what each readable frame shows, in ms, counted on where its time begins anew."""
+        read = self.page_ms[self.page_ms >= 0]
+        steps = (np.diff(read) + WRAP_MS // 2) % WRAP_MS - WRAP_MS // 2
+        return np.concatenate((read[:1], read[:1] + np.cumsum(steps)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:

@@ -15,7 +15,7 @@ from bench.analysis.decoding import FFMPEG
 from bench.analysis.drift import drift_of
 from bench.analysis.media_file import is_faststart, measure_playable, top_boxes
 from bench.analysis.sound_offset import measure_sound_offset
-from bench.analysis.strip import WRAP_MS, Loss, count_frames, first_drawing_time_s, read_strip
+from bench.analysis.strip import WRAP_MS, Loss, Reading, count_frames, first_drawing_time_s, read_strip
 
 pytestmark = pytest.mark.process
 
@@ -49,6 +49,14 @@ def test_a_loss_is_out_of_step_when_the_pages_time_went_on_otherwise(after_ms: i
     begin_ms = WRAP_MS - 20
     loss = Loss(frames=1, before_ms=begin_ms, after_ms=(begin_ms + after_ms) % WRAP_MS)
     assert loss.in_step(30) is in_step
+
+
+def test_the_pages_time_is_counted_on_where_it_begins_anew_and_not_where_it_goes_back() -> None:
+    page_ms = np.array([-1, WRAP_MS - 200, WRAP_MS - 100, -1, 0, 100, 50, -1])
+    reading = Reading(times_s=np.arange(8) / 10, drawings=np.arange(8), page_ms=page_ms)
+    assert (reading.drawn_ms() - WRAP_MS).tolist() == [-200, -100, 0, 100, 50]
+    unread = Reading(times_s=np.arange(2) / 10, drawings=np.full(2, -1), page_ms=np.full(2, -1))
+    assert unread.drawn_ms().tolist() == []
 
 
 def test_the_recorder_is_not_blamed_for_a_page_that_draws_nothing(tmp_path: Path) -> None:
