@@ -21,6 +21,8 @@ from agents.sessions.attempt import AttemptStatus, Ending
 from agents.sessions.join_scratch import RoomError
 from gpu_balancer.runtime.disk_room import DiskRoom
 
+pytestmark = pytest.mark.process
+
 
 def two_attempts(counting: Path, path: str) -> tuple[Job, Job]:
     """Makes the jobs of an attempt and of one that goes on with its file."""
