@@ -13,8 +13,9 @@ from balancer.domain.workload import CostFactors, Workload
 SMALL, LARGE = workload(encode(360)), workload(encode(2160))
 
 
-def cost(shape: Workload) -> int:
-    return nominal_cost(shape, CostFactors())
+def weight(shape: Workload) -> int:
+    """How much one session of a shape matters."""
+    return nominal_cost(shape, CostFactors()) ** 2
 
 
 def shapes_of(*placed: Workload) -> LiveShapes:
@@ -24,21 +25,26 @@ def shapes_of(*placed: Workload) -> LiveShapes:
     return shapes
 
 
-def test_shapes_count_by_what_all_their_sessions_cost() -> None:
+def test_shapes_matter_by_what_all_their_sessions_cost_and_the_larger_the_more() -> None:
     assert LiveShapes().largest() == ()
     shapes = shapes_of(SMALL, LARGE, SMALL)
-    assert shapes.largest() == ((LARGE, cost(LARGE)), (SMALL, 2 * cost(SMALL)))
+    assert shapes.largest() == ((LARGE, weight(LARGE)), (SMALL, 2 * weight(SMALL)))
     shapes.on_session_ended(SessionId("1"))
     shapes.on_session_ended(SessionId("unknown"))
-    assert shapes.largest() == ((SMALL, 2 * cost(SMALL)),)
+    assert shapes.largest() == ((SMALL, 2 * weight(SMALL)),)
+
+
+def test_many_small_sessions_that_cost_as_much_together_matter_less_than_a_large_one() -> None:
+    as_much = nominal_cost(LARGE, CostFactors()) // nominal_cost(SMALL, CostFactors())
+    assert [shape for shape, _ in shapes_of(*[SMALL] * (as_much + 1), LARGE).largest()] == [LARGE, SMALL]
 
 
 def test_a_session_that_is_told_again_counts_once_as_what_it_is_now() -> None:
     shapes = shapes_of(SMALL)
     shapes.on_session_placed(SessionId("0"), SMALL)
-    assert shapes.largest() == ((SMALL, cost(SMALL)),)
+    assert shapes.largest() == ((SMALL, weight(SMALL)),)
     shapes.on_session_placed(SessionId("0"), LARGE)
-    assert shapes.largest() == ((LARGE, cost(LARGE)),)
+    assert shapes.largest() == ((LARGE, weight(LARGE)),)
 
 
 def test_files_give_way_and_keep_no_place() -> None:
@@ -60,4 +66,4 @@ def test_few_of_very_many_shapes_are_looked_at_and_found_again_now_and_then() ->
     for _ in range(len(different) // 8):
         shapes.on_session_placed(SessionId("small"), SMALL)
         shapes.on_session_ended(SessionId("small"))
-    assert shapes.largest()[0] == (LARGE, cost(LARGE))
+    assert shapes.largest()[0] == (LARGE, weight(LARGE))

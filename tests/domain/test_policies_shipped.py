@@ -418,7 +418,8 @@ def test_packing_keeps_a_place_that_the_tightest_fit_would_take() -> None:
     placed(policy, "large", large)
     choice = policy.choose(tight, small)
     assert choice.device_id == "GPU-2"
-    assert choice.scores["GPU-1"] - choice.scores["GPU-2"] == nominal_cost(large, CostFactors())
+    ours, theirs = (nominal_cost(asked, CostFactors()) for asked in (small, large))
+    assert choice.scores["GPU-1"] - choice.scores["GPU-2"] == theirs**2 // ours
     policy.on_session_ended(SessionId("large"))
     assert policy.choose(tight, small).device_id == "GPU-1"
 
@@ -433,13 +434,14 @@ def encode_amount(asked: Workload) -> int:
 def test_packing_keeps_cards_for_what_only_they_can_do() -> None:
     able, plain = gpu(device_id="GPU-1"), gpu(device_id="GPU-2", capabilities=nvenc(VideoCodec.H264))
     policy = adaptive_with(able, plain)
-    asked = workload(encode(720))
-    placed(policy, "rare", workload(encode(1080, codec=VideoCodec.AV1)))
-    needed = encode_amount(asked)
+    asked, rare = workload(encode(720)), workload(encode(1080, codec=VideoCodec.AV1))
+    needed, kept = encode_amount(asked), encode_amount(rare)
     tight = (
-        candidate("GPU-1", (90 * needed, needed, 100 * needed))._replace(view=able),
-        candidate("GPU-2", (80 * needed, needed, 100 * needed))._replace(view=plain),
+        candidate("GPU-1", (99 * kept, needed, 100 * kept))._replace(view=able),
+        candidate("GPU-2", (98 * kept, needed, 100 * kept))._replace(view=plain),
     )
+    assert policy.choose(tight, asked).device_id == "GPU-1", "nobody asks for what only it can do"
+    placed(policy, "rare", rare)
     assert policy.choose(tight, asked).device_id == "GPU-2"
 
 

@@ -3,8 +3,8 @@
 Spreading (by weighted load after placing) keeps devices calm, but leaves a little room on each of them, and when
 all are nearly full a large session finds none that takes it. So once the devices are full beyond a threshold, sessions
 are packed: each goes where it takes the fewest places from the sessions that there are. A device has as many places
-for a shape of session as would fit into what is free; each place that is lost counts with what all live sessions of the
-shape cost together. Whole places count most, but parts of one do too: what is left of a place is soon another.
+for a shape of session as would fit whole into what is free; each place that is lost counts with what all live sessions
+of the shape cost together, times what one of them costs.
 
 So a session goes into a gap that no larger one fits into any more, is kept off cards that others need for what only
 these can do, and does not waste a card that is slow at its format. Where that makes no difference, as when all sessions
@@ -41,19 +41,13 @@ PACKING_FILL_PARTS = 700_000
 """How full the devices are on average, in millionths of what may be booked, from where on sessions are packed. In
 trials with mixed cards at 1.1 times what they carry, 0 to 0.8 served the same and 0.9 served less; the higher it is the
 longer devices stay calm."""
-PLACE_WEIGHT = 10
-"""How much a whole place that is lost counts, beside `PART_WEIGHT`."""
-PART_WEIGHT = 3
-"""How much a place counts of which parts are lost, each with its share. In the same trials 3 and 10 served best, by a
-hair: 10 and 10, or whole places alone, served less."""
 _EVERY_PLACE = 10**18
-"""More places than any device has."""
-_ROUNDED_PARTS = 1_000
-"""Places are counted to a thousandth, so that rounding does not decide between devices that are alike."""
-_HALF = PARTS // _ROUNDED_PARTS // 2
+"""More places than any device has, in millionths."""
+_ROUNDED_PARTS = 10
+"""What is missing of a place by less is rounding, and no reason to prefer a device to another that is alike."""
 
 _Wanted = list[tuple[int, list[tuple[int, int]]]]
-"""Of each shape what its live sessions cost, and what one takes of which of the needed dimensions, by their places."""
+"""Of each shape how much it matters, and what one takes of which of the needed dimensions, by their places."""
 
 
 class Adaptive(IndifferentPolicy):
@@ -118,7 +112,8 @@ class Adaptive(IndifferentPolicy):
         """Chooses by one of the two rules; see the module.
 
         Scores are weighted loads when spreading. When packing they are the places that are lost, times what live
-        sessions of their shapes cost together, in pixels per second.
+        sessions of their shapes cost together, times how many times as much as this session one of them costs: in
+        pixels per second.
         """
         if not self._settings.admission:
             return self._default.choose(candidates, workload)
@@ -146,7 +141,8 @@ class Adaptive(IndifferentPolicy):
     def _pack(self, candidates: Sequence[Candidate], workload: Workload) -> Choice:
         """Chooses the device where the fewest places are lost; of equals the least left, then the most sessions."""
         shapes = dict(self._shapes.largest())
-        shapes.setdefault(workload, nominal_cost(workload, self._settings.factors))
+        own_cost = max(1, nominal_cost(workload, self._settings.factors))
+        shapes.setdefault(workload, own_cost**2)
         wanted: dict[int, _Wanted] = {}
         best: Candidate | None = None
         best_rank: tuple[int, int, int] | None = None
@@ -159,7 +155,7 @@ class Adaptive(IndifferentPolicy):
                 wanted[alike] = self._wanted(candidate, shapes)
             numerator, denominator = self._leanings.of(device_id)
             lost = _lost_places(candidate, wanted[alike]) * numerator // denominator
-            scores[device_id] = lost // (PLACE_WEIGHT * _ROUNDED_PARTS)
+            scores[device_id] = lost // own_cost
             taken, bookable = share_after(candidate.device_needs, candidate.device_used)
             free = self._sizes.get(device_id, 1) * (PARTS - parts(taken, bookable))
             rank = (lost, free, -candidate.session_count)
@@ -172,12 +168,12 @@ class Adaptive(IndifferentPolicy):
     def _wanted(self, candidate: Candidate, shapes: Mapping[Workload, int]) -> _Wanted:
         """Gives what sessions of each shape take of a device, of the dimensions that the session in question takes."""
         wanted = []
-        for shape, cost in shapes.items():
+        for shape, weight in shapes.items():
             demand = self._demands.of(shape, candidate.view)
             if isinstance(demand, Refusal):
                 continue
             amounts = [demand.device_amounts.get(dimension, 0) for dimension, _, _ in candidate.device_needs]
-            wanted.append((cost, [(number, amount) for number, amount in enumerate(amounts) if amount]))
+            wanted.append((weight, [(number, amount) for number, amount in enumerate(amounts) if amount]))
         return wanted
 
     def _able_size(self, workload: Workload) -> int:
@@ -205,21 +201,18 @@ class Adaptive(IndifferentPolicy):
 
 
 def _lost_places(candidate: Candidate, wanted: _Wanted) -> int:
-    """Sums up the places that the session takes from each shape, whole ones and parts, by what the shape costs."""
+    """Sums up the whole places that the session takes from each shape, by how much the shape matters."""
     free = [
         bookable - taken for (_, _, bookable), taken in zip(candidate.device_needs, candidate.device_used, strict=True)
     ]
     left = [before - needed for before, (_, needed, _) in zip(free, candidate.device_needs, strict=True)]
     lost = 0
-    for cost, amounts in wanted:
+    for weight, amounts in wanted:
         before = after = _EVERY_PLACE
         for number, amount in amounts:
             if (places := free[number] * PARTS // amount) < before:
                 before = places
             if (places := left[number] * PARTS // amount) < after:
                 after = places
-        if after < before:
-            whole = before // PARTS - after // PARTS
-            rounded = (before - after + _HALF) * _ROUNDED_PARTS // PARTS
-            lost += cost * (PLACE_WEIGHT * whole * _ROUNDED_PARTS + PART_WEIGHT * rounded)
+        lost += weight * ((before + _ROUNDED_PARTS) // PARTS - (after + _ROUNDED_PARTS) // PARTS)
     return lost

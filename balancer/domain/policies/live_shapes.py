@@ -11,7 +11,7 @@ from balancer.domain.ids import SessionId
 from balancer.domain.workload import Workload
 
 SHAPES_LOOKED_AT = 5
-"""The shapes that take most; each costs time at every decision, and mixes of sessions have few that matter."""
+"""The shapes that matter most; each costs time at every decision, and mixes of sessions have few of them."""
 _FEW = 128
 """Shapes that are sorted anew whenever a session comes or goes."""
 _SHARE_CHANGED = 8
@@ -58,10 +58,14 @@ class LiveShapes:
             self._note_change()
 
     def largest(self) -> tuple[tuple[Workload, int], ...]:
-        """Gives the shapes that take most, and what all live sessions of each cost together, in pixels per second."""
+        """Gives the shapes that matter most, and how much each does.
+
+        That is what all its live sessions cost together times what one of them costs, in (pixels per second)²: a place
+        for a large session is harder to come by again than places for small ones that take as much together.
+        """
         if self._largest is None:
-            costs = ((shape, count * self._costs[shape]) for shape, count in self._counts.items())
-            self._largest = tuple(nlargest(SHAPES_LOOKED_AT, costs, key=lambda shape: shape[1]))
+            mattering = ((shape, count * self._costs[shape] ** 2) for shape, count in self._counts.items())
+            self._largest = tuple(nlargest(SHAPES_LOOKED_AT, mattering, key=lambda shape: shape[1]))
             self._changes = 0
         return self._largest
 
