@@ -95,7 +95,7 @@ def _filled(fleet: Fleet, session_count: int, workloads: list[Workload]) -> tupl
 def _decisions(device_count: int, session_count: int, bound: str, *, all_new: bool = False) -> Figure:
     """Times decisions with a session booked after each and one released, as in service.
 
-    Sessions are so small that about half of the devices have room for another: refusing is sooner done than choosing.
+    Sessions are so small that most devices have room for another: refusing is sooner done than choosing.
 
     Args:
         device_count: Devices, of four models.
