@@ -21,6 +21,8 @@ MAX_DETAIL_BYTES = 5_000
 out in this order: needs, sentences, the workload."""
 
 _MAX_DETAILED_VERDICTS = 8
+_LARGEST_SCORE = 2**63 - 1
+"""Of the contract. A very small session on devices full of very large ones may have more, and still has its place."""
 """In an error with more, needs are left out before they are made: they would not fit, and a refusal must be quick."""
 
 _DIMENSIONS = {one: placement_pb2.Dimension.Value(f"DIMENSION_{one.name}") for one in Dimension}
@@ -129,7 +131,7 @@ def _verdict(verdict: Verdict, *, with_needs: bool) -> placement_pb2.DeviceVerdi
     if verdict.refusal is not None:
         message.refusal.CopyFrom(_refusal(verdict.refusal))
     elif verdict.score is not None:
-        message.score = verdict.score
+        message.score = min(verdict.score, _LARGEST_SCORE)
     for need in verdict.needs if with_needs else ():
         message.needs.add(
             dimension=_DIMENSIONS[need.dimension],

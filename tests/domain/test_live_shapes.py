@@ -45,6 +45,8 @@ def test_a_session_that_is_told_again_counts_once_as_what_it_is_now() -> None:
     assert shapes.largest() == ((SMALL, weight(SMALL)),)
     shapes.on_session_placed(SessionId("0"), LARGE)
     assert shapes.largest() == ((LARGE, weight(LARGE)),)
+    shapes.on_session_placed(SessionId("0"), workload(encode(2160), real_time=False))
+    assert shapes.largest() == ()
 
 
 def test_files_give_way_and_keep_no_place() -> None:

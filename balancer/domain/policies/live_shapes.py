@@ -40,8 +40,10 @@ class LiveShapes:
 
     def on_session_placed(self, session_id: SessionId, workload: Workload) -> None:
         """Counts a session; one that was placed before counts as what it is now."""
-        if workload.real_time and self._live.get(session_id) != workload:
-            self.on_session_ended(session_id)
+        if self._live.get(session_id) == workload:
+            return
+        self.on_session_ended(session_id)
+        if workload.real_time:
             self._live[session_id] = workload
             self._counts[workload] += 1
             if workload not in self._costs:

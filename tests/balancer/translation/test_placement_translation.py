@@ -54,6 +54,12 @@ def test_a_decision_is_told_with_every_score_and_refusal() -> None:
     assert told.verdicts[0].weighted_load_before == 5
 
 
+def test_a_score_that_is_more_than_the_contract_holds_is_told_as_the_most_that_it_holds() -> None:
+    made = decision(1)
+    scored = replace(made, verdicts=(made.verdicts[0]._replace(refusal=None, score=10**30),))
+    assert placement_to_proto(scored).verdicts[0].score == 2**63 - 1
+
+
 def test_a_decision_tells_what_the_session_would_take_of_device_and_host() -> None:
     first, second = placement_to_proto(decision(2)).verdicts[1].needs
     assert (first.dimension, first.host, first.needed, first.used, first.bookable) == (
