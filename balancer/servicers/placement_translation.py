@@ -21,9 +21,9 @@ MAX_DETAIL_BYTES = 5_000
 out in this order: needs, sentences, the workload."""
 
 _MAX_DETAILED_VERDICTS = 8
+"""In an error with more, needs are left out before they are made: they would not fit, and a refusal must be quick."""
 _LARGEST_SCORE = 2**63 - 1
 """Of the contract. A very small session on devices full of very large ones may have more, and still has its place."""
-"""In an error with more, needs are left out before they are made: they would not fit, and a refusal must be quick."""
 
 _DIMENSIONS = {one: placement_pb2.Dimension.Value(f"DIMENSION_{one.name}") for one in Dimension}
 
