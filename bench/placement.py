@@ -48,24 +48,30 @@ def measure(
 
     Args:
         seeds: Of the traces with a dead device.
-        load_seeds: Of those by which sustained loads and work served are compared, which differ much from one to the
-            next.
+        load_seeds: Of those by which sustained loads are compared, which differ much from one to the next, and, from
+            the first of them on, of those for work served: of the most devices as many, of half of them twice as many.
         hours: Length of each trace.
         traffic: Kinds of traffic.
         device_counts: Mixed devices for work served with admission; multiples of four.
         steps: Halvings when a sustainable load is searched: 9 find it to a quarter of a percent of the capacity.
         scale: Of the numbers of devices, sessions and operations when time and memory are measured, up to 1.
     """
-    print(f"  seeds {_listed(seeds)}, of loads and work {_listed(load_seeds)}; traces of {hours:g} h")
+    print(f"  seeds {_listed(seeds)}, of loads {_listed(load_seeds)}; traces of {hours:g} h")
     with ProcessPoolExecutor(_PROCESSES) as pool:
         return [
             *_sustainable(pool.map, load_seeds, hours, traffic, steps),
             *_equal(pool.map, load_seeds, hours, traffic, steps),
             # Shares of work differ by little, so their traces are longer.
-            *_served(pool.map, load_seeds, 3 * hours, device_counts),
+            *_served(pool.map, _seeds_by_count(load_seeds, device_counts), 3 * hours),
             *_dead_device(pool.map, seeds, round(2000 * scale)),
             *placement_speed.measure(scale=scale),
         ]
+
+
+def _seeds_by_count(seeds: Sequence[int], device_counts: Sequence[int]) -> dict[int, Sequence[int]]:
+    """Gives every number of devices as many hours of devices: of few, one trace differs more from the next."""
+    most = max(device_counts, default=0)
+    return {count: range(seeds[0], seeds[0] + len(seeds) * most // count) for count in device_counts}
 
 
 def _listed(seeds: Sequence[int]) -> str:
@@ -196,15 +202,14 @@ def _work_share(serving: _Serving) -> tuple[float, float]:
 
 def _served(
     mapped: Callable[..., Iterable[tuple[float, float]]],
-    seeds: Sequence[int],
+    seeds_by_count: dict[int, Sequence[int]],
     hours: float,
-    device_counts: Sequence[int],
 ) -> list[Figure]:
     """Compares the work that is done when more is offered than there is capacity for."""
     policies = ((OURS, ">= 0.93"), ("adaptive", ">= 0.975"), ("best_fit", ""), ("livepeer", ""), ("utilization", ""))
     servings = [
         _Serving(device_count=count, policy=policy, seed=seed, hours=hours)
-        for count in device_counts
+        for count, seeds in seeds_by_count.items()
         for policy, _ in policies
         for seed in seeds
     ]
@@ -214,7 +219,7 @@ def _served(
         found.setdefault((serving.device_count, serving.policy), []).append(share)
         below += below_s
     figures = [Figure(name="with admission: time below real time", value=below, unit="s", bound="= 0")]
-    for count in device_counts:
+    for count, seeds in seeds_by_count.items():
         for policy, bound in policies:
             shares = found[count, policy]
             low, high = _interval(shares, statistics.mean)
@@ -224,7 +229,7 @@ def _served(
                     value=statistics.mean(shares),
                     unit="of one",
                     bound=bound or "-",
-                    detail=f"[{low:.3f}, {high:.3f}]",
+                    detail=f"[{low:.3f}, {high:.3f}]  seeds {seeds[0]} to {seeds[-1]}",
                 )
             )
     return figures

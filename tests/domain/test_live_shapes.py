@@ -13,9 +13,8 @@ from balancer.domain.workload import CostFactors, Workload
 SMALL, LARGE = workload(encode(360)), workload(encode(2160))
 
 
-def weight(shape: Workload) -> int:
-    """How much one session of a shape matters."""
-    return nominal_cost(shape, CostFactors()) ** 2
+def cost(shape: Workload) -> int:
+    return nominal_cost(shape, CostFactors())
 
 
 def shapes_of(*placed: Workload) -> LiveShapes:
@@ -28,23 +27,23 @@ def shapes_of(*placed: Workload) -> LiveShapes:
 def test_shapes_matter_by_what_all_their_sessions_cost_and_the_larger_the_more() -> None:
     assert LiveShapes().largest() == ()
     shapes = shapes_of(SMALL, LARGE, SMALL)
-    assert shapes.largest() == ((LARGE, weight(LARGE)), (SMALL, 2 * weight(SMALL)))
+    assert shapes.largest() == ((LARGE, cost(LARGE)), (SMALL, cost(SMALL)))
     shapes.on_session_ended(SessionId("1"))
     shapes.on_session_ended(SessionId("unknown"))
-    assert shapes.largest() == ((SMALL, 2 * weight(SMALL)),)
+    assert shapes.largest() == ((SMALL, cost(SMALL)),)
 
 
 def test_many_small_sessions_that_cost_as_much_together_matter_less_than_a_large_one() -> None:
-    as_much = nominal_cost(LARGE, CostFactors()) // nominal_cost(SMALL, CostFactors())
+    as_much = cost(LARGE) // cost(SMALL)
     assert [shape for shape, _ in shapes_of(*[SMALL] * (as_much + 1), LARGE).largest()] == [LARGE, SMALL]
 
 
 def test_a_session_that_is_told_again_counts_once_as_what_it_is_now() -> None:
     shapes = shapes_of(SMALL)
     shapes.on_session_placed(SessionId("0"), SMALL)
-    assert shapes.largest() == ((SMALL, weight(SMALL)),)
+    assert shapes.largest() == ((SMALL, cost(SMALL)),)
     shapes.on_session_placed(SessionId("0"), LARGE)
-    assert shapes.largest() == ((LARGE, weight(LARGE)),)
+    assert shapes.largest() == ((LARGE, cost(LARGE)),)
     shapes.on_session_placed(SessionId("0"), workload(encode(2160), real_time=False))
     assert shapes.largest() == ()
 
@@ -68,4 +67,4 @@ def test_few_of_very_many_shapes_are_looked_at_and_found_again_now_and_then() ->
     for _ in range(len(different) // 8):
         shapes.on_session_placed(SessionId("small"), SMALL)
         shapes.on_session_ended(SessionId("small"))
-    assert shapes.largest()[0] == (LARGE, weight(LARGE))
+    assert shapes.largest()[0] == (LARGE, cost(LARGE))

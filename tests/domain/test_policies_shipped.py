@@ -396,10 +396,10 @@ def test_adaptive_spreads_while_there_is_room_and_packs_when_it_gets_tight() -> 
     views = [gpu(device_id="GPU-1"), gpu(device_id="GPU-2")]
     policy = adaptive_with(*views)
     asked = workload(encode(720))
-    calm = (candidate("GPU-1", (5, 1, 10), booked=50), candidate("GPU-2", (8, 1, 10), booked=80))
+    calm = (candidate("GPU-1", (3, 1, 10), booked=30), candidate("GPU-2", (8, 1, 10), booked=80))
     assert policy.choose(calm, asked).device_id == "GPU-1"
     assert policy.choose(calm, asked) == LeastWeightedLoad().choose(calm, asked)
-    tight = (candidate("GPU-1", (6, 1, 10), booked=60), candidate("GPU-2", (8, 1, 10), booked=80))
+    tight = (candidate("GPU-1", (5, 1, 10), booked=50), candidate("GPU-2", (8, 1, 10), booked=80))
     assert policy.choose(tight, asked).device_id == "GPU-2"
 
 
@@ -419,9 +419,28 @@ def test_packing_keeps_a_place_that_the_tightest_fit_would_take() -> None:
     choice = policy.choose(tight, small)
     assert choice.device_id == "GPU-2"
     ours, theirs = (nominal_cost(asked, CostFactors()) for asked in (small, large))
-    assert choice.scores["GPU-1"] - choice.scores["GPU-2"] == theirs**2 // ours
+    assert choice.scores["GPU-1"] > theirs > ours >= choice.scores["GPU-2"]
     policy.on_session_ended(SessionId("large"))
     assert policy.choose(tight, small).device_id == "GPU-1"
+
+
+def test_packing_keeps_what_a_large_session_would_leave_for_a_middle_one() -> None:
+    """One device has room for a large and a middle session, another for a small one besides: it goes there."""
+    policy = adaptive_with(gpu(device_id="GPU-1"), gpu(device_id="GPU-2"))
+    large, middle, small = workload(encode(2160)), workload(encode(1080)), workload(encode(360))
+    takes = [encode_amount(asked) for asked in (large, middle, small)]
+    exact, more = sum(takes[:2]), sum(takes)
+    bookable = 20 * takes[0]
+    tight = (
+        candidate("GPU-1", (bookable - exact, takes[2], bookable)),
+        candidate("GPU-2", (bookable - more, takes[2], bookable)),
+    )
+    assert policy.choose(tight, small).device_id == "GPU-1", "nobody asks for larger ones"
+    placed(policy, "large", large)
+    placed(policy, "middle", middle)
+    choice = policy.choose(tight, small)
+    assert choice.device_id == "GPU-2"
+    assert choice.scores["GPU-2"] == nominal_cost(small, CostFactors()), "one place for its like is lost"
 
 
 def encode_amount(asked: Workload) -> int:

@@ -2,14 +2,15 @@
 
 Spreading (by weighted load after placing) keeps devices calm, but leaves a little room on each of them, and when
 all are nearly full a large session finds none that takes it. So once the devices are full beyond a threshold, sessions
-are packed: each goes where it takes the fewest places from the sessions that there are. A device has as many places
-for a shape of session as would fit whole into what is free; each place that is lost counts with what all live sessions
-of the shape cost together, times what one of them costs.
+are packed: each goes where it takes the least from the sessions that there are. What is free of a device is worth the
+sessions that would still fit into it, the costliest first: as many of those as fit whole, in what they leave as many of
+the next costly, and so on. Each counts with the cube of its cost, so a place for a large one is worth more than all the
+small ones that fit into it.
 
-So a session goes into a gap that no larger one fits into any more, is kept off cards that others need for what only
-these can do, and does not waste a card that is slow at its format. Where that makes no difference, as when all sessions
-are alike, it goes where the least stays free, by the size of the device: a quarter of a large device holds a large
-session and a quarter of a small one does not.
+So a session goes into a gap that no larger one fits into any more, fills what larger ones leave over, is kept off cards
+that others need for what only these can do, and does not waste a card that is slow at its format. Where that makes no
+difference, as when all sessions are alike, it goes where the least stays free, by the size of the device: a quarter of
+a large device holds a large session and a quarter of a small one does not.
 
 How full the devices are follows from what is booked when the question is asked. No time: the same sessions give the
 same answer, and a plan agrees with the placement after it. Where nobody is refused (without admission) there is nothing
@@ -37,17 +38,19 @@ from balancer.domain.policies.policy import Candidate, Choice, IndifferentPolicy
 from balancer.domain.policies.shares import PARTS, Leanings, parts, share_after
 from balancer.domain.workload import Workload
 
-PACKING_FILL_PARTS = 700_000
+PACKING_FILL_PARTS = 600_000
 """How full the devices are on average, in millionths of what may be booked, from where on sessions are packed. In
-trials with mixed cards at 1.1 times what they carry, 0 to 0.8 served the same and 0.9 served less; the higher it is the
-longer devices stay calm."""
+trials with mixed cards at 1.1 times what they carry, 0.4 to 0.7 served much the same and 0.8 less on four; the higher
+it is the longer devices stay calm."""
 _EVERY_PLACE = 10**18
 """More places than any device has, in millionths."""
 _ROUNDED_PARTS = 10
-"""What is missing of a place by less is rounding, and no reason to prefer a device to another that is alike."""
+"""What is missing of a place by less, in millionths, is rounding, and no reason to prefer a device to another that is
+alike."""
 
 _Wanted = list[tuple[int, list[tuple[int, int]]]]
-"""Of each shape how much it matters, and what one takes of which of the needed dimensions, by their places."""
+"""Of each shape, the costliest first, what a place for it is worth, and what one takes of which of the needed
+dimensions, by their places."""
 
 
 class Adaptive(IndifferentPolicy):
@@ -111,9 +114,8 @@ class Adaptive(IndifferentPolicy):
     def choose(self, candidates: Sequence[Candidate], workload: Workload) -> Choice:
         """Chooses by one of the two rules; see the module.
 
-        Scores are weighted loads when spreading. When packing they are the places that are lost, times what live
-        sessions of their shapes cost together, times how many times as much as this session one of them costs: in
-        pixels per second.
+        Scores are weighted loads when spreading. When packing they are how much less what is free is worth, over the
+        square of the session's cost: in pixels per second, and its cost where what is lost is one place for its like.
         """
         if not self._settings.admission:
             return self._default.choose(candidates, workload)
@@ -139,10 +141,10 @@ class Adaptive(IndifferentPolicy):
         return filled >= size_of_able * PACKING_FILL_PARTS
 
     def _pack(self, candidates: Sequence[Candidate], workload: Workload) -> Choice:
-        """Chooses the device where the fewest places are lost; of equals the least left, then the most sessions."""
-        shapes = dict(self._shapes.largest())
+        """Chooses where what is free loses the least worth; of equals the least left, then the most sessions."""
+        costs = dict(self._shapes.largest())
         own_cost = max(1, nominal_cost(workload, self._settings.factors))
-        shapes.setdefault(workload, own_cost**2)
+        costs[workload] = own_cost
         wanted: dict[int, _Wanted] = {}
         best: Candidate | None = None
         best_rank: tuple[int, int, int] | None = None
@@ -152,10 +154,10 @@ class Adaptive(IndifferentPolicy):
             # Devices that are alike need the same.
             alike = id(candidate.device_needs)
             if alike not in wanted:
-                wanted[alike] = self._wanted(candidate, shapes)
+                wanted[alike] = self._wanted(candidate, costs)
             numerator, denominator = self._leanings.of(device_id)
-            lost = _lost_places(candidate, wanted[alike]) * numerator // denominator
-            scores[device_id] = lost // own_cost
+            lost = _lost_worth(candidate, wanted[alike]) * numerator // denominator
+            scores[device_id] = lost // own_cost**2
             taken, bookable = share_after(candidate.device_needs, candidate.device_used)
             free = self._sizes.get(device_id, 1) * (PARTS - parts(taken, bookable))
             rank = (lost, free, -candidate.session_count)
@@ -165,16 +167,26 @@ class Adaptive(IndifferentPolicy):
             raise ValueError("Cannot choose a device: there is no candidate.")
         return Choice(device_id=best.view.id, scores=scores)
 
-    def _wanted(self, candidate: Candidate, shapes: Mapping[Workload, int]) -> _Wanted:
-        """Gives what sessions of each shape take of a device, of the dimensions that the session in question takes."""
+    def _wanted(self, candidate: Candidate, costs: Mapping[Workload, int]) -> _Wanted:
+        """Gives what sessions of each shape take of a device, of the dimensions that the session in question takes.
+
+        Of shapes that cost the same, the one that takes the least comes first.
+        """
         wanted = []
-        for shape, weight in shapes.items():
+        for shape, cost in costs.items():
             demand = self._demands.of(shape, candidate.view)
             if isinstance(demand, Refusal):
                 continue
-            amounts = [demand.device_amounts.get(dimension, 0) for dimension, _, _ in candidate.device_needs]
-            wanted.append((weight, [(number, amount) for number, amount in enumerate(amounts) if amount]))
-        return wanted
+            amounts: list[tuple[int, int]] = []
+            largest_parts = 0
+            for number, (dimension, _, bookable) in enumerate(candidate.device_needs):
+                if amount := demand.device_amounts.get(dimension, 0):
+                    amounts.append((number, amount))
+                    largest_parts = max(largest_parts, amount * PARTS // max(1, bookable))
+            if amounts:
+                wanted.append((-cost, largest_parts, amounts))
+        wanted.sort()
+        return [(-(minus_cost**3), amounts) for minus_cost, _, amounts in wanted]
 
     def _able_size(self, workload: Workload) -> int:
         """Gives the size of all devices that could do a session if they were empty."""
@@ -200,19 +212,26 @@ class Adaptive(IndifferentPolicy):
         return [(view, sizes[key]) for key, view in firsts.items()]
 
 
-def _lost_places(candidate: Candidate, wanted: _Wanted) -> int:
-    """Sums up the whole places that the session takes from each shape, by how much the shape matters."""
-    free = [
-        bookable - taken for (_, _, bookable), taken in zip(candidate.device_needs, candidate.device_used, strict=True)
-    ]
-    left = [before - needed for before, (_, needed, _) in zip(free, candidate.device_needs, strict=True)]
-    lost = 0
-    for weight, amounts in wanted:
-        before = after = _EVERY_PLACE
+def _lost_worth(candidate: Candidate, wanted: _Wanted) -> int:
+    """Gives how much less what is free of a device is worth after the session, at least 0."""
+    before, after = [], []
+    for (_, needed, bookable), taken in zip(candidate.device_needs, candidate.device_used, strict=True):
+        before.append(bookable - taken)
+        after.append(bookable - taken - needed)
+    return max(0, _worth(before, wanted) - _worth(after, wanted))
+
+
+def _worth(free: list[int], wanted: _Wanted) -> int:
+    """Gives what is free its worth: that of the sessions that fit into it, the costliest first. Uses up `free`."""
+    worth = 0
+    for value, amounts in wanted:
+        fewest = _EVERY_PLACE
         for number, amount in amounts:
-            if (places := free[number] * PARTS // amount) < before:
-                before = places
-            if (places := left[number] * PARTS // amount) < after:
-                after = places
-        lost += weight * ((before + _ROUNDED_PARTS) // PARTS - (after + _ROUNDED_PARTS) // PARTS)
-    return lost
+            if (places := free[number] * PARTS // amount) < fewest:
+                fewest = places
+        count = (fewest + _ROUNDED_PARTS) // PARTS
+        if count > 0:
+            worth += count * value
+            for number, amount in amounts:
+                free[number] -= count * amount
+    return worth

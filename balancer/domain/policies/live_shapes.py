@@ -1,4 +1,4 @@
-"""What shapes the live sessions have, and how much each shape matters, for policies that keep places for their like."""
+"""What shapes the live sessions have, and which of them matter, for policies that keep places for their like."""
 
 from __future__ import annotations
 
@@ -60,14 +60,15 @@ class LiveShapes:
             self._note_change()
 
     def largest(self) -> tuple[tuple[Workload, int], ...]:
-        """Gives the shapes that matter most, and how much each does.
+        """Gives the shapes that matter most, with what one session of each costs, in pixels per second.
 
-        That is what all its live sessions cost together times what one of them costs, in (pixels per second)²: a place
-        for a large session is harder to come by again than places for small ones that take as much together.
+        What matters is what all its live sessions cost together times what one of them costs: a place for a large
+        session is harder to come by again than places for small ones that take as much together.
         """
         if self._largest is None:
-            mattering = ((shape, count * self._costs[shape] ** 2) for shape, count in self._counts.items())
-            self._largest = tuple(nlargest(SHAPES_LOOKED_AT, mattering, key=lambda shape: shape[1]))
+            mattering = ((count * self._costs[shape] ** 2, shape) for shape, count in self._counts.items())
+            most = nlargest(SHAPES_LOOKED_AT, mattering, key=lambda shape: shape[0])
+            self._largest = tuple((shape, self._costs[shape]) for _, shape in most)
             self._changes = 0
         return self._largest
 
