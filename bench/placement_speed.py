@@ -8,6 +8,7 @@ import tracemalloc
 from dataclasses import replace
 from random import Random
 
+from balancer.adapters.policy_plugins import load_policy
 from balancer.domain.decision import PlacementSettings, Refusal
 from balancer.domain.fleet_index import FULL_LOOK, FleetIndex
 from balancer.domain.ids import SessionId
@@ -40,8 +41,10 @@ def measure(*, scale: float) -> list[Figure]:
     return [
         _decisions(few, round(2_000 * scale), "<= 1"),
         _decisions(few, round(2_000 * scale), "told", all_new=True),
+        _decisions(few, round(2_000 * scale), "<= 1", policy_name="adaptive"),
         _decisions(many, round(100_000 * scale), "<= 2"),
         _decisions(many, round(100_000 * scale), "told", all_new=True),
+        _decisions(many, round(100_000 * scale), "<= 2", policy_name="adaptive"),
         _memory(round(4_000 * scale)),
         _residue(round(1_000_000 * scale)),
         _replay(round(10_000 * scale)),
@@ -92,7 +95,9 @@ def _filled(fleet: Fleet, session_count: int, workloads: list[Workload]) -> tupl
     return ledger, offers
 
 
-def _decisions(device_count: int, session_count: int, bound: str, *, all_new: bool = False) -> Figure:
+def _decisions(
+    device_count: int, session_count: int, bound: str, *, all_new: bool = False, policy_name: str = ""
+) -> Figure:
     """Times decisions with a session booked after each and one released, as in service.
 
     Sessions are so small that most devices have room for another: refusing is sooner done than choosing.
@@ -102,12 +107,14 @@ def _decisions(device_count: int, session_count: int, bound: str, *, all_new: bo
         session_count: Live sessions.
         bound: Of the figure.
         all_new: Whether no session is like an earlier one. Otherwise they are of a few shapes.
+        policy_name: Of another policy than the default.
     """
     fleet = _fleet(device_count)
     times_smaller = max(1, round(session_count / device_count / _LARGE_SESSIONS))
     workloads = [_smaller(workload, times_smaller) for workload in _workloads()]
     ledger, offers = _filled(fleet, session_count, workloads)
-    policy, chance = LeastWeightedLoad(), seeded(1)
+    policy = load_policy(policy_name) if policy_name else LeastWeightedLoad()
+    chance = seeded(1)
     policy.on_settings(offers.settings)
     policy.on_devices(fleet.views)
     for workload in workloads:
@@ -134,9 +141,10 @@ def _decisions(device_count: int, session_count: int, bound: str, *, all_new: bo
             ledger.book(live[-1], decision.reservation)
             policy.on_session_placed(live[-1], decision.reservation.device_id, workload)
     times_ms.sort()
+    how = (", all new" if all_new else "") + (f", {policy_name}" if policy_name else "")
     middle, late = times_ms[len(times_ms) // 2], times_ms[len(times_ms) * 99 // 100]
     return Figure(
-        name=f"decision p99, {device_count:,} devices, {session_count:,} sessions{', all new' if all_new else ''}",
+        name=f"decision p99, {device_count:,} devices, {session_count:,} sessions{how}",
         value=late,
         unit="ms",
         bound=bound,

@@ -86,7 +86,6 @@ class Offers:
         self.highest_weight = max((view.weight for view in views), default=0)
         """Of all devices, ready or not."""
         self._host_bookable = self._share_of(host_capacity)
-        self._engine_bookable = self._share_of(dict.fromkeys(_STREAM_ENGINES, ENGINE))
         self._bookable: dict[int, tuple[Mapping[Dimension, int], Mapping[Dimension, int]]] = {}
         """By the identity of limits, these limits and how much of them may be booked."""
         self._kept_workloads = kept_workloads
@@ -173,7 +172,7 @@ class Offers:
             ),
             device_needs=_needs(demand.device_amounts, self.bookable_on(view)),
             host_needs=_needs(demand.host_amounts, self._host_bookable),
-            too_fast=self._too_fast(demand) if self.settings.admission else None,
+            too_fast=too_fast(demand, self.settings),
         )
 
     def _elastic_offer(self, demand: Demand, view: DeviceView) -> Offer:
@@ -206,23 +205,28 @@ class Offers:
             for dimension, limit in limits.items()
         }
 
-    def _too_fast(self, demand: Demand) -> Refusal | None:
-        for dimension, available in self._engine_bookable.items():
-            needed = demand.largest_amounts.get(dimension, 0)
-            if needed > available:
-                message = (
-                    f"One of its {_UNITS[dimension]}s offers {amount_in_words(dimension, available)}, "
-                    f"and a single stream needs {amount_in_words(dimension, needed)}."
-                )
-                return Refusal(
-                    rule="CAPACITY",
-                    message=message,
-                    dimension=dimension,
-                    needed=needed,
-                    available=available,
-                    permanent=True,
-                )
+
+def too_fast(demand: Demand, settings: PlacementSettings) -> Refusal | None:
+    """Tells whether a stream needs more than one engine, which no two share. None: none does, or all is admitted."""
+    if not settings.admission:
         return None
+    available = ENGINE * settings.headroom.numerator // settings.headroom.denominator
+    for dimension in _STREAM_ENGINES:
+        needed = demand.largest_amounts.get(dimension, 0)
+        if needed > available:
+            message = (
+                f"One of its {_UNITS[dimension]}s offers {amount_in_words(dimension, available)}, "
+                f"and a single stream needs {amount_in_words(dimension, needed)}."
+            )
+            return Refusal(
+                rule="CAPACITY",
+                message=message,
+                dimension=dimension,
+                needed=needed,
+                available=available,
+                permanent=True,
+            )
+    return None
 
 
 def speed_within(needs_and_used: Iterable[tuple[Sequence[Need], Iterable[int]]]) -> Fraction:

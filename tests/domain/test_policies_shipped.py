@@ -382,7 +382,7 @@ def test_sixty_four_at_once_all_go_to_the_same_device_by_rules_that_reserve_noth
     assert spread_of(load_policy(name), views, 64, workload(encode(size=(320, 180)))) == [64, *[0] * 7]
 
 
-SMALL, LARGE = CapacityOverride(encode_pixels_per_second=10**8), CapacityOverride(encode_pixels_per_second=4 * 10**8)
+SMALL, HALF, LARGE = (CapacityOverride(encode_pixels_per_second=times * 10**8) for times in (1, 2, 4))
 
 
 def adaptive_with(*views: DeviceView, admission: bool = True) -> Policy:
@@ -509,6 +509,15 @@ def test_adaptive_counts_who_could_but_has_no_room_as_full_and_who_cannot_not_at
     spread = LeastWeightedLoad().choose(alone, asked)
     assert full.choose(alone, asked) != spread
     assert unable.choose(alone, asked) == spread
+
+
+def test_adaptive_does_not_count_who_is_too_slow_for_one_of_the_streams_however_empty() -> None:
+    fast, slow = gpu(device_id="GPU-1", override=LARGE), gpu(device_id="GPU-2", weight=50, override=HALF)
+    usual, too_fast = (workload(encode(720, frames_per_second=rate)) for rate in (30, 200))
+    alone = (candidate("GPU-1", (5, 1, 10))._replace(view=fast),)
+    policy = adaptive_with(fast, slow)
+    assert policy.choose(alone, usual) != LeastWeightedLoad().choose(alone, usual), "two thirds full"
+    assert policy.choose(alone, too_fast) == LeastWeightedLoad().choose(alone, too_fast), "half full"
 
 
 def test_packing_counts_what_stays_free_by_the_size_of_the_device() -> None:

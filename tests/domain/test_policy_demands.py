@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from domain.devices import encode, gpu, ladder, workload
 
 from balancer.domain.decision import PlacementSettings, Refusal
@@ -25,6 +27,19 @@ def test_what_a_device_cannot_do_is_known_too() -> None:
     refusal = demands.of(too_large, gpu())
     assert isinstance(refusal, Refusal)
     assert refusal.rule == "RESOLUTION"
+
+
+def test_a_stream_too_fast_for_an_engine_is_refused_as_when_it_is_placed() -> None:
+    too_fast, view = workload(encode(2160, frames_per_second=480)), gpu()
+    demands = Demands()
+    refusal = demands.of(too_fast, view)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.rule, refusal.permanent) == ("CAPACITY", True)
+    assert not isinstance(demands.of(replace(too_fast, real_time=False), view), Refusal), (
+        "files are as fast as they can"
+    )
+    demands.on_settings(PlacementSettings(admission=False))
+    assert not isinstance(demands.of(too_fast, view), Refusal)
 
 
 def test_factors_and_devices_that_change_are_heard() -> None:

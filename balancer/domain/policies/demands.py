@@ -9,6 +9,7 @@ from balancer.domain.demand import Demand, demand_on
 from balancer.domain.device import DeviceView
 from balancer.domain.fleet_index import class_key
 from balancer.domain.ids import DeviceId
+from balancer.domain.offers import too_fast
 from balancer.domain.workload import Workload
 
 KEPT_WORKLOADS = 256
@@ -19,15 +20,15 @@ class Demands:
     """Works out once what a session takes of devices that differ in nothing but who they are."""
 
     def __init__(self) -> None:
-        """Begins without having been asked, with the usual factors of cost."""
-        self._factors = PlacementSettings().factors
+        """Begins without having been asked, with the usual settings."""
+        self._settings = PlacementSettings()
         self._numbers: dict[Hashable, int] = {}
         self._class_of: dict[DeviceId, int] = {}
         self._known: dict[Workload, dict[int, Demand | Refusal]] = {}
 
     def on_settings(self, settings: PlacementSettings) -> None:
-        """Takes the factors of cost."""
-        self._factors = settings.factors
+        """Takes the factors of cost, and how much of an engine may be booked."""
+        self._settings = settings
         self._known.clear()
 
     def on_devices(self) -> None:
@@ -49,5 +50,8 @@ class Demands:
             number = self._class_of[device_id] = self._numbers.setdefault(class_key(view), len(self._numbers))
         demand = known.get(number)
         if demand is None:
-            demand = known[number] = demand_on(workload, view, self._factors)
+            demand = demand_on(workload, view, self._settings.factors)
+            if workload.real_time and isinstance(demand, Demand):
+                demand = too_fast(demand, self._settings) or demand
+            known[number] = demand
         return demand
