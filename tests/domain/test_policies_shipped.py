@@ -396,7 +396,7 @@ def test_adaptive_spreads_while_there_is_room_and_packs_when_it_gets_tight() -> 
     views = [gpu(device_id="GPU-1"), gpu(device_id="GPU-2")]
     policy = adaptive_with(*views)
     asked = workload(encode(720))
-    calm = (candidate("GPU-1", (3, 1, 10), booked=30), candidate("GPU-2", (8, 1, 10), booked=80))
+    calm = (candidate("GPU-1", (1, 1, 10), booked=10), candidate("GPU-2", (8, 1, 10), booked=80))
     assert policy.choose(calm, asked).device_id == "GPU-1"
     assert policy.choose(calm, asked) == LeastWeightedLoad().choose(calm, asked)
     tight = (candidate("GPU-1", (5, 1, 10), booked=50), candidate("GPU-2", (8, 1, 10), booked=80))
@@ -501,9 +501,9 @@ def test_without_admission_adaptive_is_the_default_however_full_devices_are() ->
 
 
 def test_adaptive_counts_who_could_but_has_no_room_as_full_and_who_cannot_not_at_all() -> None:
-    """One of two devices is a candidate, half full: the fleet is three quarters full, or half."""
+    """One of two devices is a candidate, two fifths full: the fleet is seven tenths full, or two fifths."""
     asked = workload(encode(720, codec=VideoCodec.AV1))
-    alone = (candidate("GPU-1", (5, 1, 10)),)
+    alone = (candidate("GPU-1", (4, 1, 10)),)
     full = adaptive_with(gpu(device_id="GPU-1"), gpu(device_id="GPU-2"))
     unable = adaptive_with(gpu(device_id="GPU-1"), gpu(device_id="GPU-2", capabilities=nvenc(VideoCodec.H264)))
     spread = LeastWeightedLoad().choose(alone, asked)
@@ -514,10 +514,10 @@ def test_adaptive_counts_who_could_but_has_no_room_as_full_and_who_cannot_not_at
 def test_adaptive_does_not_count_who_is_too_slow_for_one_of_the_streams_however_empty() -> None:
     fast, slow = gpu(device_id="GPU-1", override=LARGE), gpu(device_id="GPU-2", weight=50, override=HALF)
     usual, too_fast = (workload(encode(720, frames_per_second=rate)) for rate in (30, 200))
-    alone = (candidate("GPU-1", (5, 1, 10))._replace(view=fast),)
+    alone = (candidate("GPU-1", (4, 1, 10))._replace(view=fast),)
     policy = adaptive_with(fast, slow)
-    assert policy.choose(alone, usual) != LeastWeightedLoad().choose(alone, usual), "two thirds full"
-    assert policy.choose(alone, too_fast) == LeastWeightedLoad().choose(alone, too_fast), "half full"
+    assert policy.choose(alone, usual) != LeastWeightedLoad().choose(alone, usual), "three fifths full"
+    assert policy.choose(alone, too_fast) == LeastWeightedLoad().choose(alone, too_fast), "two fifths full"
 
 
 def test_packing_counts_what_stays_free_by_the_size_of_the_device() -> None:
