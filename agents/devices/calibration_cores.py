@@ -6,7 +6,8 @@ the same machine make the run longer, not the figure wrong; and nobody has to se
 still keep real time, because it is a division. What a program takes to begin is measured by itself and taken off.
 
 Steps are measured in rounds, all of them once before any for the second time: what disturbs for a while disturbs one
-sample of several figures, and when the time is up every figure has at least one.
+sample of several figures, and when the time is up every figure has at least one. Where the samples of a step do not
+agree there are further rounds, until as many of them agree as there are rounds.
 """
 
 from __future__ import annotations
@@ -38,13 +39,16 @@ from agents.devices.probe_trials import failure_line
 from gpu_balancer.runtime.task_guard import TaskGuard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from agents.devices.calibration_plan import CalibrationBounds
     from gpu_balancer.runtime.clock import Clock
 
 _MOST_FRAMES = 3000
 _MOST_STREAMS = 8
+_AGREE_WITHIN = 0.05
+"""How far apart samples that agree are at most, as a share of the largest."""
+_MOST_TIMES_ROUNDS = 3
 _RUN_TIMEOUT = timedelta(seconds=30)
 _ENVIRONMENT = {"SVT_LOG": "1"}
 
@@ -64,6 +68,12 @@ class _Trial:
     """Pixels per second of one core, as seen at first."""
     samples: list[float] = field(default_factory=list)
     problem: str = TIME_UP
+
+
+def agree(samples: Sequence[float], count: int) -> bool:
+    """Tells whether so many of the samples, which are above 0, are near one another."""
+    ordered = sorted(samples)
+    return any(high - low <= _AGREE_WITHIN * high for low, high in zip(ordered, ordered[count - 1 :], strict=False))
 
 
 class CoreCalibration:
@@ -93,24 +103,38 @@ class CoreCalibration:
     async def measure(
         self, steps: Sequence[CalibrationStep], report: Callable[[CalibrationProgress], None]
     ) -> tuple[CalibrationFigure, ...]:
-        """Measures steps in rounds until all rounds are done or the time is up.
+        """Measures steps in rounds until all rounds are done and samples agree, or the time is up.
 
         Returns:
             A figure for each step, in order.
         """
         trials = [_Trial(step=step) for step in steps]
-        turns = [(number, trial) for number in range(self._rounds) for trial in trials]
+        count = self._rounds * len(trials)
         # What there is when the time is up is told, and what is not there has its problem.
         with suppress(TimeoutError):
-            for done, (number, trial) in enumerate(turns):
-                told = f"{trial.step}, {number + 1} of {self._rounds}"
-                report(CalibrationProgress(step=done, step_count=len(turns), message=told))
-                left_s = self._until_s - self._clock.monotonic_s()
-                if left_s <= 0:
-                    break
-                async with asyncio.timeout(left_s):
-                    await (self._sample(trial) if number else self._prepare(trial))
+            for number in range(self._rounds):
+                for place, trial in enumerate(trials):
+                    told = f"{trial.step}, {number + 1} of {self._rounds}"
+                    report(CalibrationProgress(step=number * len(trials) + place, step_count=count, message=told))
+                    await self._in_time(self._sample if number else self._prepare, trial)
+            for _ in range(self._rounds, _MOST_TIMES_ROUNDS * self._rounds):
+                for trial in [one for one in trials if not one.problem and not agree(one.samples, self._rounds)]:
+                    told = f"{trial.step}, once more: its figures do not agree"
+                    report(CalibrationProgress(step=count, step_count=count, message=told))
+                    await self._in_time(self._sample, trial)
         return tuple(self._figure(trial) for trial in trials)
+
+    async def _in_time(self, measure: Callable[[_Trial], Awaitable[None]], trial: _Trial) -> None:
+        """Measures a step while there is time.
+
+        Raises:
+            TimeoutError: There is none, or none any more.
+        """
+        left_s = self._until_s - self._clock.monotonic_s()
+        if left_s <= 0:
+            raise TimeoutError
+        async with asyncio.timeout(left_s):
+            await measure(trial)
 
     async def _prepare(self, trial: _Trial) -> None:
         """Makes what a step reads, finds out how many pictures make a run of the right length, and does the first."""
@@ -135,7 +159,7 @@ class CoreCalibration:
             await self._sample(trial)
 
     async def _sample(self, trial: _Trial) -> None:
-        if trial.problem or len(trial.samples) == self._rounds:
+        if trial.problem:
             return
         seconds, problem = await self._core_seconds(trial, frames=trial.frames)
         if problem:

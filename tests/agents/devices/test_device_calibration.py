@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from agents.devices.calibration import NothingToCalibrateError, calibrate_device
-from agents.devices.calibration_cores import CoreCalibration
+from agents.devices.calibration_cores import CoreCalibration, agree
 from agents.devices.calibration_engines import EngineCalibration
 from agents.devices.calibration_plan import (
     TIME_UP,
@@ -158,6 +159,41 @@ async def test_a_program_that_cannot_be_started_is_told_of(tmp_path: Path) -> No
     (figure,) = await cores.measure([SCALE], ignore)
     assert figure.pixels_per_second is None
     assert "/none does not exist" in figure.problem
+
+
+def test_as_many_samples_as_there_are_rounds_have_to_agree_and_no_more() -> None:
+    assert agree([100.0], 1)
+    assert agree([96.0, 100.0, 98.0], 3)
+    assert not agree([94.0, 100.0, 98.0], 3)
+    assert not agree([100.0, 100.0], 3)
+    assert agree([60.0, 100.0, 50.0, 99.0, 101.0], 3), "two were disturbed"
+
+
+@pytest.mark.process
+async def test_what_does_not_agree_is_measured_again(tmp_path: Path) -> None:
+    """A program that takes half as much core time again for each picture in its second full run, and never after it."""
+    program, runs = tmp_path / "program", tmp_path / "runs"
+    runs.touch()
+    program.write_text(
+        f"#!{sys.executable} -S\n"
+        "import sys, time\n"
+        "pictures = int(sys.argv[sys.argv.index('-frames:v') + 1])\n"
+        f"with open({str(runs)!r}, 'a+') as runs:\n"
+        "    runs.write('.')\n"
+        "    number = runs.tell()\n"
+        "# One makes the picture that is read, one has one picture, one a few, and then there are full ones.\n"
+        "until = time.process_time() + pictures * (0.003 if number == 5 else 0.002)\n"
+        "while time.process_time() < until:\n"
+        "    pass\n"
+    )
+    program.chmod(0o755)
+    bounds = CalibrationBounds(window=timedelta(seconds=0.5), rounds=2, limit=timedelta(seconds=60))
+    heard: list[CalibrationProgress] = []
+    cores = CoreCalibration(str(program), core_count=1, work=tmp_path, bounds=bounds, clock=SystemClock())
+    (figure,) = await cores.measure([SCALE], heard.append)
+    assert len(runs.read_text()) >= 6
+    assert heard[-1].message == "scaling, once more: its figures do not agree"
+    assert figure.pixels_per_second == pytest.approx(854 * 480 / 0.002, rel=0.2)
 
 
 async def test_a_device_that_does_nothing_is_not_calibrated(tmp_path: Path) -> None:
