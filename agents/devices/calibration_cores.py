@@ -49,6 +49,8 @@ _MOST_STREAMS = 8
 _AGREE_WITHIN = 0.05
 """How far apart samples that agree are at most, as a share of the largest."""
 _MOST_TIMES_ROUNDS = 3
+_LEAST_SHARE = 0.1
+"""Of the core time of a run, what at least counts as work on pictures: what beginning took is known only roughly."""
 _RUN_TIMEOUT = timedelta(seconds=30)
 _ENVIRONMENT = {"SVT_LOG": "1"}
 
@@ -60,20 +62,31 @@ class _Trial:
     step: CalibrationStep
     path: str = ""
     """Of what it reads."""
-    start_s: float = 0.0
-    """Core time of a run of one picture."""
     frames: int = 0
     """Pictures of a full run."""
+    starts_s: list[float] = field(default_factory=list)
+    """Core time of runs of one picture."""
+    runs_s: list[float] = field(default_factory=list)
+    """Core time of full runs."""
     rough: float = 0.0
     """Pixels per second of one core, as seen at first."""
-    samples: list[float] = field(default_factory=list)
     problem: str = TIME_UP
 
+    def samples(self, streams: int) -> list[float]:
+        """Gives the pixels per second of one core by each full run. Of so many streams, which all have to begin."""
+        if not self.runs_s:
+            return [self.rough] if self.rough else []
+        start_s = statistics.median(self.starts_s)
+        pixels = (self.frames - 1) * streams * core_step_pixels(self.step)
+        return [pixels / max(run_s - start_s, _LEAST_SHARE * run_s) for run_s in self.runs_s]
 
-def agree(samples: Sequence[float], count: int) -> bool:
-    """Tells whether so many of the samples, which are above 0, are near one another."""
+
+def agreeing(samples: Sequence[float], count: int) -> Sequence[float] | None:
+    """Gives so many of the samples, which are above 0, that are nearest one another. None: none are near enough."""
     ordered = sorted(samples)
-    return any(high - low <= _AGREE_WITHIN * high for low, high in zip(ordered, ordered[count - 1 :], strict=False))
+    groups = [ordered[first : first + count] for first in range(len(ordered) - count + 1)]
+    nearest = min(groups, key=lambda group: group[-1] / group[0], default=None)
+    return nearest if nearest is not None and nearest[-1] - nearest[0] <= _AGREE_WITHIN * nearest[-1] else None
 
 
 class CoreCalibration:
@@ -109,19 +122,21 @@ class CoreCalibration:
             A figure for each step, in order.
         """
         trials = [_Trial(step=step) for step in steps]
-        count = self._rounds * len(trials)
+        turns = [(number, trial) for number in range(self._rounds) for trial in trials]
         # What there is when the time is up is told, and what is not there has its problem.
         with suppress(TimeoutError):
-            for number in range(self._rounds):
-                for place, trial in enumerate(trials):
-                    told = f"{trial.step}, {number + 1} of {self._rounds}"
-                    report(CalibrationProgress(step=number * len(trials) + place, step_count=count, message=told))
-                    await self._in_time(self._sample if number else self._prepare, trial)
+            for done, (number, trial) in enumerate(turns):
+                told = f"{trial.step}, {number + 1} of {self._rounds}"
+                report(CalibrationProgress(step=done, step_count=len(turns), message=told))
+                await self._in_time(self._sample if number else self._prepare, trial)
+            done = len(turns)
             for _ in range(self._rounds, _MOST_TIMES_ROUNDS * self._rounds):
-                for trial in [one for one in trials if not one.problem and not agree(one.samples, self._rounds)]:
+                apart = [trial for trial in trials if self._is_apart(trial)]
+                for place, trial in enumerate(apart):
                     told = f"{trial.step}, once more: its figures do not agree"
-                    report(CalibrationProgress(step=count, step_count=count, message=told))
+                    report(CalibrationProgress(step=done + place, step_count=done + len(apart), message=told))
                     await self._in_time(self._sample, trial)
+                done += len(apart)
         return tuple(self._figure(trial) for trial in trials)
 
     async def _in_time(self, measure: Callable[[_Trial], Awaitable[None]], trial: _Trial) -> None:
@@ -141,42 +156,59 @@ class CoreCalibration:
         fewest = FIRST_FRAMES[trial.step.work]
         trial.path, problem = await self._input(trial.step)
         if not problem:
-            start_s, problem = await self._core_seconds(trial, frames=1)
+            problem = await self._start(trial)
         if not problem:
             rough_s, problem = await self._core_seconds(trial, frames=fewest)
         if problem:
             trial.problem = problem
             return
-        trial.start_s = start_s
         frames = (fewest - 1) * self._streams
-        trial.rough = frames * core_step_pixels(trial.step) / max(rough_s - start_s, 0.001)
+        trial.rough = frames * core_step_pixels(trial.step) / max(rough_s - trial.starts_s[0], _LEAST_SHARE * rough_s)
         wanted = self._window_s * trial.rough / core_step_pixels(trial.step)
         trial.frames = min(max(round(wanted), fewest), _MOST_FRAMES)
-        if trial.frames == fewest:
-            trial.samples.append(trial.rough)
         trial.problem = ""
-        if not trial.samples:
-            await self._sample(trial)
+        if trial.frames == fewest:
+            trial.runs_s.append(rough_s)
+        else:
+            await self._run_once(trial)
 
     async def _sample(self, trial: _Trial) -> None:
+        """Measures once more. What fails now takes nothing away from what there is."""
         if trial.problem:
             return
-        seconds, problem = await self._core_seconds(trial, frames=trial.frames)
-        if problem:
+        if not await self._start(trial):
+            await self._run_once(trial)
+
+    async def _start(self, trial: _Trial) -> str:
+        """Measures what beginning takes; gives what kept it from that."""
+        start_s, problem = await self._core_seconds(trial, frames=1)
+        if not problem:
+            trial.starts_s.append(start_s)
+        return problem
+
+    async def _run_once(self, trial: _Trial) -> None:
+        run_s, problem = await self._core_seconds(trial, frames=trial.frames)
+        if not problem:
+            trial.runs_s.append(run_s)
+        elif not trial.runs_s:
             trial.problem = problem
-            return
-        frames = (trial.frames - 1) * self._streams
-        trial.samples.append(frames * core_step_pixels(trial.step) / max(seconds - trial.start_s, 0.001))
+
+    def _is_apart(self, trial: _Trial) -> bool:
+        return not trial.problem and agreeing(trial.samples(self._streams), self._rounds) is None
 
     def _figure(self, trial: _Trial) -> CalibrationFigure:
+        """Gives the middle of the samples that agree; of others the middle of all, and that they do not."""
         if trial.problem:
             return CalibrationFigure(step=trial.step, problem=trial.problem)
-        rate = statistics.median(trial.samples) if trial.samples else trial.rough
+        samples = trial.samples(self._streams)
+        near = agreeing(samples, min(self._rounds, len(samples)))
+        apart = f"{len(samples)} samples are up to {max(samples) / min(samples):.2f} times apart; others were at work"
         return CalibrationFigure(
             step=trial.step,
-            pixels_per_second=max(1, round(rate * self._cores)),
+            pixels_per_second=max(1, round(statistics.median(near or samples) * self._cores)),
             streams=self._streams,
             stream_size=SCALED_SIZE if trial.step.work is Work.SCALE else CORES_SIZE,
+            problem="" if near else apart,
         )
 
     async def _input(self, step: CalibrationStep) -> tuple[str, str]:

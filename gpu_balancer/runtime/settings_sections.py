@@ -207,7 +207,7 @@ class CalibrationSettings(Section):
     window_s: Annotated[float, Field(ge=0.01, le=10, allow_inf_nan=False)] = 0.5
     """Seconds that one measurement takes, about. Shorter ones vary more; the whole is bounded anyway."""
     rounds: Annotated[int, Field(ge=1, le=9)] = 3
-    """Times that everything is measured; the middle figure counts."""
+    """Times that everything is measured, and samples that have to agree; the middle one counts."""
 
 
 class IngestSettings(Section):

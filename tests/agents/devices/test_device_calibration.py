@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agents.devices.calibration import NothingToCalibrateError, calibrate_device
-from agents.devices.calibration_cores import CoreCalibration, agree
+from agents.devices.calibration_cores import CoreCalibration, agreeing
 from agents.devices.calibration_engines import EngineCalibration
 from agents.devices.calibration_plan import (
     TIME_UP,
@@ -161,39 +161,75 @@ async def test_a_program_that_cannot_be_started_is_told_of(tmp_path: Path) -> No
     assert "/none does not exist" in figure.problem
 
 
-def test_as_many_samples_as_there_are_rounds_have_to_agree_and_no_more() -> None:
-    assert agree([100.0], 1)
-    assert agree([96.0, 100.0, 98.0], 3)
-    assert not agree([94.0, 100.0, 98.0], 3)
-    assert not agree([100.0, 100.0], 3)
-    assert agree([60.0, 100.0, 50.0, 99.0, 101.0], 3), "two were disturbed"
+def test_as_many_samples_as_there_are_rounds_have_to_agree_and_the_nearest_count() -> None:
+    assert agreeing([100.0], 1) == [100]
+    assert agreeing([96.0, 100.0, 98.0], 3) == [96, 98, 100]
+    assert agreeing([94.0, 100.0, 98.0], 3) is None
+    assert agreeing([100.0, 100.0], 3) is None
+    assert agreeing([50.0, 60.0, 70.0, 100.0, 80.0, 99.0, 101.0], 3) == [99, 100, 101], "most were disturbed"
 
 
-@pytest.mark.process
-async def test_what_does_not_agree_is_measured_again(tmp_path: Path) -> None:
-    """A program that takes half as much core time again for each picture in its second full run, and never after it."""
-    program, runs = tmp_path / "program", tmp_path / "runs"
-    runs.touch()
+def burning(folder: Path, script: str) -> CoreCalibration:
+    """Calibrates with a program that takes 2 ms of core time for each picture, times a factor that a script sets."""
+    program, runs = folder / "program", folder / "runs"
     program.write_text(
         f"#!{sys.executable} -S\n"
         "import sys, time\n"
         "pictures = int(sys.argv[sys.argv.index('-frames:v') + 1])\n"
         f"with open({str(runs)!r}, 'a+') as runs:\n"
-        "    runs.write('.')\n"
-        "    number = runs.tell()\n"
-        "# One makes the picture that is read, one has one picture, one a few, and then there are full ones.\n"
-        "until = time.process_time() + pictures * (0.003 if number == 5 else 0.002)\n"
+        "    runs.write('.' if pictures > 80 else '')\n"
+        "    full = runs.tell()\n"
+        "    factor = 1.0\n"
+        f"    {script}\n"
+        "until = time.process_time() + pictures * 0.002 * factor\n"
         "while time.process_time() < until:\n"
         "    pass\n"
     )
     program.chmod(0o755)
     bounds = CalibrationBounds(window=timedelta(seconds=0.5), rounds=2, limit=timedelta(seconds=60))
+    return CoreCalibration(str(program), core_count=1, work=folder, bounds=bounds, clock=SystemClock())
+
+
+TRUE = 854 * 480 / 0.002
+
+
+@pytest.mark.process
+async def test_what_does_not_agree_is_measured_again(tmp_path: Path) -> None:
     heard: list[CalibrationProgress] = []
-    cores = CoreCalibration(str(program), core_count=1, work=tmp_path, bounds=bounds, clock=SystemClock())
-    (figure,) = await cores.measure([SCALE], heard.append)
-    assert len(runs.read_text()) >= 6
-    assert heard[-1].message == "scaling, once more: its figures do not agree"
-    assert figure.pixels_per_second == pytest.approx(854 * 480 / 0.002, rel=0.2)
+    (figure,) = await burning(tmp_path, "factor = 1.5 if full == 2 else 1.0").measure([SCALE], heard.append)
+    assert len((tmp_path / "runs").read_text()) >= 3
+    assert [one.message for one in heard[:3]] == [
+        "scaling, 1 of 2",
+        "scaling, 2 of 2",
+        "scaling, once more: its figures do not agree",
+    ]
+    assert all(one.step < one.step_count for one in heard)
+    assert figure.pixels_per_second == pytest.approx(TRUE, rel=0.2)
+    assert figure.problem == ""
+
+
+@pytest.mark.process
+async def test_what_never_agrees_says_so(tmp_path: Path) -> None:
+    (figure,) = await burning(tmp_path, "factor = 1.2**full").measure([SCALE], ignore)
+    assert figure.pixels_per_second is not None
+    assert figure.problem.startswith("6 samples are up to 2.")
+
+
+@pytest.mark.process
+async def test_a_run_that_fails_later_takes_no_figure_away(tmp_path: Path) -> None:
+    """The first full run is well, the second takes longer, and the third fails, as do those after it."""
+    script = "sys.exit(1) if full > 2 else None; factor = 1.0 + full / 4"
+    (figure,) = await burning(tmp_path, script).measure([SCALE], ignore)
+    assert figure.pixels_per_second == pytest.approx(TRUE / 1.375, rel=0.2)
+    assert "2 samples are up to 1." in figure.problem
+
+
+@pytest.mark.process
+async def test_a_start_that_was_disturbed_once_spoils_no_figure(tmp_path: Path) -> None:
+    """The first run of one picture takes as long as most of a full one."""
+    script = "factor = 150.0 if pictures == 1 and full == 0 and not runs.write(' ') else 1.0"
+    (figure,) = await burning(tmp_path, script).measure([SCALE], ignore)
+    assert figure.pixels_per_second == pytest.approx(TRUE, rel=0.35)
 
 
 async def test_a_device_that_does_nothing_is_not_calibrated(tmp_path: Path) -> None:
