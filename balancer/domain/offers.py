@@ -85,7 +85,7 @@ class Offers:
         self.settings = settings
         self.highest_weight = max((view.weight for view in views), default=0)
         """Of all devices, ready or not."""
-        self._host_bookable = self._share_of(host_capacity)
+        self._host_bookable = bookable_of(host_capacity, self.settings)
         self._bookable: dict[int, tuple[Mapping[Dimension, int], Mapping[Dimension, int]]] = {}
         """By the identity of limits, these limits and how much of them may be booked."""
         self._kept_workloads = kept_workloads
@@ -133,7 +133,7 @@ class Offers:
         limits = view.capacity.limits
         known = self._bookable.get(id(limits))
         if known is None:
-            known = self._bookable[id(limits)] = (limits, self._share_of(limits))
+            known = self._bookable[id(limits)] = (limits, bookable_of(limits, self.settings))
         return known[1]
 
     def _class_numbers(self) -> tuple[int | None, ...]:
@@ -197,13 +197,14 @@ class Offers:
             too_fast=None,
         )
 
-    def _share_of(self, limits: Mapping[Dimension, int]) -> Mapping[Dimension, int]:
-        """Gives how much of each limit may be booked."""
-        headroom = self.settings.headroom
-        return {
-            dimension: limit * headroom.numerator // headroom.denominator if dimension in RATES else limit
-            for dimension, limit in limits.items()
-        }
+
+def bookable_of(limits: Mapping[Dimension, int], settings: PlacementSettings) -> Mapping[Dimension, int]:
+    """Gives how much of each limit may be booked."""
+    headroom = settings.headroom
+    return {
+        dimension: limit * headroom.numerator // headroom.denominator if dimension in RATES else limit
+        for dimension, limit in limits.items()
+    }
 
 
 def too_fast(demand: Demand, settings: PlacementSettings) -> Refusal | None:

@@ -8,7 +8,7 @@ from balancer.domain.decision import PlacementSettings
 from balancer.domain.demand import nominal_cost
 from balancer.domain.ids import SessionId
 from balancer.domain.policies.live_shapes import SHAPES_LOOKED_AT, LiveShapes
-from balancer.domain.workload import CostFactors, Workload
+from balancer.domain.workload import CostFactors, VideoCodec, Workload
 
 SMALL, LARGE = workload(encode(360)), workload(encode(2160))
 
@@ -68,3 +68,19 @@ def test_few_of_very_many_shapes_are_looked_at_and_found_again_now_and_then() ->
         shapes.on_session_placed(SessionId("small"), SMALL)
         shapes.on_session_ended(SessionId("small"))
     assert shapes.largest()[0] == (LARGE, cost(LARGE))
+
+
+def test_of_shapes_that_matter_alike_the_same_are_looked_at_whoever_came_first() -> None:
+    alike = [workload(encode(720, codec=codec, bit_depth=depth)) for codec in VideoCodec for depth in (8, 10)]
+    assert len(alike) > SHAPES_LOOKED_AT
+    assert shapes_of(LARGE, *alike).largest() == shapes_of(*reversed(alike), LARGE).largest()
+
+
+def test_having_been_asked_changes_nothing_however_many_shapes_there_are() -> None:
+    asked, never_asked = LiveShapes(), LiveShapes()
+    for number in range(400):
+        for shapes in (asked, never_asked):
+            shapes.on_session_placed(SessionId(str(number)), workload(encode(size=(64, 64 + 2 * number))))
+            shapes.on_session_ended(SessionId(str(number - 300)))
+        asked.largest()
+    assert asked.largest() == never_asked.largest()

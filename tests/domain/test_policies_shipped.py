@@ -419,7 +419,8 @@ def test_packing_keeps_a_place_that_the_tightest_fit_would_take() -> None:
     choice = policy.choose(tight, small)
     assert choice.device_id == "GPU-2"
     ours, theirs = (nominal_cost(asked, CostFactors()) for asked in (small, large))
-    assert choice.scores["GPU-1"] > theirs > ours >= choice.scores["GPU-2"]
+    assert choice.scores["GPU-1"] == pytest.approx(theirs, rel=0.01)
+    assert choice.scores["GPU-2"] <= ours
     policy.on_session_ended(SessionId("large"))
     assert policy.choose(tight, small).device_id == "GPU-1"
 
@@ -518,6 +519,35 @@ def test_adaptive_does_not_count_who_is_too_slow_for_one_of_the_streams_however_
     policy = adaptive_with(fast, slow)
     assert policy.choose(alone, usual) != LeastWeightedLoad().choose(alone, usual), "three fifths full"
     assert policy.choose(alone, too_fast) == LeastWeightedLoad().choose(alone, too_fast), "two fifths full"
+
+
+def test_adaptive_does_not_count_who_is_too_small_for_the_session_however_empty() -> None:
+    asked = workload(*[encode(720)] * 20)
+    large, small = gpu(device_id="GPU-1", override=LARGE), gpu(device_id="GPU-2", weight=50, override=HALF)
+    alone = (candidate("GPU-1", (1, 1, 10))._replace(view=large),)
+    policy = adaptive_with(large, *[replace(small, identity=replace(small.identity, id=f"S-{n}")) for n in range(9)])
+    assert policy.choose(alone, asked) == LeastWeightedLoad().choose(alone, asked)
+    assert policy.choose(alone, workload(encode(720))) != LeastWeightedLoad().choose(alone, workload(encode(720)))
+
+
+def test_adaptive_does_not_pack_files() -> None:
+    """They give way, so they take no place, and would be done late where little is free."""
+    policy = adaptive_with(gpu(device_id="GPU-1"), gpu(device_id="GPU-2"))
+    tight = (candidate("GPU-1", (9, 1, 10), booked=90), candidate("GPU-2", (5, 1, 10), booked=50))
+    asked = workload(encode(720))
+    assert policy.choose(tight, asked).device_id == "GPU-1"
+    assert policy.choose(tight, replace(asked, real_time=False)).device_id == "GPU-2"
+
+
+def test_what_weights_adaptive_is_told_is_relative() -> None:
+    """The tiny device is filled first, whatever all weights are multiplied by."""
+    for times in (1, 100):
+        small = gpu(device_id="GPU-1", weight=25 * times, override=SMALL)
+        large = gpu(device_id="GPU-2", weight=100 * times, override=LARGE)
+        policy = adaptive_with(small, large)
+        one = candidate("GPU-1", (7, 1, 10))._replace(view=small)
+        other = candidate("GPU-2", (34, 2, 40))._replace(view=large)
+        assert policy.choose((one, other), workload(encode(720))).device_id == "GPU-1"
 
 
 def test_packing_counts_what_stays_free_by_the_size_of_the_device() -> None:

@@ -14,7 +14,8 @@ a large device holds a large session and a quarter of a small one does not.
 
 How full the devices are follows from what is booked when the question is asked. No time: the same sessions give the
 same answer, and a plan agrees with the placement after it. Where nobody is refused (without admission) there is nothing
-to pack for, and the rule is the default's throughout.
+to pack for, and the rule is the default's throughout. Files are spread always: they give way, so they take no place
+from anybody, and are done soonest where there is most room.
 
 Its weakness is that of all packing: beyond the threshold some devices are as full as headroom lets them be while others
 have room, and a session that turns out heavier than it was booked finds no slack there.
@@ -84,6 +85,7 @@ class Adaptive(IndifferentPolicy):
         self._shapes.on_settings(settings)
         self._default.on_settings(settings)
         self._spread.on_settings(settings)
+        self._able.clear()
 
     def on_session_placed(self, session_id: SessionId, device_id: DeviceId, workload: Workload) -> None:
         """Remembers what live sessions are like, and lets the default hear of them."""
@@ -106,7 +108,13 @@ class Adaptive(IndifferentPolicy):
         self._demands.on_devices()
         self._leanings.on_devices(devices)
         suggested = default_weights({view.id: view.capacity for view in devices})
-        self._sizes = {view.id: max(1, suggested[view.id] ** 2 // view.weight) for view in devices if view.weight > 0}
+        highest_suggested = max(suggested.values(), default=1) or 1
+        highest = max((view.weight for view in devices), default=0)
+        self._sizes = {
+            view.id: max(1, suggested[view.id] ** 2 * highest // (view.weight * highest_suggested))
+            for view in devices
+            if view.weight > 0
+        }
         self._ready = tuple(view for view in devices if view.weight > 0 and view.state is DeviceState.READY)
         self._alike = None
         self._able.clear()
@@ -114,13 +122,13 @@ class Adaptive(IndifferentPolicy):
     def choose(self, candidates: Sequence[Candidate], workload: Workload) -> Choice:
         """Chooses by one of the two rules; see the module.
 
-        Scores are weighted loads when spreading. When packing they are how much less what is free is worth, over the
-        square of the session's cost: in pixels per second, and its cost where what is lost is one place for its like.
+        Scores are weighted loads when spreading. When packing they are what one session would cost that is worth as
+        much as what is lost, in pixels per second: the session's own cost where that is one place for its like.
         """
         if not self._settings.admission:
             return self._default.choose(candidates, workload)
-        rule = self._pack if self._tight(candidates, workload) else self._spread.choose
-        return rule(candidates, workload)
+        packing = workload.real_time and self._tight(candidates, workload)
+        return self._pack(candidates, workload) if packing else self._spread.choose(candidates, workload)
 
     def _tight(self, candidates: Sequence[Candidate], workload: Workload) -> bool:
         """Tells whether the devices are full beyond the threshold. Who could do the session, but is no candidate, is.
@@ -143,8 +151,7 @@ class Adaptive(IndifferentPolicy):
     def _pack(self, candidates: Sequence[Candidate], workload: Workload) -> Choice:
         """Chooses where what is free loses the least worth; of equals the least left, then the most sessions."""
         costs = dict(self._shapes.largest())
-        own_cost = max(1, nominal_cost(workload, self._settings.factors))
-        costs[workload] = own_cost
+        costs[workload] = nominal_cost(workload, self._settings.factors)
         wanted: dict[int, _Wanted] = {}
         best: Candidate | None = None
         best_rank: tuple[int, int, int] | None = None
@@ -157,7 +164,7 @@ class Adaptive(IndifferentPolicy):
                 wanted[alike] = self._wanted(candidate, costs)
             numerator, denominator = self._leanings.of(device_id)
             lost = _lost_worth(candidate, wanted[alike]) * numerator // denominator
-            scores[device_id] = lost // own_cost**2
+            scores[device_id] = _cube_root(lost)
             taken, bookable = share_after(candidate.device_needs, candidate.device_used)
             free = self._sizes.get(device_id, 1) * (PARTS - parts(taken, bookable))
             rank = (lost, free, -candidate.session_count)
@@ -194,8 +201,7 @@ class Adaptive(IndifferentPolicy):
         if known is None:
             if self._alike is None:
                 self._alike = self._sizes_of_alike()
-            able = (pair for pair in self._alike if not isinstance(self._demands.of(workload, pair[0]), Refusal))
-            known = sum(size for _, size in able)
+            known = sum(size for view, size in self._alike if self._demands.fits_empty(workload, view))
             while len(self._able) >= KEPT_WORKLOADS:
                 del self._able[next(iter(self._able))]
             self._able[workload] = known
@@ -219,6 +225,16 @@ def _lost_worth(candidate: Candidate, wanted: _Wanted) -> int:
         before.append(bookable - taken)
         after.append(bookable - taken - needed)
     return max(0, _worth(before, wanted) - _worth(after, wanted))
+
+
+def _cube_root(number: int) -> int:
+    """Gives the whole part of the root of a whole number from 0 on."""
+    root: int = round(number ** (1 / 3))
+    while root**3 > number:
+        root -= 1
+    while (root + 1) ** 3 <= number:
+        root += 1
+    return root
 
 
 def _worth(free: list[int], wanted: _Wanted) -> int:

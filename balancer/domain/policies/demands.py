@@ -9,7 +9,7 @@ from balancer.domain.demand import Demand, demand_on
 from balancer.domain.device import DeviceView
 from balancer.domain.fleet_index import class_key
 from balancer.domain.ids import DeviceId
-from balancer.domain.offers import too_fast
+from balancer.domain.offers import bookable_of, too_fast
 from balancer.domain.workload import Workload
 
 KEPT_WORKLOADS = 256
@@ -55,3 +55,11 @@ class Demands:
                 demand = too_fast(demand, self._settings) or demand
             known[number] = demand
         return demand
+
+    def fits_empty(self, workload: Workload, view: DeviceView) -> bool:
+        """Tells whether a device could take a session if nothing ran on it."""
+        demand = self.of(workload, view)
+        if isinstance(demand, Refusal):
+            return False
+        bookable = bookable_of(view.capacity.limits, self._settings)
+        return all(amount <= bookable.get(dimension, amount) for dimension, amount in demand.device_amounts.items())
