@@ -21,8 +21,8 @@ class QuarantineSettings:
 
     failures: int = 2
     """In a row, after which a device is put aside."""
-    within: timedelta = timedelta(minutes=10)
-    """Failures that are further apart do not count together."""
+    within: timedelta = timedelta(hours=1)
+    """Failures that are further apart do not count together. A slow device among fast ones seldom gets a session."""
     first_pause: timedelta = timedelta(seconds=30)
     """Before the probe when a device fails again after it passed one; doubled at each further time."""
     longest_pause: timedelta = timedelta(hours=1)

@@ -141,7 +141,7 @@ class QuarantineSettings(Section):
 
     failures: Annotated[int, Field(ge=1, le=100)] = 2
     """Failures in a row of the device's own after which it is put aside."""
-    within_s: Seconds = 600.0
+    within_s: Seconds = 3600.0
     """Seconds in which they must lie."""
     first_pause_s: Seconds = 30.0
     """Seconds until the probe of a device that fails again after it passed one; doubled each further time."""

@@ -456,9 +456,10 @@ def test_packing_keeps_cards_for_what_only_they_can_do() -> None:
     policy = adaptive_with(able, plain)
     asked, rare = workload(encode(720)), workload(encode(1080, codec=VideoCodec.AV1))
     needed, kept = encode_amount(asked), encode_amount(rare)
+    just, bookable = -(-kept // needed) * needed, 100 * kept
     tight = (
-        candidate("GPU-1", (99 * kept, needed, 100 * kept))._replace(view=able),
-        candidate("GPU-2", (98 * kept, needed, 100 * kept))._replace(view=plain),
+        candidate("GPU-1", (bookable - just, needed, bookable))._replace(view=able),
+        candidate("GPU-2", (bookable - just - needed // 2, needed, bookable))._replace(view=plain),
     )
     assert policy.choose(tight, asked).device_id == "GPU-1", "nobody asks for what only it can do"
     placed(policy, "rare", rare)
@@ -548,6 +549,21 @@ def test_what_weights_adaptive_is_told_is_relative() -> None:
         one = candidate("GPU-1", (7, 1, 10))._replace(view=small)
         other = candidate("GPU-2", (34, 2, 40))._replace(view=large)
         assert policy.choose((one, other), workload(encode(720))).device_id == "GPU-1"
+
+
+def test_packing_fills_the_gap_that_is_nearest_to_full_beside_places_for_the_costliest() -> None:
+    """Neither loses a place for a large one: one has three of them and a little room, the other none and more room."""
+    policy = adaptive_with(gpu(device_id="GPU-1"), gpu(device_id="GPU-2"))
+    large, small = workload(encode(2160)), workload(encode(360))
+    one, little = encode_amount(large), encode_amount(small)
+    bookable = 20 * one
+    tight = (
+        candidate("GPU-1", (bookable - 3 * little, little, bookable)),
+        candidate("GPU-2", (bookable - 3 * one - 2 * little, little, bookable)),
+    )
+    assert 4 * little < one
+    placed(policy, "large", large)
+    assert policy.choose(tight, small).device_id == "GPU-2"
 
 
 def test_packing_counts_what_stays_free_by_the_size_of_the_device() -> None:

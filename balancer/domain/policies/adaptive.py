@@ -9,8 +9,8 @@ small ones that fit into it.
 
 So a session goes into a gap that no larger one fits into any more, fills what larger ones leave over, is kept off cards
 that others need for what only these can do, and does not waste a card that is slow at its format. Where that makes no
-difference, as when all sessions are alike, it goes where the least stays free, by the size of the device: a quarter of
-a large device holds a large session and a quarter of a small one does not.
+difference it goes where the least stays free beside places for the costliest, by the size of the device: into the gap
+that is nearest to being full. Sessions that are all alike fill one device after another, so that others still fit.
 
 How full the devices are follows from what is booked when the question is asked. No time: the same sessions give the
 same answer, and a plan agrees with the placement after it. Where nobody is refused (without admission) there is nothing
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple
 
 from balancer.domain.capacity import default_weights
 from balancer.domain.decision import PlacementSettings, Refusal
@@ -36,7 +37,7 @@ from balancer.domain.policies.demands import KEPT_WORKLOADS, Demands
 from balancer.domain.policies.least_weighted_load import LeastWeightedLoad
 from balancer.domain.policies.live_shapes import LiveShapes
 from balancer.domain.policies.policy import Candidate, Choice, IndifferentPolicy
-from balancer.domain.policies.shares import PARTS, Leanings, parts, share_after
+from balancer.domain.policies.shares import PARTS, Leanings
 from balancer.domain.workload import Workload
 
 PACKING_FILL_PARTS = 500_000
@@ -52,6 +53,15 @@ alike."""
 _Wanted = list[tuple[int, list[tuple[int, int]]]]
 """Of each shape, the costliest first, what a place for it is worth, and what one takes of which of the needed
 dimensions, by their places."""
+
+
+class _Loss(NamedTuple):
+    """What a device would lose by a session."""
+
+    worth: int
+    """How much less what is free is worth, at least 0."""
+    rest_parts: int
+    """What is free then beside as many of the costliest as fit, in millionths of the device."""
 
 
 class Adaptive(IndifferentPolicy):
@@ -149,7 +159,7 @@ class Adaptive(IndifferentPolicy):
         return filled >= size_of_able * PACKING_FILL_PARTS
 
     def _pack(self, candidates: Sequence[Candidate], workload: Workload) -> Choice:
-        """Chooses where what is free loses the least worth; of equals the least left, then the most sessions."""
+        """Chooses where what is free loses the least worth; of equals the least rest, then the most sessions."""
         costs = dict(self._shapes.largest())
         costs[workload] = nominal_cost(workload, self._settings.factors)
         wanted: dict[int, _Wanted] = {}
@@ -163,11 +173,10 @@ class Adaptive(IndifferentPolicy):
             if alike not in wanted:
                 wanted[alike] = self._wanted(candidate, costs)
             numerator, denominator = self._leanings.of(device_id)
-            lost = _lost_worth(candidate, wanted[alike]) * numerator // denominator
+            loss = _loss(candidate, wanted[alike])
+            lost = loss.worth * numerator // denominator
             scores[device_id] = _cube_root(lost)
-            taken, bookable = share_after(candidate.device_needs, candidate.device_used)
-            free = self._sizes.get(device_id, 1) * (PARTS - parts(taken, bookable))
-            rank = (lost, free, -candidate.session_count)
+            rank = (lost, loss.rest_parts * self._sizes.get(device_id, 1), -candidate.session_count)
             if best_rank is None or rank < best_rank:
                 best, best_rank = candidate, rank
         if best is None:
@@ -218,13 +227,17 @@ class Adaptive(IndifferentPolicy):
         return [(view, sizes[key]) for key, view in firsts.items()]
 
 
-def _lost_worth(candidate: Candidate, wanted: _Wanted) -> int:
-    """Gives how much less what is free of a device is worth after the session, at least 0."""
-    before, after = [], []
-    for (_, needed, bookable), taken in zip(candidate.device_needs, candidate.device_used, strict=True):
-        before.append(bookable - taken)
-        after.append(bookable - taken - needed)
-    return max(0, _worth(before, wanted) - _worth(after, wanted))
+def _loss(candidate: Candidate, wanted: _Wanted) -> _Loss:
+    """Finds out what a device would lose by the session."""
+    needs = candidate.device_needs
+    before = [bookable - taken for (_, _, bookable), taken in zip(needs, candidate.device_used, strict=True)]
+    after = [free - needed for free, (_, needed, _) in zip(before, needs, strict=True)]
+    worth_after = _worth(after, wanted[:1])
+    rest = min(
+        (free * PARTS // (bookable or 1) for free, (_, _, bookable) in zip(after, needs, strict=True)), default=0
+    )
+    worth_after += _worth(after, wanted[1:])
+    return _Loss(max(0, _worth(before, wanted) - worth_after), rest)
 
 
 def _cube_root(number: int) -> int:
