@@ -51,6 +51,7 @@ _AGREE_WITHIN = 0.05
 _MOST_TIMES_ROUNDS = 3
 _LEAST_SHARE = 0.1
 """Of the core time of a run, what at least counts as work on pictures: what beginning took is known only roughly."""
+_LEAST_S = 0.001
 _RUN_TIMEOUT = timedelta(seconds=30)
 _ENVIRONMENT = {"SVT_LOG": "1"}
 
@@ -78,7 +79,12 @@ class _Trial:
             return [self.rough] if self.rough else []
         start_s = statistics.median(self.starts_s)
         pixels = (self.frames - 1) * streams * core_step_pixels(self.step)
-        return [pixels / max(run_s - start_s, _LEAST_SHARE * run_s) for run_s in self.runs_s]
+        return [pixels / _work_s(run_s, start_s) for run_s in self.runs_s]
+
+
+def _work_s(run_s: float, start_s: float) -> float:
+    """Gives what a run worked on pictures, above 0."""
+    return max(run_s - start_s, _LEAST_SHARE * run_s, _LEAST_S)
 
 
 def agreeing(samples: Sequence[float], count: int) -> Sequence[float] | None:
@@ -163,7 +169,7 @@ class CoreCalibration:
             trial.problem = problem
             return
         frames = (fewest - 1) * self._streams
-        trial.rough = frames * core_step_pixels(trial.step) / max(rough_s - trial.starts_s[0], _LEAST_SHARE * rough_s)
+        trial.rough = frames * core_step_pixels(trial.step) / _work_s(rough_s, trial.starts_s[0])
         wanted = self._window_s * trial.rough / core_step_pixels(trial.step)
         trial.frames = min(max(round(wanted), fewest), _MOST_FRAMES)
         trial.problem = ""

@@ -186,7 +186,8 @@ class Adaptive(IndifferentPolicy):
     def _wanted(self, candidate: Candidate, costs: Mapping[Workload, int]) -> _Wanted:
         """Gives what sessions of each shape take of a device, of the dimensions that the session in question takes.
 
-        Of shapes that cost the same, the one that takes the least comes first.
+        Of shapes that cost the same, the one that takes the least comes first. What would not fit if nothing ran on the
+        device is passed over.
         """
         wanted = []
         for shape, cost in costs.items():
@@ -199,7 +200,7 @@ class Adaptive(IndifferentPolicy):
                 if amount := demand.device_amounts.get(dimension, 0):
                     amounts.append((number, amount))
                     largest_parts = max(largest_parts, amount * PARTS // max(1, bookable))
-            if amounts:
+            if amounts and largest_parts <= PARTS:
                 wanted.append((-cost, largest_parts, amounts))
         wanted.sort()
         return [(-(minus_cost**3), amounts) for minus_cost, _, amounts in wanted]
