@@ -75,6 +75,7 @@ class Adaptive(IndifferentPolicy):
         self._settings = PlacementSettings()
         self._ready: tuple[DeviceView, ...] = ()
         self._sizes: dict[DeviceId, int] = {}
+        """In millionths of a suggested weight of 1."""
         self._demands = Demands()
         self._shapes = LiveShapes()
         self._leanings = Leanings()
@@ -121,7 +122,7 @@ class Adaptive(IndifferentPolicy):
         highest_suggested = max(suggested.values(), default=1) or 1
         highest = max((view.weight for view in devices), default=0)
         self._sizes = {
-            view.id: max(1, suggested[view.id] ** 2 * highest // (view.weight * highest_suggested))
+            view.id: max(1, PARTS * suggested[view.id] ** 2 * highest // (view.weight * highest_suggested))
             for view in devices
             if view.weight > 0
         }
