@@ -1,8 +1,9 @@
 """Puts devices aside that fail at sessions, and brings them back when a golden probe has passed.
 
 What counts against a device is what it alone can be blamed for: that it is lost, or that a session which failed on it
-before its first frame then ran on another device. A session that fails everywhere is nobody's fault but its own, so no
-client can put a device aside by asking for nonsense.
+before its first frame then ran on another device, and none began on the first one meanwhile. A session that fails
+everywhere is nobody's fault but its own, and one that fails on a device again and again counts once, so no client can
+put a device aside by asking for nonsense.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ _OWN = frozenset({"DEVICE_LOST"})
 _HEALTH = frozenset({"DEVICE_UNHEALTHY", "ENGINE_FAULT"})
 """What `device_health` acts on, from what the driver itself says: here it would put all of a device aside for one
 engine, or for what is known already."""
+
+
+_HOST = frozenset({"DISK_LOW"})
+"""What no device of the host can help."""
 
 
 class QuarantinedDevices(Protocol):
@@ -72,6 +77,8 @@ class DeviceQuarantine(SilentObserver):
         self._waiting: dict[DeviceId, asyncio.Task[None]] = {}
         self._suspects: dict[SessionId, dict[DeviceId, str]] = {}
         """Where sessions failed that may yet run elsewhere, and how."""
+        self._blamed: dict[DeviceId, set[SessionId]] = {}
+        """Which sessions counted against a device since one began there."""
 
     @property
     def settings(self) -> QuarantineSettings:
@@ -84,7 +91,7 @@ class DeviceQuarantine(SilentObserver):
 
     def on_not_begun(self, record: SessionRecord, failure: Failure) -> None:
         """Blames a device for a failure before the first frame, or suspects it."""
-        if record.device_id is None or failure.reason in _HEALTH:
+        if record.device_id is None or failure.reason in _HEALTH | _HOST:
             return
         if failure.reason in _OWN:
             self._failed(record.device_id, failure.message)
@@ -94,12 +101,23 @@ class DeviceQuarantine(SilentObserver):
     def on_changed(self, before: SessionRecord, after: SessionRecord) -> None:
         """Clears the device of a session that runs, and blames those that it could not begin on."""
         if before.running_time is None and after.running_time is not None and after.device_id is not None:
-            self._breaker.succeeded(after.device_id)
+            self._succeeded(after.device_id)
             for device_id, message in self._suspects.pop(after.id, {}).items():
-                if device_id != after.device_id:
+                blamed = self._blamed.setdefault(device_id, set())
+                if after.id not in blamed:
+                    blamed.add(after.id)
                     self._failed(device_id, message)
         if after.state.final:
             self._suspects.pop(after.id, None)
+            for blamed in self._blamed.values():
+                blamed.discard(after.id)
+
+    def _succeeded(self, device_id: DeviceId) -> None:
+        """Clears a device, of what it is suspected of, too."""
+        self._breaker.succeeded(device_id)
+        self._blamed.pop(device_id, None)
+        for suspects in self._suspects.values():
+            suspects.pop(device_id, None)
 
     def _failed(self, device_id: DeviceId, message: str) -> None:
         quarantine = self._breaker.failed(device_id, self._clock.monotonic_s(), message)

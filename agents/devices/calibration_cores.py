@@ -206,15 +206,22 @@ class CoreCalibration:
         """Gives the middle of the samples that agree; of others the middle of all, and that they do not."""
         if trial.problem:
             return CalibrationFigure(step=trial.step, problem=trial.problem)
+        if trial.runs_s and max(trial.runs_s) <= _LEAST_S:
+            return CalibrationFigure(step=trial.step, problem="no core time of the program was seen")
         samples = trial.samples(self._streams)
         near = agreeing(samples, min(self._rounds, len(samples)))
-        apart = f"{len(samples)} samples are up to {max(samples) / min(samples):.2f} times apart; others were at work"
+        problem = ""
+        if near is None:
+            apart = max(samples) / min(samples)
+            problem = f"{len(samples)} samples are up to {apart:.2f} times apart; others were at work"
+        elif len(trial.runs_s) < self._rounds:
+            problem = f"measured {len(trial.runs_s)} times instead of {self._rounds}"
         return CalibrationFigure(
             step=trial.step,
             pixels_per_second=max(1, round(statistics.median(near or samples) * self._cores)),
             streams=self._streams,
             stream_size=SCALED_SIZE if trial.step.work is Work.SCALE else CORES_SIZE,
-            problem="" if near else apart,
+            problem=problem,
         )
 
     async def _input(self, step: CalibrationStep) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import pytest
 
@@ -20,6 +21,7 @@ from balancer.domain.device import Capability, DeviceIdentity, DeviceKind, Devic
 from balancer.domain.ids import DeviceId
 from balancer.domain.policies import LeastWeightedLoad
 from balancer.domain.quarantine import QuarantineSettings
+from balancer.domain.restart import RestartMode, RestartRule
 from balancer.domain.session import Failure, SessionRecord, SessionState
 from balancer.domain.session_events import AttemptOutcome, AttemptPhase, AttemptReported
 from balancer.domain.workload import VideoCodec
@@ -132,6 +134,64 @@ async def host(store: FakeSessionStore, *agents: GpuAgent) -> AsyncIterator[Host
         await settle()
         yield Host(engine=engine, registry=registry, agents=by_id)
     await store.close()
+
+
+async def test_a_device_on_which_sessions_begin_meanwhile_is_not_blamed_later(store: FakeSessionStore) -> None:
+    """Two crash on it and wait for somebody elsewhere; others begin on it before those do."""
+    suspected, other = GpuAgent("GPU-1", "NVIDIA L4"), GpuAgent("GPU-2", "Tesla T4")
+    async with host(store, suspected, other) as here:
+        moved = [await here.fail(CRASHED) for _ in range(2)]
+        assert {record.device_id for record in moved} == {"GPU-2"}
+        well = await here.engine.admit(admission())
+        await settle()
+        assert well.device_id == "GPU-1"
+        suspected.run(well.id, well.attempt)
+        await settle()
+        for record in moved:
+            other.run(record.id, record.attempt)
+            await settle()
+        assert suspected.probes == 0
+        assert here.state("GPU-1") is DeviceState.READY
+
+
+async def test_one_session_that_fails_on_a_device_again_and_again_counts_once(store: FakeSessionStore) -> None:
+    suspected, other = GpuAgent("GPU-1", "NVIDIA L4"), GpuAgent("GPU-2", "Tesla T4")
+    async with host(store, suspected, other) as here:
+        asked = replace(admission(), restart=RestartRule(mode=RestartMode.ALWAYS, max_restarts=9))
+        record = await here.engine.admit(asked)
+        failed_on = []
+        for _ in range(4):
+            await asyncio.sleep(600)  # It rests in between.
+            record = here.engine.get(record.id)
+            failed_on.append(record.device_id)
+            here.end(record, CRASHED)
+            await settle()
+            record = here.engine.get(record.id)
+            other.run(record.id, record.attempt)
+            await settle()
+            here.end(here.engine.get(record.id), Failure(reason="INPUT_LOST", message="The input is gone."))
+            await settle()
+        assert failed_on == ["GPU-1"] * 4
+        assert suspected.probes == 0
+
+
+async def test_a_full_disk_is_no_devices_fault(store: FakeSessionStore) -> None:
+    low = Failure(reason="DISK_LOW", message="The disk is nearly full.")
+    suspected, other = GpuAgent("GPU-1", "NVIDIA L4"), GpuAgent("GPU-2", "NVIDIA L4")
+    async with host(store, suspected, other) as here:
+        records = []
+        for _ in range(4):
+            record = await here.engine.admit(replace(admission(), max_wait=timedelta(hours=5)))
+            await settle()
+            here.end(record, low)
+            await settle()
+            records.append(record)
+        await asyncio.sleep(16)
+        for record in [here.engine.get(one.id) for one in records]:
+            assert record.device_id == "GPU-2"
+            other.run(record.id, record.attempt)
+            await settle()
+        assert suspected.probes == 0
 
 
 async def test_a_lost_device_is_put_aside_after_two_failures_and_nothing_goes_there_any_more(
