@@ -33,8 +33,6 @@ _OWN = frozenset({"DEVICE_LOST"})
 _HEALTH = frozenset({"DEVICE_UNHEALTHY", "ENGINE_FAULT"})
 """What `device_health` acts on, from what the driver itself says: here it would put all of a device aside for one
 engine, or for what is known already."""
-
-
 _HOST = frozenset({"DISK_LOW"})
 """What no device of the host can help."""
 

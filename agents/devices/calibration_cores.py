@@ -214,8 +214,10 @@ class CoreCalibration:
         if near is None:
             apart = max(samples) / min(samples)
             problem = f"{len(samples)} samples are up to {apart:.2f} times apart; others were at work"
-        elif len(trial.runs_s) < self._rounds:
-            problem = f"measured {len(trial.runs_s)} times instead of {self._rounds}"
+        elif not trial.runs_s:
+            problem = "measured roughly, by a short run"
+        elif len(samples) < self._rounds:
+            problem = f"measured {len(samples)} times instead of {self._rounds}"
         return CalibrationFigure(
             step=trial.step,
             pixels_per_second=max(1, round(statistics.median(near or samples) * self._cores)),

@@ -23,7 +23,7 @@ out in this order: needs, sentences, the workload."""
 _MAX_DETAILED_VERDICTS = 8
 """In an error with more, needs are left out before they are made: they would not fit, and a refusal must be quick."""
 _LARGEST_SCORE = 2**63 - 1
-"""Of the contract. A very small session on devices full of very large ones may have more, and still has its place."""
+"""Of the contract. Without admission a device that is behind may have more, where its weight is far below others'."""
 
 _DIMENSIONS = {one: placement_pb2.Dimension.Value(f"DIMENSION_{one.name}") for one in Dimension}
 

@@ -225,6 +225,13 @@ async def test_a_run_that_fails_later_takes_no_figure_away(tmp_path: Path) -> No
 
 
 @pytest.mark.process
+async def test_a_figure_that_rests_on_too_few_samples_says_so(tmp_path: Path) -> None:
+    (figure,) = await burning(tmp_path, "sys.exit(1) if full > 1 else None").measure([SCALE], ignore)
+    assert figure.pixels_per_second == pytest.approx(TRUE, rel=0.2)
+    assert figure.problem == "measured 1 times instead of 2"
+
+
+@pytest.mark.process
 async def test_a_start_that_was_disturbed_once_spoils_no_figure(tmp_path: Path) -> None:
     """The first run of one picture takes as long as most of a full one."""
     script = "factor = 150.0 if pictures == 1 and full == 0 and not runs.write(' ') else 1.0"
